@@ -1,0 +1,30 @@
+# make install | run | test | test-all | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
+PYTHON ?= python3
+WORKERS ?= 2
+BIN := .venv/bin
+STAMP := .venv/.installed
+
+.PHONY: install run test test-all lint
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
+		sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed; $(PYTHON) is {v}. Name another: make install PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	@touch $@
+
+run: install
+	$(BIN)/python -m experiments.run $(ARGS)
+
+test: install
+	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
+
+test-all: install
+	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

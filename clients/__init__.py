@@ -1,0 +1,1 @@
+"""What lives on a device: its tasks (data sets), partitions, models, and its Flower app. No paper."""

@@ -1,0 +1,41 @@
+"""Each class spread over the clients by Dirichlet proportions: skewed labels and skewed sizes.
+
+Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
+ICDE 2022, section IV-B1 (after Yurochkin et al., ICML 2019). arXiv:2102.02079.
+
+For each class k: p_k ~ Dir(alpha, ..., alpha) over the C clients; client j receives the share p_kj of class k.
+
+Legend: N samples, C clients, K classes.
+"""
+
+import numpy as np
+
+from clients.partitions.repair import build, check, check_alpha, classes, cuts, proportions
+from fl_sim import rng
+from fl_sim.partition import Partition
+from fl_sim.registry import offer
+from fl_sim.task import Task
+
+
+@offer("partition")
+def dirichlet(task: Task, clients: int, seed: int, alpha: float = 0.5, min_samples: int = 1, balance: bool = True) -> Partition:
+    """Label skew by ``alpha`` > 0: towards 0 a class has one owner, towards infinity all clients are alike.
+
+    ``balance`` is the published code's cap: a client that already has N / C samples or more gets nothing of the
+    classes still to come. ``min_samples`` a client is ensured by moving samples from the largest (the published
+    code redraws). Raises ValueError for a task without labels, and for numbers that cannot be met.
+    """
+    check(task, clients, min_samples)
+    check_alpha(alpha)
+    label = classes(task, "dirichlet")
+    owner = np.empty(len(label), dtype=np.int64)
+    sizes = np.zeros(clients, dtype=np.int64)
+    for k in range(int(label.max()) + 1):
+        members = np.flatnonzero(label == k)
+        members = members[rng.permutation(rng.key(seed, "partition-order", k), len(members))]
+        open_to = np.flatnonzero(sizes * clients < len(label)) if balance else np.arange(clients)
+        shares = np.zeros(clients)
+        shares[open_to] = proportions(rng.generator(rng.key(seed, "partition-dirichlet", k)), alpha, np.ones(len(open_to)))
+        owner[members] = cuts(shares, len(members))
+        sizes += np.bincount(owner[members], minlength=clients)
+    return build(owner, clients, seed, min_samples)

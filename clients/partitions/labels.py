@@ -1,0 +1,48 @@
+"""Each client has a fixed number of labels; the owners of a label share its samples equally.
+
+Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
+ICDE 2022, section IV-B1 ("quantity-based label imbalance", #C = k). arXiv:2102.02079.
+
+Legend: N samples, C clients, K classes.
+"""
+
+import numpy as np
+
+from clients.partitions.repair import build, check, classes
+from fl_sim import rng
+from fl_sim.partition import Partition
+from fl_sim.registry import offer
+from fl_sim.task import Task
+
+
+@offer("partition")
+def labels(task: Task, clients: int, seed: int, labels_per_client: int = 2) -> Partition:
+    """``labels_per_client`` different labels for each client; how many owners a label has differs by at most 1.
+
+    Each client in turn picks the labels with the fewest owners so far, in a keyed order among equals. Raises
+    ValueError for a task without labels, for more labels a client than there are, and where the clients together
+    could not cover all labels.
+    """
+    check(task, clients)
+    label = classes(task, "labels")
+    k = int(label.max()) + 1
+    if not 1 <= labels_per_client <= k:
+        raise ValueError(f"partition.labels_per_client = {labels_per_client}: task {task.name!r} has {k} labels; choose 1..{k}")
+    if labels_per_client * clients < k:
+        raise ValueError(
+            f"partition.labels_per_client = {labels_per_client}: {clients} clients would leave some of the {k} labels without an owner; "
+            f"choose at least {-(-k // clients)}, or more clients"
+        )
+    owners: list[list[int]] = [[] for _ in range(k)]
+    counts = np.zeros(k, dtype=np.int64)
+    for c in range(clients):
+        chosen = np.lexsort((rng.permutation(rng.key(seed, "partition-labels", c), k), counts))[:labels_per_client]
+        counts[chosen] += 1
+        for j in chosen.tolist():
+            owners[j].append(c)
+    owner = np.empty(len(label), dtype=np.int64)
+    for j, who in enumerate(owners):
+        members = np.flatnonzero(label == j)
+        turns = rng.permutation(rng.key(seed, "partition-order", j), len(members))
+        owner[members] = np.array(who)[turns % len(who)]
+    return build(owner, clients, seed)

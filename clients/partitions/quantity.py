@@ -1,0 +1,27 @@
+"""Clients of very different sizes, each with the same mix of labels.
+
+Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
+ICDE 2022, section IV-B3 ("quantity skew"): sizes ~ Dir(alpha, ..., alpha). arXiv:2102.02079.
+"""
+
+import numpy as np
+
+from clients.partitions.repair import build, check, check_alpha, cuts, proportions
+from fl_sim import rng
+from fl_sim.partition import Partition
+from fl_sim.registry import offer
+from fl_sim.task import Task
+
+
+@offer("partition")
+def quantity(task: Task, clients: int, seed: int, alpha: float = 0.5, min_samples: int = 1) -> Partition:
+    """Size skew by ``alpha`` > 0: towards 0 one client has nearly all, towards infinity all have the same.
+
+    Raises ValueError for numbers that cannot be met.
+    """
+    check(task, clients, min_samples)
+    check_alpha(alpha)
+    shares = proportions(rng.generator(rng.key(seed, "partition-sizes")), alpha, np.ones(clients))
+    owner = np.empty(task.num_train, dtype=np.int64)
+    owner[rng.permutation(rng.key(seed, "partition-order"), task.num_train)] = cuts(shares, task.num_train)
+    return build(owner, clients, seed, min_samples)

@@ -1,0 +1,33 @@
+"""Ten classes of small colour pictures.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of Toronto, 2009.
+"""
+
+from pathlib import Path
+
+from clients.tasks import cache, decode, sources
+from fl_sim.registry import offer
+from fl_sim.task import Task
+
+
+def _find(folder: Path) -> cache.Source | None:
+    places = (folder, folder / "cifar10")
+    return decode.parquet(folder / "cifar10", "RGB") or next(filter(None, map(decode.cifar_batches, places)), None)
+
+
+def _fetch(folder: Path) -> None:
+    from torchvision.datasets import CIFAR10
+
+    CIFAR10(str(folder), download=True)
+
+
+@offer("task")
+def cifar10(data_dir: str | None = None) -> Task:
+    """50 000 training and 10 000 test pictures, x (3, 32, 32) uint8 scaled to [0, 1], 10 classes.
+
+    Data come from ``data_dir``, or else from the folder FL_SIM_DATA, or else torchvision downloads them. Raises
+    ValueError where they cannot be had.
+    """
+    holds = "cifar10/train.parquet and cifar10/test.parquet (columns img or image, and label), or torchvision's cifar-10-batches-py"
+    arrays, _ = sources.load(sources.Wanted("cifar10", holds, _find, _fetch), data_dir)
+    return sources.image_task("cifar10", arrays, outputs=10, shape=(3, 32, 32))

@@ -1,0 +1,33 @@
+"""The embedded task: 1797 handwritten digits that come with scikit-learn, no download.
+
+E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
+(its test part, as F. Pedregosa et al., "Scikit-learn: Machine Learning in Python", JMLR 12, 2011, ship it).
+"""
+
+import numpy as np
+import torch
+
+from fl_sim import rng
+from fl_sim.registry import offer
+from fl_sim.task import Task, Transform, accuracy
+
+
+@offer("task")
+def digits() -> Task:
+    """1438 training and 359 test digits (a keyed, fixed 80/20 split), x (1, 8, 8) uint8 of 0..16 scaled to [0, 1], 10 classes."""
+    from sklearn.datasets import load_digits
+
+    pixels, label = load_digits(return_X_y=True)
+    x, y = torch.from_numpy(pixels.astype(np.uint8).reshape(-1, 1, 8, 8)), torch.from_numpy(label.astype(np.int64))
+    order = torch.from_numpy(rng.permutation(rng.key(0, "digits-test"), len(y)))
+    held = len(y) // 5
+    test, train = order[:held].sort().values, order[held:].sort().values
+    return Task(
+        name="digits",
+        train={"x": x[train], "y": y[train]},
+        test={"x": x[test], "y": y[test]},
+        outputs=10,
+        metrics={"accuracy": accuracy},
+        transform=Transform(scale=1 / 16),
+        labels=y[train].numpy(),
+    )

@@ -1,0 +1,67 @@
+"""Synthetic(alpha, beta): multinomial logistic regression of which each client has its own version.
+
+T. Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), MLSys 2020, section 5.1 and appendix C.1,
+arXiv:1812.06127. The draws and their order are those of the authors' script, which seeds NumPy's old generator: ``seed``
+0 is their own data set.
+
+    n_k = int(lognormal(4, 2)) + 50;  u_k ~ N(0, alpha);  B_k ~ N(0, beta);  v_kj ~ N(B_k, 1)
+    x ~ N(v_k, diag(j^-1.2));  W_k ~ N(u_k, 1);  b_k ~ N(u_k, 1);  y = argmax(x W_k + b_k)
+
+As in the script, alpha and beta are standard deviations (the paper's text says N(0, alpha); the same at 1).
+
+Legend: K clients, n_k samples of client k, N all training samples; 60 inputs, 10 classes.
+"""
+
+import math
+
+import numpy as np
+import torch
+
+from fl_sim import rng
+from fl_sim.registry import offer
+from fl_sim.task import Task, accuracy
+from fl_sim.tree import Tree
+
+INPUTS, CLASSES = 60, 10
+
+
+@offer("task")
+def synthetic(clients: int = 30, alpha: float = 1.0, beta: float = 1.0, seed: int = 0) -> Task:
+    """Natural clients with x (N, 60) float32; of each client a keyed tenth (int(0.9 n_k) stay) goes to the central test.
+
+    ``alpha``: how much the clients' true models differ; ``beta``: how much their inputs do. Raises ValueError for
+    fewer than 1 client, for a negative or infinite alpha or beta, and for a seed outside 0..2^32 - 1.
+    """
+    if clients < 1:
+        raise ValueError(f"task.clients = {clients}: must be at least 1")
+    for name, value in [("alpha", alpha), ("beta", beta)]:
+        if not (math.isfinite(value) and value >= 0):
+            raise ValueError(f"task.{name} = {value}: must be a finite number, 0 or more")
+    if not 0 <= seed < 1 << 32:
+        raise ValueError(f"task.seed = {seed}: must lie in 0..{(1 << 32) - 1}")
+    x, y, owner = _samples(clients, alpha, beta, seed)
+    kept = np.zeros(len(y), dtype=bool)
+    for k, start in enumerate(np.searchsorted(owner, np.arange(clients)).tolist()):
+        n = int((owner == k).sum())
+        kept[start + rng.permutation(rng.key(seed, "synthetic-test", k), n)[: int(0.9 * n)]] = True
+    train, test = _tree(x[kept], y[kept]), _tree(x[~kept], y[~kept])
+    return Task("synthetic", train, test, CLASSES, metrics={"accuracy": accuracy}, labels=y[kept], clients=owner[kept])
+
+
+def _samples(clients: int, alpha: float, beta: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, y and the owner of every sample, client after client, in the authors' order of draws."""
+    draw = rng.legacy(seed)
+    sizes = draw.lognormal(4, 2, clients).astype(np.int64) + 50
+    u, b = draw.normal(0, alpha, clients), draw.normal(0, beta, clients)
+    v = draw.normal(b[:, None], 1, (clients, INPUTS))
+    spread = np.sqrt(np.arange(1, INPUTS + 1) ** -1.2)
+    x, y = np.empty((sizes.sum(), INPUTS), np.float32), np.empty(sizes.sum(), np.int64)
+    for k, end in enumerate(np.cumsum(sizes).tolist()):
+        weight, bias = draw.normal(u[k], 1, (INPUTS, CLASSES)), draw.normal(u[k], 1, CLASSES)
+        drawn = v[k] + spread * draw.standard_normal((sizes[k], INPUTS))
+        x[end - sizes[k] : end], y[end - sizes[k] : end] = drawn, (drawn @ weight + bias).argmax(1)
+    return x, y, np.repeat(np.arange(clients), sizes)
+
+
+def _tree(x: np.ndarray, y: np.ndarray) -> Tree:
+    return {"x": torch.from_numpy(x), "y": torch.from_numpy(y)}

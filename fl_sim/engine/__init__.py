@@ -1,0 +1,47 @@
+"""Engines: how the clients of a block are run. Each yields ``Outcome``s; none knows an algorithm."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fl_sim.block import Block, Learner
+from fl_sim.engine.loop import run_loop
+from fl_sim.engine.outcome import Outcome
+from fl_sim.engine.vmap import run_vmap
+from fl_sim.tree import Tree
+
+__all__ = ["ENGINES", "Choice", "Engine", "Outcome", "choose"]
+
+Engine = Callable[[Block, Tree, Learner, int], Iterator[Outcome]]
+"""``(block, global model, learner, inner chunk) -> outcomes``."""
+ENGINES: dict[str, Engine] = {"loop": run_loop, "vmap": run_vmap}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine by name, and why."""
+
+    name: str
+    reason: str = ""
+
+
+def choose(wanted: str, module: nn.Module, device: str | torch.device) -> Choice:
+    """The engine for ``wanted`` (auto, loop, vmap): a fixed rule of model and kind of device, never a timing.
+
+    vmap cannot take BatchNorm's running statistics, so these always run on the loop. ``auto`` takes vmap on a GPU;
+    on a CPU, vmap for models without convolutions (batched matrix products gain there) and the loop for the rest
+    (grouped convolutions lose). Raises ValueError for an unknown name.
+    """
+    if wanted not in ("auto", *ENGINES):
+        raise ValueError(f"engine = {wanted!r}: must be one of auto, {', '.join(ENGINES)}")
+    kinds = {type(m).__name__ for m in module.modules()}
+    if wanted != "loop" and any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats for m in module.modules()):
+        return Choice("loop", "vmap cannot take the running statistics of BatchNorm; this model runs on the loop")
+    if wanted != "auto":
+        return Choice(wanted)
+    if torch.device(device).type == "cuda" or not any(kind.startswith("Conv") for kind in kinds):
+        return Choice("vmap")
+    return Choice("loop")
+

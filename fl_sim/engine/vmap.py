@@ -1,0 +1,50 @@
+"""A block as one batched model: ``torch.func.vmap`` over clients (Horace He, Richard Zou: functorch, 2021).
+
+The rule is the very function that the loop runs; clients of unequal size are padded with masks.
+
+Legend: C clients of a chunk, S steps, B batch.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fl_sim import tree
+from fl_sim.block import Block, Job, Learner, pad, padded_batches
+from fl_sim.engine.loop import run_loop
+from fl_sim.engine.outcome import Outcome
+from fl_sim.tree import Tree
+
+
+def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Iterator[Outcome]:
+    """Run a block's clients ``chunk`` at a time (0: all at once) as one batched model.
+
+    A chunk that raises is run again one by one on the loop, to name the culprit; the outcome's note says so.
+    """
+    size = chunk or len(block.jobs)
+    for start in range(0, len(block.jobs), size):
+        jobs = block.jobs[start : start + size]
+        try:
+            yield _run(block, jobs, model, learner)
+        except Exception as error:
+            note = f"vmap raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; its clients ran on the loop"
+            for outcome in run_loop(Block(block.number, block.rule, block.local, jobs, block.weighting), model, learner):
+                outcome.note, note = note, ""
+                yield outcome
+
+
+def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Outcome:
+    loss, device = learner.loss.under_vmap(), learner.loss.device
+    streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
+    states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
+
+    def one(state: Tree, arrays: dict[str, tuple[Tensor, Tensor, Tensor]]) -> Any:
+        batches = {name: padded_batches(learner.data, *arrays[name], shape=streams[name]) for name in streams}
+        return block.rule.local_update(model, state, batches, loss, block.local)
+
+    arrays = {name: (p.index, p.mask, p.words) for name, p in streams.items()}
+    replies, new_states, metrics = torch.func.vmap(one, randomness="error")(states, arrays)
+    detach = {k: v.detach() for k, v in replies.items()}
+    return Outcome(jobs, detach, new_states, {k: v.detach() for k, v in metrics.items()})

@@ -1,0 +1,199 @@
+"""SimulationGrid: Flower's ``Grid`` with virtual clients behind it.
+
+Messages in, blocks through an engine, replies out. A ClientApp that exposes a ``learner`` runs in
+blocks; any other ClientApp is called once a message. A strategy cannot tell this grid from real devices.
+
+Legend: C clients.
+"""
+
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid
+
+from fl_sim import flower, records, rng, tree
+from fl_sim.block import Block, Learner, Settings, cut, make_jobs
+from fl_sim.pool import Pool
+from fl_sim.tree import Tree
+from fl_sim.worker import BlockResult, ClientResult, run_block
+
+CLIENT_ERROR = 2
+"""Flower's error code for a ClientApp that raised."""
+Event = Callable[..., None]
+
+
+class SimulationGrid(Grid):
+    """Virtual clients behind Flower's seam.
+
+    Parameters
+    ----------
+    client_app : ClientApp
+        With the attribute ``learner`` (``clients.app.make_app``) its clients run in blocks; without, one message at a time.
+    num_clients : int
+        C: how many clients there are, ids 0..C-1.
+    holdout_clients : int (default: 0)
+        The last ids, never handed out for training; a strategy may ask ``holdout_node_ids`` to evaluate on them.
+    engine, block_size, chunk : str, int, int
+        Engine of a block, clients a block, clients run at once inside it (0: the whole block).
+    seed : int (default: 0)
+        Keys the draws of messages that name no seed of their own.
+    """
+
+    def __init__(
+        self,
+        client_app: ClientApp,
+        num_clients: int,
+        *,
+        holdout_clients: int = 0,
+        engine: str = "loop",
+        block_size: int = 16,
+        chunk: int = 0,
+        seed: int = 0,
+        run_config: dict[str, Any] | None = None,
+    ) -> None:
+        self._run = flower.identify()
+        self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
+        self.learner: Learner | None = getattr(client_app, "learner", None)
+        self.engine, self.block_size, self.chunk, self.seed = engine, block_size, chunk, seed
+        self.pool: Pool | None = None
+        """Set by run_rounds where the strategy itself pools: then a block's replies are reduced before they travel."""
+        self.states: dict[int, Tree] = {}
+        """Each client's state by id, committed when its block is answered."""
+        self.on_event: Event = lambda kind, **facts: None
+        self.on_block: Callable[[BlockResult], None] = lambda result: None
+        self._contexts: dict[int, Context] = {}
+        self._run_config = run_config or {}
+        self._sent = 0
+        self._mailbox: dict[str, Message] = {}
+        self._model: tuple[ArrayRecord | None, Tree] = (None, {})
+
+    # Flower's Grid -----------------------------------------------------------------------------------------------
+
+    def set_run(self, run: Any) -> None:
+        """Take over a Run."""
+        self._run = run
+
+    @property
+    def run(self) -> Any:
+        """The run of this grid."""
+        return self._run
+
+    def create_message(self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def get_node_ids(self) -> Sequence[int]:
+        """Nodes that may train, ascending: a range, whatever their number."""
+        return range(flower.FIRST_NODE, flower.FIRST_NODE + self.num_clients - self.holdout_clients)
+
+    @property
+    def holdout_node_ids(self) -> Sequence[int]:
+        """Nodes that never train."""
+        end = flower.FIRST_NODE + self.num_clients
+        return range(end - self.holdout_clients, end)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Answer messages at once and keep the replies for ``pull_messages``."""
+        pushed = list(messages)
+        self._mailbox.update({reply.metadata.reply_to_message_id: reply for reply in self.send_and_receive(pushed)})
+        return [message.metadata.message_id for message in pushed]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that have come, each handed out once."""
+        return [self._mailbox.pop(i) for i in message_ids if i in self._mailbox]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """One reply a message. Blocks answer in their fixed order while they are consumed, other apps in the order of messages."""
+        sent = list(messages)
+        for message in sent:
+            self._sent += 1
+            flower.set_message_id(message, f"{self._sent:012d}")
+            if not 0 <= message.metadata.dst_node_id - flower.FIRST_NODE < self.num_clients:
+                raise ValueError(f"message to node {message.metadata.dst_node_id}: this grid has nodes {flower.FIRST_NODE}.. of {self.num_clients} clients")
+        if self.learner is None:
+            return (self._call(message) for message in sent)
+        return self._answer_in_blocks(sent, self.learner)
+
+    # Blocks ------------------------------------------------------------------------------------------------------
+
+    def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner) -> Iterator[Message]:
+        groups: dict[tuple[str, int], list[int]] = {}
+        for position, message in enumerate(messages):
+            groups.setdefault((message.metadata.message_type, id(arrays_of(message))), []).append(position)
+        for (message_type, _), positions in groups.items():
+            orders = [(p, client_of(messages[p]), self.settings(messages[p])) for p in positions]
+            jobs = make_jobs(learner, message_type, orders, self.states)
+            model = self._decode(arrays_of(messages[positions[0]]))
+            for block in cut(learner, message_type, jobs, self.block_size):
+                yield from self._answer_block(block, model, messages, learner, message_type)
+
+    def _answer_block(self, block: Block, model: Tree, messages: Sequence[Message], learner: Learner, message_type: str) -> Iterator[Message]:
+        pool = self.pool if message_type == "train" else None
+        result = run_block(block, model, learner, self.engine, self.chunk, pool)
+        for note in result.notes:
+            self.on_event("fallback", block=block.number, note=note)
+        self.on_block(result)
+        carrier = next((answer for answer in result.clients if not answer.reason), None)
+        for answer in result.clients:
+            message = messages[answer.job.position]
+            if answer.state:
+                self.states[answer.job.client] = answer.state
+            covered = [messages[a.job.position].metadata.message_id for a in result.clients if not a.reason] if answer is carrier else []
+            pooled_in = messages[carrier.job.position].metadata.message_id if carrier is not None and result.partial is not None else ""
+            partial = result.partial if answer is carrier else None
+            yield reply_to(message, answer, partial, pooled_in, covered, block.number)
+
+    def settings(self, message: Message) -> Settings:
+        """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
+        return {"seed": self.seed, **records.merged(message.content.config_records.values())}
+
+    def _decode(self, record: ArrayRecord) -> Tree:
+        if self._model[0] is not record and self.learner is not None:
+            self._model = (record, tree.to(records.model(record), self.learner.loss.dtype, self.learner.loss.device))
+        return self._model[1]
+
+    # Any other ClientApp -----------------------------------------------------------------------------------------
+
+    def _call(self, message: Message) -> Message:
+        client = client_of(message)
+        config = {"partition-id": client, "num-partitions": self.num_clients}
+        fresh = Context(run_id=1, node_id=message.metadata.dst_node_id, node_config=config, state=RecordDict(), run_config=self._run_config)
+        context = self._contexts.setdefault(client, fresh)
+        server_round = int(self.settings(message).get("server-round", self._sent))
+        try:
+            with rng.keyed_globals(rng.key(self.seed, message.metadata.message_type, server_round, client)):
+                reply = self.app(message, context)
+        except Exception:
+            return Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=message)
+        if not isinstance(reply, Message):
+            return Message(Error(CLIENT_ERROR, f"the ClientApp returned {type(reply).__name__}, not a Message"), reply_to=message)
+        return reply
+
+
+def client_of(message: Message) -> int:
+    """The virtual client that a message is for."""
+    return message.metadata.dst_node_id - flower.FIRST_NODE
+
+
+def arrays_of(message: Message) -> ArrayRecord:
+    """The model that a message carries; messages of one round share the object, so that it is decoded once."""
+    return next(iter(message.content.array_records.values()), ArrayRecord())
+
+
+def reply_to(message: Message, answer: ClientResult, partial: Tree | None, pooled_in: str, covered: list[str], block: int) -> Message:
+    """A client's reply: an error with its reason, its own arrays, or its part in a pooled block."""
+    if answer.reason:
+        return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
+    numbers = {"num-examples": answer.job.sizes.train, "steps": answer.job.steps, **answer.metrics}
+    content = RecordDict({"metrics": records.metrics(numbers)})
+    if pooled_in:
+        facts: dict[str, Any] = {"pooled_in": pooled_in, "num-bytes": answer.num_bytes, "block": block}
+        content["pooled"] = ConfigRecord({**facts, "covers": covered} if covered else facts)
+    if partial is not None:
+        content["pool"] = records.arrays(partial)
+    elif answer.reply:
+        content["arrays"] = records.arrays(answer.reply)
+    return Message(content, reply_to=message)

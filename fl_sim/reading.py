@@ -1,0 +1,216 @@
+"""Reading a round log: what its files and columns are, and ``load``. No paper.
+
+The tables below are the one list of names: the writer fills them, ``docs/logs.md`` prints them
+(tested). A user's own metrics and callbacks may add columns under any name that is not theirs.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from fl_sim.tree import Tree
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CONFIG, MODEL, SUMMARY = "config.toml", "model.safetensors", "summary.json"
+
+
+class Column(NamedTuple):
+    """One documented column."""
+
+    unit: str
+    """"text", "yes/no", or the unit of a number."""
+    meaning: str
+    """What it says, and when it is null."""
+
+
+def _personal(prefix: str, whom: str) -> dict[str, Column]:
+    """The columns of a personal evaluation; all null in rounds without one."""
+    before, after = "before fine-tuning", "after fine-tuning"
+    return {
+        f"{prefix}_clients": Column(
+            "clients", f"{whom}: how many were fine-tuned and tested; null (as all below) in rounds without a personal evaluation"
+        ),
+        f"{prefix}_accuracy_before": Column("fraction", f"{whom}: accuracy on own held-out samples {before}, mean over clients"),
+        f"{prefix}_accuracy": Column("fraction", f"{whom}: the same {after}"),
+        f"{prefix}_accuracy_weighted": Column("fraction", f"{whom}: accuracy {after}, weighted by held-out samples"),
+        f"{prefix}_accuracy_p10": Column("fraction", f"{whom}: 10th percentile over clients of accuracy {after}"),
+        f"{prefix}_accuracy_worst": Column("fraction", f"{whom}: lowest accuracy of a client {after}"),
+        f"{prefix}_share_worse": Column("fraction", f"{whom}: share of clients whose accuracy is lower {after} than before"),
+        f"{prefix}_loss_before": Column("per sample", f"{whom}: loss on own held-out samples {before}, mean over clients"),
+        f"{prefix}_loss": Column("per sample", f"{whom}: the same {after}"),
+    }
+
+
+ROUNDS: dict[str, Column] = {
+    "round": Column("number", "0 is the initial model, 1 the model after the first round"),
+    "accuracy": Column("fraction", "of the global model on the central test set; null where not evaluated, or a regression"),
+    "loss": Column("per sample", "of the global model on the central test set; null where not evaluated"),
+    "val_accuracy": Column("fraction", "of the global model on the central validation share; null without one"),
+    "val_loss": Column("per sample", "of the global model on the central validation share; null without one"),
+    "train_loss": Column(
+        "per sample", "mean over the completed clients, weighted by examples, of a client's mean loss over its local steps"
+    ),
+    "lr": Column("1", "learning rate of the local steps in this round"),
+    "clients": Column("clients", "asked to train in this round"),
+    "completed": Column("clients", "whose work was used"),
+    "failed": Column("clients", "that answered with an error or not at all; never pooled"),
+    "dropped": Column("clients", "stragglers whose partial work was not used"),
+    "examples": Column("samples", "training samples of the completed clients"),
+    "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
+    "bytes_down": Column("bytes", "of models that a real deployment would send to clients in this round"),
+    "bytes_up": Column("bytes", "of models that a real deployment would send to the server in this round"),
+    "seconds": Column("s", "wall time of the round without evaluation"),
+    "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
+    "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
+    "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),
+    **_personal("personal", "seen clients"),
+    **_personal("unseen", "clients that never train"),
+}
+
+CLIENTS: dict[str, Column] = {
+    "round": Column("number", "the round"),
+    "client": Column("number", "partition id"),
+    "phase": Column("text", "train, or personal (an evaluation after fine-tuning)"),
+    "status": Column("text", "completed, failed or dropped"),
+    "examples": Column("samples", "training samples of the client"),
+    "steps": Column("steps", "local optimiser steps it took"),
+    "loss": Column("per sample", "train: mean over its local steps; personal: on its held-out samples after fine-tuning"),
+    "update_norm": Column("1", "train: Euclidean norm of its model's change"),
+    "weight": Column("1", "train: weight in the pool, not normalised"),
+    "block": Column("number", "train: the block of the round that computed it"),
+    "reason": Column("text", "of a failure; null otherwise"),
+    "unseen": Column("yes/no", "personal: whether the client never trains"),
+    "accuracy_before": Column("fraction", "personal: on its held-out samples before fine-tuning"),
+    "accuracy": Column("fraction", "personal: on its held-out samples after fine-tuning"),
+    "loss_before": Column("per sample", "personal: on its held-out samples before fine-tuning"),
+    "held_out": Column("samples", "personal: its held-out samples"),
+}
+
+EVENTS: dict[str, Column] = {
+    "time": Column("s", "wall clock, since 1970-01-01 UTC"),
+    "event": Column("text", "what happened; further columns are its facts"),
+}
+
+SUMMARY_KEYS: dict[str, Column] = {
+    "status": Column("text", "completed, failed or stopped (a target, a time limit, the user)"),
+    "digest": Column("text", "SHA-256 of the final global model"),
+    "rounds": Column("rounds", "done"),
+    "accuracy": Column("fraction", "of the final model on the central test set; null for a regression"),
+    "loss": Column("per sample", "of the final model on the central test set"),
+    "personal_accuracy": Column("fraction", "the last personal_accuracy of the rounds; null without one"),
+    "rounds_to_target": Column("rounds", "first round that reaches the target accuracy; null without a target, or if never"),
+    "seconds": Column("s", "wall time of the whole run, evaluation included"),
+    "bytes_down": Column("bytes", "sum over rounds"),
+    "bytes_up": Column("bytes", "sum over rounds"),
+    "clients_failed": Column("clients", "sum over rounds"),
+    "error": Column("text", "why the run failed; null otherwise"),
+    "run_dir": Column("text", "the run's folder"),
+    "strategy": Column("text", "name"),
+    "task": Column("text", "name"),
+    "model": Column("text", "name"),
+    "partition": Column("text", "name"),
+    "seed": Column("number", "of every draw but the partition's"),
+    "engine": Column("text", "that computed the blocks"),
+    "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
+    "versions": Column("table", "of Python and the libraries, by name"),
+}
+
+COLUMNS: dict[str, dict[str, Column]] = {"rounds": ROUNDS, "clients": CLIENTS, "events": EVENTS, "summary": SUMMARY_KEYS}
+"""Documented names by file: ``rounds``, ``clients`` and ``events`` (columns), ``summary`` (keys)."""
+
+
+def check_own(names: Iterable[str], table: str = "rounds") -> None:
+    """Raise ValueError for a user's metric or column that has the name of a documented column of ``table``."""
+    for name in names:
+        if name in COLUMNS[table]:
+            raise ValueError(
+                f"metric {name!r}: {table}.jsonl has a column of this name already ({COLUMNS[table][name].meaning}); choose another name"
+            )
+
+
+@dataclass(frozen=True, repr=False)
+class RunLog:
+    """One run as it stood when it was read."""
+
+    path: Path
+    """The run's folder."""
+    rounds: "pd.DataFrame"
+    """One row a round, from 0; the columns of ``COLUMNS["rounds"]``, then the user's own."""
+    clients: "pd.DataFrame"
+    """One row a round, phase and client; the columns of ``COLUMNS["clients"]``, then the user's own."""
+    events: "pd.DataFrame"
+    """One row an event, in the order of time."""
+    config: dict[str, Any]
+    """``config.toml``."""
+    summary: dict[str, Any]
+    """``summary.json``; empty while the run goes on, or if it was killed."""
+
+    def __getitem__(self, name: str) -> Any:
+        """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the names."""
+        names = [f.name for f in fields(self)]
+        if name not in names:
+            raise KeyError(f"{name!r}: a run log has {', '.join(names)}")
+        return getattr(self, name)
+
+    def __repr__(self) -> str:
+        return f"RunLog({str(self.path)!r}, {len(self.rounds)} rows of rounds, {self.summary.get('status', 'no summary yet')})"
+
+    def model(self) -> Tree:
+        """The last global model that was saved, on the CPU. Raises ValueError where there is none or it is damaged."""
+        file = self.path / MODEL
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(f"{file}: no model can be read ({error})") from error
+
+
+def load(path: str | Path) -> RunLog:
+    """Read a run's folder, also while the run is being written (a last line without an end is left out).
+
+    Raises ValueError that names the folder or the file, for a folder that is missing or not a run's, and for damage.
+    """
+    folder = Path(path)
+    if not (folder / CONFIG).is_file():
+        why = "it has no " + CONFIG if folder.is_dir() else "there is no such folder"
+        raise ValueError(f"{str(path)!r} is not the folder of a run: {why}")
+    try:
+        config = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if (folder / SUMMARY).exists() else {}
+    except ValueError as error:
+        raise ValueError(f"{str(path)!r}: its config or summary is damaged ({error})") from error
+    rounds, clients, events = (_frame(folder / f"{table}.jsonl", COLUMNS[table]) for table in ("rounds", "clients", "events"))
+    return RunLog(folder, rounds, clients, events, config, summary)
+
+
+def _rows(file: Path) -> list[dict[str, Any]]:
+    """The finished lines of a JSON-lines file; none where the file is not there yet."""
+    whole, end, _ = file.read_bytes().rpartition(b"\n") if file.exists() else (b"", b"", b"")
+    rows = []
+    for number, line in enumerate(whole.split(b"\n") if end else [], 1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise ValueError(f"{file}: line {number} is damaged ({error})") from error
+    return rows
+
+
+def _frame(file: Path, columns: dict[str, Column]) -> "pd.DataFrame":
+    """Documented columns first, in their order and always there; a number that is null everywhere is a NaN."""
+    import pandas as pd  # here, because a device that trains never reads logs and need not wait for pandas
+
+    frame = pd.DataFrame.from_records(_rows(file))
+    own = [name for name in frame.columns if name not in columns]
+    frame = frame.reindex(columns=[*columns, *own])
+    for name in frame.columns:
+        numeric = name not in columns or columns[name].unit not in ("text", "yes/no")
+        if frame[name].isna().all() or not len(frame):
+            frame[name] = frame[name].astype("float64" if numeric else "object")
+    return frame

@@ -1,0 +1,76 @@
+"""Things found by their name in their folder: one file, one name, nothing to register by hand.
+
+A module offers what it *defines* and has marked: a function with ``@offer("task")``, or a class
+with the attribute ``kind``. A user's own is named ``package.module:Name``.
+"""
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, TypeVar
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
+    """Mark a function as a thing of ``kind`` ("task", "model", "partition"); its name is its own with dashes, unless given.
+
+    ``facts`` become attributes of the function, such as a task's ``default_model="sine-mlp"``.
+    """
+
+    def mark(function: F) -> F:
+        function.__dict__.update(facts, kind=kind, offered_as=name or function.__name__.replace("_", "-"))
+        return function
+
+    return mark
+
+
+def offered(module: ModuleType, kind: str) -> dict[str, Any]:
+    """What one module defines and offers of ``kind``, by name. A class is named after its module's last part."""
+    found = {}
+    for thing in vars(module).values():
+        foreign = getattr(thing, "kind", None) != kind or getattr(thing, "__module__", None) != module.__name__
+        if foreign or inspect.isabstract(thing) or (inspect.isclass(thing) and "kind" in vars(thing)):  # the base that sets kind is none itself
+            continue
+        name = getattr(thing, "offered_as", "") if not inspect.isclass(thing) else module.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        found[name] = thing
+    return found
+
+
+def names(package: str, kind: str) -> dict[str, Any]:
+    """Everything of ``kind`` in a package's modules, sorted by name."""
+    root = importlib.import_module(package)
+    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(root.__path__)]
+    return dict(sorted((name, thing) for module in modules for name, thing in offered(module, kind).items()))
+
+
+def find(package: str, kind: str, name: str) -> Any:
+    """The thing called ``name``, or what ``package.module:Name`` points at.
+
+    Raises ValueError that names the kind, the name seen and the nearest valid one.
+    """
+    if ":" in name:
+        module_name, _, attribute = name.partition(":")
+        try:
+            return getattr(importlib.import_module(module_name), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ValueError(f"{kind}.name = {name!r}: cannot be loaded ({error}); it must be package.module:Name") from error
+    known = names(package, kind)
+    if name not in known:
+        raise ValueError(f"{kind}.name = {name!r}: unknown{nearest(name, known)}; choose one of {', '.join(known)} or package.module:Name")
+    return known[name]
+
+
+def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest known name, or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def parameters(thing: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword parameters (those with a default) of a thing's own signature: what a recipe may set."""
+    signature = inspect.signature(thing, eval_str=True)
+    return {k: p for k, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}

@@ -1,0 +1,228 @@
+"""run_rounds: drives any Flower Strategy through its four hooks.
+
+It, not the strategy, does logging, failure policy and callbacks; so Flower's own strategies and
+wrappers have these too. No paper.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import Result, Strategy
+
+from fl_sim import flower, records, tree
+from fl_sim.grid import SimulationGrid
+from fl_sim.pooling import PoolingStrategy
+from fl_sim.roundlog import RoundLog
+from fl_sim.tally import Failures, RoundFailed, Tally
+from fl_sim.tree import Tree
+from fl_sim.worker import BlockResult
+
+EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
+
+
+class Callback:
+    """What a user may hook into a run; an exception in a hook fails the run."""
+
+    def on_run_start(self, run: "Run") -> None:
+        """Before round 0 is evaluated."""
+
+    def on_round_start(self, run: "Run") -> None:
+        """Before a round's messages are made; ``run.train_config["local.lr"] = ...`` changes what clients get."""
+
+    def on_block(self, run: "Run", result: BlockResult) -> None:
+        """After a block of clients was trained (simulation only)."""
+
+    def on_evaluation(self, run: "Run", row: dict[str, Any]) -> None:
+        """After the global model was evaluated; ``row`` is the round's line so far."""
+
+    def on_round_end(self, run: "Run", row: dict[str, Any]) -> None:
+        """Before the round's line is written; may add columns, or call ``run.stop``."""
+
+    def on_run_end(self, run: "Run") -> None:
+        """After the last round, or after a failure."""
+
+
+@dataclass
+class Run:
+    """A run under way, as callbacks see it."""
+
+    strategy: Strategy
+    grid: Grid
+    arrays: ArrayRecord
+    num_rounds: int
+    train_config: ConfigRecord
+    evaluate_config: ConfigRecord
+    round: int = 0
+    stopped: str = ""
+    """Why it was stopped early; empty if it was not."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    model: Tree = field(default_factory=dict)
+    """The global model, decoded from ``arrays``."""
+
+    def stop(self, reason: str) -> None:
+        """End the run after this round."""
+        self.stopped = reason
+
+
+@dataclass
+class RunResult(Result):
+    """Flower's Result, with the lines of the round log and why the run was stopped early, if it was."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    stopped: str = ""
+
+
+class _Driver:
+    def __init__(
+        self, run: Run, timeout: float, evaluate_fn: EvaluateFn | None, log: RoundLog | None, failures: Failures, callbacks: Sequence[Callback], seed: int
+    ) -> None:
+        self.run, self.timeout, self.evaluate_fn, self.log, self.failures, self.callbacks = run, timeout, evaluate_fn, log, failures, callbacks
+        self.seed, self.foreign = seed, not isinstance(run.strategy, PoolingStrategy)
+        self.result = RunResult(arrays=run.arrays, rows=run.rows)
+        if isinstance(run.grid, SimulationGrid):
+            run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
+            run.grid.on_event = self.event
+            run.grid.on_block = lambda result: self.each("on_block", result)
+
+    def each(self, hook: str, *args: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self.run, *args)
+
+    def event(self, kind: str, **facts: Any) -> None:
+        if self.log is not None:
+            self.log.event(kind, round=self.run.round, **facts)
+
+    def hook(self, name: str, *args: Any) -> Any:
+        with flower.keyed_hook(self.foreign, self.seed, name, self.run.round):
+            made = getattr(self.run.strategy, name)(self.run.round, *args)
+            return list(made) if name.startswith("configure") else made
+
+    def exchange(self, phase: str, messages: list[Message]) -> tuple[Tally, Iterable[Message]]:
+        nodes = {message.metadata.dst_node_id for message in messages}
+        offset = flower.FIRST_NODE if isinstance(self.run.grid, SimulationGrid) else 0
+        tally = Tally(self.run.round, phase, messages, {node: node - offset for node in nodes})
+        replies = self.run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
+        watched = tally.watch(replies, self.run.model if phase == "train" else None, self.failures)
+        return tally, list(watched) if self.foreign else watched
+
+    def round(self) -> None:
+        run, start = self.run, time.perf_counter()
+        self.each("on_round_start")
+        tally, replies = self.exchange("train", self.hook("configure_train", run.arrays, run.train_config, run.grid))
+        try:
+            arrays, metrics = self.hook("aggregate_train", replies)
+        finally:
+            self.clients(tally)
+        row = self.train_row(tally)
+        if metrics is not None:
+            self.result.train_metrics_clientapp[run.round] = metrics
+            row |= {"train_" + k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+        if arrays is None and tally.completed:
+            raise RoundFailed(f"round {run.round}: the strategy returned no model from {tally.completed} replies")
+        if arrays is not None:
+            row["update_norm"] = self.accept(arrays)
+        row["seconds"] = time.perf_counter() - start
+        self.finish(row)
+
+    def train_row(self, tally: Tally) -> dict[str, Any]:
+        dropped = getattr(self.run.strategy, "dropped", ())
+        self.log_clients([{"round": self.run.round, "client": c, "phase": "train", "status": "dropped"} for c in dropped])
+        return {
+            "round": self.run.round, "lr": self.run.train_config.get("local.lr"), "clients": len(tally.messages) + len(dropped),
+            "completed": tally.completed, "failed": len(tally.failures), "dropped": len(dropped), "examples": int(tally.sum("examples")),
+            "steps": int(tally.sum("steps")), "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up, "update_norm": 0.0,
+        }  # fmt: skip
+
+    def accept(self, arrays: ArrayRecord) -> float:
+        """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is not finite."""
+        problem = records.problem(arrays, None)
+        if problem:
+            raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
+        new = records.model(arrays)
+        same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
+        change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
+        self.run.arrays = self.result.arrays = arrays
+        self.run.model = new
+        return change
+
+    def finish(self, row: dict[str, Any]) -> None:
+        """Evaluate, complete the round's line, write it."""
+        run, start = self.run, time.perf_counter()
+        if run.round:
+            tally, replies = self.exchange("personal", self.hook("configure_evaluate", run.arrays, run.evaluate_config, run.grid))
+            try:
+                metrics = self.hook("aggregate_evaluate", replies)
+            finally:
+                self.clients(tally)
+            if metrics is not None:
+                self.result.evaluate_metrics_clientapp[run.round] = metrics
+                row |= {k if k.startswith(("personal_", "unseen_")) else "evaluate_" + k: v for k, v in metrics.items()}
+        central = self.evaluate_fn(run.round, run.arrays) if self.evaluate_fn else None
+        if central is not None:
+            self.result.evaluate_metrics_serverapp[run.round] = central
+            row |= central
+        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": tree.digest(run.model)}
+        if central is not None:
+            self.each("on_evaluation", row)
+        self.each("on_round_end", row)
+        run.rows.append(row)
+        if self.log is not None:
+            self.log.round(row)
+
+    def clients(self, tally: Tally) -> None:
+        for client, reason in tally.failures:
+            self.event("client_failed", client=client, phase=tally.phase, reason=reason)
+        self.log_clients(tally.rows)
+
+    def log_clients(self, rows: Sequence[dict[str, Any]]) -> None:
+        if self.log is not None and rows:
+            self.log.clients(rows)
+
+    def execute(self) -> RunResult:
+        run = self.run
+        try:
+            self.each("on_run_start")
+            run.model = records.model(run.arrays)
+            self.finish({"round": 0, "update_norm": 0.0, "seconds": 0.0})
+            while run.round < run.num_rounds and not run.stopped:
+                run.round += 1
+                self.round()
+        except Exception as error:
+            self.event("run_failed", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.result.stopped = run.stopped
+            if self.log is not None:
+                self.log.model(run.model, len(run.rows) - 1)
+            self.each("on_run_end")
+        return self.result
+
+
+def run_rounds(
+    strategy: Strategy,
+    grid: Grid,
+    initial_arrays: ArrayRecord,
+    num_rounds: int = 3,
+    timeout: float = 3600,
+    train_config: ConfigRecord | None = None,
+    evaluate_config: ConfigRecord | None = None,
+    evaluate_fn: EvaluateFn | None = None,
+    *,
+    log: RoundLog | None = None,
+    failures: str = "raise",
+    callbacks: Sequence[Callback] = (),
+    seed: int = 0,
+) -> RunResult:
+    """Run ``num_rounds`` rounds of any Flower strategy on any grid.
+
+    The first eight parameters are those of Flower's ``Strategy.start``. ``log`` receives a line a round (round 0 is the
+    initial model) and rows a client; ``failures`` is ``raise`` or ``tolerate:SHARE``; ``seed`` keys the global generators
+    that a foreign strategy draws from. Raises RoundFailed when a round cannot do what it was asked; the last good model
+    is then in ``log``'s folder.
+    """
+    run = Run(strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord())
+    return _Driver(run, timeout, evaluate_fn, log, Failures.parse(failures), callbacks, seed).execute()

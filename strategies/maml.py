@@ -1,0 +1,92 @@
+"""Federated MAML: Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
+ICML 2017, arXiv:1703.03400, algorithm 1, as federated by Chen, Luo, Dong, Li, He, "Federated Meta-Learning
+with Fast Convergence and Efficient Communication", 2018, arXiv:1802.07876, algorithm 1.
+
+    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n; query)
+    server:  w <- optimiser(w, mean_k g_k)
+
+Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from annotated_types import Ge
+
+from fl_sim import optim, rng, tree
+from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
+from fl_sim.loss import Batch, Loss
+from fl_sim.settings import Local
+from fl_sim.tree import Tree
+from strategies.base import Strategy
+
+
+def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
+    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample serves as both."""
+    order = rng.permutation(key, n)
+    return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
+
+
+@dataclass
+class MAML(Strategy):
+    """One meta-gradient a client and round."""
+
+    inner_lr: Annotated[float, Ge(0)] = 0.05
+    """Step of the inner loop."""
+    inner_steps: Annotated[int, Ge(1)] = 1
+    """Inner steps on support batches (of local.batch_size)."""
+    order: Literal[1, 2] = 1
+    """1: first-order MAML; 2: through the inner loop."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """The server's optimiser on the mean meta-gradient."""
+    outer_lr: Annotated[float, Ge(0)] = 0.1
+    """Its learning rate; multiplied by server.lr."""
+    weighting = "uniform"
+    reply_kind = "update"
+    refuses = ("local.epochs", "local.steps")
+
+    def __post_init__(self) -> None:
+        self.moments: optim.State = {}
+
+    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+        """One optimiser step along the mean meta-gradient."""
+        params = {k: model[k] for k in pooled}
+        rates = optim.Rates(self.server_lr * self.outer_lr)
+        new, self.moments = optim.RULES[self.optimizer](params, pooled, self.moments, server_round - 1, rates)
+        return {**model, **new}
+
+    def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
+        """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
+        support, query = halves(sizes.train, draw("split"))
+        steps = Local(steps=self.inner_steps, batch_size=local.batch_size)
+        return {
+            "support": passes(support, steps, draw("support")),
+            "query": passes(query, Local(steps=1, batch_size=local.batch_size), draw("query")),
+        }
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        """The meta-gradient on query; the loss reported is that of the adapted model on query."""
+        support, query = list(batches["support"]), next(iter(batches["query"]))
+        params = {k: model[k] for k in loss.trainable}
+        if self.order == 1:
+            adapted = params
+            for batch in support:
+                grads, _, _ = loss.gradient({**model, **adapted}, batch)
+                adapted = tree.add(adapted, grads, -self.inner_lr)
+            meta, value, _ = loss.gradient({**model, **adapted}, query)
+            return meta, state, {"loss": value}
+
+        def outer(start: Tree) -> torch.Tensor:
+            adapted = start
+            for batch in support:
+                grads = torch.func.grad(lambda p, b=batch: loss({**model, **p}, b))(adapted)
+                adapted = tree.add(adapted, grads, -self.inner_lr)
+            return loss({**model, **adapted}, query)
+
+        meta, value = torch.func.grad_and_value(outer)(params)
+        return meta, state, {"loss": value}

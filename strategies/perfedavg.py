@@ -1,0 +1,77 @@
+"""Per-FedAvg: Fallah, Mokhtari, Ozdaglar, "Personalized Federated Learning: A Meta-Learning Approach",
+NeurIPS 2020, arXiv:2002.07948, algorithm 1 with equations 8 and 10.
+
+    client, each local step, batches D, D', D'' drawn independently:
+        u = w - alpha * grad l(w; D)
+        w <- w - lr * (I - alpha * H(w; D'')) grad l(u; D')
+    server:  w <- mean_k w_k
+
+Order ``exact`` takes the Hessian-vector product H v itself, ``hf`` the difference
+(grad l(w + delta v; D'') - grad l(w - delta v; D'')) / (2 delta), ``fo`` drops it.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal, cast
+
+import numpy as np
+import torch
+from annotated_types import Ge, Gt
+
+from fl_sim import local, tree
+from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
+from fl_sim.loss import Batch, Loss
+from fl_sim.settings import Local
+from fl_sim.tree import Tree
+from strategies.base import Strategy
+
+
+@dataclass
+class PerFedAvg(Strategy):
+    """FedAvg whose gradient is that of the loss after one inner step; inner_lr = 0 is FedAvg at equal weighting."""
+
+    inner_lr: Annotated[float, Ge(0)] = 0.05
+    """alpha: the inner step."""
+    order: Literal["fo", "hf", "exact"] = "fo"
+    """First order, Hessian-free, or with the exact Hessian-vector product."""
+    delta: Annotated[float, Gt(0)] = 1e-3
+    """Step of the finite difference of ``hf``."""
+    weighting = "uniform"
+    partial_work = "keep"
+
+    def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
+        """D' passes over the client's samples as FedAvg does; D and D'' are independent draws of as many batches."""
+        everything = np.arange(sizes.train)
+        outer = passes(everything, local, draw("order"))
+        like = Local(steps=len(outer), batch_size=local.batch_size)
+        names = {"inner", "hessian"} if self.order != "fo" else {"inner"}
+        return {"train": outer, **{name: passes(everything, like, draw(name)) for name in sorted(names)}}
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        """tau meta-steps; the loss reported is that after the inner step."""
+        others = {name: iter(stream) for name, stream in batches.items() if name != "train"}
+
+        def gradient(at: Tree, outer: Batch) -> tuple[Tree, torch.Tensor, Tree]:
+            return self.meta_gradient(at, next(others["inner"]), outer, next(others["hessian"]) if "hessian" in others else None, loss)
+
+        new, metrics = local.train(model, batches["train"], local_, gradient)
+        return new, state, metrics
+
+    def meta_gradient(self, at: Tree, inner: Batch, outer: Batch, hessian: Batch | None, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
+        """(I - alpha H(at; hessian)) grad l(at - alpha grad l(at; inner); outer)."""
+        grads, _, _ = loss.gradient(at, inner)
+        grads, value, buffers = loss.gradient(tree.add(at, grads, -self.inner_lr), outer)
+        if hessian is None:
+            return grads, value, buffers
+        return tree.add(grads, self.hessian_product(at, grads, hessian, loss), -self.inner_lr), value, buffers
+
+    def hessian_product(self, at: Tree, vector: Tree, batch: Batch, loss: Loss) -> Tree:
+        """H(at; batch) vector."""
+        if self.order == "hf":
+            ahead, _, _ = loss.gradient(tree.add(at, vector, self.delta), batch)
+            behind, _, _ = loss.gradient(tree.add(at, vector, -self.delta), batch)
+            return tree.scale(tree.sub(ahead, behind), 1 / (2 * self.delta))
+        gradient = torch.func.grad(lambda p: loss({**at, **p}, batch))
+        return cast(Tree, torch.func.vjp(gradient, {k: at[k] for k in vector})[1](vector)[0])

@@ -1,0 +1,29 @@
+"""Personal evaluation in a few numbers, as Wang et al., "Federated Evaluation of On-device Personalization", 2019, arXiv:1910.10252, report it.
+
+    before, after = the metric on a client's own held-out samples, at the global model and after fine-tuning
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
+    """Means over clients, the mean weighted by held-out samples, 10th percentile, worst, and the share of clients that lose.
+
+    ``clients`` hold ``held_out``, ``loss_before``, ``loss`` and, where the task has it, ``accuracy_before``, ``accuracy``.
+    No clients, no numbers.
+    """
+    if not clients:
+        return {}
+    column = {k: np.array([row[k] for row in clients], dtype=float) for k in clients[0]}
+    better = column.get("accuracy", -column["loss"]) - column.get("accuracy_before", -column["loss_before"])
+    numbers: dict[str, float | int] = {"clients": len(clients), "share_worse": float((better < 0).mean())}
+    numbers |= {"loss_before": float(column["loss_before"].mean()), "loss": float(column["loss"].mean())}
+    if "accuracy" in column:
+        after = column["accuracy"]
+        numbers |= {"accuracy_before": float(column["accuracy_before"].mean()), "accuracy": float(after.mean())}
+        numbers["accuracy_weighted"] = float(np.average(after, weights=column["held_out"]))
+        numbers |= {"accuracy_p10": float(np.percentile(after, 10)), "accuracy_worst": float(after.min())}
+    return {f"{prefix}_{k}": v for k, v in numbers.items()}

@@ -1,0 +1,1 @@
+"""Pools, one a file: associative reductions of client models."""

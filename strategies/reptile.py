@@ -1,0 +1,32 @@
+"""Federated Reptile: Nichol, Achiam, Schulman, "On First-Order Meta-Learning Algorithms", 2018,
+arXiv:1803.02999, algorithm 2 (batched), each task a client.
+
+    client:  w_k <- k steps of SGD or Adam from w on its own data
+    server:  w <- w + epsilon_t * mean_k (w_k - w),   epsilon_t constant, or falling to 0 linearly
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Gt
+
+from fl_sim import tree
+from fl_sim.tree import Tree
+from strategies.base import Strategy
+
+
+@dataclass
+class Reptile(Strategy):
+    """FedAvg with a part of the server step; epsilon = 1 is FedAvg at equal weighting."""
+
+    epsilon: Annotated[float, Gt(0)] = 0.5
+    """Step from the global model toward the mean of the adapted ones."""
+    anneal: Literal["constant", "linear"] = "constant"
+    """Epsilon by round: constant, or linear to 0: epsilon * (1 - (t - 1) / T) in round t of T."""
+    weighting = "uniform"
+    partial_work = "keep"
+
+    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+        """``model + server_lr * epsilon_t * (pooled - model)``."""
+        left = 1 - (server_round - 1) / max(self.rounds, 1) if self.anneal == "linear" else 1.0
+        return tree.lerp(model, pooled, self.server_lr * self.epsilon * left)
