@@ -119,7 +119,7 @@ def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accurac
     return table.assign(low=table["mean"] - half, high=table["mean"] + half)
 
 
-NOT_COMPARED = {"seed", "out", "quiet", "json", "dry_run"}
+NOT_COMPARED = {"seed", "out", "data_dir"}
 
 
 def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], list[RunLog]]]:

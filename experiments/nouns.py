@@ -14,22 +14,13 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from annotated_types import Ge, Lt
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-
+from experiments.values import ConfigError, Seed, Share, check
 from fl_sim import registry
 
 PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model": "clients.models", "strategy": "strategies"}
 """Where the names of each kind are found."""
 SUPPLIED = {"task": {"data_dir", "clients"}, "partition": {"task", "clients", "seed"}, "model": {"inputs", "outputs"}, "strategy": set()}
 """Parameters that the machine supplies: no setting."""
-
-Seed = Annotated[int, Ge(0), Lt(2**63)]
-Share = Annotated[float, Ge(0), Lt(1)]
-
-
-class ConfigError(ValueError):
-    """Bad input: the message names the key, the value seen, and what would be right."""
 
 
 @dataclass(frozen=True)
@@ -70,26 +61,6 @@ COMMON = {
 """Parameters that each thing of a kind has, whatever its signature."""
 
 
-def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
-    """``value`` as the type ``hint`` with its constraints (text is read as a number unless ``strict``).
-
-    Raises ConfigError that names the key, the value and what would be right; NaN and infinity are never right.
-    """
-    try:
-        return TypeAdapter(hint, config=ConfigDict(strict=strict, allow_inf_nan=False)).validate_python(value)
-    except ValidationError as error:
-        wrong = [e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in error.errors()]
-        near = registry.nearest(str(value), [str(c) for c in _literals(hint)])
-        raise ConfigError(f"{key} = {value!r}: {' or '.join(dict.fromkeys(wrong))}{near}") from error
-
-
-def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
-    """The error for a key that does not exist; suggests a key with the same last part (``lr``: ``local.lr``), or of similar spelling."""
-    same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    near = f" (did you mean {same[0]!r}?)" if same else registry.nearest(key, known)
-    return ConfigError(f"{key} = {value!r}: unknown key{near}; python -m experiments.run --help lists all")
-
-
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     """The things that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its parameters.
 
@@ -108,7 +79,7 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     choices = []
     for text, thing, own in zip(labels, things, takes, strict=True):
         checked = {k: check(f"{kind}.{k}", p.hint, given[k]) if k in given else p.default for k, p in own.items()}
-        choices.append(Choice(text, checked, thing))
+        choices.append(Choice(text, {**_made_with(thing), **checked}, thing))
     return choices
 
 
@@ -128,16 +99,16 @@ def load(kind: str, name: Any) -> Any:
         if name is None or isinstance(name, (bool, int, float, list, dict)):
             raise ConfigError(f"{kind}.name = {name!r}: must be text, one of {', '.join(offered(kind))} or package.module:Name")
         return name
-    if ":" not in name:
-        return registry.find(PACKAGES[kind], kind, name)
-    if os.getcwd() not in sys.path:
+    if ":" in name and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
         return registry.find(PACKAGES[kind], kind, name)
-    except ValueError:
+    except Exception as error:
+        if isinstance(error, ValueError) and str(error).startswith(f"{kind}.name = "):
+            raise ConfigError(str(error)) from error
+        if ":" in name:  # a user's module may fail in any way while it is imported
+            raise ConfigError(f"{kind}.name = {name!r}: its module fails when imported: {type(error).__name__}: {error}") from error
         raise
-    except Exception as error:  # a user's module may fail in any way while it is imported
-        raise ConfigError(f"{kind}.name = {name!r}: its module fails when imported: {type(error).__name__}: {error}") from error
 
 
 def offered(kind: str) -> dict[str, Any]:
@@ -158,7 +129,7 @@ def label(kind: str, thing: Any) -> str:
 
 
 def parameters(kind: str, thing: Any) -> dict[str, Parameter]:
-    """What a recipe may set of a thing: the numbers and texts in its signature, and what is common to its kind."""
+    """What may be set of a thing: the numbers and texts in its signature (none where it is ready-made), and what is common to its kind."""
     found: dict[str, Parameter] = {}
     if _is_maker(thing):
         docs = field_docs(thing)
@@ -166,16 +137,13 @@ def parameters(kind: str, thing: Any) -> dict[str, Parameter]:
             hint = type(p.default) if p.annotation is inspect.Parameter.empty else p.annotation
             if key not in SUPPLIED[kind] and key != "name" and _is_plain(hint):
                 found[key] = Parameter(hint, p.default, docs.get(key, ""))
-    elif is_dataclass(thing):
-        values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init}
-        found = {k: Parameter(Literal[v], v) for k, v in values.items() if k != "name" and _is_plain(type(v))}
     return {**found, **COMMON.get(kind, {})}
 
 
 def field_docs(cls: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass, its bases' too."""
     docs: dict[str, str] = {}
-    for base in reversed(cls.__mro__) if is_dataclass(cls) else ():
+    for base in reversed(inspect.getmro(cls)) if is_dataclass(cls) and inspect.isclass(cls) else ():
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError):  # built in, or typed at a prompt: has no source, so no docs
@@ -184,6 +152,14 @@ def field_docs(cls: Any) -> dict[str, str]:
             if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(after, ast.Expr):
                 docs[entry.target.id] = inspect.cleandoc(str(ast.literal_eval(after.value)))
     return docs
+
+
+def _made_with(thing: Any) -> dict[str, Any]:
+    """The numbers that a ready-made dataclass, such as ``FedProx(mu=0.1)``, was made with."""
+    if _is_maker(thing) or not is_dataclass(thing):
+        return {}
+    values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init and f.name != "name"}
+    return {k: v for k, v in values.items() if _is_plain(type(v))}
 
 
 def _is_maker(thing: Any) -> bool:
@@ -198,9 +174,3 @@ def _is_plain(hint: Any) -> bool:
     if origin in (Union, UnionType):
         return all(_is_plain(part) for part in inner)
     return origin is Literal or hint in (bool, int, float, str, NoneType)
-
-
-def _literals(hint: Any) -> list[Any]:
-    if get_origin(hint) is Literal:
-        return list(get_args(hint))
-    return [value for part in get_args(hint) for value in _literals(part)]

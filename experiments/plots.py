@@ -7,8 +7,9 @@ from typing import Any
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis import Run, groups, interval, read, tidy
+from experiments.analysis import Run, groups, read, tidy
 from fl_sim.reading import RunLog
 
 LABELS = {"accuracy": "test accuracy", "loss": "test loss", "val_accuracy": "validation accuracy", "val_loss": "validation loss"}
@@ -17,7 +18,8 @@ LABELS = {"accuracy": "test accuracy", "loss": "test loss", "val_accuracy": "val
 def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:
     """Draw ``metric`` by round into a PNG: one line a strategy (and differing setting), a band over seeds; returns ``path``.
 
-    The band is the 95 % t-interval of the mean over seeds. Without ``metric``: accuracy, or loss where no run has an
+    The line is the mean over seeds; the band reaches from the lowest seed to the highest (an interval of the mean is wider than the
+    picture with two or three seeds; ``interval`` has it in numbers). Without ``metric``: accuracy, or loss where no run has an
     accuracy (a regression). Runs with personal evaluations get a second panel: mean accuracy of clients on their
     held-out samples before and after fine-tuning, last evaluation, mean over seeds. Folders of ``path`` are made.
     Raises ValueError for a metric that no run has.
@@ -49,9 +51,10 @@ def _label(keys: list[str], values: tuple[Any, ...]) -> str:
 
 def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
     for label, logs in labelled.items():
-        line = interval(tidy(*logs), by="round", value=name)
-        color = axes.plot(line["round"], line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
-        axes.fill_between(line["round"], line["low"], line["high"], color=color, alpha=0.15, linewidth=0)
+        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max"]).dropna()
+        color = axes.plot(line.index, line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
+        axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="round", ylabel=LABELS.get(name, name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -71,4 +74,4 @@ def _bars(axes: Axes, personal: pd.DataFrame) -> None:
     axes.set_xticks(list(places), [str(label) for label in personal.index], rotation=30, ha="right", fontsize="small")
     axes.set(ylabel="accuracy on clients' held-out samples", ylim=(0, 1))
     axes.grid(alpha=0.3, axis="y")
-    axes.legend(fontsize="small", loc="lower right")
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)

@@ -7,6 +7,7 @@ Legend: n a client's samples, S local steps, B batch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from fl_sim.settings import Local
 from fl_sim.tree import Tree
 
 Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
-"""``(model, batch) -> (gradient, loss (), new buffers)``."""
+"""``(model, batch) -> (gradient, loss (), new buffers)``. Must not keep ``model``: the next step may write into its tensors."""
 Metrics = dict[str, Tensor]
 Streams = dict[str, list[np.ndarray]]
 """By name, the batches of one client: positions 0..n-1 of its training part (n.. are its held-out part), one array a step."""
@@ -97,7 +98,8 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
         grads, loss, buffers = gradient(model, batch)
         if local.clip_norm:
             grads = optim.clip(grads, local.clip_norm, tree.norm(grads))
-        params, new_state = rule({k: model[k] for k in grads}, grads, state, step, rates)
+        own = step > 0 and batch.active is None  # after the first step these tensors are this client's own
+        params, new_state = rule({k: model[k] for k in grads}, grads, state, step, replace(rates, in_place=own))
         new = {**model, **buffers, **params}
         if batch.active is not None:
             new = tree.where(batch.active, new, model)

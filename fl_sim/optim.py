@@ -15,6 +15,7 @@ from fl_sim.tree import Tree
 
 State = dict[str, Tree]
 Step = Callable[[Tree, Tree, State, int, "Rates"], tuple[Tree, State]]
+"""``(params, gradients, state, step from 0, rates) -> (new params, new state)``."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Rates:
     weight_decay: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    in_place: bool = False
+    """Whether sgd may write into ``params``: a model that is nobody else's (one pass over memory less)."""
 
 
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
@@ -36,6 +39,8 @@ def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tup
         if state:
             grads = {k: torch.add(g, state["momentum"][k], alpha=rates.momentum) for k, g in grads.items()}
         state = {"momentum": grads}
+    if rates.in_place:
+        return {k: p.sub_(grads[k], alpha=rates.lr) for k, p in params.items()}, state
     return {k: torch.sub(p, grads[k], alpha=rates.lr) for k, p in params.items()}, state
 
 

@@ -43,7 +43,9 @@ def _personal(prefix: str, whom: str) -> dict[str, Column]:
         f"{prefix}_accuracy_weighted": Column("fraction", f"{whom}: accuracy {after}, weighted by held-out samples"),
         f"{prefix}_accuracy_p10": Column("fraction", f"{whom}: 10th percentile over clients of accuracy {after}"),
         f"{prefix}_accuracy_worst": Column("fraction", f"{whom}: lowest accuracy of a client {after}"),
-        f"{prefix}_share_worse": Column("fraction", f"{whom}: share of clients whose accuracy is lower {after} than before"),
+        f"{prefix}_share_worse": Column(
+            "fraction", f"{whom}: share of clients whose accuracy (regression: loss) is worse {after} than before"
+        ),
         f"{prefix}_loss_before": Column("per sample", f"{whom}: loss on own held-out samples {before}, mean over clients"),
         f"{prefix}_loss": Column("per sample", f"{whom}: the same {after}"),
     }
@@ -78,7 +80,7 @@ ROUNDS: dict[str, Column] = {
 CLIENTS: dict[str, Column] = {
     "round": Column("number", "the round"),
     "client": Column("number", "partition id"),
-    "phase": Column("text", "train, or personal (an evaluation after fine-tuning)"),
+    "phase": Column("text", "train, or personal (an evaluation on the client, after fine-tuning)"),
     "status": Column("text", "completed, failed or dropped"),
     "examples": Column("samples", "training samples of the client"),
     "steps": Column("steps", "local optimiser steps it took"),

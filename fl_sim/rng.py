@@ -3,7 +3,7 @@
 A draw is a pure function of a key, and a key of ``(seed, purpose, round, client, step)``: there is
 no generator whose position could depend on the order of execution. Keys are mixed with
 SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014);
-tensors of random bits come from two rounds of a 32-bit integer hash in torch operations, so that
+tensors of random bits come from a keyed 32-bit integer hash in torch operations, so that
 the same bits appear on every device and under ``vmap`` (idea: Salmon et al., "Parallel random
 numbers: as easy as 1, 2, 3", SC 2011).
 """
@@ -91,7 +91,7 @@ def _hash32(x: Tensor) -> Tensor:
 def bits(pair: Tensor, n: int) -> Tensor:
     """``n`` random 32-bit words (n,) int32 from a key's words (2,); element i depends on the key and i alone."""
     counter = torch.arange(n, dtype=torch.int32, device=pair.device)
-    return _hash32(_hash32(counter ^ pair[0]) + pair[1])
+    return _hash32((counter + pair[0]) * (pair[1] | 1))
 
 
 def uniform(pair: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:

@@ -24,14 +24,14 @@ class Failures:
 
     @classmethod
     def parse(cls, text: str) -> "Failures":
-        """``raise`` or ``tolerate:SHARE`` with 0 <= SHARE < 1. Raises ValueError otherwise."""
+        """``raise`` or ``tolerate:SHARE`` with 0 <= SHARE <= 1. Raises ValueError otherwise."""
         head, _, tail = text.partition(":")
         try:
             share = 0.0 if text == "raise" else float(tail)
         except ValueError:
             share = math.nan
-        if head not in ("raise", "tolerate") or not 0 <= share < 1:
-            raise ValueError(f"failures = {text!r}: must be raise, or tolerate:SHARE with 0 <= SHARE < 1, such as tolerate:0.2")
+        if head not in ("raise", "tolerate") or not 0 <= share <= 1:
+            raise ValueError(f"failures = {text!r}: must be raise, or tolerate:SHARE with 0 <= SHARE <= 1, such as tolerate:0.2")
         return cls(share)
 
 
@@ -83,6 +83,8 @@ class Tally:
             client = self.client_of.get(message.metadata.dst_node_id, message.metadata.dst_node_id)
             self._row(client, None, "no reply came")
             self._fail(client, "no reply came", policy)
+        if self.messages and not self.completed:
+            raise RoundFailed(f"round {self.server_round}, {self.phase}: all {len(self.messages)} clients failed; the last: {self.failures[-1][1]}")
 
     def _fail(self, client: int, reason: str, policy: Failures) -> None:
         self.failures.append((client, reason))

@@ -72,8 +72,8 @@ def run_block(block: Block, model: Tree, learner: Learner, engine: str, chunk: i
 
 def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> list[ClientResult]:
     wrong = shape_problem(outcome.replies, model, learner.loss.trainable, block.rule)
-    bad = {} if wrong else non_finite(outcome.replies)
     norms = [] if wrong else update_norms(outcome.replies, model, block.rule)
+    bad = {} if all(map(math.isfinite, norms)) else non_finite(outcome.replies)
     numbers = {k: v.tolist() for k, v in outcome.metrics.items()}
     size = sum(x[0].numel() * x.element_size() for x in outcome.replies.values())
     answers = []

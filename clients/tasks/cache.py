@@ -9,6 +9,7 @@ Legend: N samples.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -22,6 +23,8 @@ import numpy as np
 
 Arrays = dict[str, np.ndarray]
 """``train_x``, ``test_x`` (N, channels, height, width) uint8; ``train_y``, ``test_y`` (N,) int64."""
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1
 """Counted up when decoding changes, so that no old cache is taken for a new one."""
@@ -56,6 +59,7 @@ def cached(task: str, source: Source) -> Arrays:
     folder = cache_folder() / f"{task}-{hashlib.sha256(json.dumps([_FORMAT, source.variant, stamp]).encode()).hexdigest()[:16]}"
     if (known := _mapped(folder)) is not None:
         return known
+    log.info("%s: decoding %s once, into %s", task, source.folder, folder)
     arrays = source.decode()
     try:
         with staged(folder, lambda: _mapped(folder) is not None) as stage:

@@ -17,7 +17,7 @@ def from_dataset(train: Dataset[Any], test: Dataset[Any] | None = None, **option
     are those of ``from_arrays``: ``clients``, ``loss``, ``metrics``, ``outputs``, ``test_share``, ``name``. Raises
     ValueError for an empty Dataset and for samples of different shapes.
     """
-    arrays = dict(zip(("x", "y"), _stacked("train", train), strict=True))
+    arrays: dict[str, Any] = dict(zip(("x", "y"), _stacked("train", train), strict=True))
     if test is not None:
         arrays.update(zip(("x_test", "y_test"), _stacked("test", test), strict=True))
     return from_arrays(**arrays, **{"name": type(train).__name__.lower(), **options})

@@ -63,7 +63,7 @@ def _downloaded(wanted: Wanted) -> Source:
     folder = cache_folder() / "downloads" / wanted.task
     if (source := wanted.find(folder)) is not None:
         return source
-    failure: Exception | str = "nobody offers it for download"
+    failure: Exception | None = None
     timeout_s = socket.getdefaulttimeout()
     try:
         if wanted.fetch is not None:
@@ -76,11 +76,13 @@ def _downloaded(wanted: Wanted) -> Source:
         socket.setdefaulttimeout(timeout_s)
     if (source := wanted.find(folder)) is not None:
         return source
+    ways = [f"--data_dir DIR, where DIR holds {wanted.holds}", "the environment variable FL_SIM_DATA = DIR, the same for every run"]
+    if wanted.fetch is not None:
+        ways.append(f"a network, for torchvision to download it once (tried just now: {' '.join(str(failure).split())})")
+    listed = "; ".join(f"({n}) {way}" for n, way in enumerate(ways, 1))
     raise ValueError(
-        f"task.name = {wanted.task!r}: no data here, and none could be downloaded ({failure}). Three ways to get it: a network, for "
-        f"torchvision to download it once; or --data_dir DIR; or the environment variable FL_SIM_DATA = DIR, where DIR holds "
-        f"{wanted.holds}. The task digits is embedded and needs none of them: --task digits"
-    ) from (failure if isinstance(failure, Exception) else None)
+        f"task.name = {wanted.task!r}: there is no data. Ways to get it: {listed}. Or take the embedded task: --task digits"
+    ) from failure
 
 
 def tensor(array: np.ndarray) -> Tensor:

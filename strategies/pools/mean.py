@@ -25,7 +25,7 @@ class Mean(Pool):
             total = partial[k]
             w = weights.to(total)
             if len(w) == 1:
-                total.add_(x[0].to(total.dtype) * w[0])
+                total.add_(x[0].to(total.dtype), alpha=float(w[0]))
             else:
                 total.add_((w @ x.to(total.dtype).flatten(1)).reshape(total.shape))
         partial[WEIGHT] = partial[WEIGHT] + weights.sum().cpu()

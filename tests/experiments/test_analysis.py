@@ -128,10 +128,10 @@ def test_compare_tells_settings_apart_and_the_same_run_once(tmp_path: Path) -> N
 def test_the_table_is_plain_and_aligned(runs: list[Path]) -> None:
     text = analysis.format_table(analysis.compare(runs, target=0.85))
     assert text.splitlines() == [
-        "strategy  seeds          accuracy            loss  rounds_to_target    seconds        mb_up      mb_down  digest",
-        "--------  -----  ----------------  --------------  ----------------  ---------  -----------  -----------  ------------",
-        "fedavg        2  0.8500 +- 0.0707  1.0000 +- 0.00        2 (1 of 2)  7.0 +- 0.0  1.0 +- 0.0   2.0 +- 0.0  -",
-        "fedprox       1            0.6000          1.0000                 -        7.0          1.0          2.0  fedprox02fed",
+        "strategy  seeds          accuracy              loss  rounds_to_target     seconds       mb_up     mb_down  digest",
+        "--------  -----  ----------------  ----------------  ----------------  ----------  ----------  ----------  ------------",
+        "fedavg        2  0.8500 +- 0.0707  1.0000 +- 0.0000        2 (1 of 2)  7.0 +- 0.0  1.0 +- 0.0  2.0 +- 0.0  -",
+        "fedprox       1            0.6000            1.0000                 -         7.0         1.0         2.0  fedprox02fed",
     ]
 
 
@@ -159,6 +159,8 @@ def test_curves_draw_a_line_a_strategy_and_bars_where_clients_were_fine_tuned(
     assert list(lines) == ["fedavg", "fedprox"]
     np.testing.assert_allclose(lines["fedavg"], [[0, 0.1], [1, 0.6], [2, 0.85]])
     np.testing.assert_allclose(lines["fedprox"], [[0, 0.1], [2, 0.6], [3, 0.7]])
+    band = both.axes[0].collections[0].get_paths()[0].get_extents()  # of fedavg: its lowest and highest seed
+    assert (band.ymin, band.ymax) == (0.1, 0.9)
     assert [bar.get_height() for bar in both.axes[1].patches] == [0.5, 0.75]
     with pytest.raises(ValueError, match="metric = 'f1': no run has it"):
         curves(runs, tmp_path / "c.png", metric="f1")

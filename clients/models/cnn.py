@@ -1,0 +1,30 @@
+"""The CNN of the CIFAR-10 speed benchmark.
+
+F. Granqvist et al., "pfl-research: simulation framework for accelerating research in Private Federated Learning",
+NeurIPS 2024 (datasets and benchmarks), arXiv:2404.06430; after Reddi 2021, arXiv:2003.00295, table 4.
+"""
+
+from torch import nn
+
+from clients.models.shapes import image
+from fl_sim.registry import offer
+
+
+@offer("model")
+def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """Two 3x3 convolutions (32, 64), 2x2 pooling, linear 128, with dropout 1/4 and 1/2: 1 626 442 parameters on CIFAR-10.
+
+    Weights Xavier-uniform, biases zero. Raises ValueError for pictures below 6 x 6 pixels.
+    """
+    channels, height, width = image("cnn", inputs, smallest=6)
+    model = nn.Sequential(
+        *(nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Dropout(0.25)),
+        *(nn.Flatten(), nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128), nn.ReLU(), nn.Dropout(0.5)),
+        nn.Linear(128, outputs),
+    )
+    for name, parameter in model.named_parameters():
+        if name.endswith("weight"):
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+    return model

@@ -1,0 +1,29 @@
+"""A small CNN with GroupNorm: quick on a CPU. No paper; why not BatchNorm: see clients/models/__init__.py.
+
+Y. Wu, K. He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
+"""
+
+from torch import nn
+
+from clients.models.shapes import image, positive
+from fl_sim.registry import offer
+
+
+@offer("model")
+def cnn_gn(inputs: tuple[int, ...], outputs: int, width: int = 16, depth: int = 1) -> nn.Module:
+    """Three stages of ``width``, 2 and 4 ``width`` channels; a stage halves the picture, the last takes its mean; then one linear layer.
+
+    A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then pooling. 24 458 parameters on CIFAR-10
+    at depth 1, 73 178 at depth 2. Raises ValueError for pictures below 4 x 4 pixels, an odd ``width`` or ``depth`` < 1.
+    """
+    channels, _, _ = image("cnn-gn", inputs, smallest=4)
+    positive("depth", depth)
+    if width < 2 or width % 2:
+        raise ValueError(f"model.width = {width}: channels are normalised in 2 groups; choose an even number, for instance 16")
+    layers: list[nn.Module] = []
+    for stage, size in enumerate([width, 2 * width, 4 * width]):
+        for _ in range(depth):
+            layers += [nn.Conv2d(channels, size, 3, padding=1), nn.GroupNorm(2, size), nn.ReLU()]
+            channels = size
+        layers.append(nn.MaxPool2d(2) if stage < 2 else nn.AdaptiveAvgPool2d(1))
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, outputs))

@@ -1,0 +1,13 @@
+"""One hidden layer. No paper."""
+
+from torch import nn
+
+from clients.models.shapes import flat, positive
+from fl_sim.registry import offer
+
+
+@offer("model")
+def mlp(inputs: tuple[int, ...], outputs: int, hidden: int = 64) -> nn.Module:
+    """Linear ``hidden``, ReLU, linear: 50 890 parameters on MNIST. Raises ValueError for ``hidden`` < 1."""
+    positive("hidden", hidden)
+    return nn.Sequential(nn.Flatten(), nn.Linear(flat("mlp", inputs), hidden), nn.ReLU(), nn.Linear(hidden, outputs))

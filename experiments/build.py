@@ -1,0 +1,196 @@
+"""From a config to the objects that run: task, partition, model, strategy, app, grid. No work is done before all is checked."""
+
+import copy
+import inspect
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.serverapp import strategy as flower_strategies
+from torch import nn
+
+from clients.app import make_app
+from experiments.config import NATURAL, Config
+from experiments.values import ConfigError
+from fl_sim import SimulationGrid, Task, Transform, records, rng
+from fl_sim.engine import Choice, choose
+from fl_sim.evaluate import evaluate
+from fl_sim.loss import Loss
+from fl_sim.partition import Partition
+from fl_sim.rounds import EvaluateFn
+from fl_sim.task import SampleFunction
+from fl_sim.tree import Tree
+from strategies.base import Strategy, name_of
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a run needs."""
+
+    config: Config
+    task: Task
+    validation: Tree
+    partition: Partition
+    loss: Loss
+    strategy: flower_strategies.Strategy
+    grid: SimulationGrid
+    engine: Choice
+    initial: ArrayRecord
+    train_config: ConfigRecord
+    evaluate_config: ConfigRecord
+    evaluate_fn: EvaluateFn
+
+
+def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -> Setup:
+    """Make everything, once a run. Raises ValueError (ConfigError) that names the key to mend; nothing was started then."""
+    if config.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
+    task, validation, partition = data(config)
+    task = replace(task, metrics={**task.metrics, **(metrics or {})})
+    dtype = torch.float64 if config.dtype == "float64" else torch.float32
+    with rng.keyed_globals(rng.key(config.seed, "init")):
+        module = make_model(config, task)
+    loss = Loss(module, task, dtype, config.device)
+    strategy = make_strategy(config, len(partition) - config.holdout_clients)
+    engine = choose(config.engine, module, config.device)
+    grid = SimulationGrid(
+        make_app(loss, partition, {name_of(type(strategy)): type(strategy)}),
+        len(partition),
+        holdout_clients=config.holdout_clients,
+        engine=engine.name,
+        block_size=config.block_size,
+        chunk=config.chunk,
+        seed=config.seed,
+    )
+    train, personal = messages(config)
+    central = evaluator(config, loss, validation)
+    return Setup(config, task, validation, partition, loss, strategy, grid, engine, records.arrays(loss.initial()), train, personal, central)
+
+
+def data(config: Config) -> tuple[Task, Tree, Partition]:
+    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of several runs."""
+    chosen = [getattr(config, name) for name in ("task", "partition")]
+    numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
+    key = repr(([(c.name, c.params, id(c.thing)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
+    if key not in _made:
+        _made.clear()
+        _made[key] = _data(config)
+    task, held, partition = _made[key]
+    training = len(partition) - config.holdout_clients
+    if training < 1 or config.cohort > training:
+        counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
+        raise ConfigError(f"cohort = {config.cohort}: {counts}; choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train")
+    return task, held, partition
+
+
+_made: dict[str, tuple[Task, Tree, Partition]] = {}
+
+
+def _data(config: Config) -> tuple[Task, Tree, Partition]:
+    chosen, divide = config.task, config.partition
+    supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
+    task: Task = chosen.thing if chosen.made else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
+    params = dict(divide.params)
+    seed, held_out = params.pop("seed"), params.pop("held_out")
+    kept, held = {}, round(config.validation * task.num_train)
+    if held:
+        order = rng.permutation(rng.key(seed, "validation"), task.num_train)
+        kept = task.subset(np.sort(order[:held])).train
+        task = task.subset(np.sort(order[held:]))
+    task = replace(task, transform=transform(task, config.standardize, config.augment))
+    natural = int(task.clients.max()) + 1 if task.clients is not None else 10
+    count = config.clients or (natural if divide.name == NATURAL else 10)
+    partition = divide.thing if divide.made else divide.thing(task, count, seed, **params)
+    return task, kept, partition.hold_out(held_out, seed)
+
+
+def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
+    """Call ``maker`` with those of the arguments that it takes."""
+    takes = inspect.signature(maker).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
+        return maker(**arguments)
+    return maker(**{k: v for k, v in arguments.items() if k in takes})
+
+
+def transform(task: Task, standardize: bool, augment: bool) -> Any:
+    """The task's transform with standardisation (by channel of images, else by feature) and augmentation switched on."""
+    made = task.transform
+    for key, wanted in (("standardize", standardize), ("augment", augment)):
+        if wanted and not isinstance(made, Transform):
+            raise ConfigError(f"{key} = true: task {task.name} has a transform of its own; put it there")
+    x = task.train["x"]
+    if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
+        raise ConfigError(f"augment = true: task {task.name} has samples of shape {task.inputs}; crops and flips need images of at least 5 x 5")
+    if not isinstance(made, Transform):
+        return made
+    if standardize:
+        flat = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten(1).T
+        moments = [torch.var_mean(channel.double() * made.scale, correction=0) for channel in flat]
+        shape = (-1, 1, 1) if x.ndim == 4 else x.shape[1:]
+        mean, std = torch.stack([m for _, m in moments]), torch.stack([v for v, _ in moments]).sqrt()
+        made = replace(made, mean=mean.reshape(shape), std=torch.where(std > 0, std, 1.0).reshape(shape))
+    return replace(made, augment=augment)
+
+
+def make_model(config: Config, task: Task) -> nn.Module:
+    """The model for the task's shapes; a ready-made module is copied, so that each run starts from the same."""
+    chosen = config.model
+    arguments = {"inputs": task.inputs, "outputs": task.outputs, **chosen.params}
+    module = copy.deepcopy(chosen.thing) if chosen.made else call(chosen.thing, arguments)
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model.name = {chosen.name!r}: makes a {type(module).__name__}; it must make a torch.nn.Module")
+    return module
+
+
+def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
+    """The strategy with the run's numbers. Flower's own strategies get their share of clients from ``cohort``."""
+    chosen = config.strategy
+    cohort = config.cohort or training_clients
+    if chosen.made:
+        strategy = copy.deepcopy(chosen.thing)
+    else:
+        params = dict(chosen.params)
+        if not issubclass(chosen.thing, Strategy) and "fraction_train" in inspect.signature(chosen.thing).parameters:
+            share = {"fraction_train": cohort / training_clients, "min_train_nodes": cohort, "fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
+            params |= {**share, "min_available_nodes": cohort}
+        strategy = chosen.thing(**params)
+    if isinstance(strategy, Strategy):
+        strategy.cohort, strategy.seed, strategy.server_lr = cohort, config.seed, config.server.lr
+        strategy.weighting = config.weighting or strategy.weighting
+    elif not isinstance(strategy, flower_strategies.Strategy):
+        raise ConfigError(f"strategy.name = {chosen.name!r}: makes a {type(strategy).__name__}; it must be a Flower Strategy")
+    elif config.system.stragglers or config.server.lr != 1:
+        raise ConfigError(f"system.stragglers, server.lr: strategy {chosen.name} is not one of this project's and takes neither")
+    return strategy
+
+
+def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
+    """What travels to clients for training, and for personal evaluation."""
+    local = {f"local.{k}": v for k, v in vars(config.local).items()}
+    train = {**local, "rounds": config.rounds, "seed": config.seed, "system.stragglers": config.system.stragglers}
+    personal = {
+        "steps": config.personalize_steps,
+        "lr": config.personalize_lr or config.local.lr,
+        "batch_size": config.personalize_batch_size or config.local.batch_size,
+        "clients": config.personalize_clients,
+        "every": config.personalize_every,
+    }
+    return records.config(train), records.config({**{f"personalize.{k}": v for k, v in personal.items()}, "rounds": config.rounds, "seed": config.seed})
+
+
+def evaluator(config: Config, loss: Loss, validation: Tree) -> EvaluateFn:
+    """Central evaluation on test and validation samples, every ``evaluate_every`` rounds and after the last."""
+
+    def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if server_round % config.evaluate_every and server_round != config.rounds:
+            return None
+        model = records.model(arrays)
+        test = evaluate(loss, model, loss.task.test)
+        held = evaluate(loss, model, validation)
+        return MetricRecord({**test, **{f"val_{k}": v for k, v in held.items()}})
+
+    return central

@@ -1,0 +1,30 @@
+"""One table and one picture of several runs, in a folder of their own beside them. No paper."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from experiments.analysis import compare, format_table
+from experiments.plots import curves
+
+
+def save_comparison(runs: Sequence[Path]) -> tuple[str, Path]:
+    """(the table as text, the path of the picture): a single run's lie in its folder, several runs' in ``compare-TIME`` beside them."""
+    folder = runs[0] if len(runs) == 1 else _new_folder(runs[0].parent)
+    frame = compare(runs)
+    table = format_table(frame)
+    frame.to_csv(folder / "table.csv", index=False)
+    (folder / "table.txt").write_text(table + "\n", encoding="utf-8")
+    return table, curves(runs, folder / "curves.png")
+
+
+def _new_folder(parent: Path) -> Path:
+    stem = f"compare-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in range(1, 1000):
+        path = parent / (stem if number == 1 else f"{stem}-{number}")
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise OSError(f"{parent}: holds too many folders called {stem}")

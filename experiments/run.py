@@ -1,0 +1,213 @@
+"""``python -m experiments.run [RECIPE] [--key value ...]``, and ``run(...)`` for notebooks. No paper.
+
+Exit codes: 0 only when every round did what it was asked; 1 for a failed run; 2 for bad input; 130 when interrupted.
+"""
+
+import json
+import platform
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.build import Setup, build
+from experiments.cli import parse
+from experiments.config import Config
+from experiments.plan import describe
+from experiments.progress import Progress
+from experiments.recipe import make
+from fl_sim import Callback, RoundFailed, RoundLog, from_arrays, load, run_rounds
+from fl_sim.reading import RunLog
+from fl_sim.task import SampleFunction
+from fl_sim.tree import Tree
+
+__all__ = ["Outcome", "from_arrays", "main", "run"]
+
+Summary = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``run`` hands back."""
+
+    summary: Summary
+    """The fields of summary.json."""
+    model: Tree
+    """The final global model."""
+    log: RunLog
+    """The round log, read: ``log.rounds`` and ``log.clients`` are pandas frames."""
+
+
+def run(
+    *, recipe: str | None = None, callbacks: Sequence[Callback] = (), metrics: Mapping[str, SampleFunction] | None = None, quiet: bool = True, **settings: Any
+) -> Outcome:
+    """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
+
+    ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those of
+    the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is partitioned
+    by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as means. Raises
+    ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
+    """
+    task = settings.get("task")
+    if getattr(task, "clients", None) is not None:
+        settings.setdefault("partition", "natural")
+    setup = build(make(recipe, **settings), metrics)
+    summary, error = execute(setup, quiet, callbacks)
+    if error is not None:
+        raise error
+    log = load(summary["run_dir"])
+    return Outcome(summary, log.model(), log)
+
+
+def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tuple[Summary, BaseException | None]:
+    """Run to the end, write the summary whatever happens; returns it, and the error of a failed run."""
+    config = setup.config
+    name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
+    log = RoundLog.create(Path(config.out), name, config.to_toml())
+    torch.set_num_threads(config.threads)
+    start, error, rows, stopped = time.perf_counter(), None, [], ""
+    keeper = _Keeper()
+    shown = [] if quiet else [Progress(config)]
+    with log:
+        log.event("start", engine=setup.engine.name, note=setup.engine.reason, moved=setup.partition.moved, machine=platform.machine())
+        if setup.engine.reason and not quiet:
+            print(f"note: {setup.engine.reason}", file=sys.stderr)
+        try:
+            result = run_rounds(
+                setup.strategy,
+                setup.grid,
+                setup.initial,
+                config.rounds,
+                train_config=setup.train_config,
+                evaluate_config=setup.evaluate_config,
+                evaluate_fn=setup.evaluate_fn,
+                log=log,
+                failures=config.failures,
+                callbacks=[*callbacks, keeper, *shown],
+                seed=config.seed,
+            )
+            stopped = result.stopped
+        except (Exception, KeyboardInterrupt) as caught:
+            error = caught
+        rows = keeper.rows
+        summary = summarise(setup, rows, error, stopped, time.perf_counter() - start, log.path)
+        log.summary(summary)
+    return summary, error
+
+
+class _Keeper(Callback):
+    """Keeps the lines of the round log, of a failed run too."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_run_start(self, run: Any) -> None:
+        self.rows = run.rows
+
+
+def summarise(setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path) -> Summary:
+    """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
+    config = setup.config
+    last: Summary = {}
+    for row in rows:
+        last |= {k: v for k, v in row.items() if v is not None}
+    reached = [r["round"] for r in rows if config.target is not None and (r.get("accuracy") or 0.0) >= config.target]
+    packages = {name: version(name) for name in ("flwr", "torch", "numpy", "fl-sim")}
+    return {
+        "digest": last.get("digest"),
+        "status": "failed" if error is not None else "stopped" if stopped else "completed",
+        "rounds": len(rows) - 1 if rows else 0,
+        "accuracy": last.get("accuracy"),
+        "loss": last.get("loss"),
+        "seconds": seconds,
+        "run_dir": str(path),
+        **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},
+        "seed": config.seed,
+        "engine": setup.engine.name,
+        **{k: last.get(k) for k in ("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss", "unseen_accuracy", "unseen_loss")},
+        "rounds_to_target": min(reached, default=None),
+        "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
+        "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
+        "clients_failed": sum(r.get("failed") or 0 for r in rows),
+        "moved": setup.partition.moved,
+        "bits_changed": False,
+        "stopped": stopped or None,
+        "error": None if error is None else f"{type(error).__name__}: {error}",
+        "versions": {**packages, "python": platform.python_version()},
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code."""
+    try:
+        asked = parse(sys.argv[1:] if argv is None else argv)
+        if asked.app:
+            from experiments.foreign import run_app  # here, because only few calls want it
+
+            summaries = [run_app(asked.app, asked.configs[0], asked.quiet)]
+            return report(summaries, asked.quiet, asked.json)
+        setups = [build(config) for config in asked.configs[:1]]
+        if asked.dry_run:
+            return show_plan(asked.configs, asked.json)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    summaries = []
+    for config in asked.configs:
+        try:
+            setup = setups.pop() if setups else build(config)
+            summary, error = execute(setup, asked.quiet)
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        summaries.append(summary)
+        if isinstance(error, KeyboardInterrupt):
+            print(f"interrupted; what was done is in {summary['run_dir']}", file=sys.stderr)
+            report(summaries, asked.quiet, asked.json)
+            return 130
+        if error is not None:
+            explain(error, summary)
+    return report(summaries, asked.quiet, asked.json)
+
+
+def explain(error: BaseException, summary: Summary) -> None:
+    """Say on stderr why a run failed, and where its last good model is."""
+    if isinstance(error, RoundFailed):
+        print(f"run failed: {error}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)
+
+
+def show_plan(configs: Sequence[Config], as_json: bool) -> int:
+    """Print what would run, and stop."""
+    plans = [describe(build(config)) for config in configs]
+    if as_json:
+        print(json.dumps(plans[0] if len(plans) == 1 else {"runs": plans, "status": "planned"}))
+    else:
+        print("\n\n".join("\n".join(f"{key:24} {value}" for key, value in plan.items()) for plan in plans))
+    return 0
+
+
+def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
+    """Table and picture for people, JSON for programs; the exit code."""
+    if not quiet:
+        from experiments.comparison import save_comparison  # here, because pandas and matplotlib load slowly
+
+        table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])
+        print(f"\n{table}\n\ncurves: {picture}")
+    failed = any(s["status"] == "failed" for s in summaries)
+    if as_json:
+        several = {"runs": list(summaries), "status": "failed" if failed else "completed"}
+        print(json.dumps(several if len(summaries) > 1 else summaries[0], allow_nan=False))
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
