@@ -55,9 +55,9 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def facts(log: RunLog) -> dict[str, Any]:
-    """What a run is: the keys of ``FACTS``, from its config, else its summary (a user's own object has no name in a config)."""
+    """What a run is: the keys of ``FACTS``, from its summary (which engine ``auto`` came to, say), else its config."""
     flat = flatten(log.config)
-    return {name: flat.get(key, flat.get(name, log.summary.get(name))) for name, key in FACTS.items()}
+    return {name: log.summary.get(name, flat.get(key, flat.get(name))) for name, key in FACTS.items()}
 
 
 def tidy(*runs: Run) -> pd.DataFrame:

@@ -80,9 +80,7 @@ def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
         word = words.pop(0)
         if not word.startswith("--"):
             if recipe or word.startswith("-"):
-                raise ConfigError(
-                    f"{word!r}: unexpected{f' after the recipe {recipe!r}' if recipe else ''}; give [RECIPE] [--key value ...]"
-                )
+                raise ConfigError(f"{word!r}: unexpected; a call is [RECIPE] [--key value ...]" + f", RECIPE is {recipe!r}" * bool(recipe))
             recipe = word
             continue
         key, equals, text = word[2:].partition("=")
@@ -111,7 +109,7 @@ def _schema(settings: Settings) -> Any:
         table = _noun(kind, choices)
         nouns.append((kind, table, field(default_factory=table)))
     which = f"One of {', '.join(recipes.names())}, or the path of a .toml file; its settings are the defaults of the flags."
-    position = Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=which, metavar="RECIPE")]
+    position = Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=which, metavar="[RECIPE]")]
     several = ("seed", str, field(default=",".join(dict.fromkeys(str(c.seed) for c in configs))))
     flags = make_dataclass("Flags", [*nouns, several, ("recipe", position, field(default=""))], bases=(Options, Config), frozen=True)
     return flags(**{f.name: getattr(configs[0], f.name) for f in fields(Config) if f.name not in (*PACKAGES, "seed")})

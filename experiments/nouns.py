@@ -68,9 +68,10 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     none takes, a value out of range.
     """
     given = {k: v for k, v in table.items() if k != "name"}
-    things = [load(kind, name) for name in names_in(kind, table["name"])]
+    names = names_in(kind, table["name"])
+    things = [load(kind, name) for name in names]
     takes = [parameters(kind, thing) for thing in things]
-    labels = [label(kind, thing) for thing in things]
+    labels = [name if isinstance(name, str) else label(kind, name) for name in names]
     known = [key for own in takes for key in own]
     for key, value in given.items():
         if key not in known:
@@ -117,7 +118,7 @@ def offered(kind: str) -> dict[str, Any]:
 
 
 def label(kind: str, thing: Any) -> str:
-    """A thing as text: its name here, an object's own ``name``, or package.module:Name."""
+    """An object as text: its name here, its own ``name``, or package.module:Name."""
     for name, known in offered(kind).items():
         if thing is known or type(thing) is known:
             return name
@@ -133,11 +134,25 @@ def parameters(kind: str, thing: Any) -> dict[str, Parameter]:
     found: dict[str, Parameter] = {}
     if _is_maker(thing):
         docs = field_docs(thing)
-        for key, p in registry.parameters(thing).items():
+        for key, p in _signature(kind, thing).items():
             hint = type(p.default) if p.annotation is inspect.Parameter.empty else p.annotation
             if key not in SUPPLIED[kind] and key != "name" and _is_plain(hint):
                 found[key] = Parameter(hint, p.default, docs.get(key, ""))
     return {**found, **COMMON.get(kind, {})}
+
+
+def _signature(kind: str, thing: Any) -> dict[str, inspect.Parameter]:
+    """The parameters with a default. Raises ConfigError where the machine does not supply one of the others."""
+    try:
+        optional = registry.parameters(thing)
+        rest = {k: p.kind for k, p in inspect.signature(thing).parameters.items() if k not in optional}
+    except (ValueError, TypeError, NameError) as error:
+        raise ConfigError(f"{kind}.name = {label(kind, thing)!r}: its signature cannot be read ({error})") from error
+    for key, how in rest.items():
+        if key not in SUPPLIED[kind] and how not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
+            allowed = f"only {', '.join(sorted(SUPPLIED[kind]))} may have none" if SUPPLIED[kind] else "each must have one"
+            raise ConfigError(f"{kind}.name = {label(kind, thing)!r}: its parameter {key!r} has no default; {allowed}")
+    return optional
 
 
 def field_docs(cls: Any) -> dict[str, str]:

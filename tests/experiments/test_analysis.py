@@ -11,6 +11,7 @@ import pytest
 
 from experiments import analysis
 from experiments.plots import curves
+from fl_sim.reading import COLUMNS
 from fl_sim.roundlog import RoundLog
 
 ROOT = Path(__file__).parents[2]
@@ -178,3 +179,24 @@ def test_the_command_prints_the_table_and_draws(runs: list[Path], tmp_path: Path
 def test_bad_input_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-m", "experiments.analysis", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and done.stdout == "" and "is not the folder of a run" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None:
+    settings = "--rounds 2 --clients 6 --cohort 3 --holdout_clients 1 --partition.held_out 0.2 --personalize_steps 2 --validation 0.1"
+    command = [sys.executable, "-m", "experiments.run", *settings.split(), "--quiet", "--json", "--out", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    (log,) = analysis.read(tmp_path)
+    for table in ("rounds", "clients"):
+        assert list(log[table].columns) == list(COLUMNS[table])
+    assert set(log.summary) <= set(COLUMNS["summary"])
+    last = log.rounds.iloc[-1]
+    assert log.rounds["round"].tolist() == [0, 1, 2] and not last[list(COLUMNS["rounds"])].isna().any()  # all in use
+    train, personal = (log.clients[log.clients["phase"] == phase] for phase in ("train", "personal"))
+    assert len(train) == 6 and set(train["status"]) == {"completed"}  # 2 rounds x 3 clients
+    assert train.groupby("round")["examples"].sum().tolist() == log.rounds["examples"].tolist()[1:]
+    assert not train[["examples", "steps", "loss", "update_norm", "weight", "block"]].isna().any(axis=None)
+    assert len(personal) == 6 and personal["unseen"].sum() == 1
+    assert personal["accuracy"].between(0, 1).all() and last["digest"] == log.summary["digest"]
+    assert log.config["engine"] == "auto" and log.summary["engine"] in ("loop", "vmap")
+    known = {"strategy": "fedavg", "seed": 0, "task": "digits", "model": "mlp", "partition": "iid", "alpha": None}
+    assert analysis.facts(log) == known | {"engine": log.summary["engine"]}

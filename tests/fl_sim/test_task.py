@@ -39,7 +39,7 @@ def windows(picture: Tensor) -> list[Tensor]:
 
 
 def test_augmented_pictures_are_crops_and_flips_drawn_by_place() -> None:
-    x, words, augment = torch.rand(40, 2, 6, 6), rng.words(3), Transform(augment=True)
+    x, words, augment = torch.rand(40, 2, 12, 12), rng.words(3), Transform(augment=True)
     done = augment({"x": x}, words)["x"]
     found = [[i for i, w in enumerate(windows(x[b])) if torch.equal(w, done[b])] for b in range(40)]
     assert all(len(f) == 1 for f in found)
@@ -47,7 +47,7 @@ def test_augmented_pictures_are_crops_and_flips_drawn_by_place() -> None:
     assert torch.equal(augment({"x": x[:7]}, words)["x"], done[:7])  # padding the batch changes nothing
     assert augment({"x": x}, None)["x"] is x
     keys = rng.words(rng.keys(0, 3))
-    together = torch.vmap(lambda p, w: augment({"x": p}, w)["x"])(x[:12].unflatten(0, (3, 4)), keys)
+    together = torch.vmap(lambda p, w: augment({"x": p}, w)["x"])(x[:12].reshape(3, 4, 2, 12, 12), keys)
     assert torch.equal(together[1], augment({"x": x[4:8]}, keys[1])["x"])
 
 
