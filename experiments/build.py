@@ -21,6 +21,7 @@ from fl_sim.engine import Choice, choose
 from fl_sim.evaluate import evaluate
 from fl_sim.loss import Loss
 from fl_sim.partition import Partition
+from fl_sim.reading import check_own
 from fl_sim.rounds import EvaluateFn
 from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
@@ -50,6 +51,7 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
+    check_own(metrics or {})
     task = replace(task, metrics={**task.metrics, **(metrics or {})})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     with rng.keyed_globals(rng.key(config.seed, "init")):

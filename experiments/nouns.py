@@ -4,12 +4,13 @@ The one place that turns text (or an object, or a function, from Python) into a 
 """
 
 import ast
+import functools
 import inspect
 import os
 import sys
 import textwrap
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -155,6 +156,7 @@ def _signature(kind: str, thing: Any) -> dict[str, inspect.Parameter]:
     return optional
 
 
+@functools.cache
 def field_docs(cls: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass, its bases' too."""
     docs: dict[str, str] = {}
@@ -164,8 +166,8 @@ def field_docs(cls: Any) -> dict[str, str]:
         except (OSError, TypeError):  # built in, or typed at a prompt: has no source, so no docs
             continue
         for entry, after in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else ()):
-            if isinstance(entry, ast.AnnAssign) and isinstance(entry.target, ast.Name) and isinstance(after, ast.Expr):
-                docs[entry.target.id] = inspect.cleandoc(str(ast.literal_eval(after.value)))
+            if isinstance(entry, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant):
+                docs[ast.unparse(entry.target)] = inspect.cleandoc(str(after.value.value))
     return docs
 
 
@@ -173,7 +175,7 @@ def _made_with(thing: Any) -> dict[str, Any]:
     """The numbers that a ready-made dataclass, such as ``FedProx(mu=0.1)``, was made with."""
     if _is_maker(thing) or not is_dataclass(thing):
         return {}
-    values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init and f.name != "name"}
+    values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init and f.default is not MISSING}
     return {k: v for k, v in values.items() if _is_plain(type(v))}
 
 

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
     """Run to the end, write the summary whatever happens; returns it, and the error of a failed run."""
     config = setup.config
     name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
-    log = RoundLog.create(Path(config.out), name, config.to_toml())
+    log = RoundLog.create(Path(config.out), name, replace(config, engine=setup.engine.name).to_toml())
     torch.set_num_threads(config.threads)
     start, error, rows, stopped = time.perf_counter(), None, [], ""
     keeper = _Keeper()

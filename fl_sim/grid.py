@@ -189,9 +189,8 @@ def reply_to(message: Message, answer: ClientResult, partial: Tree | None, poole
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
     numbers = {"num-examples": answer.job.sizes.train, "steps": answer.job.steps, **answer.metrics}
     content = RecordDict({"metrics": records.metrics(numbers)})
-    if pooled_in:
-        facts: dict[str, Any] = {"pooled_in": pooled_in, "num-bytes": answer.num_bytes, "block": block}
-        content["pooled"] = ConfigRecord({**facts, "covers": covered} if covered else facts)
+    pooled: dict[str, Any] = {"pooled_in": pooled_in, **({"covers": covered} if covered else {})} if pooled_in else {}
+    content["facts"] = ConfigRecord({"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **pooled})
     if partial is not None:
         content["pool"] = records.arrays(partial)
     elif answer.reply:

@@ -100,6 +100,10 @@ class Loss:
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
+        return self._value({**model, **{k: model[k].clone() for k in self.buffers}}, batch)
+
+    def _value(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(self.training, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
 
@@ -108,7 +112,7 @@ class Loss:
         buffers = {k: model[k].clone() for k in self.buffers}
 
         def value(params: Tree) -> Tensor:
-            return self({**model, **buffers, **params}, batch)
+            return self._value({**model, **buffers, **params}, batch)
 
         params = {k: model[k] for k in self.trainable}
         if self.batched:

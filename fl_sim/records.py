@@ -22,8 +22,8 @@ def model(record: ArrayRecord) -> Tree:
 
 
 def num_bytes(record: ArrayRecord) -> int:
-    """Bytes of a record's arrays."""
-    return sum(len(array.data) for array in record.values())
+    """Bytes of a record's arrays, without the headers of their serialised form."""
+    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
 
 
 def metrics(values: Mapping[str, Any]) -> MetricRecord:

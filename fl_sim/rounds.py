@@ -104,7 +104,7 @@ class _Driver:
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Tally, Iterable[Message]]:
         nodes = {message.metadata.dst_node_id for message in messages}
         offset = flower.FIRST_NODE if isinstance(self.run.grid, SimulationGrid) else 0
-        tally = Tally(self.run.round, phase, messages, {node: node - offset for node in nodes})
+        tally = Tally(self.run.round, phase, messages, {node: node - offset for node in nodes}, getattr(self.run.grid, "holdout_node_ids", ()))
         replies = self.run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
         watched = tally.watch(replies, self.run.model if phase == "train" else None, self.failures)
         return tally, list(watched) if self.foreign else watched

@@ -1,7 +1,7 @@
 """Counting one phase of a round while its replies stream past, and stopping at failures. No paper."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,6 +44,8 @@ class Tally:
     messages: list[Message]
     client_of: Mapping[int, int]
     """Node id -> client id."""
+    unseen: Container[int] = ()
+    """Node ids that never train."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     failures: list[tuple[int, str]] = field(default_factory=list)
     completed: int = 0
@@ -72,17 +74,14 @@ class Tally:
             message = waiting.pop(reply.metadata.reply_to_message_id, None)
             if message is None:
                 raise RoundFailed(f"round {self.server_round}: a reply to no message of this round, from node {reply.metadata.src_node_id}")
-            client = self.client_of.get(message.metadata.dst_node_id, message.metadata.dst_node_id)
             reason = reply_problem(reply, like)
-            self._row(client, reply, reason)
+            client = self._row(message, reply, reason)
             if reason:
                 self._fail(client, reason, policy)
             else:
                 yield reply
         for message in waiting.values():
-            client = self.client_of.get(message.metadata.dst_node_id, message.metadata.dst_node_id)
-            self._row(client, None, "no reply came")
-            self._fail(client, "no reply came", policy)
+            self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
         if self.messages and not self.completed:
             raise RoundFailed(f"round {self.server_round}, {self.phase}: all {len(self.messages)} clients failed; the last: {self.failures[-1][1]}")
 
@@ -93,19 +92,24 @@ class Tally:
             count = "" if allowed == 0 else f" ({len(self.failures)} of {len(self.messages)} failed, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, client: int, reply: Message | None, reason: str) -> None:
+    def _row(self, message: Message, reply: Message | None, reason: str) -> int:
+        node = message.metadata.dst_node_id
+        client = self.client_of.get(node, node)
         row: dict[str, Any] = {"round": self.server_round, "client": client, "phase": self.phase}
         row |= {"status": "failed" if reason else "completed", "reason": reason or None, "examples": None, "steps": None}
+        if self.phase == "personal":
+            row["unseen"] = node in self.unseen
         if reply is not None and reply.has_content():
             numbers = records.merged(reply.content.metric_records.values())
             row |= {"examples": numbers.pop("num-examples", None), **numbers}
-            facts = reply.content.config_records.get("pooled", {})
-            row |= {"block": facts["block"]} if "block" in facts else {}
+            facts = reply.content.config_records.get("facts", {})
+            row |= {k: facts[k] for k in ("block", "weight") if k in facts}
             if not reason:
                 self.completed += 1
                 full = sum(records.num_bytes(record) for name, record in reply.content.array_records.items() if name != "pool")
                 self.bytes_up += int(facts.get("num-bytes", full))
         self.rows.append(row)
+        return client
 
 
 def reply_problem(reply: Message, like: Mapping[str, torch.Tensor] | None) -> str:

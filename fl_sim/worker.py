@@ -110,7 +110,7 @@ def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
     bad: dict[int, str] = {}
     for k, x in replies.items():
         if x.is_floating_point():
-            finite = torch.isfinite(x).flatten(1).all(1)
+            finite = torch.isfinite(x).reshape(len(x), -1).all(1)
             if not bool(finite.all()):
                 for c in (~finite).nonzero().flatten().tolist():
                     bad.setdefault(c, f"NaN or infinity in {k}")
@@ -121,7 +121,9 @@ def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) ->
     """Euclidean norm of each client's update, (C,)."""
     anchored = rule.reply_kind == "weights"
     squares = [
-        torch.linalg.vector_norm((x - model[k] if anchored else x).flatten(1), dim=1) for k, x in replies.items() if x.is_floating_point()
+        torch.linalg.vector_norm((x - model[k] if anchored else x).reshape(len(x), -1), dim=1)
+        for k, x in replies.items()
+        if x.is_floating_point()
     ]
     norms: list[float] = torch.linalg.vector_norm(torch.stack(squares), dim=0).tolist() if squares else []
     return norms

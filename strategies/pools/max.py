@@ -19,12 +19,11 @@ class Max(Pool):
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
         """The largest of each element over C and the partial."""
-        block = {k: self.largest(x) for k, x in replies.items()}
-        return self.merge(partial, block) if partial else block
+        return self.merge(partial, {k: self.largest(x) for k, x in replies.items()})
 
     def merge(self, a: Tree, b: Tree) -> Tree:
-        """The larger of each element."""
-        return {k: self.larger(x, b[k]) for k, x in a.items()}
+        """The larger of each element; an empty partial changes nothing."""
+        return {k: self.larger(x, b[k]) for k, x in a.items()} if a and b else a or b
 
     def finish(self, partial: Tree, like: Tree) -> Tree:
         """The partial itself."""

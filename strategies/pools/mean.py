@@ -27,7 +27,7 @@ class Mean(Pool):
             if len(w) == 1:
                 total.add_(x[0].to(total.dtype), alpha=float(w[0]))
             else:
-                total.add_((w @ x.to(total.dtype).flatten(1)).reshape(total.shape))
+                total.add_((w @ x.to(total.dtype).reshape(len(w), -1)).reshape(total.shape))
         partial[WEIGHT] = partial[WEIGHT] + weights.sum().cpu()
         return partial
 

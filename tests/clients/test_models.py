@@ -1,0 +1,178 @@
+"""What every model must be, then each one's size and form."""
+
+import contextlib
+import functools
+import re
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from fl_sim import registry, rng, tree
+
+MODELS = registry.names("clients.models", "model")
+SHAPES = [(1,), (60,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 20, 24)]
+"""Samples of sinusoid, synthetic, digits, mnist, cifar10, and pictures that are no squares."""
+
+
+def build(name: str, inputs: tuple[int, ...], outputs: int = 10, seed: int = 0, **parameters: Any) -> nn.Module:
+    with rng.keyed_globals(rng.key(seed, "model")):
+        model: nn.Module = MODELS[name](inputs, outputs, **parameters)
+    return model
+
+
+@functools.cache
+def takes(name: str) -> list[tuple[int, ...]]:
+    """The shapes that a model accepts."""
+    taken = []
+    for shape in SHAPES:
+        with contextlib.suppress(ValueError):
+            build(name, shape)
+            taken.append(shape)
+    return taken
+
+
+def smallest(name: str) -> tuple[int, ...]:
+    return takes(name)[0]
+
+
+def count(model: nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+def test_the_promised_models_are_there() -> None:
+    assert {"lr", "2nn", "mlp", "lenet", "cnn", "sine-mlp", "resnet18", "cnn-gn"} <= set(MODELS)
+
+
+@pytest.mark.parametrize("name", MODELS)
+class TestEveryModel:
+    @pytest.mark.parametrize("shape", SHAPES, ids=str)
+    def test_it_gives_outputs_for_each_sample_alone(self, name: str, shape: tuple[int, ...]) -> None:
+        """No sample looks at another: true of GroupNorm, false of BatchNorm in training."""
+        if shape not in takes(name):
+            with pytest.raises(ValueError, match=re.escape(f"model.name = {name!r}: cannot take samples of shape {shape}") + ".*2nn, mlp"):
+                build(name, shape)
+            return
+        model = build(name, shape, outputs=7).double().train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        x = torch.rand(3, *shape, dtype=torch.float64)
+        alone = torch.cat([model(x[i : i + 1]) for i in range(3)])
+        assert model(x).shape == (3, 7)
+        torch.testing.assert_close(model(x), alone, rtol=1e-9, atol=1e-12)
+        assert (model(x)[0] - model(x)[1]).abs().max() > 1e-9  # and it looks at the sample
+
+    def test_it_takes_some_task(self, name: str) -> None:
+        assert takes(name)
+
+    def test_many_weights_run_as_one(self, name: str) -> None:
+        """vmap over three clients' weights: outputs and gradients equal those of one after another."""
+        shape = smallest(name)
+        models = [build(name, shape, seed=s).double().eval() for s in range(3)]
+        x, y = torch.rand(3, 4, *shape, dtype=torch.float64), torch.arange(12).reshape(3, 4) % 10
+
+        def loss(weights: dict[str, Tensor], samples: Tensor, labels: Tensor) -> Tensor:
+            return nn.functional.cross_entropy(functional_call(models[0], weights, (samples,)), labels)
+
+        weights, buffers = stack_module_state(models)
+        assert not buffers
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # "no batching rule": a slow path
+            together = vmap(grad(loss))(weights, x, y)
+        for i, model in enumerate(models):
+            single = grad(loss)({k: v.detach() for k, v in model.named_parameters()}, x[i], y[i])
+            for k, v in single.items():
+                torch.testing.assert_close(together[k][i], v, rtol=1e-8, atol=1e-11)
+            assert tree.norm(single) > 0
+
+    def test_it_has_no_batch_norm_and_nothing_in_place(self, name: str) -> None:
+        for module in build(name, smallest(name)).modules():
+            assert not isinstance(module, nn.modules.batchnorm._NormBase) and not getattr(module, "inplace", False)
+
+    def test_its_weights_are_keyed(self, name: str) -> None:
+        a, b, c = (tree.digest(build(name, smallest(name), seed=s).state_dict()) for s in (0, 0, 1))
+        assert a == b != c
+
+    def test_samples_without_axes_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match=rf"model\.name = '{name}': cannot take samples of shape \(\)"):
+            build(name, ())
+
+
+@pytest.mark.parametrize(
+    "name, shape, outputs, parameters, expected",
+    [
+        ("lr", (1, 28, 28), 10, {}, 784 * 10 + 10),
+        ("2nn", (1, 28, 28), 10, {}, 199_210),  # McMahan 2017: 785 * 200 + 201 * 200 + 201 * 10
+        ("mlp", (1, 28, 28), 10, {}, 785 * 64 + 65 * 10),
+        ("mlp", (60,), 3, {"hidden": 5}, 61 * 5 + 6 * 3),
+        ("sine-mlp", (1,), 1, {}, 2 * 64 + 65 * 64 + 65),
+        ("lenet", (3, 32, 32), 10, {}, 62_006),  # NIID-Bench; 76 * 6 + 151 * 16 + 401 * 120 + 121 * 84 + 85 * 10
+        ("lenet", (1, 28, 28), 10, {}, 26 * 6 + 151 * 16 + 257 * 120 + 121 * 84 + 85 * 10),
+        ("cnn", (3, 32, 32), 10, {}, 1_626_442),  # pfl-research; 28 * 32 + 289 * 64 + 12545 * 128 + 129 * 10
+        ("cnn-gn", (3, 32, 32), 10, {}, 28 * 16 + 145 * 32 + 289 * 64 + 2 * (16 + 32 + 64) + 65 * 10),
+        ("cnn-gn", (3, 32, 32), 10, {"depth": 2}, 73_178),
+        ("resnet18", (3, 32, 32), 10, {}, 11_173_962),  # torchvision's resnet18 with a 3x3 stem and 10 classes: the same number
+    ],
+)
+def test_sizes(name: str, shape: tuple[int, ...], outputs: int, parameters: dict[str, int], expected: int) -> None:
+    assert count(build(name, shape, outputs, **parameters)) == expected
+
+
+def test_resnet18_has_the_parameters_of_torchvisions() -> None:
+    from torchvision.models import resnet18
+
+    theirs = resnet18(num_classes=10)
+    theirs.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    ours = build("resnet18", (3, 32, 32))
+    assert [p.shape for p in ours.parameters() if p.ndim > 1 and p.shape[-1] != 1] == [
+        p.shape for p in theirs.parameters() if p.ndim > 1 and p.shape[-1] != 1
+    ]
+    assert count(ours) == count(theirs)
+    assert {m.num_groups for m in ours.modules() if isinstance(m, nn.GroupNorm)} == {2}
+    assert {m.num_groups for m in build("resnet18", (3, 32, 32), groups=32).modules() if isinstance(m, nn.GroupNorm)} == {32}
+
+
+def test_cnn_is_the_benchmarks() -> None:
+    model = build("cnn", (3, 32, 32))
+    kinds = [type(m).__name__ for m in model.children()]
+    assert kinds == ["Conv2d", "ReLU"] * 2 + ["MaxPool2d", "Dropout", "Flatten", "Linear", "ReLU", "Dropout", "Linear"]
+    assert [m.p for m in model.children() if isinstance(m, nn.Dropout)] == [0.25, 0.5]
+    for name, p in model.named_parameters():
+        if name.endswith("bias"):
+            assert not p.any()
+        else:
+            # Glorot & Bengio 2010, eq. 16: uniform within sqrt(6 / (fan in + fan out)), here approached to 2 %
+            area = p[0, 0].numel()
+            bound = (6 / (area * (p.shape[0] + p.shape[1]))) ** 0.5
+            assert 0.98 * bound < p.abs().max() <= bound
+
+
+def test_lenet_needs_sixteen_pixels_each_way() -> None:
+    assert build("lenet", (1, 16, 16))(torch.rand(2, 1, 16, 16)).shape == (2, 10)  # 16 -> 12 -> 6 -> 2 -> 1
+    for shape in [(1, 15, 16), (1, 16, 15)]:
+        with pytest.raises(ValueError, match=r"at least 16 x 16 pixels; models for any shape: lr, 2nn, mlp; for small pictures: cnn-gn"):
+            build("lenet", shape)
+
+
+@pytest.mark.parametrize(
+    "name, parameters",
+    [("mlp", {"hidden": 0}), ("sine-mlp", {"hidden": -1}), ("cnn-gn", {"depth": 0}), ("cnn-gn", {"width": 5}), ("resnet18", {"groups": 3})],
+)
+def test_bad_parameters_are_refused(name: str, parameters: dict[str, int]) -> None:
+    ((key, value),) = parameters.items()
+    with pytest.raises(ValueError, match=rf"model\.{key} = {value}: "):
+        build(name, (3, 32, 32), **parameters)
+
+
+def test_mlp_is_its_formula() -> None:
+    model = build("mlp", (2,), outputs=1, hidden=2)
+    weights = [torch.tensor([[1.0, 0.0], [0.0, -1.0]]), torch.tensor([0.0, 1.0]), torch.tensor([[2.0, 3.0]]), torch.tensor([-1.0])]
+    with torch.no_grad():
+        for p, w in zip(model.parameters(), weights, strict=True):
+            p.copy_(w)
+    # (1, 3): relu(1, -3 + 1) = (1, 0) -> 2 - 1 = 1;  (-1, -1): relu(-1, 2) = (0, 2) -> 6 - 1 = 5
+    assert model(torch.tensor([[1.0, 3.0], [-1.0, -1.0]])).flatten().tolist() == [1.0, 5.0]

@@ -1,0 +1,257 @@
+"""What every partition must do for any numbers, then what each one is."""
+
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fl_sim import registry
+from fl_sim.partition import Partition
+from fl_sim.task import Task
+
+PARTITIONS = registry.names("clients.partitions", "partition")
+WITH_ALPHA = [name for name, function in PARTITIONS.items() if "alpha" in registry.parameters(function)]
+OF_LABELS = ["dirichlet", "dirichlet-client", "labels", "shards"]
+
+every_partition = pytest.mark.parametrize("name", PARTITIONS)
+
+
+def task_of(labels: np.ndarray | None, n: int = 0, owners: np.ndarray | None = None) -> Task:
+    n = n if labels is None else len(labels)
+    train = {"x": torch.zeros(n, 1), "y": torch.zeros(n) if labels is None else torch.from_numpy(labels)}
+    return Task("made", train, {}, 1 if labels is None else int(labels.max()) + 1, labels=labels, clients=owners)
+
+
+def even(n: int, classes: int = 10) -> Task:
+    """n samples, as many of each class, class after class; each its own natural client."""
+    return task_of(np.sort(np.arange(n) % classes), owners=np.arange(n))
+
+
+def table(partition: Partition, labels: np.ndarray) -> np.ndarray:
+    """(C, K) samples of each label."""
+    return np.stack([np.bincount(labels[partition.client(c)], minlength=labels.max() + 1) for c in range(len(partition))])
+
+
+def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) -> Partition:
+    """The partition, having checked what all of them promise. Its warning is not what the caller tests."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        partition: Partition = PARTITIONS[name](task, clients, seed, **parameters)
+    sizes = np.diff(partition.starts)
+    assert len(partition) == clients and sizes.min() >= parameters.get("min_samples", 1)
+    assert np.array_equal(np.sort(partition.indices), np.arange(task.num_train)) and partition.indices.dtype == np.int64
+    assert 0 <= partition.moved < task.num_train and not partition.held_out.any()
+    return partition
+
+
+def test_the_promised_partitions_are_there() -> None:
+    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural"} <= set(PARTITIONS)
+
+
+@every_partition
+class TestEveryPartition:
+    @given(data=st.data())
+    @settings(max_examples=40, deadline=None)
+    def test_each_sample_has_one_owner_and_no_client_is_empty(self, name: str, data: st.DataObject) -> None:
+        k = data.draw(st.integers(1, 5))
+        labels = np.array(data.draw(st.lists(st.integers(0, k - 1), min_size=1, max_size=60)))
+        clients = data.draw(st.integers(1, len(labels)))
+        own = registry.parameters(PARTITIONS[name])
+        drawn: dict[str, Any] = {}
+        if "alpha" in own:
+            drawn["alpha"] = data.draw(st.one_of(st.sampled_from([5e-324, 1e-6, 1e6, 1e300]), st.floats(1e-4, 1e3)))
+        if "min_samples" in own:
+            drawn["min_samples"] = data.draw(st.integers(1, len(labels) // clients))
+        if "shards_per_client" in own:
+            drawn["shards_per_client"] = data.draw(st.integers(1, 4))
+        if "labels_per_client" in own:
+            known = len(np.unique(labels))
+            drawn["labels_per_client"] = data.draw(st.integers(-(-known // clients), known))
+        make(name, task_of(labels, owners=np.arange(len(labels))), clients, data.draw(st.integers(0, 2**31)), **drawn)
+
+    def test_a_thousand_clients_take_less_than_a_second(self, name: str) -> None:
+        task = even(50_000)
+        parameters: dict[str, Any] = {"alpha": 0.1} if name in WITH_ALPHA else {}
+        started = time.process_time()
+        partition = make(name, task, 1000, **parameters)
+        assert time.process_time() - started < 1.0 and len(partition) == 1000
+
+    def test_it_is_keyed_by_its_seed(self, name: str) -> None:
+        a, b, c = (make(name, even(200), 20, seed) for seed in (0, 0, 1))
+        assert np.array_equal(a.indices, b.indices) and np.array_equal(a.starts, b.starts)
+        assert not np.array_equal(a.indices, c.indices)
+
+    @pytest.mark.parametrize("clients, said", [(0, "clients = 0: must be at least 1"), (31, "clients = 31: .* at most 30 clients")])
+    def test_impossible_numbers_of_clients_are_refused(self, name: str, clients: int, said: str) -> None:
+        with pytest.raises(ValueError, match=said):
+            PARTITIONS[name](even(30), clients, 0)
+
+    def test_one_client_has_all(self, name: str) -> None:
+        parameters = {"labels_per_client": 10} if name == "labels" else {}
+        assert len(make(name, even(30), 1, **parameters).client(0)) == 30
+
+    def test_it_says_where_it_is_from(self, name: str) -> None:
+        import sys
+
+        assert "arXiv" in (sys.modules[PARTITIONS[name].__module__].__doc__ or "")
+
+
+@pytest.mark.parametrize("name", OF_LABELS)
+def test_partitions_of_labels_need_labels(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"partition\.name = '{name}': task 'made' has no class labels .* iid, quantity or natural"):
+        PARTITIONS[name](task_of(None, 30), 3, 0)
+
+
+@pytest.mark.parametrize("name", WITH_ALPHA)
+@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+def test_an_alpha_that_is_no_positive_number_is_refused(name: str, alpha: float) -> None:
+    with pytest.raises(ValueError, match=rf"partition\.alpha = {alpha}: must be a finite number above 0"):
+        PARTITIONS[name](even(30), 3, 0, alpha=alpha)
+
+
+@pytest.mark.parametrize("name", ["dirichlet", "quantity"])
+class TestRepair:
+    @pytest.mark.parametrize(
+        "least, said", [(0, "at least 1"), (11, "3 clients would need 33 samples, task 'made' has 30; choose at most 10")]
+    )
+    def test_what_cannot_be_met_is_refused(self, name: str, least: int, said: str) -> None:
+        with pytest.raises(ValueError, match=rf"partition\.min_samples = {least}: .*{said}"):
+            PARTITIONS[name](even(30), 3, 0, min_samples=least)
+
+    def test_what_is_moved_is_counted_and_told(self, name: str) -> None:
+        with pytest.warns(UserWarning, match=r"partition: (\d+) of 100 samples \(\d+%\) were moved to give each of 20 clients at least 5"):
+            partition = PARTITIONS[name](even(100), 20, 0, alpha=1e-6, min_samples=5)
+        # each must end with exactly 5. A class of 10, or all 100, had one owner: at most 10 clients had any, at least 10 x 5 were given
+        assert np.diff(partition.starts).tolist() == [5] * 20 and 50 <= partition.moved <= 95
+
+    def test_five_percent_are_moved_in_silence(self, name: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            partition = PARTITIONS[name](even(400), 20, 0, alpha=1e-6)
+        # at most 10 owners of a class, or one of all: 10 to 19 clients were empty; 19 of 400 is 4.75 %
+        assert np.diff(partition.starts).min() == 1 and 10 <= partition.moved <= 19
+
+    def test_nothing_moves_where_nothing_must(self, name: str) -> None:
+        assert make(name, even(500), 10, alpha=100.0).moved == 0
+
+
+def test_a_repair_takes_from_the_largest() -> None:
+    from clients.partitions.repair import build
+
+    # sizes 6, 3, 0, 0 and at least 2 a client: 6 -> 5 -> 4 -> 3 gives three; then 3 and 3: the lower id gives the fourth
+    with pytest.warns(UserWarning, match="4 of 9 samples"):
+        partition = build(np.array([0] * 6 + [1] * 3), 4, seed=0, min_samples=2)
+    assert [len(partition.client(c)) for c in range(4)] == [2, 3, 2, 2] and partition.moved == 4
+    assert set(partition.client(1)) == {6, 7, 8}
+
+
+def test_iid_sizes_differ_by_at_most_one() -> None:
+    sizes = np.diff(make("iid", even(103), 10).starts)
+    assert sorted(sizes) == [10] * 7 + [11] * 3
+
+
+def test_dirichlet_small_alpha_gives_a_class_to_one_client_and_large_to_all_alike() -> None:
+    task = even(1000)
+    assert task.labels is not None
+    few = table(make("dirichlet", task, 10, alpha=1e-6), task.labels)
+    assert np.sort(few, 0)[-1].min() >= 91  # one owner each: all 100, but for at most 9 samples that empty clients were given
+    alike = table(make("dirichlet", task, 10, alpha=1e6), task.labels)
+    assert alike.min() >= 9 and alike.max() <= 11  # shares .1 +- 1e-4 of 100, cut to whole samples
+
+
+def test_dirichlet_shares_have_the_variance_of_the_distribution() -> None:
+    """A share of Dir(alpha, C times) has variance (C - 1) / (C^2 (C alpha + 1)); with balance off, nothing else acts."""
+    labels = np.repeat(np.arange(400), 200)
+    shares = table(make("dirichlet", task_of(labels), 5, alpha=0.5, balance=False), labels) / 200
+    assert shares.mean() == pytest.approx(0.2)
+    # 4 / (25 * 3.5) = .0457; over 400 classes x 5 clients the estimate is good to a few percent
+    assert shares.var() == pytest.approx(4 / (25 * 3.5), rel=0.15)
+
+
+def test_dirichlet_balance_stops_at_the_mean() -> None:
+    task = even(1000)
+    sizes = {balance: np.diff(make("dirichlet", task, 10, alpha=0.02, balance=balance).starts) for balance in (True, False)}
+    # a client below the mean (100) takes at most one more class (100); without the cap some client gets more in this draw
+    assert sizes[True].max() < 200 < sizes[False].max()
+
+
+def test_dirichlet_client_has_equal_sizes_and_mixes_around_the_whole() -> None:
+    labels = np.repeat([0, 1, 2], [600, 300, 100])
+    task = task_of(labels)
+    partition = make("dirichlet-client", task, 7, alpha=1.0)
+    assert sorted(np.diff(partition.starts)) == [142, 143, 143, 143, 143, 143, 143] and partition.moved == 0
+    alike = table(make("dirichlet-client", task, 10, alpha=1e9), labels)
+    # draws of 100 by (.6, .3, .1): standard deviation of the first 4.9; 4 of these
+    assert np.abs(alike - [60, 30, 10]).max() < 20
+    apart = table(make("dirichlet-client", task, 10, alpha=1e-6), labels)
+    # one label a client while it lasts: of ten clients of 100, only those that meet an exhausted class mix
+    assert (apart.max(1) == 100).sum() >= 7
+
+
+def test_shards_are_two_labels_a_client() -> None:
+    task = even(6000)
+    assert task.labels is not None
+    # McMahan's: 100 clients, 200 shards of 30; classes of 600 = 20 shards each, so a shard has one label
+    found = table(make("shards", task, 100), task.labels)
+    assert (found.sum(1) == 60).all() and ((found > 0).sum(1) <= 2).all() and set(found.flatten()) == {0, 30, 60}
+
+
+def test_shards_are_refused_below_one() -> None:
+    with pytest.raises(ValueError, match=r"partition\.shards_per_client = 0"):
+        PARTITIONS["shards"](even(30), 3, 0, shards_per_client=0)
+
+
+def test_labels_are_exactly_so_many_and_fairly_shared() -> None:
+    task = even(5000)
+    assert task.labels is not None
+    found = table(make("labels", task, 25, labels_per_client=3), task.labels)
+    assert ((found > 0).sum(1) == 3).all()
+    # 75 places for 10 labels: 7 or 8 owners each; 500 samples shared by 8 or 7: 62, 63, 71 or 72
+    assert set((found > 0).sum(0)) == {7, 8} and set(found[found > 0]) <= {62, 63, 71, 72}
+
+
+@pytest.mark.parametrize(
+    "clients, each, said", [(9, 1, "choose at least 2, or more clients"), (5, 11, r"choose 1\.\.10"), (5, 0, r"choose 1\.\.10")]
+)
+def test_labels_that_cannot_be_are_refused(clients: int, each: int, said: str) -> None:
+    with pytest.raises(ValueError, match=rf"partition\.labels_per_client = {each}: .*{said}"):
+        PARTITIONS["labels"](even(100), clients, 0, labels_per_client=each)
+
+
+def test_quantity_skews_sizes_and_not_labels() -> None:
+    task = even(400_000)
+    assert task.labels is not None
+    partition = make("quantity", task, 4000, alpha=0.5)
+    sizes = np.diff(partition.starts)
+    # a share of Dir(.5, 4000 times) has squared coefficient of variation (C - 1) / (C alpha + 1) = 2.0; its estimate from 4000
+    # Gamma(.5)-like numbers (kurtosis 15) has relative standard deviation sqrt(14 / 4000) = .06; 4 of these
+    assert (sizes.std() / sizes.mean()) ** 2 == pytest.approx(2.0, rel=0.24)
+    found = np.bincount(task.labels[partition.client(int(sizes.argmax()))], minlength=10) / sizes.max()
+    # a class share's standard deviation sqrt(.09 / 1000) = .0095; 4 of these
+    assert sizes.max() > 1000 and np.abs(found - 0.1).max() < 0.038
+
+
+class TestNatural:
+    OWNERS = np.array([3, 0, 3, 1, 2, 2, 4, 4, 4, 1])
+
+    def test_each_natural_client_is_a_client(self) -> None:
+        partition = make("natural", task_of(None, 10, self.OWNERS), 5)
+        assert [partition.client(c).tolist() for c in range(5)] == [[1], [3, 9], [4, 5], [0, 2], [6, 7, 8]]
+
+    def test_fewer_clients_are_groups_of_whole_ones(self) -> None:
+        partition = make("natural", task_of(None, 10, self.OWNERS), 2)
+        groups = [set(self.OWNERS[partition.client(c)]) for c in range(2)]
+        assert not groups[0] & groups[1] and sorted(map(len, groups)) == [2, 3]
+
+    def test_more_are_refused(self) -> None:
+        with pytest.raises(ValueError, match="clients = 6: task 'made' has 5 natural clients; choose at most 5"):
+            PARTITIONS["natural"](task_of(None, 10, self.OWNERS), 6, 0)
+
+    def test_a_task_without_them_is_refused(self) -> None:
+        with pytest.raises(ValueError, match=r"partition\.name = 'natural': task 'made' does not say whose"):
+            PARTITIONS["natural"](task_of(None, 10), 2, 0)
