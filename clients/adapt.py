@@ -19,7 +19,10 @@ from fl_sim.tree import Tree
 
 @dataclass
 class Personalize(LocalRule):
-    """``steps`` steps of plain local training; metrics on the held-out part (on the training part where there is none)."""
+    """``steps`` steps of plain local training; metrics on the held-out part before and after.
+
+    With 0 steps, a client without a held-out part is evaluated on its training part, as federated evaluation does.
+    """
 
     steps: int
     """Fine-tuning steps; 0 evaluates the global model as it is."""
@@ -36,8 +39,8 @@ class Personalize(LocalRule):
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``train``: the fine-tuning steps; ``test``: one batch of all held-out samples."""
         tuning = passes(np.arange(sizes.train), self._local(local), draw("personal")) if self.steps else []
-        held = np.arange(sizes.train, sizes.train + sizes.held_out) if sizes.held_out else np.arange(sizes.train)
-        return {"train": tuning, "test": [held]}
+        held = np.arange(sizes.train, sizes.train + sizes.held_out)
+        return {"train": tuning, "test": [held if self.steps or sizes.held_out else np.arange(sizes.train)]}
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local

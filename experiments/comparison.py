@@ -1,5 +1,6 @@
 """One table and one picture of several runs, in a folder of their own beside them. No paper."""
 
+import itertools
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from experiments.plots import curves
 
 def save_comparison(runs: Sequence[Path]) -> tuple[str, Path]:
     """(the table as text, the path of the picture): a single run's lie in its folder, several runs' in ``compare-TIME`` beside them."""
-    folder = runs[0] if len(runs) == 1 else _new_folder(runs[0].parent)
+    folder = runs[0] if len(runs) == 1 else new_folder(runs[0].parent, "compare")
     frame = compare(runs)
     table = format_table(frame)
     frame.to_csv(folder / "table.csv", index=False)
@@ -18,13 +19,15 @@ def save_comparison(runs: Sequence[Path]) -> tuple[str, Path]:
     return table, curves(runs, folder / "curves.png")
 
 
-def _new_folder(parent: Path) -> Path:
-    stem = f"compare-{datetime.now():%Y%m%d-%H%M%S}"
-    for number in range(1, 1000):
+def new_folder(parent: Path, name: str) -> Path:
+    """A folder ``NAME-TIME`` in ``parent`` that was not there before."""
+    parent.mkdir(parents=True, exist_ok=True)
+    stem = f"{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    for number in itertools.count(1):
         path = parent / (stem if number == 1 else f"{stem}-{number}")
         try:
             path.mkdir()
         except FileExistsError:
             continue
         return path
-    raise OSError(f"{parent}: holds too many folders called {stem}")
+    raise AssertionError("unreachable: count never ends")

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from fl_sim.partition import Partition
 
@@ -72,7 +73,7 @@ def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str
     names = [""] if labels is None else [str(name) for name in np.unique(labels)]
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="client", title=title)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     clients = np.arange(len(table))
     if len(table) <= BUBBLES:
         c, k = np.nonzero(table)

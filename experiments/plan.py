@@ -40,7 +40,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "samples_max": int(training.max()),
         "held_out_samples": int(sizes[:, 1].sum()),
         "samples_moved": partition.moved,
-        "steps_min": int(steps.min(initial=0)),
+        "steps_min": int(steps.min()) if len(steps) else 0,
         "steps_median": float(np.median(steps)) if len(steps) else 0.0,
         "steps_max": int(steps.max(initial=0)),
         "blocks": len(cut(learner, "train", jobs, config.block_size)),

@@ -3,6 +3,9 @@
 Y. Wu, K. He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
 """
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import nn
 
 from clients.models.shapes import image, positive
@@ -10,7 +13,7 @@ from fl_sim.registry import offer
 
 
 @offer("model")
-def cnn_gn(inputs: tuple[int, ...], outputs: int, width: int = 16, depth: int = 1) -> nn.Module:
+def cnn_gn(inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] = 16, depth: Annotated[int, Ge(1)] = 1) -> nn.Module:
     """Three stages of ``width``, 2 and 4 ``width`` channels; a stage halves the picture, the last takes its mean; then one linear layer.
 
     A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then pooling. 24 458 parameters on CIFAR-10

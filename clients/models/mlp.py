@@ -1,5 +1,8 @@
 """One hidden layer. No paper."""
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import nn
 
 from clients.models.shapes import flat, positive
@@ -7,7 +10,7 @@ from fl_sim.registry import offer
 
 
 @offer("model")
-def mlp(inputs: tuple[int, ...], outputs: int, hidden: int = 64) -> nn.Module:
+def mlp(inputs: tuple[int, ...], outputs: int, hidden: Annotated[int, Ge(1)] = 64) -> nn.Module:
     """Linear ``hidden``, ReLU, linear: 50 890 parameters on MNIST. Raises ValueError for ``hidden`` < 1."""
     positive("hidden", hidden)
     return nn.Sequential(nn.Flatten(), nn.Linear(flat("mlp", inputs), hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -5,6 +5,9 @@ in place of BatchNorm after K. Hsieh et al., ICML 2020, arXiv:1910.00189; 2 grou
 Optimization", ICLR 2021, arXiv:2003.00295, section 4 and appendix C, use on CIFAR. Stem: one 3x3 convolution of stride 1, no pooling.
 """
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import Tensor, nn
 
 from clients.models.shapes import image
@@ -30,7 +33,7 @@ class _Block(nn.Module):
 
 
 @offer("model")
-def resnet18(inputs: tuple[int, ...], outputs: int, groups: int = 2) -> nn.Module:
+def resnet18(inputs: tuple[int, ...], outputs: int, groups: Annotated[int, Ge(1)] = 2) -> nn.Module:
     """Four stages of two blocks (64, 128, 256, 512 channels): 11 173 962 parameters on CIFAR-10.
 
     Raises ValueError for samples that are no pictures of 8 x 8 pixels or more, and for ``groups`` that do not divide 64.

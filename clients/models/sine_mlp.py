@@ -4,6 +4,9 @@ A. Nichol, J. Achiam, J. Schulman, "On First-Order Meta-Learning Algorithms" (Re
 (two hidden layers of 64 units, tanh; MAML's, arXiv:1703.03400, has 40 and ReLU).
 """
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import nn
 
 from clients.models.shapes import flat, positive
@@ -11,7 +14,7 @@ from fl_sim.registry import offer
 
 
 @offer("model")
-def sine_mlp(inputs: tuple[int, ...], outputs: int, hidden: int = 64) -> nn.Module:
+def sine_mlp(inputs: tuple[int, ...], outputs: int, hidden: Annotated[int, Ge(1)] = 64) -> nn.Module:
     """Linear ``hidden``, tanh, linear ``hidden``, tanh, linear: 4353 parameters for 1 input and 1 output."""
     positive("hidden", hidden)
     layers = [nn.Linear(flat("sine-mlp", inputs), hidden), nn.Tanh(), nn.Linear(hidden, hidden), nn.Tanh()]

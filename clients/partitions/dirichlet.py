@@ -8,7 +8,10 @@ For each class k: p_k ~ Dir(alpha, ..., alpha) over the C clients; client j rece
 Legend: N samples, C clients, K classes.
 """
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge, Gt
 
 from clients.partitions.repair import build, check, check_alpha, classes, cuts, proportions
 from fl_sim import rng
@@ -18,7 +21,9 @@ from fl_sim.task import Task
 
 
 @offer("partition")
-def dirichlet(task: Task, clients: int, seed: int, alpha: float = 0.5, min_samples: int = 1, balance: bool = True) -> Partition:
+def dirichlet(
+    task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5, min_samples: Annotated[int, Ge(1)] = 1, balance: bool = True
+) -> Partition:
     """Label skew by ``alpha`` > 0: towards 0 a class has one owner, towards infinity all clients are alike.
 
     ``balance`` is the published code's cap: a client that already has N / C samples or more gets nothing of the

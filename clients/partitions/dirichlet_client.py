@@ -10,7 +10,10 @@ by q without replacement. A class that has run out leaves q, the rest is renorma
 Legend: N samples, C clients, K classes.
 """
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Gt
 
 from clients.partitions.repair import build, check, check_alpha, classes, proportions
 from fl_sim import rng
@@ -20,7 +23,7 @@ from fl_sim.task import Task
 
 
 @offer("partition")
-def dirichlet_client(task: Task, clients: int, seed: int, alpha: float = 0.5) -> Partition:
+def dirichlet_client(task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5) -> Partition:
     """Label skew by ``alpha`` > 0, the concentration summed over the classes: towards 0 one label a client, towards infinity all alike.
 
     Sizes differ by at most 1. Clients draw in a keyed order, since late ones find less choice. Raises ValueError

@@ -6,7 +6,10 @@ ICDE 2022, section IV-B1 ("quantity-based label imbalance", #C = k). arXiv:2102.
 Legend: N samples, C clients, K classes.
 """
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 
 from clients.partitions.repair import build, check, classes
 from fl_sim import rng
@@ -16,7 +19,7 @@ from fl_sim.task import Task
 
 
 @offer("partition")
-def labels(task: Task, clients: int, seed: int, labels_per_client: int = 2) -> Partition:
+def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int, Ge(1)] = 2) -> Partition:
     """``labels_per_client`` different labels for each client; how many owners a label has differs by at most 1.
 
     Each client in turn picks the labels with the fewest owners so far, in a keyed order among equals. Raises

@@ -4,7 +4,10 @@ Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Ex
 ICDE 2022, section IV-B3 ("quantity skew"): sizes ~ Dir(alpha, ..., alpha). arXiv:2102.02079.
 """
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge, Gt
 
 from clients.partitions.repair import build, check, check_alpha, cuts, proportions
 from fl_sim import rng
@@ -14,7 +17,9 @@ from fl_sim.task import Task
 
 
 @offer("partition")
-def quantity(task: Task, clients: int, seed: int, alpha: float = 0.5, min_samples: int = 1) -> Partition:
+def quantity(
+    task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5, min_samples: Annotated[int, Ge(1)] = 1
+) -> Partition:
     """Size skew by ``alpha`` > 0: towards 0 one client has nearly all, towards infinity all have the same.
 
     Raises ValueError for numbers that cannot be met.

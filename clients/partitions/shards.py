@@ -4,7 +4,10 @@ B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decen
 section 3 ("pathological non-IID": 200 shards of 300 MNIST digits, 2 for each of 100 clients). arXiv:1602.05629.
 """
 
+from typing import Annotated
+
 import numpy as np
+from annotated_types import Ge
 
 from clients.partitions.repair import build, check, classes
 from fl_sim import rng
@@ -14,7 +17,7 @@ from fl_sim.task import Task
 
 
 @offer("partition")
-def shards(task: Task, clients: int, seed: int, shards_per_client: int = 2) -> Partition:
+def shards(task: Task, clients: int, seed: int, shards_per_client: Annotated[int, Ge(1)] = 2) -> Partition:
     """``clients * shards_per_client`` shards of equal size (to 1), dealt in a keyed order.
 
     The order inside a class is keyed too. Raises ValueError for a task without labels, ``shards_per_client`` < 1,

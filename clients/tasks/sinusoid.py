@@ -21,7 +21,7 @@ TEST_CLIENTS = 100
 """Further waves, of no training client, that make up the central test set."""
 
 
-@offer("task")
+@offer("task", default_model="sine-mlp")
 def sinusoid(clients: int = 1000, samples: int = 50, seed: int = 0) -> Task:
     """``clients`` waves of ``samples`` points each, natural clients; x, y (N, 1) float32; central test: 100 further waves.
 

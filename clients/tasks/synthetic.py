@@ -8,6 +8,8 @@ arXiv:1812.06127. The draws and their order are those of the authors' script, wh
     x ~ N(v_k, diag(j^-1.2));  W_k ~ N(u_k, 1);  b_k ~ N(u_k, 1);  y = argmax(x W_k + b_k)
 
 As in the script, alpha and beta are standard deviations (the paper's text says N(0, alpha); the same at 1).
+Read with care: u_k adds the same number to all ten classes' scores, so alpha changes no label; clients' true models
+differ at any alpha, by the 1 in W_k ~ N(u_k, 1). beta does what it says.
 
 Legend: K clients, n_k samples of client k, N all training samples; 60 inputs, 10 classes.
 """
@@ -25,12 +27,12 @@ from fl_sim.tree import Tree
 INPUTS, CLASSES = 60, 10
 
 
-@offer("task")
+@offer("task", default_model="lr")
 def synthetic(clients: int = 30, alpha: float = 1.0, beta: float = 1.0, seed: int = 0) -> Task:
     """Natural clients with x (N, 60) float32; of each client a keyed tenth (int(0.9 n_k) stay) goes to the central test.
 
-    ``alpha``: how much the clients' true models differ; ``beta``: how much their inputs do. Raises ValueError for
-    fewer than 1 client, for a negative or infinite alpha or beta, and for a seed outside 0..2^32 - 1.
+    ``alpha``: spread of the clients' u_k (see above: of no effect on the labels); ``beta``: how much their inputs differ. Raises
+    ValueError for fewer than 1 client, for a negative or infinite alpha or beta, and for a seed outside 0..2^32 - 1.
     """
     if clients < 1:
         raise ValueError(f"task.clients = {clients}: must be at least 1")

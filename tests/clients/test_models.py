@@ -136,6 +136,15 @@ def test_resnet18_has_the_parameters_of_torchvisions() -> None:
     assert {m.num_groups for m in build("resnet18", (3, 32, 32), groups=32).modules() if isinstance(m, nn.GroupNorm)} == {32}
 
 
+def test_resnet18_halves_the_picture_three_times() -> None:
+    seen: list[torch.Size] = []
+    model = build("resnet18", (3, 32, 32))
+    (pool,) = (m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d))
+    pool.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
+    model(torch.zeros(1, 3, 32, 32))
+    assert seen == [(1, 512, 4, 4)]  # 32, 32, 16, 8, 4: the stem and the first stage keep it
+
+
 def test_cnn_is_the_benchmarks() -> None:
     model = build("cnn", (3, 32, 32))
     kinds = [type(m).__name__ for m in model.children()]

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from clients.tasks import from_arrays, from_dataset
 from clients.tasks.sinusoid import TEST_CLIENTS
-from fl_sim import registry, tree
+from fl_sim import registry, rng, tree
 from fl_sim.task import Task, Transform, accuracy, cross_entropy, squared_error
 
 TASKS = registry.names("clients.tasks", "task")
@@ -105,6 +105,22 @@ class TestSynthetic:
         assert task.clients is not None and np.bincount(task.clients)[:5].tolist() == [int(0.9 * n) for n in (1909, 171, 436, 4876, 2337)]
         assert task.num_train + len(task.test["y"]) == 22349 and task.inputs == (60,) and task.outputs == 10
 
+    def test_it_is_what_the_authors_steps_give(self, fake_data: Path) -> None:
+        """Appendix C.1 step by step, in the script's order of draws, with NumPy's own multivariate normal."""
+        task = build("synthetic", fake_data, clients=4, alpha=0.5, beta=2.0, seed=3)
+        draw = rng.legacy(3)
+        sizes = draw.lognormal(4, 2, 4).astype(int) + 50
+        u, b = draw.normal(0, 0.5, 4), draw.normal(0, 2.0, 4)
+        v = [draw.normal(b[k], 1, 60) for k in range(4)]
+        assert task.clients is not None and task.labels is not None
+        for k in range(4):
+            weight, bias = draw.normal(u[k], 1, (60, 10)), draw.normal(u[k], 1, 10)
+            x = draw.multivariate_normal(v[k], np.diag(np.arange(1, 61) ** -1.2), sizes[k])
+            y = np.argmax(x @ weight + bias, axis=1)
+            ours = np.column_stack([task.train["x"].numpy(), task.labels])[task.clients == k]
+            theirs = {tuple(row) for row in np.column_stack([x.astype(np.float32), y]).round(4).tolist()}
+            assert len(ours) == int(0.9 * sizes[k]) and {tuple(row) for row in ours.astype(np.float64).round(4).tolist()} <= theirs
+
     def test_inputs_have_the_stated_spread(self, fake_data: Path) -> None:
         task = build("synthetic", fake_data)
         assert task.clients is not None
@@ -125,7 +141,12 @@ class TestSynthetic:
         assert fitted.score(x[own], task.labels[own]) > 0.97
         assert fitted.score(x[~own], task.labels[~own]) < 0.5
 
-    def test_alpha_and_beta_set_how_much_clients_differ(self, fake_data: Path) -> None:
+    def test_alpha_changes_no_label(self, fake_data: Path) -> None:
+        """x (W + u 1) + (b + u) = x W + b + u (sum x + 1): the same for all classes, so the argmax stays."""
+        same, far = (build("synthetic", fake_data, alpha=alpha) for alpha in (0.0, 5.0))
+        assert tree.digest(same.train) == tree.digest(far.train) and tree.digest(same.test) == tree.digest(far.test)
+
+    def test_beta_sets_how_much_inputs_differ(self, fake_data: Path) -> None:
         alike, apart = (build("synthetic", fake_data, clients=40, beta=beta) for beta in (0.0, 3.0))
 
         def spread(task: Task) -> float:
