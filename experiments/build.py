@@ -15,8 +15,9 @@ from torch import nn
 
 from clients.app import make_app
 from experiments.config import NATURAL, Config
+from experiments.personal import Personalised
 from experiments.values import ConfigError
-from fl_sim import SimulationGrid, Task, Transform, records, rng
+from fl_sim import SimulationGrid, Task, Transform, records, rng, tree
 from fl_sim.engine import Choice, choose
 from fl_sim.evaluate import evaluate
 from fl_sim.loss import Loss
@@ -70,7 +71,9 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -
     )
     train, personal = messages(config)
     central = evaluator(config, loss, validation)
-    return Setup(config, task, validation, partition, loss, strategy, grid, engine, records.arrays(loss.initial()), train, personal, central)
+    return Setup(
+        config, task, validation, partition, loss, strategy, grid, engine, records.arrays(loss.initial()), train, personal, central
+    )
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
@@ -85,7 +88,9 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     training = len(partition) - config.holdout_clients
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
-        raise ConfigError(f"cohort = {config.cohort}: {counts}; choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train")
+        raise ConfigError(
+            f"cohort = {config.cohort}: {counts}; choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
+        )
     return task, held, partition
 
 
@@ -95,7 +100,9 @@ _made: dict[str, tuple[Task, Tree, Partition]] = {}
 def _data(config: Config) -> tuple[Task, Tree, Partition]:
     chosen, divide = config.task, config.partition
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
-    task: Task = chosen.thing if chosen.made else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
+    task: Task = (
+        chosen.thing if chosen.made else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
+    )
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
     kept, held = {}, round(config.validation * task.num_train)
@@ -126,7 +133,9 @@ def transform(task: Task, standardize: bool, augment: bool) -> Any:
             raise ConfigError(f"{key} = true: task {task.name} has a transform of its own; put it there")
     x = task.train["x"]
     if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
-        raise ConfigError(f"augment = true: task {task.name} has samples of shape {task.inputs}; crops and flips need images of at least 5 x 5")
+        raise ConfigError(
+            f"augment = true: task {task.name} has samples of shape {task.inputs}; crops and flips need images of at least 5 x 5"
+        )
     if not isinstance(made, Transform):
         return made
     if standardize:
@@ -149,25 +158,46 @@ def make_model(config: Config, task: Task) -> nn.Module:
 
 
 def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
-    """The strategy with the run's numbers. Flower's own strategies get their share of clients from ``cohort``."""
+    """The strategy with the run's numbers. One that is not this project's gets its share of clients from ``cohort`` where it takes one."""
     chosen = config.strategy
-    cohort = config.cohort or training_clients
-    if chosen.made:
-        strategy = copy.deepcopy(chosen.thing)
-    else:
-        params = dict(chosen.params)
-        if not issubclass(chosen.thing, Strategy) and "fraction_train" in inspect.signature(chosen.thing).parameters:
-            share = {"fraction_train": cohort / training_clients, "min_train_nodes": cohort, "fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
-            params |= {**share, "min_available_nodes": cohort}
-        strategy = chosen.thing(**params)
+    ours = isinstance(chosen.thing, Strategy) if chosen.made else inspect.isclass(chosen.thing) and issubclass(chosen.thing, Strategy)
+    strategy: Any = (
+        copy.deepcopy(chosen.thing) if chosen.made else chosen.thing(**(chosen.params if ours else shared(config, training_clients)))
+    )
     if isinstance(strategy, Strategy):
-        strategy.cohort, strategy.seed, strategy.server_lr = cohort, config.seed, config.server.lr
+        strategy.cohort, strategy.seed, strategy.server_lr = config.cohort or training_clients, config.seed, config.server.lr
         strategy.weighting = config.weighting or strategy.weighting
-    elif not isinstance(strategy, flower_strategies.Strategy):
+        return strategy
+    if not isinstance(strategy, flower_strategies.Strategy):
         raise ConfigError(f"strategy.name = {chosen.name!r}: makes a {type(strategy).__name__}; it must be a Flower Strategy")
-    elif config.system.stragglers or config.server.lr != 1:
-        raise ConfigError(f"system.stragglers, server.lr: strategy {chosen.name} is not one of this project's and takes neither")
-    return strategy
+    set_here = {
+        "system.stragglers": config.system.stragglers,
+        "server.lr": config.server.lr != 1 and config.server.lr,
+        "weighting": config.weighting,
+        "cohort": config.cohort if chosen.made or "fraction_train" not in inspect.signature(chosen.thing).parameters else 0,
+    }
+    for key, value in set_here.items():
+        if value:
+            raise ConfigError(
+                f"{key} = {value!r}: strategy {chosen.name} is not one of this project's and decides that itself; leave it out"
+            )
+    return Personalised(strategy, config.seed) if config.personalize_steps else strategy
+
+
+def shared(config: Config, training_clients: int) -> dict[str, Any]:
+    """Parameters of a strategy of Flower's: ``cohort`` of the clients train and none evaluate, unless its own parameters were set."""
+    known = inspect.signature(config.strategy.thing).parameters
+    params, cohort = dict(config.strategy.params), config.cohort or training_clients
+    given = {k for k in params if k in known and params[k] != known[k].default}
+    choosing = sorted(given & {"fraction_train", "min_train_nodes", "min_available_nodes"})
+    if choosing and config.cohort:
+        key = choosing[0]
+        raise ConfigError(f"cohort = {cohort}, strategy.{key} = {params[key]!r}: both say how many clients train; give one of them")
+    if "fraction_train" in known and not choosing:
+        params |= {"fraction_train": cohort / training_clients, "min_train_nodes": cohort, "min_available_nodes": cohort}
+    if "fraction_evaluate" in known and not given & {"fraction_evaluate", "min_evaluate_nodes"}:
+        params |= {"fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
+    return params
 
 
 def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
@@ -181,7 +211,9 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
         "clients": config.personalize_clients,
         "every": config.personalize_every,
     }
-    return records.config(train), records.config({**{f"personalize.{k}": v for k, v in personal.items()}, "rounds": config.rounds, "seed": config.seed})
+    return records.config(train), records.config(
+        {**{f"personalize.{k}": v for k, v in personal.items()}, "rounds": config.rounds, "seed": config.seed}
+    )
 
 
 def evaluator(config: Config, loss: Loss, validation: Tree) -> EvaluateFn:
@@ -190,7 +222,7 @@ def evaluator(config: Config, loss: Loss, validation: Tree) -> EvaluateFn:
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if server_round % config.evaluate_every and server_round != config.rounds:
             return None
-        model = records.model(arrays)
+        model = tree.to(records.model(arrays), loss.dtype)  # FedAdam, say, turns float32 into float64
         test = evaluate(loss, model, loss.task.test)
         held = evaluate(loss, model, validation)
         return MetricRecord({**test, **{f"val_{k}": v for k, v in held.items()}})

@@ -7,7 +7,7 @@ parameters, and each error is one line.
 import contextlib
 import functools
 import io
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -41,6 +41,8 @@ class Invocation(Options):
     """The recipe, as it was named; "" where there is none."""
     configs: Sequence[Config] = ()
     """One a run: strategies outer, seeds inner."""
+    said: Collection[str] = ()
+    """The dotted keys that flags or the recipe set, options apart."""
 
 
 PRESENTATION = {"dry_run", "quiet", "json"}
@@ -63,6 +65,7 @@ def parse(argv: Sequence[str]) -> Invocation:
     if not recipe and not wants_help and not {key for key, _ in flags} - PRESENTATION:
         recipe = "quickstart"
     base = recipes.read(recipe) if recipe else {}
+    app = check("app", str, base.pop("app", ""))
     names = nested({key: text for key, text in flags if key in NAMES})
     schema = _schema(recipes.overlay(base, names))
     if wants_help:
@@ -70,7 +73,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     read = _read(schema, flags)
     said = nested({key: value for key, value in read.items() if key not in get_type_hints(Options)})
     options = {key: value for key, value in read.items() if key in get_type_hints(Options)}
-    return Invocation(**options, recipe=recipe, configs=recipes.configs(base, said))
+    keys = [f"{key}.{name}" for key, table in base.items() if isinstance(table, Mapping) for name in table]
+    keys += [key for key, value in base.items() if not isinstance(value, Mapping)] + [key for key in read if key not in options]
+    return Invocation(**{"app": app, **options}, recipe=recipe, configs=recipes.configs(base, said), said=sorted(set(keys)))
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:

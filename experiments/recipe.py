@@ -27,14 +27,17 @@ def title(recipe: str) -> str:
 
 
 def read(recipe: str) -> Settings:
-    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves. Raises ConfigError."""
+    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves. Raises ConfigError.
+
+    A file may name a Flower app (``app = "PATH"``): the config of such a run.
+    """
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
         near = "no such file" if recipe.endswith(".toml") else f"unknown{registry.nearest(recipe, names())}"
         raise ConfigError(f"recipe = {recipe!r}: {near}; choose one of {', '.join(names())} or the path of a .toml file")
     try:
         settings = nested(tomllib.loads(path.read_text(encoding="utf-8")))
-        expand(settings, plan=False)
+        expand({key: value for key, value in settings.items() if key != "app"}, plan=False)
     except ValueError as error:  # of TOML, of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error
     return settings

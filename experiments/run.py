@@ -17,8 +17,7 @@ from typing import Any
 import torch
 
 from experiments.build import Setup, build
-from experiments.cli import parse
-from experiments.config import Config
+from experiments.cli import Invocation, parse
 from experiments.plan import describe
 from experiments.progress import Progress
 from experiments.recipe import make
@@ -45,7 +44,12 @@ class Outcome:
 
 
 def run(
-    *, recipe: str | None = None, callbacks: Sequence[Callback] = (), metrics: Mapping[str, SampleFunction] | None = None, quiet: bool = True, **settings: Any
+    *,
+    recipe: str | None = None,
+    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, SampleFunction] | None = None,
+    quiet: bool = True,
+    **settings: Any,
 ) -> Outcome:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
 
@@ -111,7 +115,9 @@ class _Keeper(Callback):
         self.rows = run.rows
 
 
-def summarise(setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path) -> Summary:
+def summarise(
+    setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path
+) -> Summary:
     """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
     config = setup.config
     last: Summary = {}
@@ -130,7 +136,10 @@ def summarise(setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException
         **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},
         "seed": config.seed,
         "engine": setup.engine.name,
-        **{k: last.get(k) for k in ("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss", "unseen_accuracy", "unseen_loss")},
+        **{
+            k: last.get(k)
+            for k in ("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss", "unseen_accuracy", "unseen_loss")
+        },
         "rounds_to_target": min(reached, default=None),
         "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
@@ -148,24 +157,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = parse(sys.argv[1:] if argv is None else argv)
         if asked.app:
-            from experiments.foreign import run_app  # here, because only few calls want it
+            from experiments import foreign  # here, because only few calls want it
 
-            summaries = [run_app(asked.app, asked.configs[0], asked.quiet)]
+            if asked.dry_run:
+                return show([foreign.describe(asked.app, config, asked.said) for config in asked.configs], asked.json)
+            summaries = [foreign.run_app(asked.app, config, asked.quiet, asked.said) for config in asked.configs]
             return report(summaries, asked.quiet, asked.json)
-        setups = [build(config) for config in asked.configs[:1]]
         if asked.dry_run:
-            return show_plan(asked.configs, asked.json)
+            return show([describe(build(config)) for config in asked.configs], asked.json)
+        for config in asked.configs[1:]:
+            build(config)  # what is wrong with a later run is said before the first one starts
+        return run_all(asked)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def run_all(asked: Invocation) -> int:
+    """One run after another; a failed one does not stop the others. Returns the exit code."""
     summaries = []
     for config in asked.configs:
-        try:
-            setup = setups.pop() if setups else build(config)
-            summary, error = execute(setup, asked.quiet)
-        except ValueError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+        summary, error = execute(build(config), asked.quiet)
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
             print(f"interrupted; what was done is in {summary['run_dir']}", file=sys.stderr)
@@ -185,9 +197,8 @@ def explain(error: BaseException, summary: Summary) -> None:
     print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)
 
 
-def show_plan(configs: Sequence[Config], as_json: bool) -> int:
+def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
     """Print what would run, and stop."""
-    plans = [describe(build(config)) for config in configs]
     if as_json:
         print(json.dumps(plans[0] if len(plans) == 1 else {"runs": plans, "status": "planned"}))
     else:

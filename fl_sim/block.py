@@ -52,8 +52,9 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """S: the length of its longest stream."""
-        return max((len(batches) for batches in self.streams.values()), default=0)
+        """S: its training steps; of a rule without a stream ``train``, the length of its longest one."""
+        trained = self.streams.get("train")
+        return len(trained) if trained is not None else max((len(batches) for batches in self.streams.values()), default=0)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,9 @@ def local_settings(settings: Settings, server_round: int) -> Local:
     return replace(local, lr=local.lr_at(server_round, int(settings.get("rounds", 1))), lr_schedule="constant")
 
 
-def make_jobs(learner: Learner, message_type: str, orders: Sequence[tuple[int, int, Settings]], states: Mapping[int, Tree]) -> list[tuple[Job, Settings]]:
+def make_jobs(
+    learner: Learner, message_type: str, orders: Sequence[tuple[int, int, Settings]], states: Mapping[int, Tree]
+) -> list[tuple[Job, Settings]]:
     """Resolve messages (position, client, settings) into jobs: the draws decide which samples each step uses.
 
     A straggler (``system.work`` < 1) stops after that share of its training steps.
@@ -142,8 +145,8 @@ def pad(jobs: Sequence[Job], name: str, partition: Partition, device: torch.devi
         for s, positions in enumerate(stream):
             index[c, s, : len(positions)] = owned[positions]
             mask[c, s, : len(positions)] = True
-    full = tuple(mask.all(axis=(0, 2)).tolist())
-    active = tuple(mask.any(axis=2).all(axis=0).tolist())
+    full = tuple(map(bool, np.atleast_1d(mask.all(axis=(0, 2)))))
+    active = tuple(map(bool, np.atleast_1d(mask.any(axis=2).all(axis=0))))
     words = torch.stack([step_words(job, name, steps) for job in jobs])
     return Padded(torch.from_numpy(index).to(device), torch.from_numpy(mask).to(device), words.to(device), full, active)
 

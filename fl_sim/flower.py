@@ -2,14 +2,17 @@
 
 An own ``Grid`` needs three private things (flwr 1.41): the process-global identity that ``Message``
 reads, an id for each message, an empty ``Run``. Foreign strategies draw from global generators;
-they are keyed here by (seed, round), so that Flower's own strategies become reproducible.
+they are keyed here by (seed, round), so that Flower's own strategies become reproducible. What clients
+and strategies get is copied as a wire would, so that none can change another's.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -19,6 +22,11 @@ from fl_sim import rng
 SERVER_NODE = 1
 """Node id of the server; virtual client c is node c + FIRST_NODE."""
 FIRST_NODE = 2
+CLIENT_HALVES = {
+    "proximal-mu": "FedProx adds its proximal term in the client's training: use this project's own (--strategy fedprox)",
+    "clipping_norm": "clients must clip their own updates: give a ClientApp with fixedclipping_mod or adaptiveclipping_mod",
+}
+"""Settings by which Flower's own strategies ask a client for its half of the algorithm, and what to do where it has none."""
 
 
 def identify(run_id: int = 1) -> Run:
@@ -32,12 +40,70 @@ def set_message_id(message: Message, message_id: str) -> None:
     message.metadata.__dict__["_message_id"] = message_id
 
 
+def isolated(content: RecordDict) -> RecordDict:
+    """The same records as objects of their own; arrays' bytes are shared, they cannot change.
+
+    Flower's strategies put one RecordDict into every message, and between processes each client gets its own.
+    """
+    own = RecordDict()
+    for name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            own[name] = ArrayRecord(dict(record))
+        else:
+            values: Any = {k: list(v) if isinstance(v, list) else v for k, v in record.items()}
+            own[name] = MetricRecord(values) if isinstance(record, MetricRecord) else ConfigRecord(values)
+    return own
+
+
+def delivered(message: Message) -> Message:
+    """A message as its receiver gets it: same id, content of its own."""
+    facts = message.metadata
+    copy = Message(isolated(message.content), facts.dst_node_id, facts.message_type, ttl=facts.ttl, group_id=facts.group_id)
+    set_message_id(copy, facts.message_id)
+    return copy
+
+
+def context(node: int, node_config: dict[str, Any], state: RecordDict, run_config: dict[str, Any]) -> Context:
+    """The Context that an app gets, with records and dicts of its own."""
+    return Context(run_id=1, node_id=node, node_config=dict(node_config), state=isolated(state), run_config=dict(run_config))
+
+
+def innermost(strategy: Strategy) -> Strategy:
+    """The strategy inside its wrappers (Flower's DP wrappers keep it as ``strategy``)."""
+    inner = getattr(strategy, "strategy", None)
+    return innermost(inner) if isinstance(inner, Strategy) else strategy
+
+
+def averages(strategy: Strategy) -> bool:
+    """Whether Flower's own code pools the replies: element by element, whatever their form."""
+    return type(innermost(strategy)).aggregate_train.__module__.startswith("flwr.")
+
+
+def weight_key(strategy: Strategy) -> str:
+    """The metric by which a strategy weights replies."""
+    return str(getattr(innermost(strategy), "weighted_by_key", "num-examples"))
+
+
+def has_main(server_app: ServerApp) -> bool:
+    """Whether a ServerApp has a function of its own (``@app.main()``); one of the API before messages has none."""
+    return server_app._main is not None
+
+
 @contextmanager
-def keyed_hook(foreign: bool, seed: int, hook: str, server_round: int) -> Iterator[None]:
-    """Around a hook of a strategy: a foreign one sees global generators keyed by (seed, hook, round)."""
-    if not foreign:
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """While open, Flower logs warnings and errors only: its lines a round would tear the progress bar."""
+    logger = logging.getLogger("flwr")
+    level = logger.level
+    logger.setLevel(max(level, logging.WARNING) if wanted else level)
+    try:
         yield
-        return
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def keyed_hook(seed: int, hook: str, server_round: int) -> Iterator[None]:
+    """Around a hook of a strategy: whatever it draws from global generators is keyed by (seed, hook, round)."""
     with rng.keyed_globals(rng.key(seed, hook, server_round)):
         yield
 

@@ -8,14 +8,15 @@ Legend: C clients.
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fl_sim import flower, records, rng, tree
-from fl_sim.block import Block, Learner, Settings, cut, make_jobs
+from fl_sim.block import Block, Job, Learner, Settings, cut, make_jobs
 from fl_sim.pool import Pool
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult, ClientResult, run_block
@@ -64,7 +65,8 @@ class SimulationGrid(Grid):
         """Each client's state by id, committed when its block is answered."""
         self.on_event: Event = lambda kind, **facts: None
         self.on_block: Callable[[BlockResult], None] = lambda result: None
-        self._contexts: dict[int, Context] = {}
+        self._app_states: dict[int, RecordDict] = {}
+        self._asked: dict[tuple[str, int, int], int] = {}
         self._run_config = run_config or {}
         self._sent = 0
         self._mailbox: dict[str, Message] = {}
@@ -111,10 +113,11 @@ class SimulationGrid(Grid):
         for message in sent:
             self._sent += 1
             flower.set_message_id(message, f"{self._sent:012d}")
-            if not 0 <= message.metadata.dst_node_id - flower.FIRST_NODE < self.num_clients:
-                raise ValueError(f"message to node {message.metadata.dst_node_id}: this grid has nodes {flower.FIRST_NODE}.. of {self.num_clients} clients")
+            if not 0 <= client_of(message) < self.num_clients:
+                nodes = f"{flower.FIRST_NODE}..{flower.FIRST_NODE + self.num_clients - 1}"
+                raise ValueError(f"message to node {message.metadata.dst_node_id}: this grid has nodes {nodes}")
         if self.learner is None:
-            return (self._call(message) for message in sent)
+            return (self._call(message, draw) for message, draw in [(message, self._draw(message)) for message in sent])
         return self._answer_in_blocks(sent, self.learner)
 
     # Blocks ------------------------------------------------------------------------------------------------------
@@ -124,15 +127,27 @@ class SimulationGrid(Grid):
         for position, message in enumerate(messages):
             groups.setdefault((message.metadata.message_type, id(arrays_of(message))), []).append(position)
         for (message_type, _), positions in groups.items():
-            orders = [(p, client_of(messages[p]), self.settings(messages[p])) for p in positions]
-            jobs = make_jobs(learner, message_type, orders, self.states)
+            jobs: list[tuple[Job, Settings]] = []
+            for p in positions:
+                settings = self.settings(messages[p])
+                check_settings(settings)
+                try:
+                    jobs += make_jobs(learner, message_type, [(p, client_of(messages[p]), settings)], self.states)
+                except Exception:
+                    yield Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=messages[p])
             model = self._decode(arrays_of(messages[positions[0]]))
             for block in cut(learner, message_type, jobs, self.block_size):
                 yield from self._answer_block(block, model, messages, learner, message_type)
 
-    def _answer_block(self, block: Block, model: Tree, messages: Sequence[Message], learner: Learner, message_type: str) -> Iterator[Message]:
+    def _answer_block(
+        self, block: Block, model: Tree, messages: Sequence[Message], learner: Learner, message_type: str
+    ) -> Iterator[Message]:
         pool = self.pool if message_type == "train" else None
-        result = run_block(block, model, learner, self.engine, self.chunk, pool)
+        try:
+            result = run_block(block, model, learner, self.engine, self.chunk, pool)
+        except Exception as error:  # a reply that no engine can read
+            result = one_by_one(block, model, learner, pool)
+            result.notes.append(f"{self.engine} raised {type(error).__name__}: {error}; the block's clients ran one by one")
         for note in result.notes:
             self.on_event("fallback", block=block.number, note=note)
         self.on_block(result)
@@ -148,29 +163,69 @@ class SimulationGrid(Grid):
 
     def settings(self, message: Message) -> Settings:
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
-        return {"seed": self.seed, **records.merged(message.content.config_records.values())}
+        said = records.merged(message.content.config_records.values())
+        return {"seed": self.seed, **{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}}
 
     def _decode(self, record: ArrayRecord) -> Tree:
         if self._model[0] is not record and self.learner is not None:
-            self._model = (record, tree.to(records.model(record), self.learner.loss.dtype, self.learner.loss.device))
+            loss, model = self.learner.loss, records.model(record)
+            for k, own in loss.training.state_dict().items():  # Flower's strategies average counters too: back to whole numbers
+                if not own.is_floating_point() and k in model:
+                    model[k] = (model[k].round() if model[k].is_floating_point() else model[k]).to(own.dtype)
+            self._model = (record, tree.to(model, loss.dtype, loss.device))
         return self._model[1]
 
     # Any other ClientApp -----------------------------------------------------------------------------------------
 
-    def _call(self, message: Message) -> Message:
-        client = client_of(message)
+    def _draw(self, message: Message) -> int:
+        """The key of an app's draws: its round if it names one, and how many messages of this type its client had in it."""
+        server_round = self.settings(message).get("server-round")
+        known = server_round if isinstance(server_round, int) else 0
+        asked = (message.metadata.message_type, known, client_of(message))
+        count = self._asked[asked] = self._asked.get(asked, -1) + 1
+        return rng.key(self.seed, *asked, count)
+
+    def _call(self, message: Message, draw: int) -> Message:
+        """One message to an ordinary ClientApp. Its state is kept only if it answers."""
+        client, node = client_of(message), message.metadata.dst_node_id
         config = {"partition-id": client, "num-partitions": self.num_clients}
-        fresh = Context(run_id=1, node_id=message.metadata.dst_node_id, node_config=config, state=RecordDict(), run_config=self._run_config)
-        context = self._contexts.setdefault(client, fresh)
-        server_round = int(self.settings(message).get("server-round", self._sent))
+        context = flower.context(node, config, self._app_states.get(client, RecordDict()), self._run_config)
         try:
-            with rng.keyed_globals(rng.key(self.seed, message.metadata.message_type, server_round, client)):
-                reply = self.app(message, context)
-        except Exception:
+            with rng.keyed_globals(draw):
+                reply: Any = self.app(flower.delivered(message), context)
+        except (Exception, SystemExit):
             return Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=message)
         if not isinstance(reply, Message):
             return Message(Error(CLIENT_ERROR, f"the ClientApp returned {type(reply).__name__}, not a Message"), reply_to=message)
+        if reply.metadata.reply_to_message_id != message.metadata.message_id:
+            reason = "the ClientApp's Message is no reply to the one that it got; make it with Message(..., reply_to=message)"
+            return Message(Error(CLIENT_ERROR, reason), reply_to=message)
+        self._app_states[client] = flower.isolated(context.state)
+        if reply.has_content():
+            reply.content = flower.isolated(reply.content)
         return reply
+
+
+def one_by_one(block: Block, model: Tree, learner: Learner, pool: Pool | None) -> BlockResult:
+    """A block that raised as a whole, client by client on the loop, to name the culprit."""
+    result = BlockResult(block, [])
+    for job in block.jobs:
+        try:
+            own = run_block(replace(block, jobs=[job]), model, learner, "loop", 1, pool)
+        except Exception:
+            result.clients.append(ClientResult(job, reason=traceback.format_exc()))
+            continue
+        result.clients += own.clients
+        if pool is not None and own.partial is not None:
+            result.partial = own.partial if result.partial is None else pool.merge(result.partial, own.partial)
+    return result
+
+
+def check_settings(settings: Settings) -> None:
+    """Raise ValueError where a strategy of Flower's wants a client half that a learner's clients do not have."""
+    for key, advice in flower.CLIENT_HALVES.items():
+        if settings.get(key):
+            raise ValueError(f"the strategy asks clients for {key} = {settings[key]}, which these do not know; {advice}")
 
 
 def client_of(message: Message) -> int:
@@ -187,7 +242,7 @@ def reply_to(message: Message, answer: ClientResult, partial: Tree | None, poole
     """A client's reply: an error with its reason, its own arrays, or its part in a pooled block."""
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
-    numbers = {"num-examples": answer.job.sizes.train, "steps": answer.job.steps, **answer.metrics}
+    numbers = {**answer.metrics, "num-examples": answer.job.sizes.train, "steps": answer.job.steps}  # the machine's word counts: it weighs
     content = RecordDict({"metrics": records.metrics(numbers)})
     pooled: dict[str, Any] = {"pooled_in": pooled_in, **({"covers": covered} if covered else {})} if pooled_in else {}
     content["facts"] = ConfigRecord({"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **pooled})

@@ -52,7 +52,7 @@ class Dropout(nn.Module):
         """x of any shape; the mask of element i of the batch does not depend on the batch's length."""
         if not self.training or self.p == 0:
             return x
-        return x * rng.keep_mask(self.words, tuple(x.shape), self.p) * (1 / (1 - self.p))
+        return x * (rng.keep_mask(self.words, tuple(x.shape), self.p).to(x.dtype) * (1 / (1 - self.p)))
 
 
 def _keyed(module: nn.Module) -> nn.Module:
@@ -124,7 +124,9 @@ class Loss:
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation."""
-        outputs, data = self._outputs(self.evaluating, model, batch, None)
+        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
+        if len(batch.data["y"]) == 0:
+            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}
+        outputs, data = self._outputs(self.evaluating, model, batch, None)
         return {name: self._mean(f(outputs, data), batch.mask) for name, f in functions.items()}

@@ -46,7 +46,7 @@ class Partition:
         return int(self.starts[c + 1] - self.starts[c]) - held, held
 
     def hold_out(self, share: float, seed: int) -> "Partition":
-        """Each client's own test part: a keyed ``share`` of its samples, rounded, at least 1 and never all; none for a client with 1 sample."""
+        """Each client's own test part: a keyed ``share`` of its samples, rounded, at least 1, never all; none of a lone sample."""
         if share == 0:
             return self
         indices, held = self.indices.copy(), np.zeros(len(self), np.int64)

@@ -13,7 +13,9 @@ from fl_sim.tree import Tree
 
 def arrays(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
     """A tree as an ArrayRecord; dtypes are kept, tensors come to the CPU."""
-    return ArrayRecord({k: Array(np.ascontiguousarray(v.detach().cpu().numpy())) if v.ndim else Array(v.detach().cpu().numpy()) for k, v in model.items()})
+    return ArrayRecord(
+        {k: Array(np.ascontiguousarray(v.detach().cpu().numpy())) if v.ndim else Array(v.detach().cpu().numpy()) for k, v in model.items()}
+    )
 
 
 def model(record: ArrayRecord) -> Tree:

@@ -33,7 +33,9 @@ def offered(module: ModuleType, kind: str) -> dict[str, Any]:
     found = {}
     for thing in vars(module).values():
         foreign = getattr(thing, "kind", None) != kind or getattr(thing, "__module__", None) != module.__name__
-        if foreign or inspect.isabstract(thing) or (inspect.isclass(thing) and "kind" in vars(thing)):  # the base that sets kind is none itself
+        if (
+            foreign or inspect.isabstract(thing) or (inspect.isclass(thing) and "kind" in vars(thing))
+        ):  # the base that sets kind is none itself
             continue
         name = getattr(thing, "offered_as", "") if not inspect.isclass(thing) else module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         found[name] = thing

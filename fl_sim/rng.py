@@ -101,9 +101,11 @@ def uniform(pair: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.flo
 
 
 def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
-    """Bool mask of ``shape``, True with probability ``1 - p`` (to 2^-31), from a key's words (2,)."""
+    """Bool mask of ``shape``, True with probability ``1 - p`` (to 2^-16), from a key's words (2,): two elements a word."""
     n = int(np.prod(shape, dtype=np.int64))
-    return (bits(pair, n) & 0x7FFFFFFF).gt(round(p * (1 << 31)) - 1).reshape(shape)  # gt: 2^31 itself is no int32
+    pairs = bits(pair, (n + 1) // 2)
+    halves = torch.stack([pairs & 0xFFFF, (pairs >> 16) & 0xFFFF], dim=-1)
+    return halves.flatten()[:n].ge(round(p * (1 << 16))).reshape(shape)
 
 
 def fold(pair: Tensor, number: int) -> Tensor:

@@ -13,12 +13,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fl_sim import flower, records, tree
+from fl_sim import columns, flower, forms, records, tree
 from fl_sim.grid import SimulationGrid
 from fl_sim.pooling import PoolingStrategy
 from fl_sim.roundlog import RoundLog
 from fl_sim.tally import Failures, RoundFailed, Tally
 from fl_sim.tree import Tree
+from fl_sim.watched import WatchedGrid, clients_of, phase_of
 from fl_sim.worker import BlockResult
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
@@ -65,7 +66,7 @@ class Run:
 
     def stop(self, reason: str) -> None:
         """End the run after this round."""
-        self.stopped = reason
+        self.stopped = reason or "stopped"
 
 
 @dataclass
@@ -78,10 +79,21 @@ class RunResult(Result):
 
 class _Driver:
     def __init__(
-        self, run: Run, timeout: float, evaluate_fn: EvaluateFn | None, log: RoundLog | None, failures: Failures, callbacks: Sequence[Callback], seed: int
+        self,
+        run: Run,
+        timeout: float,
+        evaluate_fn: EvaluateFn | None,
+        log: RoundLog | None,
+        failures: Failures,
+        callbacks: Sequence[Callback],
+        seed: int,
     ) -> None:
-        self.run, self.timeout, self.evaluate_fn, self.log, self.failures, self.callbacks = run, timeout, evaluate_fn, log, failures, callbacks
-        self.seed, self.foreign = seed, not isinstance(run.strategy, PoolingStrategy)
+        self.run, self.timeout, self.evaluate_fn, self.log = run, timeout, evaluate_fn, log
+        self.failures, self.callbacks, self.seed = failures, callbacks, seed
+        self.foreign = not isinstance(run.strategy, PoolingStrategy)
+        self.initial: Tree = {}
+        self.model_round = 0
+        self.aside_failed: RoundFailed | None = None
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
         if isinstance(run.grid, SimulationGrid):
             run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
@@ -97,22 +109,47 @@ class _Driver:
             self.log.event(kind, round=self.run.round, **facts)
 
     def hook(self, name: str, *args: Any) -> Any:
-        with flower.keyed_hook(self.foreign, self.seed, name, self.run.round):
-            made = getattr(self.run.strategy, name)(self.run.round, *args)
-            return list(made) if name.startswith("configure") else made
+        """A hook of the strategy; what it says to clients by itself is tallied too."""
+        run = self.run
+        if name.startswith("configure"):
+            grid: Grid = run.grid
+            if isinstance(grid, SimulationGrid):
+                grid = WatchedGrid(grid, self.failures, self.aside, self.aside_done)
+            args = (*args, grid)
+        with flower.keyed_hook(self.seed, name, run.round), flower.quiet():
+            made = getattr(run.strategy, name)(run.round, *args)
+            made = list(made) if name.startswith("configure") else made
+        if self.aside_failed is not None:
+            raise self.aside_failed
+        return made
+
+    def aside(self, messages: list[Message]) -> Tally:
+        """The tally of an exchange that is not the round's own."""
+        return Tally(self.run.round, phase_of(messages), messages, clients_of(self.run.grid, messages))
+
+    def aside_done(self, tally: Tally, good: list[Message], error: RoundFailed | None) -> None:
+        self.clients(tally)
+        self.aside_failed = self.aside_failed or error
 
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Tally, Iterable[Message]]:
-        nodes = {message.metadata.dst_node_id for message in messages}
-        offset = flower.FIRST_NODE if isinstance(self.run.grid, SimulationGrid) else 0
-        tally = Tally(self.run.round, phase, messages, {node: node - offset for node in nodes}, getattr(self.run.grid, "holdout_node_ids", ()))
-        replies = self.run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
-        watched = tally.watch(replies, self.run.model if phase == "train" else None, self.failures)
-        return tally, list(watched) if self.foreign else watched
+        run = self.run
+        unseen, key = getattr(run.grid, "holdout_node_ids", ()), flower.weight_key(run.strategy)
+        tally = Tally(run.round, phase, messages, clients_of(run.grid, messages), unseen, key)
+        replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
+        if not self.foreign:
+            return tally, tally.watch(replies, forms.as_model(run.model) if phase == "train" else forms.anything, self.failures)
+        try:
+            replies = tally.gather(replies, self.failures)
+            like = forms.expected(messages, replies, self.initial, flower.averages(run.strategy)) if phase == "train" else forms.anything
+            return tally, list(tally.watch(replies, like, self.failures))
+        except RoundFailed:
+            self.clients(tally)
+            raise
 
     def round(self) -> None:
         run, start = self.run, time.perf_counter()
         self.each("on_round_start")
-        tally, replies = self.exchange("train", self.hook("configure_train", run.arrays, run.train_config, run.grid))
+        tally, replies = self.exchange("train", self.hook("configure_train", run.arrays, run.train_config))
         try:
             arrays, metrics = self.hook("aggregate_train", replies)
         finally:
@@ -120,7 +157,7 @@ class _Driver:
         row = self.train_row(tally)
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
-            row |= {"train_" + k: v for k, v in metrics.items() if isinstance(v, (int, float))}
+            row |= columns.of_clients("train", metrics)
         if arrays is None and tally.completed:
             raise RoundFailed(f"round {run.round}: the strategy returned no model from {tally.completed} replies")
         if arrays is not None:
@@ -131,47 +168,54 @@ class _Driver:
     def train_row(self, tally: Tally) -> dict[str, Any]:
         dropped = getattr(self.run.strategy, "dropped", ())
         self.log_clients([{"round": self.run.round, "client": c, "phase": "train", "status": "dropped"} for c in dropped])
+        rate = columns.learning_rate(self.run.train_config, self.run.round)
         return {
-            "round": self.run.round, "lr": self.run.train_config.get("local.lr"), "clients": len(tally.messages) + len(dropped),
-            "completed": tally.completed, "failed": len(tally.failures), "dropped": len(dropped), "examples": int(tally.sum("examples")),
-            "steps": int(tally.sum("steps")), "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up, "update_norm": 0.0,
+            "round": self.run.round, "lr": rate, "clients": len(tally.messages) + len(dropped),
+            "completed": tally.completed, "failed": len(tally.failures), "dropped": len(dropped), "examples": tally.sum("examples"),
+            "steps": tally.sum("steps"), "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up, "update_norm": 0.0,
         }  # fmt: skip
 
     def accept(self, arrays: ArrayRecord) -> float:
-        """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is not finite."""
-        problem = records.problem(arrays, None)
+        """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is none."""
+        problem = records.problem(arrays, None if self.foreign else self.run.model)
         if problem:
             raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
         new = records.model(arrays)
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
         self.run.arrays = self.result.arrays = arrays
-        self.run.model = new
+        self.run.model, self.model_round = new, self.run.round
         return change
 
     def finish(self, row: dict[str, Any]) -> None:
         """Evaluate, complete the round's line, write it."""
         run, start = self.run, time.perf_counter()
-        if run.round:
-            tally, replies = self.exchange("personal", self.hook("configure_evaluate", run.arrays, run.evaluate_config, run.grid))
-            try:
-                metrics = self.hook("aggregate_evaluate", replies)
-            finally:
-                self.clients(tally)
-            if metrics is not None:
-                self.result.evaluate_metrics_clientapp[run.round] = metrics
-                row |= {k if k.startswith(("personal_", "unseen_")) else "evaluate_" + k: v for k, v in metrics.items()}
-        central = self.evaluate_fn(run.round, run.arrays) if self.evaluate_fn else None
+        evaluated = self.evaluate_clients() if run.round else None
+        if evaluated is not None:
+            self.result.evaluate_metrics_clientapp[run.round] = evaluated
+            personal = {k: v for k, v in evaluated.items() if k.startswith(("personal_", "unseen_"))}
+            row |= personal | columns.of_clients("evaluate", {k: v for k, v in evaluated.items() if k not in personal})
+        with flower.keyed_hook(self.seed, "evaluate_fn", run.round):
+            central = self.evaluate_fn(run.round, run.arrays) if self.evaluate_fn else None
         if central is not None:
             self.result.evaluate_metrics_serverapp[run.round] = central
-            row |= central
+            row |= columns.of_central(central)
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": tree.digest(run.model)}
-        if central is not None:
+        if central is not None or evaluated is not None:
             self.each("on_evaluation", row)
         self.each("on_round_end", row)
         run.rows.append(row)
         if self.log is not None:
             self.log.round(row)
+
+    def evaluate_clients(self) -> MetricRecord | None:
+        phase = getattr(self.run.strategy, "evaluation", "evaluate" if self.foreign else "personal")
+        tally, replies = self.exchange(phase, self.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config))
+        try:
+            metrics: MetricRecord | None = self.hook("aggregate_evaluate", replies)
+            return metrics
+        finally:
+            self.clients(tally)
 
     def clients(self, tally: Tally) -> None:
         for client, reason in tally.failures:
@@ -185,19 +229,21 @@ class _Driver:
     def execute(self) -> RunResult:
         run = self.run
         try:
+            run.model = self.initial = records.model(run.arrays)
             self.each("on_run_start")
-            run.model = records.model(run.arrays)
             self.finish({"round": 0, "update_norm": 0.0, "seconds": 0.0})
             while run.round < run.num_rounds and not run.stopped:
                 run.round += 1
                 self.round()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self.event("run_failed", reason=f"{type(error).__name__}: {error}")
+            if isinstance(error, SystemExit):
+                raise RoundFailed(f"round {run.round}: the strategy or a callback called sys.exit({error.code!r})") from error
             raise
         finally:
             self.result.stopped = run.stopped
             if self.log is not None:
-                self.log.model(run.model, len(run.rows) - 1)
+                self.log.model(run.model, self.model_round)
             self.each("on_run_end")
         return self.result
 

@@ -56,4 +56,4 @@ class System:
     """What devices do (``system.*``)."""
 
     stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of a round's clients that finish only a part of their work (at least one client finishes); the strategy drops or keeps that part."""
+    """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or keeps it."""

@@ -1,6 +1,6 @@
 """A task: tensors, a loss, metrics. Images, regression and sequences alike; names no data set.
 
-Legend: N samples, B batch, K classes.
+Legend: N samples, B batch, K classes, T steps of a sequence.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,8 +20,9 @@ SampleFunction = Callable[[Tensor, Tree], Tensor]
 
 
 def cross_entropy(outputs: Tensor, batch: Tree) -> Tensor:
-    """Softmax cross-entropy, nats a sample: outputs (B, K), y (B,) int64 -> (B,)."""
-    return F.cross_entropy(outputs, batch["y"], reduction="none")
+    """Softmax cross-entropy, nats: outputs (B, K), y (B,) int64, or a mean over time: outputs (B, T, K), y (B, T) -> (B,)."""
+    losses = F.cross_entropy(outputs.movedim(-1, 1), batch["y"], reduction="none")
+    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
 
 def squared_error(outputs: Tensor, batch: Tree) -> Tensor:
@@ -30,8 +31,9 @@ def squared_error(outputs: Tensor, batch: Tree) -> Tensor:
 
 
 def accuracy(outputs: Tensor, batch: Tree) -> Tensor:
-    """1.0 where the largest of outputs (B, K) is y (B,), else 0.0 -> (B,)."""
-    return (outputs.argmax(1) == batch["y"]).to(outputs.dtype)
+    """1.0 where the largest of outputs (B, K) is y (B,), else 0.0; of sequences (B, T, K), (B, T) the mean over time -> (B,)."""
+    hits = (outputs.argmax(-1) == batch["y"]).to(outputs.dtype)
+    return hits.flatten(1).mean(1) if hits.ndim > 1 else hits
 
 
 @dataclass(frozen=True)

@@ -64,10 +64,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where partial work is dropped."""
-        self.model, self.rounds = records.model(arrays), int(config.get("rounds", 0))
+        settings = self._settings(server_round, config)
+        self.model, self.rounds = records.model(arrays), int(settings.get("rounds", 0))
         ids = _ids(grid.get_node_ids())
         chosen = sorted(rng.sample(rng.key(self.seed, "cohort", server_round), len(ids), min(self.cohort or len(ids), len(ids))))
-        settings = self._settings(server_round, config)
         slow = self.stragglers(chosen, server_round, settings)
         self.dropped = sorted(slow) if self.partial_work == "drop" else ()
         shared = RecordDict({"arrays": arrays, "config": records.config(settings)})
@@ -123,15 +123,15 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def configure_evaluate(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Messages for personal evaluation, where ``config`` asks for it in this round; at most so many seen and unseen clients."""
-        every, last = int(config.get("personalize.every", 0)), int(config.get("rounds", 0))
-        if not int(config.get("personalize.steps", 0)) or not (server_round == last or (every and server_round % every == 0)):
+        settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
+        every, last = int(settings.get("personalize.every", 0)), int(settings.get("rounds", 0))
+        if not settings.get("personalize.steps", 0) or not (server_round == last or (every and server_round % every == 0)):
             return []
-        most = int(config.get("personalize.clients", 100))
+        most = int(settings.get("personalize.clients", 100))
         self.unseen = set(getattr(grid, "holdout_node_ids", ()))
         chosen: list[int] = []
         for purpose, ids in (("seen", _ids(grid.get_node_ids())), ("unseen", sorted(self.unseen))):
             chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
-        settings = {**config, "seed": self.seed, "server-round": server_round}
         return [Message(RecordDict({"arrays": arrays, "config": records.config(settings)}), node, MessageType.EVALUATE) for node in chosen]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
@@ -141,7 +141,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             **summarise("personal", [row for unseen, row in rows if not unseen]),
             **summarise("unseen", [row for unseen, row in rows if unseen]),
         }
-        return MetricRecord(numbers) if numbers else None
+        return records.metrics(numbers) if numbers else None
 
     # Client half ---------------------------------------------------------------------------------------------------
 

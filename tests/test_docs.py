@@ -15,7 +15,7 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 def blocks(text: str, language: str) -> list[str]:
     """The fenced code blocks of one language."""
-    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    return [body for name, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if name == language]
 
 
 COMMANDS = [line.split("  #")[0].strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()]
@@ -56,7 +56,7 @@ def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
     """All but the seconds: the digests too, on this kind of machine; else the table's shape and strategies."""
     done = python_m("python -m experiments.run", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
-    shown = next(block for block in re.findall(r"```\n(.*?)```", README, re.DOTALL) if block.startswith("strategy"))
+    shown = next(block for block in blocks(README, "") if block.startswith("strategy"))
     lines = [line.split() for line in shown.splitlines()]
     printed = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] in printed  # the columns

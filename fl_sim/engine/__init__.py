@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import nn
@@ -23,25 +24,25 @@ ENGINES: dict[str, Engine] = {"loop": run_loop, "vmap": run_vmap}
 class Choice:
     """An engine by name, and why."""
 
-    name: str
+    name: Literal["loop", "vmap"]
     reason: str = ""
 
 
 def choose(wanted: str, module: nn.Module, device: str | torch.device) -> Choice:
     """The engine for ``wanted`` (auto, loop, vmap): a fixed rule of model and kind of device, never a timing.
 
-    vmap cannot take BatchNorm's running statistics, so these always run on the loop. ``auto`` takes vmap on a GPU;
+    vmap cannot take BatchNorm: it writes running statistics, and a padded batch has other statistics than its real
+    samples; so these models always run on the loop. ``auto`` takes vmap on a GPU;
     on a CPU, vmap for models without convolutions (batched matrix products gain there) and the loop for the rest
     (grouped convolutions lose). Raises ValueError for an unknown name.
     """
     if wanted not in ("auto", *ENGINES):
         raise ValueError(f"engine = {wanted!r}: must be one of auto, {', '.join(ENGINES)}")
     kinds = {type(m).__name__ for m in module.modules()}
-    if wanted != "loop" and any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats for m in module.modules()):
-        return Choice("loop", "vmap cannot take the running statistics of BatchNorm; this model runs on the loop")
-    if wanted != "auto":
-        return Choice(wanted)
+    if wanted != "loop" and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+        return Choice("loop", "vmap cannot take BatchNorm (running statistics; batches of unequal size); this model runs on the loop")
+    if wanted in ("loop", "vmap"):
+        return Choice("loop" if wanted == "loop" else "vmap")
     if torch.device(device).type == "cuda" or not any(kind.startswith("Conv") for kind in kinds):
         return Choice("vmap")
     return Choice("loop")
-

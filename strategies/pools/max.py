@@ -1,6 +1,6 @@
 """Element-wise max pooling of client models. No paper favours it for weights; see ``strategies/maxpool.py``.
 
-    weights: finish_i = max_k w_k,i          deltas: finish_i = d_k*,i with k* = argmax_k |d_k,i|
+weights: finish_i = max_k w_k,i          deltas: finish_i = d_k*,i with k* = argmax_k |d_k,i|
 """
 
 import torch

@@ -1,0 +1,120 @@
+"""Small federations whose numbers can be worked out by hand, and a way to train them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import ConfigRecord
+from torch import Tensor, nn
+
+from clients.app import make_app
+from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, records, rng, run_rounds, tree
+from fl_sim.block import Learner
+from fl_sim.loss import Batch, Loss
+from fl_sim.tree import Tree
+from fl_sim.worker import BlockResult, ClientResult
+from strategies.base import name_of
+
+
+class Targets(nn.Module):
+    """Its only parameter w (K,), whatever x: with squared error l = mean_i (w_i - y_i)^2, dl/dw_i = (2 / K) (w_i - mean y_i)."""
+
+    def __init__(self, k: int) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(k))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w.expand(len(x), -1)
+
+
+@dataclass
+class Trained(Callback):
+    """What came of a training."""
+
+    model: Tree = field(default_factory=dict)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[ClientResult] = field(default_factory=list)
+
+    def on_block(self, run: Run, result: BlockResult) -> None:
+        self.answers += result.clients
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who has what, and the model's loss on it."""
+
+    loss: Loss
+    partition: Partition
+
+    @property
+    def learner(self) -> Learner:
+        """What its clients' app has."""
+        return make_app(self.loss, self.partition).learner
+
+    def train(
+        self,
+        strategy: Any,
+        settings: Mapping[str, Any],
+        start: Tree | None = None,
+        *,
+        rounds: int = 1,
+        unseen: int = 0,
+        evaluate: Mapping[str, Any] | None = None,
+        **grid: Any,
+    ) -> Trained:
+        """Rounds of ``strategy`` with the settings of a message; ``evaluate`` those of personal evaluation."""
+        app = make_app(self.loss, self.partition, {name_of(type(strategy)): type(strategy)})
+        made, trained = SimulationGrid(app, len(self.partition), holdout_clients=unseen, **grid), Trained()
+        config, personal = ConfigRecord({"rounds": rounds, **settings}), ConfigRecord({"rounds": rounds, **(evaluate or {})})
+        arrays = records.arrays(tree.to(start or self.loss.initial(), self.loss.dtype))
+        result = run_rounds(strategy, made, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained])
+        trained.model, trained.rows = records.model(result.arrays), result.rows
+        return trained
+
+
+@pytest.fixture
+def federation() -> Callable[..., Federation]:
+    """``federation(module, [(x, y) of each client], dtype, held_out)``."""
+
+    def make(
+        module: nn.Module, clients: Sequence[tuple[Any, Any]], dtype: torch.dtype = torch.float64, held_out: float = 0.0, **task: Any
+    ) -> Federation:
+        x, y = (np.concatenate([np.asarray(client[i]) for client in clients]) for i in (0, 1))
+        ends = np.cumsum([len(client[1]) for client in clients])
+        made = from_arrays(x, y, x_test=x[:1], y_test=y[:1], **task)
+        return Federation(Loss(module, made, dtype), Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(held_out, 0))
+
+    return make
+
+
+@pytest.fixture
+def targets(federation: Callable[..., Federation]) -> Callable[..., Federation]:
+    """``targets([y of each client])``: y is (n, K), or (n,) for K = 1. With K = 1 and lr 1/2 one step on all samples ends at their mean."""
+
+    def make(clients: Sequence[Any], **options: Any) -> Federation:
+        ys = [np.asarray(y, dtype=float).reshape(len(y), -1) for y in clients]
+        return federation(Targets(ys[0].shape[1]), [(np.zeros((len(y), 1)), y) for y in ys], **options)
+
+    return make
+
+
+@pytest.fixture
+def smooth(federation: Callable[..., Federation]) -> Federation:
+    """Five clients of 4 to 20 samples and a tanh network: differentiable to any order."""
+    draw = np.random.default_rng(0)
+    clients = [(draw.normal(size=(n, 4)), draw.integers(0, 3, n)) for n in (4, 8, 12, 16, 20)]
+    with rng.keyed_globals(0):
+        return federation(nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)), clients, outputs=3)
+
+
+@pytest.fixture
+def batch_of() -> Callable[..., Batch]:
+    """``batch_of(x, y, key)``: one step's samples."""
+
+    def make(x: Any, y: Any, key: int = 0) -> Batch:
+        return Batch({"x": torch.as_tensor(x, dtype=torch.float64), "y": torch.as_tensor(y)}, rng.words(key))
+
+    return make
