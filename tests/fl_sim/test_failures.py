@@ -10,6 +10,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
+from safetensors import safe_open
 
 from fl_sim import RoundFailed, RoundLog, SimulationGrid, load, run_rounds
 from fl_sim.tally import Failures
@@ -175,6 +176,11 @@ def test_a_share_is_tolerated_and_no_client_more(policy: str, clients: int, fail
         rounds(made, failures=policy, clients=clients, strategy=FedAvg())
 
 
+def test_the_share_is_of_whole_clients_whatever_its_bits() -> None:
+    """0.29 * 100 is 28.999999999999996."""
+    assert [Failures.parse(f"tolerate:{share}").allowed(n) for share, n in ((0.29, 100), (0.1, 9), (0.7, 10))] == [29, 0, 7]
+
+
 @pytest.mark.parametrize("text", ["tolerate", "tolerate:", "tolerate:2", "tolerate:-0.1", "tolerate:nan", "ignore", ""])
 def test_a_policy_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="failures = .*must be raise, or tolerate:SHARE"):
@@ -185,6 +191,18 @@ def test_all_clients_failed_and_the_last_good_model_is_kept(tmp_path: Path) -> N
     with RoundLog.create(tmp_path, "run", "") as log, pytest.raises(RoundFailed, match="(?s)all 5 clients failed.*broken"):
         rounds(app(raising(RuntimeError("broken")), culprits=range(5)), log, "tolerate:1")
     assert load(log.path).model()["w"].tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("phase", ["train", "evaluate"])
+def test_the_kept_model_says_of_which_round_it_is(phase: str, tmp_path: Path) -> None:
+    def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+        return MetricRecord({"loss": 1.0 / (2 - server_round)})
+
+    made = app(raising(RuntimeError()), culprits=[0] if phase == "train" else [])
+    with RoundLog.create(tmp_path, "run", "") as log, pytest.raises((RoundFailed, ZeroDivisionError)):
+        run_rounds(flower(), SimulationGrid(made, 3), START, 3, log=log, evaluate_fn=evaluate)
+    with safe_open(log.path / "model.safetensors", "pt") as kept:
+        assert kept.metadata() == {"round": "1" if phase == "train" else "2"}
 
 
 class Poisonous(FedAvg):
