@@ -14,7 +14,8 @@ WEIGHT = "#weight"
 
 
 class Pool(ABC):
-    """``finish(merge(add(start(), ...), add(start(), ...)))``: any grouping gives the same up to rounding."""
+    """``finish(merge(add(start(), ...), add(start(), ...)))``: any grouping gives the same up to rounding;
+    merging the empty partial changes nothing."""
 
     @abstractmethod
     def start(self, like: Tree) -> Tree:

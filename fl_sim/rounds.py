@@ -35,7 +35,7 @@ class Callback:
         """Before a round's messages are made; ``run.train_config["local.lr"] = ...`` changes what clients get."""
 
     def on_block(self, run: "Run", result: BlockResult) -> None:
-        """After a block of clients was trained (simulation only)."""
+        """After a block of clients has answered, in training or personal evaluation (simulation only)."""
 
     def on_evaluation(self, run: "Run", row: dict[str, Any]) -> None:
         """After the global model was evaluated; ``row`` is the round's line so far."""

@@ -38,6 +38,7 @@ def test_make_targets_exist(command: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in PYTHON if "cifar10" not in c])
 def test_commands_work(command: str, tmp_path: Path) -> None:
     short = ["--rounds", "2"] if "experiments.run" in command and "--app" not in command else []
