@@ -102,7 +102,8 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
         rows = keeper.rows
         summary = summarise(setup, rows, error, stopped, time.perf_counter() - start, log.path)
         log.summary(summary)
-    return summary, error
+    stored: Summary = json.loads((log.path / "summary.json").read_text(encoding="utf-8"))  # plain: no NaN, no tensors
+    return stored, error
 
 
 class _Keeper(Callback):

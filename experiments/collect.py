@@ -1,0 +1,49 @@
+"""``python -m experiments.collect NAME RUN [RUN ...]``: keep a study's table and curves in ``experiments/results``. No paper.
+
+Writes NAME.csv, NAME.md (table, command, commit, machine, versions) and NAME.png from the runs' own logs.
+"""
+
+import argparse
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.analysis import compare, format_table, read
+from experiments.plots import curves
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
+    parser.add_argument("name", help="the files' name, without ending")
+    parser.add_argument("runs", nargs="+", help="run folders, or folders of them")
+    parser.add_argument("--command", default="", help="what made the runs, for the record")
+    parser.add_argument("--note", default="", help="a sentence that readers need")
+    options = parser.parse_args(argv)
+    try:
+        logs = read(*options.runs)
+        frame = compare(logs)
+        curves(logs, RESULTS / f"{options.name}.png")
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    frame.to_csv(RESULTS / f"{options.name}.csv", index=False)
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True).stdout.strip()
+    versions = ", ".join(f"{k} {v}" for k, v in logs[0].summary.get("versions", {}).items())
+    table = format_table(frame)
+    facts = f"Collected at commit {commit}; {platform.machine()}, {versions}."
+    text = (
+        f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{facts} Seconds are of a shared machine. {options.note}".rstrip()
+        + "\n"
+    )
+    (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
+    print(table)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

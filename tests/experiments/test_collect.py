@@ -1,0 +1,19 @@
+"""``python -m experiments.collect``: a study's table and picture, from its logs."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from experiments import collect
+from experiments.run import main as run
+
+
+def test_it_keeps_table_command_and_picture(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(collect, "RESULTS", tmp_path)
+    assert run(["--rounds", "1", "--clients", "4", "--seed", "0,1", "--out", str(tmp_path / "runs"), "--quiet"]) == 0
+    assert collect.main(["study", str(tmp_path / "runs"), "--command", "the command", "--note", "A note."]) == 0
+    rows = pd.read_csv(tmp_path / "study.csv")
+    text = (tmp_path / "study.md").read_text(encoding="utf-8")
+    assert rows["seeds"].tolist() == [2] and "the command" in text and text.rstrip().endswith("A note.")
+    assert (tmp_path / "study.png").stat().st_size > 5000
+    assert collect.main(["study", str(tmp_path / "nothing")]) == 2 and "error: " in capsys.readouterr().err
