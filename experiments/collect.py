@@ -35,11 +35,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{k} {v}" for k, v in logs[0].summary.get("versions", {}).items())
     table = format_table(frame)
-    facts = f"Collected at commit {commit}; {platform.machine()}, {versions}."
-    text = (
-        f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{facts} Seconds are of a shared machine. {options.note}".rstrip()
-        + "\n"
-    )
+    facts = f"Collected at commit {commit}; {platform.machine()}, {versions}. Seconds are of a shared machine. {options.note}".rstrip()
+    text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{facts}\n"
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
     print(table)
     return 0

@@ -49,7 +49,8 @@ def test_commands_work(command: str, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in PYTHON if "cifar10" in c])
 def test_commands_on_cifar10_work(command: str, tmp_path: Path, real_data: Path) -> None:
-    done = python_m(command, tmp_path, *([] if "--dry-run" in command else ["--rounds", "1"]))
+    short = [] if "--dry-run" in command else ["--rounds", "1"]
+    done = python_m(command, tmp_path, *short, "--data_dir", str(real_data))
     assert done.returncode == 0, done.stderr[-2000:]
 
 
