@@ -20,7 +20,7 @@ from experiments.values import ConfigError
 from fl_sim import SimulationGrid, Task, Transform, records, rng, tree
 from fl_sim.engine import Choice, choose
 from fl_sim.evaluate import evaluate
-from fl_sim.loss import Loss
+from fl_sim.loss import Batch, Loss
 from fl_sim.partition import Partition
 from fl_sim.reading import check_own
 from fl_sim.rounds import EvaluateFn
@@ -58,6 +58,7 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -
     with rng.keyed_globals(rng.key(config.seed, "init")):
         module = make_model(config, task)
     loss = Loss(module, task, dtype, config.device)
+    probe(config, loss)
     strategy = make_strategy(config, len(partition) - config.holdout_clients)
     engine = choose(config.engine, module, config.device)
     grid = SimulationGrid(
@@ -85,6 +86,9 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
         _made.clear()
         _made[key] = _data(config)
     task, held, partition = _made[key]
+    if config.personalize_steps and not partition.held_out.any():
+        what = f"partition.held_out = {config.partition.params.get('held_out')} leaves no client a test sample of its own"
+        raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; choose fewer clients or a larger share")
     training = len(partition) - config.holdout_clients
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
@@ -99,6 +103,8 @@ _made: dict[str, tuple[Task, Tree, Partition]] = {}
 
 def _data(config: Config) -> tuple[Task, Tree, Partition]:
     chosen, divide = config.task, config.partition
+    if config.data_dir is not None and not os.path.isdir(config.data_dir):
+        raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; name one that holds {chosen.name}, or leave it out")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
     task: Task = (
         chosen.thing if chosen.made else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
@@ -113,8 +119,25 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     task = replace(task, transform=transform(task, config.standardize, config.augment))
     natural = int(task.clients.max()) + 1 if task.clients is not None else 10
     count = config.clients or (natural if divide.name == NATURAL else 10)
-    partition = divide.thing if divide.made else divide.thing(task, count, seed, **params)
-    return task, kept, partition.hold_out(held_out, seed)
+    made = divide.thing if divide.made else divide.thing(task, count, seed, **params)
+    return task, kept, as_partition(made, divide.name, task.num_train).hold_out(held_out, seed)
+
+
+def as_partition(made: Any, name: str, samples: int) -> Partition:
+    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice."""
+    if not isinstance(made, Partition):
+        try:
+            made = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in made])
+        except (TypeError, ValueError) as error:
+            what = f"makes a {type(made).__name__} that cannot be read ({error})"
+            raise ConfigError(f"partition.name = {name!r}: {what}; it must make a fl_sim.Partition, or one index array a client") from error
+    owned, sizes = np.sort(made.indices), np.diff(made.starts)
+    if not len(sizes) or sizes.min() < 1:
+        raise ConfigError(f"partition.name = {name!r}: {int((sizes < 1).sum())} of {len(sizes)} clients own no sample; each must own one")
+    if owned[0] < 0 or owned[-1] >= samples or (owned[1:] == owned[:-1]).any():
+        raise ConfigError(f"partition.name = {name!r}: indices must be different numbers of 0..{samples - 1}, each owned by one client")
+    partition: Partition = made
+    return partition
 
 
 def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
@@ -157,6 +180,17 @@ def make_model(config: Config, task: Task) -> nn.Module:
     return module
 
 
+def probe(config: Config, loss: Loss) -> None:
+    """Try model, loss and metrics on two samples. Raises ConfigError where they do not fit the task."""
+    rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
+    try:
+        with torch.no_grad():
+            loss.metrics(loss.initial(), Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+    except Exception as error:
+        what = f"cannot take task {config.task.name}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
+        raise ConfigError(f"model.name = {config.model.name!r}: {what}: {type(error).__name__}: {error}") from error
+
+
 def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
     """The strategy with the run's numbers. One that is not this project's gets its share of clients from ``cohort`` where it takes one."""
     chosen = config.strategy
@@ -176,6 +210,9 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
         "weighting": config.weighting,
         "cohort": config.cohort if chosen.made or "fraction_train" not in inspect.signature(chosen.thing).parameters else 0,
     }
+    if mu := getattr(strategy, "proximal_mu", 0):
+        what = f"{chosen.name} only asks clients for a proximal term, which plain clients do not have"
+        raise ConfigError(f"strategy.proximal_mu = {mu!r}: {what}; use --strategy fedprox --strategy.mu")
     for key, value in set_here.items():
         if value:
             raise ConfigError(

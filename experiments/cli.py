@@ -122,7 +122,8 @@ def _schema(settings: Settings) -> Any:
 
 def _noun(kind: str, choices: Sequence[Choice]) -> Any:
     """A dataclass of one noun's flags: its name, and the parameters of those chosen."""
-    which = f"{', '.join(offered(kind))} or package.module:Name{'; several as a,b' if kind == 'strategy' else ''}. Short: --{kind}."
+    several = "; several as a,b" if kind == "strategy" else ""
+    which = f"{', '.join(offered(kind))} or package.module:Name{several}. Short: --{kind}. Its own parameters: --{kind} NAME --help."
     found: dict[str, Any] = {}
     for choice in choices:
         for key, p in parameters(kind, choice.thing).items():

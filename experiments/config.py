@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 import tomli_w
 
 from experiments.nouns import PACKAGES, Choice, choose
-from experiments.values import ConfigError, Count, Device, Failures, NotNegative, Seed, Share, Whole, check, seeds, unknown_key
+from experiments.values import ConfigError, Count, Device, Failures, NotNegative, Seed, Share, Target, Whole, check, seeds, unknown_key
 from fl_sim.settings import Local, Server, System
 
 NATURAL = "natural"
@@ -70,7 +70,7 @@ class Config:
     """At most so many clients are evaluated personally, of those that train and of the others."""
     personalize_every: Whole = 0
     """Personal evaluation every so many rounds; 0: after the last one only."""
-    target: float | None = None
+    target: Target = None
     """Accuracy (a fraction) that "rounds to target" in the tables refers to; never stops a run."""
     engine: Literal["auto", "loop", "vmap"] = "auto"
     """How a block runs: client after client (loop), as one batched model (vmap), or what suits the device (auto)."""
@@ -108,11 +108,15 @@ class Config:
                 plain[f.name] = {"name": value.name, **value.params}
             else:
                 plain[f.name] = vars(value) if f.name in SECTIONS else value
-        return without(plain, refused_by([self.strategy]))
+        return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])
 
     def to_toml(self) -> str:
         """The complete config as TOML: ``python -m experiments.run FILE`` repeats the run."""
-        title = f"# One run of {self.strategy.name}, complete: python -m experiments.run THIS_FILE repeats it.\n"
+        objects = [kind for kind in PACKAGES if getattr(self, kind).made or getattr(self, kind).name.startswith("__main__:")]
+        repeats = "complete: python -m experiments.run THIS_FILE repeats it"
+        if objects:
+            repeats = f"started from Python with objects ({', '.join(objects)}) that this file can only name: give them again to run(...)"
+        title = f"# One run of {self.strategy.name}, {repeats}.\n"
         return title + tomli_w.dumps(self.to_dict())
 
     @classmethod
@@ -229,6 +233,8 @@ def _check_plan(c: Config) -> None:
     if c.cohort > total - c.holdout_clients:
         rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
+    if c.local.momentum and c.local.optimizer != "sgd":
+        raise ConfigError(f"local.momentum = {c.local.momentum}: means nothing to local.optimizer = {c.local.optimizer!r}; leave it out")
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
         raise ConfigError(
             f"personalize_steps = {c.personalize_steps}: personal evaluation needs test samples of each client's own, but "

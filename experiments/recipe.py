@@ -33,14 +33,22 @@ def read(recipe: str) -> Settings:
     """
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
-        near = "no such file" if recipe.endswith(".toml") else f"unknown{registry.nearest(recipe, names())}"
+        exists = "is there, but is no .toml file" if Path(recipe).exists() else ""
+        near = exists or ("no such file" if recipe.endswith(".toml") else f"unknown{registry.nearest(recipe, names())}")
         raise ConfigError(f"recipe = {recipe!r}: {near}; choose one of {', '.join(names())} or the path of a .toml file")
     try:
         settings = nested(tomllib.loads(path.read_text(encoding="utf-8")))
+        one_of(settings.get("local", {}))
         expand({key: value for key, value in settings.items() if key != "app"}, plan=False)
     except ValueError as error:  # of TOML, of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error
     return settings
+
+
+def one_of(local: Settings, given: bool = False) -> None:
+    """Raise ConfigError where both local.epochs and local.steps are said (in a file, 0 steps say nothing)."""
+    if given or ("epochs" in local and local.get("steps")):
+        raise ConfigError(f"local.epochs = {local['epochs']}, local.steps = {local['steps']}: both at once; give one of them")
 
 
 def overlay(base: Settings, over: Settings) -> Settings:
@@ -51,7 +59,7 @@ def overlay(base: Settings, over: Settings) -> Settings:
     """
     local = over.get("local", {})
     if "epochs" in local and "steps" in local:
-        raise ConfigError(f"local.epochs = {local['epochs']}, local.steps = {local['steps']}: both at once; give one of them")
+        one_of(local, given=True)
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key, {})

@@ -4,10 +4,12 @@ Exit codes: 0 only when every round did what it was asked; 1 for a failed run; 2
 """
 
 import json
+import os
 import platform
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -16,11 +18,12 @@ from typing import Any
 
 import torch
 
-from experiments.build import Setup, build
+from experiments.build import Setup, as_partition, build
 from experiments.cli import Invocation, parse
 from experiments.plan import describe
 from experiments.progress import Progress
 from experiments.recipe import make
+from experiments.values import ConfigError
 from fl_sim import Callback, RoundFailed, RoundLog, from_arrays, load, run_rounds
 from fl_sim.reading import RunLog
 from fl_sim.task import SampleFunction
@@ -61,6 +64,10 @@ def run(
     task = settings.get("task")
     if getattr(task, "clients", None) is not None:
         settings.setdefault("partition", "natural")
+    if any(not isinstance(callback, Callback) for callback in callbacks):
+        raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
+    if isinstance(settings.get("partition"), (list, tuple)):
+        settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)  # the task, when it is made, sets the bound
     setup = build(make(recipe, **settings), metrics)
     summary, error = execute(setup, quiet, callbacks)
     if error is not None:
@@ -72,8 +79,12 @@ def run(
 def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tuple[Summary, BaseException | None]:
     """Run to the end, write the summary whatever happens; returns it, and the error of a failed run."""
     config = setup.config
+    folder = os.environ.get("FL_SIM_DATA")
+    written = replace(config, engine=setup.engine.name)
+    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
+        written = replace(written, data_dir=str(Path(folder).resolve()))  # so that the file repeats the run in any shell
     name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
-    log = RoundLog.create(Path(config.out), name, replace(config, engine=setup.engine.name).to_toml())
+    log = RoundLog.create(Path(config.out), name, written.to_toml())
     torch.set_num_threads(config.threads)
     start, error, rows, stopped = time.perf_counter(), None, [], ""
     keeper = _Keeper()
@@ -98,7 +109,7 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
             )
             stopped = result.stopped
         except (Exception, KeyboardInterrupt) as caught:
-            error = caught
+            error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
         rows = keeper.rows
         summary = summarise(setup, rows, error, stopped, time.perf_counter() - start, log.path)
         log.summary(summary)
@@ -128,7 +139,7 @@ def summarise(
     packages = {name: version(name) for name in ("flwr", "torch", "numpy", "fl-sim")}
     return {
         "digest": last.get("digest"),
-        "status": "failed" if error is not None else "stopped" if stopped else "completed",
+        "status": "stopped" if stopped else "failed" if error is not None else "completed",
         "rounds": len(rows) - 1 if rows else 0,
         "accuracy": last.get("accuracy"),
         "loss": last.get("loss"),
@@ -148,13 +159,14 @@ def summarise(
         "moved": setup.partition.moved,
         "bits_changed": False,
         "stopped": stopped or None,
-        "error": None if error is None else f"{type(error).__name__}: {error}",
+        "error": None if error is None or stopped else f"{type(error).__name__}: {error}",
         "versions": {**packages, "python": platform.python_version()},
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         asked = parse(sys.argv[1:] if argv is None else argv)
         if asked.app:

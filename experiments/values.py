@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
 from fl_sim import registry
@@ -31,6 +31,7 @@ Count = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
+Target = Annotated[float, Gt(0), Le(1)] | None
 Device = Annotated[str, AfterValidator(_device)]
 Failures = Annotated[str, AfterValidator(_failures)]
 
@@ -63,6 +64,9 @@ def seeds(value: Any) -> list[int]:
         found += range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]
     if not found:
         raise ConfigError(f"seed = {value!r}: names no seed; give a whole number, or several as 0,1,2 or 0..4")
+    found = [int(seed) if isinstance(seed, str) and re.fullmatch(r"\s*-\d+\s*", seed) else seed for seed in found]
+    if len(set(map(str, found))) < len(found):
+        raise ConfigError(f"seed = {value!r}: names a seed twice, which would count one run as two; give each once")
     return [check("seed", Seed, seed) for seed in found]
 
 

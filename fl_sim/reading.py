@@ -102,7 +102,7 @@ EVENTS: dict[str, Column] = {
 }
 
 SUMMARY_KEYS: dict[str, Column] = {
-    "status": Column("text", "completed, failed or stopped (a target, a time limit, the user)"),
+    "status": Column("text", "completed, failed or stopped (by a callback or the user)"),
     "digest": Column("text", "SHA-256 of the final global model"),
     "rounds": Column("rounds", "done"),
     "accuracy": Column("fraction", "of the final model on the central test set; null for a regression"),

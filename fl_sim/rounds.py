@@ -203,6 +203,8 @@ class _Driver:
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": tree.digest(run.model)}
         if central is not None or evaluated is not None:
             self.each("on_evaluation", row)
+            if self.log is not None:
+                self.log.model(run.model, self.model_round)
         self.each("on_round_end", row)
         run.rows.append(row)
         if self.log is not None:

@@ -223,7 +223,10 @@ def test_another_name_leaves_the_recipes_parameters_of_the_old_one_behind(tmp_pa
 
 def test_of_epochs_and_steps_the_setting_on_top_rules(tmp_path: Path) -> None:
     path = tmp_path / "steps.toml"
-    path.write_text("[local]\nepochs = 4\nsteps = 5\n")
+    path.write_text("[local]\nsteps = 5\n")
     assert make(str(path)).local.steps == 5
     over = make(str(path), local={"epochs": 2}).local
     assert (over.epochs, over.steps) == (2, 0)
+    path.write_text("[local]\nepochs = 4\nsteps = 5\n")
+    with pytest.raises(ConfigError, match=r"local\.epochs = 4, local\.steps = 5: both at once"):
+        make(str(path))
