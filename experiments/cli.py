@@ -43,6 +43,8 @@ class Invocation(Options):
     """One a run: strategies outer, seeds inner."""
     said: Collection[str] = ()
     """The dotted keys that flags or the recipe set, options apart."""
+    app_config: Mapping[str, Any] = field(default_factory=dict)
+    """The app's own config as the config.toml of an earlier run recorded it; empty: the app's pyproject.toml rules."""
 
 
 PRESENTATION = {"dry_run", "quiet", "json"}
@@ -65,7 +67,7 @@ def parse(argv: Sequence[str]) -> Invocation:
     if not recipe and not wants_help and not {key for key, _ in flags} - PRESENTATION:
         recipe = "quickstart"
     base = recipes.read(recipe) if recipe else {}
-    app = check("app", str, base.pop("app", ""))
+    app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
     names = nested({key: text for key, text in flags if key in NAMES})
     schema = _schema(recipes.overlay(base, names))
     if wants_help:
@@ -75,7 +77,9 @@ def parse(argv: Sequence[str]) -> Invocation:
     options = {key: value for key, value in read.items() if key in get_type_hints(Options)}
     keys = [f"{key}.{name}" for key, table in base.items() if isinstance(table, Mapping) for name in table]
     keys += [key for key, value in base.items() if not isinstance(value, Mapping)] + [key for key in read if key not in options]
-    return Invocation(**{"app": app, **options}, recipe=recipe, configs=recipes.configs(base, said), said=sorted(set(keys)))
+    return Invocation(
+        **{"app": app, **options}, recipe=recipe, configs=recipes.configs(base, said), said=sorted(set(keys)), app_config=app_config
+    )
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:

@@ -6,7 +6,7 @@ What runs is described in ``experiments.session``. Exit codes are those of ``exp
 import platform
 import sys
 import traceback
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,16 @@ SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
 """What a call with ``--app`` may set; the rest is the app's own."""
 
 
-def run_app(path: str, config: Config, quiet: bool = True, said: Collection[str] = ()) -> Summary:
+def run_app(
+    path: str, config: Config, quiet: bool = True, said: Collection[str] = (), app_config: Mapping[str, Any] | None = None
+) -> Summary:
     """Run the Flower project in the folder ``path`` to its end; returns the fields of summary.json.
 
     ``said`` are the keys that were set, as opposed to defaults: ``rounds`` among them overrides the app's own
-    ``num-server-rounds``. Why a run failed is said on stderr. Raises ConfigError that names the key for bad input.
+    ``num-server-rounds``. ``app_config`` replaces the app's own config. Why a run failed is said on stderr. Raises
+    ConfigError that names the key for bad input.
     """
-    project, config = plan(path, config, said)
+    project, config = plan(path, config, said, app_config)
     torch.set_num_threads(config.threads)
     with rng.keyed_globals(rng.key(config.seed, "app")), imported(project) as (server_app, client_app):
         grid = SimulationGrid(client_app, config.clients, seed=config.seed, run_config=project.run_config)
@@ -48,9 +51,10 @@ def run_app(path: str, config: Config, quiet: bool = True, said: Collection[str]
     return summary
 
 
-def plan(path: str, config: Config, said: Collection[str]) -> tuple[Project, Config]:
+def plan(path: str, config: Config, said: Collection[str], app_config: Mapping[str, Any] | None = None) -> tuple[Project, Config]:
     """The project with its config as it will be, and our config with the number of clients. Raises ConfigError."""
     project = Project.read(path)
+    project = replace(project, run_config={**project.run_config, **(app_config or {})})
     for key in said:
         if key not in SETTINGS:
             raise ConfigError(
@@ -63,20 +67,19 @@ def plan(path: str, config: Config, said: Collection[str]) -> tuple[Project, Con
     return project, replace(config, clients=config.clients or project.supernodes or 10)
 
 
-def describe(path: str, config: Config, said: Collection[str]) -> dict[str, Any]:
+def describe(path: str, config: Config, said: Collection[str], app_config: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """What would run, for ``--dry-run``; the app is imported, not started."""
-    project, config = plan(path, config, said)
+    project, config = plan(path, config, said, app_config)
     with imported(project):
         facts = {"app": str(project.folder), "name": project.name, **project.components, "clients": config.clients, "seed": config.seed}
     return facts | {f"config {key}": value for key, value in project.run_config.items()}
 
 
 def to_toml(project: Project, config: Config, said: Collection[str]) -> str:
-    """The run's settings as TOML, which repeats it, and the app's own config as comments."""
+    """The run's settings and the app's own config as TOML: it repeats the run, also after the app's pyproject.toml has changed."""
     settings = {"app": str(project.folder), **{k: getattr(config, k) for k in SETTINGS[1:] if k != "rounds" or k in said}}
-    own = "".join(f"#   {key} = {value!r}\n" for key, value in project.run_config.items())
-    title = f"# One run of the Flower app {project.name}: python -m experiments.run THIS_FILE repeats it, while the app is what it was.\n"
-    return title + tomli_w.dumps(settings) + (f"# The app's own config:\n{own}" if own else "")
+    title = f"# One run of the Flower app {project.name}: python -m experiments.run THIS_FILE repeats it while its code is the same.\n"
+    return title + tomli_w.dumps({**settings, "app_config": project.run_config})
 
 
 def explain(error: BaseException, summary: Summary) -> None:

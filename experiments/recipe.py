@@ -29,7 +29,7 @@ def title(recipe: str) -> str:
 def read(recipe: str) -> Settings:
     """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves. Raises ConfigError.
 
-    A file may name a Flower app (``app = "PATH"``): the config of such a run.
+    A file may name a Flower app (``app = "PATH"``) and its own config (table ``app_config``): the config of such a run.
     """
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
@@ -39,7 +39,7 @@ def read(recipe: str) -> Settings:
     try:
         settings = nested(tomllib.loads(path.read_text(encoding="utf-8")))
         one_of(settings.get("local", {}))
-        expand({key: value for key, value in settings.items() if key != "app"}, plan=False)
+        expand({k: v for k, v in settings.items() if k not in (("app", "app_config") if "app" in settings else ())}, plan=False)
     except ValueError as error:  # of TOML, of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error
     return settings

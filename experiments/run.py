@@ -173,8 +173,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from experiments import foreign  # here, because only few calls want it
 
             if asked.dry_run:
-                return show([foreign.describe(asked.app, config, asked.said) for config in asked.configs], asked.json)
-            summaries = [foreign.run_app(asked.app, config, asked.quiet, asked.said) for config in asked.configs]
+                return show([foreign.describe(asked.app, config, asked.said, asked.app_config) for config in asked.configs], asked.json)
+            summaries = [foreign.run_app(asked.app, config, asked.quiet, asked.said, asked.app_config) for config in asked.configs]
             return report(summaries, asked.quiet, asked.json)
         if asked.dry_run:
             return show([describe(build(config)) for config in asked.configs], asked.json)

@@ -91,8 +91,13 @@ def test_seed_clients_and_rounds(make: Make, call: Call) -> None:
 
 
 def test_its_config_repeats_the_run(make: Make, call: Call, capsys: pytest.CaptureFixture[str]) -> None:
-    first = call(make("plain"), "--rounds", "2", "--seed", "5")[1]
+    app = make("plain")
+    first = call(app, "--rounds", "2", "--seed", "5")[1]
     capsys.readouterr()
+    project = app / "pyproject.toml"  # its own config was recorded: a change of mind since does not matter
+    text = project.read_text()
+    project.write_text("".join("lr = 1e30\n" if line.startswith("lr ") else line for line in text.splitlines(keepends=True)))
+    assert project.read_text() != text
     assert main([str(Path(first["run_dir"]) / "config.toml"), "--quiet", "--json"]) == 0
     again = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert again["digest"] == first["digest"] and again["run_dir"] != first["run_dir"]
