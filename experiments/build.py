@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from clients.app import make_app
 from experiments.config import NATURAL, Config
 from experiments.personal import Personalised
 from experiments.values import ConfigError
-from fl_sim import SimulationGrid, Task, Transform, records, rng, tree
+from fl_sim import SimulationGrid, Task, Transform, flower, records, rng, tree
 from fl_sim.engine import Choice, choose
 from fl_sim.evaluate import evaluate
 from fl_sim.loss import Batch, Loss
@@ -195,9 +196,10 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     """The strategy with the run's numbers. One that is not this project's gets its share of clients from ``cohort`` where it takes one."""
     chosen = config.strategy
     ours = isinstance(chosen.thing, Strategy) if chosen.made else inspect.isclass(chosen.thing) and issubclass(chosen.thing, Strategy)
-    strategy: Any = (
-        copy.deepcopy(chosen.thing) if chosen.made else chosen.thing(**(chosen.params if ours else shared(config, training_clients)))
-    )
+    with flower.quiet(least=logging.ERROR):  # it would warn of fraction_evaluate = 0, which is set here
+        strategy: Any = (
+            copy.deepcopy(chosen.thing) if chosen.made else chosen.thing(**(chosen.params if ours else shared(config, training_clients)))
+        )
     if isinstance(strategy, Strategy):
         strategy.cohort, strategy.seed, strategy.server_lr = config.cohort or training_clients, config.seed, config.server.lr
         strategy.weighting = config.weighting or strategy.weighting

@@ -90,11 +90,11 @@ def has_main(server_app: ServerApp) -> bool:
 
 
 @contextmanager
-def quiet(wanted: bool = True) -> Iterator[None]:
-    """While open, Flower logs warnings and errors only: its lines a round would tear the progress bar."""
+def quiet(wanted: bool = True, least: int = logging.WARNING) -> Iterator[None]:
+    """While open, Flower logs only what is at ``least`` a warning: its lines a round would tear the progress bar."""
     logger = logging.getLogger("flwr")
     level = logger.level
-    logger.setLevel(max(level, logging.WARNING) if wanted else level)
+    logger.setLevel(max(level, least) if wanted else level)
     try:
         yield
     finally:

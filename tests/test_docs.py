@@ -55,7 +55,7 @@ def test_commands_on_cifar10_work(command: str, tmp_path: Path, real_data: Path)
 
 
 def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    """All but the seconds: the digests too, on this kind of machine; else the table's shape and strategies."""
+    """The columns, every strategy's accuracy and megabytes, and the picture; digests and seconds are the machine's own."""
     done = python_m("python -m experiments.run", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = next(block for block in blocks(README, "") if block.startswith("strategy"))
