@@ -12,12 +12,12 @@ from flwr.clientapp import ClientApp
 
 from clients.adapt import Personalize
 from fl_sim import records, registry, tree
-from fl_sim.block import Learner, Settings, cut, make_jobs
+from fl_sim.block import Learner, Settings, plan_blocks
 from fl_sim.grid import arrays_of, reply_to
 from fl_sim.local import LocalRule
 from fl_sim.loss import Loss
 from fl_sim.partition import Partition
-from fl_sim.worker import run_block
+from fl_sim.worker import run_plan
 from strategies.fedavg import FedAvg
 
 
@@ -54,9 +54,9 @@ def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = 
         client = int(context.node_config["partition-id"])
         settings: dict[str, Any] = records.merged(message.content.config_records.values())
         kind = message.metadata.message_type
-        jobs = make_jobs(learner, kind, [(0, client, settings)], {})
+        [plan] = plan_blocks(learner, kind, [(0, client, settings)], {}, 1)
         model = tree.to(records.model(arrays_of(message)), loss.dtype, loss.device)
-        result = run_block(cut(learner, kind, jobs, 1)[0], model, learner, "loop", 1, None)
+        result = run_plan(plan, model, learner, "loop", 1, None)
         return reply_to(message, result.clients[0], None, "", [], 0)
 
     app.train()(answer)

@@ -17,7 +17,7 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from clients.app import rule_for
 from experiments.small_world import PERSONAL, ROUNDS, SIZES, TRAINING, UNSEEN, Make, Reversed, Wrapped, app_of, plain, trained, world
 from fl_sim import SimulationGrid, records, rng, tree
-from fl_sim.block import cut, make_jobs, plain_batches
+from fl_sim.block import plain_batches, plan_blocks, resolve
 from fl_sim.grid import client_of
 from fl_sim.pool import Pool
 from fl_sim.tree import Tree
@@ -118,7 +118,8 @@ def check_local_update_is_pure(make: Make) -> None:
         whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm takes no batch of one sample
         messages = strategy.configure_train(1, records.arrays(model), records.config({**TRAINING, **whole}), grid)
         orders = [(0, client_of(m), grid.settings(m)) for m in messages if partition.sizes(client_of(m))[0] >= (4 if batch_norm else 1)]
-        for block in cut(learner, "train", make_jobs(learner, "train", orders, {}), 1):
+        for plan in plan_blocks(learner, "train", orders, {}, 1):
+            block, _ = resolve(plan, learner)
             job, replies = block.jobs[0], []
             before = [tree.digest(t) for t in (model, job.state, learner.data)]
             for _ in range(2):

@@ -6,7 +6,7 @@ import numpy as np
 
 from experiments.build import Setup
 from fl_sim import flower, tree
-from fl_sim.block import cut, make_jobs
+from fl_sim.block import plan_blocks
 
 MEGABYTE = 1e6
 
@@ -19,8 +19,8 @@ def describe(setup: Setup) -> dict[str, Any]:
     training = sizes[: len(partition) - config.holdout_clients, 0]
     cohort = config.cohort or len(training)
     settings = {**setup.train_config, **getattr(setup.strategy, "_settings", lambda r, c: {})(1, setup.train_config), "server-round": 1}
-    jobs = make_jobs(learner, "train", [(i, i, settings) for i in range(min(cohort, len(training)))], {})
-    steps = np.array([job.steps for job, _ in jobs])
+    plans = plan_blocks(learner, "train", [(i, i, settings) for i in range(min(cohort, len(training)))], {}, config.block_size)
+    steps = np.array([order.steps for plan in plans for order in plan.orders])
     model = learner.loss.initial()
     size, sample = tree.num_bytes(model), sum(v[0].numel() * v.element_size() for v in learner.data.values())
     at_once = 1 if setup.engine.name == "loop" else config.chunk or min(config.block_size, cohort)
@@ -43,7 +43,7 @@ def describe(setup: Setup) -> dict[str, Any]:
         "steps_min": int(steps.min()) if len(steps) else 0,
         "steps_median": float(np.median(steps)) if len(steps) else 0.0,
         "steps_max": int(steps.max(initial=0)),
-        "blocks": len(cut(learner, "train", jobs, config.block_size)),
+        "blocks": len(plans),
         "bytes_model": size,
         "bytes_down_per_round": size * cohort,
         "bytes_up_per_round": size * cohort,

@@ -29,7 +29,7 @@ from experiments.build import Setup, build
 from experiments.config import Config
 from experiments.values import ConfigError
 from fl_sim import Callback, LocalRule, Loss, PoolingStrategy, RoundFailed, Run, flower, load, records, run_rounds, tree
-from fl_sim.block import Block, cut, make_jobs
+from fl_sim.block import BlockPlan, plan_blocks, resolve
 from fl_sim.engine.loop import reply_of
 from fl_sim.grid import arrays_of, client_of
 from fl_sim.local import Metrics
@@ -37,7 +37,7 @@ from fl_sim.loss import Batch
 from fl_sim.reading import MODEL, RunLog
 from fl_sim.settings import Local
 from fl_sim.tree import Tree
-from fl_sim.worker import run_block
+from fl_sim.worker import run_plan
 
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
 """Relative difference that counts as rounding between the loop and another engine, by dtype."""
@@ -119,12 +119,12 @@ def replay(run: str | Path, server_round: int, client: int, setup: Setup | None 
     with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
         messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))
     dropped = list(getattr(setup.strategy, "dropped", ()))
-    block, model = resolve(setup, messages, client, server_round, dropped)
+    plan, model = plan_of(setup, messages, client, server_round, dropped)
     if debug:
-        step_through(block, model, setup)
+        step_through(plan, model, setup)
     assert setup.grid.learner is not None
-    answer = run_block(block, model, setup.grid.learner, "loop", 1, None).clients[0]
-    numbers = {} if answer.reason else {"examples": answer.job.sizes.train, "steps": answer.job.steps, **answer.metrics}
+    answer = run_plan(plan, model, setup.grid.learner, "loop", 1, None).clients[0]
+    numbers = {} if answer.reason else {"examples": answer.examples, "steps": answer.steps, **answer.metrics}
     done = Replay(server_round, client, setup.engine.name, recomputed, drift, numbers, reason=answer.reason)
     done = replace(done, digest="" if answer.reason else tree.digest(answer.reply))
     return compare(done, log, setup.config.dtype)
@@ -171,7 +171,7 @@ def kept_model(log: RunLog, server_round: int) -> Tree:
     return log.model() if saved == str(server_round) else {}
 
 
-def resolve(setup: Setup, messages: Sequence[Message], client: int, server_round: int, dropped: Sequence[int]) -> tuple[Block, Tree]:
+def plan_of(setup: Setup, messages: Sequence[Message], client: int, server_round: int, dropped: Sequence[int]) -> tuple[BlockPlan, Tree]:
     """The client's message as a block of one, and its model. Raises ValueError for a client that trains nothing in this round."""
     asked = {client_of(message): message for message in messages}
     if client not in asked:
@@ -179,8 +179,8 @@ def resolve(setup: Setup, messages: Sequence[Message], client: int, server_round
     learner, message = setup.grid.learner, asked[client]
     assert learner is not None
     kind = message.metadata.message_type
-    jobs = make_jobs(learner, kind, [(0, client, setup.grid.settings(message))], setup.grid.states)
-    return cut(learner, kind, jobs, 1)[0], tree.to(records.model(arrays_of(message)), learner.loss.dtype, learner.loss.device)
+    [plan] = plan_blocks(learner, kind, [(0, client, setup.grid.settings(message))], setup.grid.states, 1)
+    return plan, tree.to(records.model(arrays_of(message)), learner.loss.dtype, learner.loss.device)
 
 
 def not_asked(client: int, server_round: int, asked: Sequence[int], dropped: Sequence[int]) -> ValueError:
@@ -189,11 +189,12 @@ def not_asked(client: int, server_round: int, asked: Sequence[int], dropped: Seq
     return ValueError(f"client = {client}: {why} in round {server_round}; these trained: {', '.join(map(str, asked))}")
 
 
-def step_through(block: Block, model: Tree, setup: Setup) -> None:
+def step_through(plan: BlockPlan, model: Tree, setup: Setup) -> None:
     """Debug the client's ``local_update``; where it raises, once more at that place."""
     assert setup.grid.learner is not None
-    print(f"client {block.jobs[0].client}: at the start of local_update; n steps, c goes on, q ends", file=sys.stderr)
+    print(f"client {plan.orders[0].client}: at the start of local_update; n steps, c goes on, q ends", file=sys.stderr)
     try:
+        block, _ = resolve(plan, setup.grid.learner)
         reply_of(replace(block, rule=_Stopping(block.rule)), model, setup.grid.learner)
     except bdb.BdbQuit:
         print("left the debugger", file=sys.stderr)

@@ -1,13 +1,15 @@
 """A block: a fixed-size group of a round's clients; the unit of vectorisation, scheduling, pooling and retry.
 
 A pure function of (global model, settings, round, client ids, seed, the clients' states). Blocks are cut
-in the order (steps descending, position), so that clients of similar length train together.
+in the order (steps descending, position), so that clients of similar length train together. A plan of one travels;
+which samples it uses is resolved where it runs, so that a round's memory grows with the blocks in flight.
 
 Legend: C clients of a block, S steps, B batch, n a client's samples.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,16 +54,45 @@ class Job:
 
     @property
     def steps(self) -> int:
-        """S: its training steps; of a rule without a stream ``train``, the length of its longest one."""
-        trained = self.streams.get("train")
-        return len(trained) if trained is not None else max((len(batches) for batches in self.streams.values()), default=0)
+        """S: its training steps."""
+        return _length(self.streams)
+
+
+@dataclass(frozen=True)
+class Order:
+    """One client's part of a round, as its message says it: all that the machine keeps of a client that waits."""
+
+    position: int
+    """Index of the message in the exchange."""
+    client: int
+    steps: int = 0
+    """Steps that it will take: what blocks are sorted by."""
+    work: float = 1.0
+    """Share of its training steps that a straggler finishes."""
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """A block before it is resolved: what travels to a worker. A few numbers a client, and the states of its own clients."""
+
+    number: int
+    message_type: str
+    settings: Settings
+    """What all its clients' messages say."""
+    orders: Sequence[Order]
+    states: Mapping[int, Tree] = field(default_factory=dict)
+    """Client id -> its state at the start of the exchange."""
+
+    @property
+    def steps(self) -> int:
+        """Steps of all its clients: its cost."""
+        return sum(order.steps for order in self.orders)
 
 
 @dataclass(frozen=True)
 class Block:
     """Clients that train together: same rule, same numbers."""
 
-    number: int
     rule: LocalRule
     local: Local
     jobs: Sequence[Job]
@@ -75,41 +106,85 @@ def local_settings(settings: Settings, server_round: int) -> Local:
     return replace(local, lr=local.lr_at(server_round, int(settings.get("rounds", 1))), lr_schedule="constant")
 
 
-def make_jobs(
-    learner: Learner, message_type: str, orders: Sequence[tuple[int, int, Settings]], states: Mapping[int, Tree]
-) -> list[tuple[Job, Settings]]:
-    """Resolve messages (position, client, settings) into jobs: the draws decide which samples each step uses.
+def plan_blocks(
+    learner: Learner, message_type: str, orders: Iterable[tuple[int, int, Settings]], states: Mapping[int, Tree], block_size: int
+) -> list[BlockPlan]:
+    """Cut messages (position, client, settings) into blocks of at most ``block_size`` clients that share every setting but their work.
 
-    A straggler (``system.work`` < 1) stops after that share of its training steps.
+    How many steps a client takes is asked once for each size that occurs: it may depend on settings and sizes only.
+    Messages that share their settings object are compared by it.
     """
-    jobs = []
+    groups: dict[Any, tuple[Settings, list[Order]]] = {}
+    seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], int]]] = {}
+    counters: dict[Any, Callable[[int], int]] = {}
+    kept = []  # objects in ``seen`` must live as long as their ids are compared
     for position, client, settings in orders:
-        server_round = int(settings.get("server-round", 0))
-        draw = Draw(int(settings.get("seed", 0)), server_round, client)
-        sizes = Sizes(*learner.partition.sizes(client))
-        streams = learner.rule(message_type, settings).streams(sizes, local_settings(settings, server_round), draw)
-        if "system.work" in settings and "train" in streams:
-            done = math.ceil(settings["system.work"] * len(streams["train"]) - 1e-9)
-            streams["train"] = streams["train"][:done]
-        jobs.append((Job(position, client, sizes, streams, draw, states.get(client, {})), settings))
-    return jobs
+        if id(settings) not in seen:
+            kept.append(settings)
+            shared = {k: v for k, v in settings.items() if k != "system.work"}
+            key = tuple(sorted(shared.items()))
+            group = groups.setdefault(key, (shared, []))
+            counter = counters.setdefault(key, _step_counter(learner, message_type, shared))
+            seen[id(settings)] = group, float(settings.get("system.work", 1.0)), counter
+        (_, members), work, steps = seen[id(settings)]
+        members.append(Order(position, client, _done(steps(client), work), work))
+    plans: list[BlockPlan] = []
+    for settings, members in groups.values():
+        members.sort(key=lambda order: (-order.steps, order.position))
+        for start in range(0, len(members), block_size):
+            chosen = members[start : start + block_size]
+            own = {order.client: states[order.client] for order in chosen if order.client in states}
+            plans.append(BlockPlan(len(plans), message_type, settings, chosen, own))
+    return plans
 
 
-def cut(learner: Learner, message_type: str, jobs: Sequence[tuple[Job, Settings]], block_size: int) -> list[Block]:
-    """Cut a round's jobs into blocks of at most ``block_size`` clients that share every setting but their amount of work."""
-    groups: dict[Any, list[tuple[Job, Settings]]] = {}
-    for job, settings in jobs:
-        shared = tuple(sorted((k, v) for k, v in settings.items() if k != "system.work"))
-        groups.setdefault(shared, []).append((job, settings))
-    blocks: list[Block] = []
-    for members in groups.values():
-        settings = members[0][1]
-        ordered = sorted((job for job, _ in members), key=lambda job: (-job.steps, job.position))
-        rule, local = learner.rule(message_type, settings), local_settings(settings, int(settings.get("server-round", 0)))
-        for start in range(0, len(ordered), block_size):
-            chosen = ordered[start : start + block_size]
-            blocks.append(Block(len(blocks), rule, local, chosen, str(settings.get("weighting", "examples"))))
-    return blocks
+def _done(steps: int, work: float) -> int:
+    """The steps that a straggler finishes: its share, rounded up."""
+    return steps if work == 1.0 else math.ceil(work * steps - 1e-9)
+
+
+def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
+    """client -> steps; 0 where the rule cannot tell, whose failure then shows when the block runs."""
+    known: dict[tuple[int, int], int] = {}
+    rule: list[LocalRule] = []
+
+    def steps(client: int) -> int:
+        sizes = learner.partition.sizes(client)
+        if sizes not in known:
+            try:
+                rule[:] = rule or [learner.rule(message_type, settings)]
+                draw = Draw(int(settings.get("seed", 0)), 0, 0)
+                known[sizes] = _length(rule[0].streams(Sizes(*sizes), local_settings(settings, 1), draw))
+            except Exception:
+                known[sizes] = 0
+        return known[sizes]
+
+    return steps
+
+
+def _length(streams: Streams) -> int:
+    """Training steps; of a rule without a stream ``train``, the length of its longest one."""
+    return len(streams["train"]) if "train" in streams else max((len(batches) for batches in streams.values()), default=0)
+
+
+def resolve(plan: BlockPlan, learner: Learner) -> tuple[Block, dict[int, str]]:
+    """The block itself: the draws decide which samples each client's steps use. And position -> traceback of clients that cannot.
+
+    A straggler stops after its share of its training steps.
+    """
+    settings, jobs, failed = plan.settings, [], {}
+    server_round, seed = int(settings.get("server-round", 0)), int(settings.get("seed", 0))
+    rule, local = learner.rule(plan.message_type, settings), local_settings(settings, server_round)
+    for order in plan.orders:
+        try:
+            sizes, draw = Sizes(*learner.partition.sizes(order.client)), Draw(seed, server_round, order.client)
+            streams = rule.streams(sizes, local, draw)
+            if order.work != 1.0 and "train" in streams:
+                streams["train"] = streams["train"][: _done(len(streams["train"]), order.work)]
+            jobs.append(Job(order.position, order.client, sizes, streams, draw, plan.states.get(order.client, {})))
+        except Exception:
+            failed[order.position] = traceback.format_exc()
+    return Block(rule, local, jobs, str(settings.get("weighting", "examples"))), failed
 
 
 @dataclass(frozen=True)

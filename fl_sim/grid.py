@@ -8,7 +8,6 @@ Legend: C clients.
 
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
@@ -16,10 +15,11 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
 from fl_sim import flower, records, rng, tree
-from fl_sim.block import Block, Job, Learner, Settings, cut, make_jobs
+from fl_sim.block import Learner, Settings, plan_blocks
+from fl_sim.executor import Executor, Inline
 from fl_sim.pool import Pool
 from fl_sim.tree import Tree
-from fl_sim.worker import BlockResult, ClientResult, run_block
+from fl_sim.worker import BlockResult, ClientResult
 
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
@@ -39,6 +39,8 @@ class SimulationGrid(Grid):
         The last ids, never handed out for training; a strategy may ask ``holdout_node_ids`` to evaluate on them.
     engine, block_size, chunk : str, int, int
         Engine of a block, clients a block, clients run at once inside it (0: the whole block).
+    executor : Executor (default: None)
+        Who runs blocks; None: this process, with ``engine`` and ``chunk``.
     seed : int (default: 0)
         Keys the draws of messages that name no seed of their own.
     """
@@ -52,13 +54,15 @@ class SimulationGrid(Grid):
         engine: str = "loop",
         block_size: int = 16,
         chunk: int = 0,
+        executor: Executor | None = None,
         seed: int = 0,
         run_config: dict[str, Any] | None = None,
     ) -> None:
         self._run = flower.identify()
         self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
         self.learner: Learner | None = getattr(client_app, "learner", None)
-        self.engine, self.block_size, self.chunk, self.seed = engine, block_size, chunk, seed
+        self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)
+        self.block_size, self.seed, self.chunk = block_size, seed, self.executor.chunk if self.executor else chunk
         self.pool: Pool | None = None
         """Set by run_rounds where the strategy itself pools: then a block's replies are reduced before they travel."""
         self.states: dict[int, Tree] = {}
@@ -116,50 +120,44 @@ class SimulationGrid(Grid):
             if not 0 <= client_of(message) < self.num_clients:
                 nodes = f"{flower.FIRST_NODE}..{flower.FIRST_NODE + self.num_clients - 1}"
                 raise ValueError(f"message to node {message.metadata.dst_node_id}: this grid has nodes {nodes}")
-        if self.learner is None:
+        if self.learner is None or self.executor is None:
             return (self._call(message, draw) for message, draw in [(message, self._draw(message)) for message in sent])
-        return self._answer_in_blocks(sent, self.learner)
+        return self._answer_in_blocks(sent, self.learner, self.executor)
 
     # Blocks ------------------------------------------------------------------------------------------------------
 
-    def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner) -> Iterator[Message]:
+    def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner, executor: Executor) -> Iterator[Message]:
+        """Replies block by block. The executor is called for each model at once; when it works is its own affair."""
         groups: dict[tuple[str, int], list[int]] = {}
         for position, message in enumerate(messages):
             groups.setdefault((message.metadata.message_type, id(arrays_of(message))), []).append(position)
+        said = _Said(self)
+        answers = []
         for (message_type, _), positions in groups.items():
-            jobs: list[tuple[Job, Settings]] = []
-            for p in positions:
-                settings = self.settings(messages[p])
-                check_settings(settings)
-                try:
-                    jobs += make_jobs(learner, message_type, [(p, client_of(messages[p]), settings)], self.states)
-                except Exception:
-                    yield Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=messages[p])
-            model = self._decode(arrays_of(messages[positions[0]]))
-            for block in cut(learner, message_type, jobs, self.block_size):
-                yield from self._answer_block(block, model, messages, learner, message_type)
+            orders = [(p, client_of(messages[p]), said(messages[p])) for p in positions]
+            plans = plan_blocks(learner, message_type, orders, self.states, self.block_size)
+            pool = self.pool if message_type == "train" else None
+            answers.append(executor.run(plans, self._decode(arrays_of(messages[positions[0]])), pool))
+        return (reply for results in answers for result in results for reply in self._answer(result, messages, executor))
 
-    def _answer_block(
-        self, block: Block, model: Tree, messages: Sequence[Message], learner: Learner, message_type: str
-    ) -> Iterator[Message]:
-        pool = self.pool if message_type == "train" else None
-        try:
-            result = run_block(block, model, learner, self.engine, self.chunk, pool)
-        except Exception as error:  # a reply that no engine can read
-            result = one_by_one(block, model, learner, pool)
-            result.notes.append(f"{self.engine} raised {type(error).__name__}: {error}; the block's clients ran one by one")
+    def _answer(self, result: BlockResult, messages: Sequence[Message], executor: Executor) -> Iterator[Message]:
+        """One reply a client of a block; the first survivor's carries the partial pool."""
+        number = result.plan.number
         for note in result.notes:
-            self.on_event("fallback", block=block.number, note=note)
+            self.on_event("fallback", block=number, note=note)
+        if result.chunk != self.chunk:
+            self.on_event("out_of_memory", block=number, engine=executor.engine, chunk=result.chunk, before=self.chunk)
+            self.chunk = result.chunk
         self.on_block(result)
         carrier = next((answer for answer in result.clients if not answer.reason), None)
         for answer in result.clients:
-            message = messages[answer.job.position]
+            message = messages[answer.position]
             if answer.state:
-                self.states[answer.job.client] = answer.state
-            covered = [messages[a.job.position].metadata.message_id for a in result.clients if not a.reason] if answer is carrier else []
-            pooled_in = messages[carrier.job.position].metadata.message_id if carrier is not None and result.partial is not None else ""
+                self.states[answer.client] = answer.state
+            covered = [messages[a.position].metadata.message_id for a in result.clients if not a.reason] if answer is carrier else []
+            pooled_in = messages[carrier.position].metadata.message_id if carrier is not None and result.partial is not None else ""
             partial = result.partial if answer is carrier else None
-            yield reply_to(message, answer, partial, pooled_in, covered, block.number)
+            yield reply_to(message, answer, partial, pooled_in, covered, number)
 
     def settings(self, message: Message) -> Settings:
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
@@ -206,19 +204,19 @@ class SimulationGrid(Grid):
         return reply
 
 
-def one_by_one(block: Block, model: Tree, learner: Learner, pool: Pool | None) -> BlockResult:
-    """A block that raised as a whole, client by client on the loop, to name the culprit."""
-    result = BlockResult(block, [])
-    for job in block.jobs:
-        try:
-            own = run_block(replace(block, jobs=[job]), model, learner, "loop", 1, pool)
-        except Exception:
-            result.clients.append(ClientResult(job, reason=traceback.format_exc()))
-            continue
-        result.clients += own.clients
-        if pool is not None and own.partial is not None:
-            result.partial = own.partial if result.partial is None else pool.merge(result.partial, own.partial)
-    return result
+class _Said:
+    """What messages say, one object for those that share their ConfigRecords: checked and read once."""
+
+    def __init__(self, grid: SimulationGrid) -> None:
+        self.grid = grid
+        self.known: dict[tuple[int, ...], Settings] = {}
+
+    def __call__(self, message: Message) -> Settings:
+        records_of = tuple(map(id, message.content.config_records.values()))
+        if records_of not in self.known:
+            self.known[records_of] = self.grid.settings(message)
+            check_settings(self.known[records_of])
+        return self.known[records_of]
 
 
 def check_settings(settings: Settings) -> None:
@@ -242,7 +240,7 @@ def reply_to(message: Message, answer: ClientResult, partial: Tree | None, poole
     """A client's reply: an error with its reason, its own arrays, or its part in a pooled block."""
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
-    numbers = {**answer.metrics, "num-examples": answer.job.sizes.train, "steps": answer.job.steps}  # the machine's word counts: it weighs
+    numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}  # the machine's word counts: it weighs
     content = RecordDict({"metrics": records.metrics(numbers)})
     pooled: dict[str, Any] = {"pooled_in": pooled_in, **({"covers": covered} if covered else {})} if pooled_in else {}
     content["facts"] = ConfigRecord({"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **pooled})

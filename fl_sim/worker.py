@@ -6,14 +6,16 @@ Legend: C clients of an outcome.
 """
 
 import math
+import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from fl_sim import tree
-from fl_sim.block import Block, Job, Learner
+from fl_sim.block import Block, BlockPlan, Job, Learner, Order, resolve
 from fl_sim.engine import ENGINES, Outcome
 from fl_sim.local import LocalRule
 from fl_sim.pool import Pool
@@ -24,7 +26,12 @@ from fl_sim.tree import Tree
 class ClientResult:
     """One client's answer."""
 
-    job: Job
+    position: int
+    """Index of its message in the exchange."""
+    client: int
+    examples: int = 0
+    """Training samples that it has."""
+    steps: int = 0
     weight: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     reply: Tree = field(default_factory=dict)
@@ -40,26 +47,60 @@ class ClientResult:
 class BlockResult:
     """A block's answer: the partial pool of its surviving clients, and each client's own numbers."""
 
-    block: Block
+    plan: BlockPlan
     clients: list[ClientResult]
     partial: Tree | None = None
     notes: list[str] = field(default_factory=list)
+    """What is worth an event (a block that fell back to the loop)."""
+    chunk: int = 0
+    """The inner chunk it ran with: smaller than asked where memory ran out."""
 
 
-def run_block(block: Block, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None) -> BlockResult:
+def run_plan(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None) -> BlockResult:
+    """Run a block, whatever happens: with half the inner chunk where memory runs out; client by client where it raises as a whole."""
+    while True:
+        try:
+            return run_block(plan, model, learner, engine, chunk, pool)
+        except torch.OutOfMemoryError:
+            at_once = min(chunk or len(plan.orders), len(plan.orders))
+            if engine == "loop" or at_once == 1:
+                return one_by_one(plan, model, learner, chunk, pool, f"out of memory with one client at once on {engine}")
+            chunk = at_once // 2
+        except Exception as error:  # a reply that no engine can read
+            return one_by_one(plan, model, learner, chunk, pool, f"{engine} raised {type(error).__name__}: {error}")
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def one_by_one(plan: BlockPlan, model: Tree, learner: Learner, chunk: int, pool: Pool | None, why: str) -> BlockResult:
+    """A block that raised as a whole, client by client on the loop, to name the culprit."""
+    result = BlockResult(plan, [], notes=[f"{why}; the block's clients ran one by one on the loop"], chunk=chunk)
+    for order in plan.orders:
+        try:
+            own = run_block(replace(plan, orders=[order]), model, learner, "loop", 1, pool)
+        except Exception:
+            result.clients.append(_failed(order, learner, traceback.format_exc()))
+            continue
+        result.clients += own.clients
+        if pool is not None and own.partial is not None:
+            result.partial = own.partial if result.partial is None else pool.merge(result.partial, own.partial)
+    return result
+
+
+def run_block(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None) -> BlockResult:
     """Run a block on an engine. With a pool, replies are reduced as they come; without, each client keeps its own."""
-    result = BlockResult(block, [])
-    like = {k: model[k] for k in model}
-    for outcome in ENGINES[engine](block, model, learner, chunk):
+    block, unresolved = resolve(plan, learner)
+    result = BlockResult(plan, [_failed(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved], chunk=chunk)
+    for outcome in ENGINES[engine](block, model, learner, chunk) if block.jobs else ():
         if outcome.note:
             result.notes.append(outcome.note)
         if outcome.error:
-            result.clients += [ClientResult(job, reason=outcome.error) for job in outcome.jobs]
+            result.clients += [_answer(job, reason=outcome.error) for job in outcome.jobs]
             continue
-        results = _answers(outcome, block, like, learner)
+        results = _answers(outcome, block, model, learner)
         good = [i for i, answer in enumerate(results) if not answer.reason]
         if pool is not None and good:
-            partial = result.partial if result.partial is not None else pool.start({k: like[k] for k in outcome.replies})
+            partial = result.partial if result.partial is not None else pool.start({k: model[k] for k in outcome.replies})
             chosen = outcome.replies if len(good) == len(results) else tree.take(outcome.replies, torch.tensor(good))
             weights = torch.tensor([results[i].weight for i in good], dtype=torch.float64)
             result.partial = pool.add(partial, chosen, weights)
@@ -70,24 +111,38 @@ def run_block(block: Block, model: Tree, learner: Learner, engine: str, chunk: i
     return result
 
 
+def _answer(job: Job, **numbers: Any) -> ClientResult:
+    return ClientResult(job.position, job.client, job.sizes.train, job.steps, **numbers)
+
+
+def _failed(order: Order, learner: Learner, reason: str) -> ClientResult:
+    return ClientResult(order.position, order.client, learner.partition.sizes(order.client)[0], order.steps, reason=reason)
+
+
 def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> list[ClientResult]:
     wrong = shape_problem(outcome.replies, model, learner.loss.trainable, block.rule)
-    norms = [] if wrong else update_norms(outcome.replies, model, block.rule)
-    bad = {} if all(map(math.isfinite, norms)) else non_finite(outcome.replies)
-    numbers = {k: v.tolist() for k, v in outcome.metrics.items()}
+    norms = {} if wrong else update_norms(outcome.replies, model, block.rule)
+    numbers = table({**outcome.metrics, **norms})
+    bad = {} if wrong or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
     size = sum(x[0].numel() * x.element_size() for x in outcome.replies.values())
     answers = []
     for c, job in enumerate(outcome.jobs):
-        metrics = {k: float(v[c]) for k, v in numbers.items()}
-        if norms:
-            metrics["update_norm"] = norms[c]
+        metrics = {k: v[c] for k, v in numbers.items()}
         reason = wrong or bad.get(c, "") or next((f"{k} is {v}" for k, v in metrics.items() if not math.isfinite(v)), "")
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
         states = {} if reason else tree.take(outcome.states, c)
-        answers.append(ClientResult(job, weight, metrics, {}, states, size, reason))
+        answers.append(_answer(job, weight=weight, metrics=metrics, state=states, num_bytes=size, reason=reason))
     return answers
+
+
+def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Columns (C,) as Python numbers, brought from the device in one go."""
+    if not columns:
+        return {}
+    rows = torch.stack([x.double() for x in columns.values()]).tolist()
+    return dict(zip(columns, rows, strict=True))
 
 
 def shape_problem(replies: Mapping[str, Tensor], model: Tree, trainable: tuple[str, ...], rule: LocalRule) -> str:
@@ -117,13 +172,12 @@ def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
     return bad
 
 
-def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> list[float]:
-    """Euclidean norm of each client's update, (C,)."""
+def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:
+    """``update_norm``: Euclidean norm of each client's update, (C,); {} where there is nothing to measure."""
     anchored = rule.reply_kind == "weights"
     squares = [
         torch.linalg.vector_norm((x - model[k] if anchored else x).reshape(len(x), -1), dim=1)
         for k, x in replies.items()
         if x.is_floating_point()
     ]
-    norms: list[float] = torch.linalg.vector_norm(torch.stack(squares), dim=0).tolist() if squares else []
-    return norms
+    return {"update_norm": torch.linalg.vector_norm(torch.stack(squares), dim=0)} if squares else {}

@@ -6,6 +6,7 @@ Legend: C clients of a chunk, S steps, B batch.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -28,9 +29,11 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
         jobs = block.jobs[start : start + size]
         try:
             yield _run(block, jobs, model, learner)
+        except torch.OutOfMemoryError:
+            raise  # whoever called runs the block again in smaller chunks
         except Exception as error:
             note = f"vmap raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; its clients ran on the loop"
-            for outcome in run_loop(Block(block.number, block.rule, block.local, jobs, block.weighting), model, learner):
+            for outcome in run_loop(replace(block, jobs=jobs), model, learner):
                 outcome.note, note = note, ""
                 yield outcome
 

@@ -48,7 +48,7 @@ class Replies(Callback):
         self.digests: dict[tuple[int, int], str] = {}
 
     def on_block(self, run: Run, result: BlockResult) -> None:
-        self.digests |= {(run.round, a.job.client): tree.digest(a.reply) for a in result.clients if a.reply}
+        self.digests |= {(run.round, a.client): tree.digest(a.reply) for a in result.clients if a.reply}
 
 
 @pytest.fixture(scope="module")

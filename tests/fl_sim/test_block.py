@@ -9,7 +9,7 @@ import torch
 
 from clients.app import make_app
 from fl_sim import Partition, from_arrays, rng
-from fl_sim.block import Learner, cut, local_settings, make_jobs, pad, padded_batches, plain_batches
+from fl_sim.block import BlockPlan, Job, Learner, local_settings, pad, padded_batches, plain_batches, plan_blocks, resolve
 from fl_sim.loss import Loss
 
 SIZES = [3, 10, 1, 7]
@@ -24,31 +24,51 @@ def learner() -> Learner:
     return make_app(loss, Partition.of(np.split(order, np.cumsum(SIZES)[:-1]))).learner
 
 
-def jobs_of(learner: Learner, settings: list[dict[str, Any]]) -> list[Any]:
-    return make_jobs(learner, "train", [(i, i % 4, {**BASE, **s}) for i, s in enumerate(settings)], {})
+def plans_of(learner: Learner, settings: list[dict[str, Any]], size: int = 16) -> list[BlockPlan]:
+    return plan_blocks(learner, "train", [(i, i % 4, {**BASE, **s}) for i, s in enumerate(settings)], {}, size)
+
+
+def jobs_of(learner: Learner, settings: list[dict[str, Any]]) -> list[Job]:
+    """In the order of positions."""
+    jobs = [job for plan in plans_of(learner, settings) for job in resolve(plan, learner)[0].jobs]
+    return sorted(jobs, key=lambda job: job.position)
 
 
 def test_blocks_are_cut_by_steps_descending_then_position(learner: Learner) -> None:
     # Batches of 4: clients of 3, 10, 1, 7 samples take 1, 3, 1, 2 steps.
-    jobs = jobs_of(learner, [{}] * 4)
-    assert [job.steps for job, _ in jobs] == [1, 3, 1, 2]
+    assert [job.steps for job in jobs_of(learner, [{}] * 4)] == [1, 3, 1, 2]
     for size, expected in [(1, [[1], [3], [0], [2]]), (2, [[1, 3], [0, 2]]), (3, [[1, 3, 0], [2]]), (99, [[1, 3, 0, 2]])]:
-        blocks = cut(learner, "train", jobs, size)
-        assert [[job.position for job in block.jobs] for block in blocks] == expected
-        assert [block.number for block in blocks] == list(range(len(blocks)))
+        plans = plans_of(learner, [{}] * 4, size)
+        assert [[order.position for order in plan.orders] for plan in plans] == expected
+        assert [plan.number for plan in plans] == list(range(len(plans)))
+        assert sum(plan.steps for plan in plans) == 7
 
 
 def test_clients_with_other_settings_train_in_another_block_and_stragglers_with_the_rest(learner: Learner) -> None:
-    jobs = jobs_of(learner, [{}, {"system.work": 0.5}, {"local.lr": 0.5}, {}])
-    blocks = cut(learner, "train", jobs, 16)
-    assert [[job.position for job in block.jobs] for block in blocks] == [[1, 3, 0], [2]]  # 3 steps by half: 2, as client 3's
+    plans = plans_of(learner, [{}, {"system.work": 0.5}, {"local.lr": 0.5}, {}])
+    assert [[order.position for order in plan.orders] for plan in plans] == [[1, 3, 0], [2]]  # 3 steps by half: 2, as client 3's
+    blocks = [resolve(plan, learner)[0] for plan in plans]
     assert [block.local.lr for block in blocks] == [0.1, 0.5]
+    for plan, block in zip(plans, blocks, strict=True):  # what was announced is what is done
+        assert [order.steps for order in plan.orders] == [job.steps for job in block.jobs]
+
+
+def test_messages_that_share_their_settings_are_cut_as_those_that_repeat_them(learner: Learner) -> None:
+    orders = [(i, i % 4, BASE) for i in range(8)]
+    assert plan_blocks(learner, "train", orders, {}, 3) == plan_blocks(learner, "train", [(p, c, dict(s)) for p, c, s in orders], {}, 3)
+
+
+def test_a_block_takes_the_states_of_its_own_clients_along(learner: Learner) -> None:
+    states = {c: {"s": torch.tensor(float(c))} for c in (1, 2)}
+    plans = plan_blocks(learner, "train", [(i, i, BASE) for i in range(4)], states, 2)
+    assert [set(plan.states) for plan in plans] == [{1}, {2}]
+    assert [float(job.state["s"]) for plan in plans for job in resolve(plan, learner)[0].jobs if job.state] == [1.0, 2.0]
 
 
 @pytest.mark.parametrize("work", [0.05, 1 / 3, 0.5, 2 / 3, 0.95, 1.0])
 def test_partial_work_is_the_first_steps_rounded_up_and_never_none(learner: Learner, work: float) -> None:
     whole, part = (jobs_of(learner, [{"local.epochs": 3, **s}] * 4) for s in ({}, {"system.work": work}))
-    for (full, _), (some, _) in zip(whole, part, strict=True):
+    for full, some in zip(whole, part, strict=True):
         assert some.steps == max(1, math.ceil(round(work * full.steps, 9))) <= full.steps
         assert all(np.array_equal(a, b) for a, b in zip(some.streams["train"], full.streams["train"], strict=False))
 
@@ -61,7 +81,7 @@ def test_settings_of_a_message_become_local_ones_at_the_rate_of_the_round() -> N
 
 
 def test_padding_is_on_both_axes_with_masks(learner: Learner) -> None:
-    jobs = [job for job, _ in jobs_of(learner, [{}] * 4)]
+    jobs = jobs_of(learner, [{}] * 4)
     padded = pad(jobs, "train", learner.partition, torch.device("cpu"))
     assert padded.index.shape == padded.mask.shape == (4, 3, 4) and padded.words.shape == (4, 3, 2)
     assert padded.mask.sum((1, 2)).tolist() == SIZES
@@ -72,7 +92,7 @@ def test_padding_is_on_both_axes_with_masks(learner: Learner) -> None:
 
 
 def test_padded_batches_hold_the_samples_and_draws_of_plain_ones(learner: Learner) -> None:
-    jobs = [job for job, _ in jobs_of(learner, [{"local.epochs": 2}] * 4)]
+    jobs = jobs_of(learner, [{"local.epochs": 2}] * 4)
     padded = pad(jobs, "train", learner.partition, torch.device("cpu"))
     for c, job in enumerate(jobs):
         mine = list(padded_batches(learner.data, padded.index[c], padded.mask[c], padded.words[c], padded))
@@ -89,7 +109,7 @@ def test_padded_batches_hold_the_samples_and_draws_of_plain_ones(learner: Learne
 
 
 def test_draws_of_steps_differ_and_do_not_depend_on_the_block(learner: Learner) -> None:
-    jobs = [job for job, _ in jobs_of(learner, [{}] * 4)]
+    jobs = jobs_of(learner, [{}] * 4)
     together = pad(jobs, "train", learner.partition, torch.device("cpu")).words
     alone = pad(jobs[1:2], "train", learner.partition, torch.device("cpu")).words
     assert torch.equal(together[1], alone[0])

@@ -33,7 +33,7 @@ class Watch(Callback):
 
     def on_block(self, run: Run, result: BlockResult) -> None:
         self.notes += result.notes
-        self.failed |= {answer.job.client: answer.reason for answer in result.clients if answer.reason}
+        self.failed |= {answer.client: answer.reason for answer in result.clients if answer.reason}
 
 
 def train(

@@ -82,7 +82,7 @@ def test_every_message_has_one_reply_and_a_block_one_pool(block_size: int, block
 def test_blocks_are_computed_while_their_replies_are_consumed() -> None:
     grid = grid_of(block_size=2)
     computed: list[int] = []
-    grid.on_block = lambda result: computed.append(result.block.number)
+    grid.on_block = lambda result: computed.append(result.plan.number)
     replies = iter(grid.send_and_receive(messages_of(grid)))
     assert computed == []
     next(replies)

@@ -37,9 +37,12 @@ class Trained(Callback):
     model: Tree = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     answers: list[ClientResult] = field(default_factory=list)
+    asked: list[tuple[str, int, int]] = field(default_factory=list)
+    """(message type, round, client) of each answer."""
 
     def on_block(self, run: Run, result: BlockResult) -> None:
         self.answers += result.clients
+        self.asked += [(result.plan.message_type, run.round, answer.client) for answer in result.clients]
 
 
 @dataclass(frozen=True)

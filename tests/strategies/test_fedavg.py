@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from fl_sim import rng, tree
-from fl_sim.block import make_jobs
+from fl_sim.block import plan_blocks, resolve
 from strategies.fedavg import FedAvg
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -46,7 +46,8 @@ def test_one_client_and_one_epoch_is_torch_optim(
     module = network().to(dtype)
     optimizer = OPTIMIZERS[name](module.parameters())
     message = {**settings, "server-round": 1, "seed": 0}
-    [(job, _)] = make_jobs(one.learner, "train", [(0, 0, message)], {})
+    [plan] = plan_blocks(one.learner, "train", [(0, 0, message)], {}, 1)
+    [job] = resolve(plan, one.learner)[0].jobs
     losses = []
     for positions in job.streams["train"]:
         optimizer.zero_grad()
@@ -112,8 +113,8 @@ def test_a_cohort_is_a_keyed_sample_without_repetition(targets: Any) -> None:
     def cohorts(seed: int) -> list[tuple[int, ...]]:
         strategy = FedAvg()
         strategy.cohort, strategy.seed = 3, seed
-        answers = targets([[float(c)] for c in range(8)]).train(strategy, {}, rounds=6).answers
-        return [tuple(sorted(a.job.client for a in answers if a.job.draw.server_round == r)) for r in range(1, 7)]
+        asked = targets([[float(c)] for c in range(8)]).train(strategy, {}, rounds=6).asked
+        return [tuple(sorted(client for _, n, client in asked if n == r)) for r in range(1, 7)]
 
     assert cohorts(0) == cohorts(0) != cohorts(1)
     assert all(len(set(cohort)) == 3 for cohort in cohorts(0)) and len(set(cohorts(0))) > 1

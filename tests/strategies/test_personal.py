@@ -73,7 +73,7 @@ def test_so_many_steps_are_taken(targets: Any, steps: int) -> None:
     trained = one.train(FedAvg(), STILL, evaluate={"personalize.steps": steps, "personalize.lr": 0.25, "personalize.batch_size": 2})
     assert trained.rows[-1]["personal_loss"] == pytest.approx((1 - 0.5**steps) ** 2, rel=1e-12)
     assert trained.rows[-1]["personal_loss_before"] == 0.0
-    assert [answer.job.steps for answer in trained.answers] == [1, steps]  # the round's, the evaluation's
+    assert [answer.steps for answer in trained.answers] == [1, steps]  # the round's, the evaluation's
 
 
 def test_fine_tuning_never_sees_a_held_out_sample() -> None:
@@ -112,7 +112,7 @@ def test_at_most_so_many_clients_of_each_kind_the_same_in_each_round(targets: An
     ask = {"personalize.steps": 1, "personalize.lr": 0.1, "personalize.every": 1, "personalize.clients": 3}
     trained = clients.train(FedAvg(), STILL, rounds=2, unseen=4, evaluate=ask)
     assert [row["personal_clients"] for row in trained.rows[1:]] == [row["unseen_clients"] for row in trained.rows[1:]] == [3, 3]
-    asked = [sorted(a.job.client for a in trained.answers if "test" in a.job.streams and a.job.draw.server_round == r) for r in (1, 2)]
+    asked = [sorted(client for kind, n, client in trained.asked if kind == "evaluate" and n == r) for r in (1, 2)]
     assert asked[0] == asked[1] and len(asked[0]) == 6 and sum(c >= 8 for c in asked[0]) == 3
 
 

@@ -55,7 +55,7 @@ def test_the_share_of_work_is_a_uniform_number_of_whole_epochs_but_not_all() -> 
 def test_kept_work_counts_the_steps_that_were_taken(targets: Any, cls: Any, engine: str) -> None:
     many, strategy = targets([[float(c)] * 6 for c in range(6)]), cls()
     settings = {"local.epochs": 5, "local.batch_size": 2, "local.lr": 0.01, "system.stragglers": 0.5}  # 15 steps a client
-    steps = {answer.job.client: answer.job.steps for answer in many.train(strategy, settings, engine=engine).answers}
+    steps = {answer.client: answer.steps for answer in many.train(strategy, settings, engine=engine).answers}
     slow = {client: work["system.work"] for client, work in strategy.stragglers(range(6), 1, settings).items()}
     assert len(slow) == 3 and steps == {c: round(15 * slow.get(c, 1.0)) for c in range(6)}
 
@@ -67,9 +67,9 @@ def test_fedavg_drops_them_and_fedprox_keeps_what_they_did(targets: Any) -> None
     dropped, kept = many.train(dropping, settings), many.train(keeping, settings)
     slow = {client: work["system.work"] for client, work in keeping.stragglers(range(10), 1, settings).items()}
     assert len(slow) == 6 and sorted(dropping.dropped) == sorted(slow) and list(keeping.dropped) == []
-    assert {a.job.client: a.job.steps for a in dropped.answers} == {c: 15 for c in range(10) if c not in slow}
+    assert {a.client: a.steps for a in dropped.answers} == {c: 15 for c in range(10) if c not in slow}
     # j of 5 epochs are 3 j steps
-    assert {a.job.client: a.job.steps for a in kept.answers} == {c: round(15 * slow.get(c, 1.0)) for c in range(10)}
+    assert {a.client: a.steps for a in kept.answers} == {c: round(15 * slow.get(c, 1.0)) for c in range(10)}
     assert (dropped.rows[1]["clients"], dropped.rows[1]["dropped"], dropped.rows[1]["completed"]) == (10, 6, 4)
     assert (kept.rows[1]["clients"], kept.rows[1]["dropped"], kept.rows[1]["completed"]) == (10, 0, 10)
 
