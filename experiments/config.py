@@ -13,7 +13,7 @@ import tomli_w
 
 from experiments.nouns import PACKAGES, Choice, choose
 from experiments.values import ConfigError, Count, Device, Failures, NotNegative, Seed, Share, Target, Whole, check, seeds, unknown_key
-from fl_sim.settings import Local, Server, System
+from fl_sim.settings import Local, Ray, Server, System
 
 NATURAL = "natural"
 """The partition whose clients the task brings with it."""
@@ -72,8 +72,10 @@ class Config:
     """Personal evaluation every so many rounds; 0: after the last one only."""
     target: Target = None
     """Accuracy (a fraction) that "rounds to target" in the tables refers to; never stops a run."""
-    engine: Literal["auto", "loop", "vmap"] = "auto"
-    """How a block runs: client after client (loop), as one batched model (vmap), or what suits the device (auto)."""
+    engine: Literal["auto", "loop", "vmap", "ray"] = "auto"
+    """How blocks run: one client after another (loop), as one batched model (vmap), what suits (auto), or on Ray's workers (ray)."""
+    ray: Ray = field(default_factory=Ray)
+    """Ray's workers."""
     block_size: Count = 16
     """Clients a block."""
     chunk: Whole = 0
@@ -108,6 +110,8 @@ class Config:
                 plain[f.name] = {"name": value.name, **value.params}
             else:
                 plain[f.name] = vars(value) if f.name in SECTIONS else value
+        if self.engine != "ray":
+            del plain["ray"]
         return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])
 
     def to_toml(self) -> str:
@@ -125,7 +129,7 @@ class Config:
         return single(expand(nested(settings)))
 
 
-SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System}
+SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray}
 """The tables of settings with a class of their own."""
 
 
@@ -235,6 +239,9 @@ def _check_plan(c: Config) -> None:
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
     if c.local.momentum and c.local.optimizer != "sgd":
         raise ConfigError(f"local.momentum = {c.local.momentum}: means nothing to local.optimizer = {c.local.optimizer!r}; leave it out")
+    if c.engine != "ray" and c.ray != Ray():
+        key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
+        raise ConfigError(f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out")
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
         raise ConfigError(
             f"personalize_steps = {c.personalize_steps}: personal evaluation needs test samples of each client's own, but "

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.build import data
+from experiments.data import data
 from experiments.cli import parse
 from experiments.comparison import new_folder
 from experiments.partition_stats import draw, frame, summary

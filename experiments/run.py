@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 
-from experiments.build import Setup, as_partition, build
+from experiments.build import Setup, build
 from experiments.cli import Invocation, parse
+from experiments.config import Config
+from experiments.data import as_partition
 from experiments.plan import describe
 from experiments.progress import Progress
 from experiments.recipe import make
@@ -79,10 +81,7 @@ def run(
 def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tuple[Summary, BaseException | None]:
     """Run to the end, write the summary whatever happens; returns it, and the error of a failed run."""
     config = setup.config
-    folder = os.environ.get("FL_SIM_DATA")
-    written = replace(config, engine=setup.engine.name)
-    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
-        written = replace(written, data_dir=str(Path(folder).resolve()))  # so that the file repeats the run in any shell
+    written = resolved(setup)
     name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
     log = RoundLog.create(Path(config.out), name, written.to_toml())
     torch.set_num_threads(config.threads)
@@ -111,10 +110,22 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
         except (Exception, KeyboardInterrupt) as caught:
             error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
         rows = keeper.rows
+        if setup.grid.chunk != config.chunk:
+            log.config(replace(written, chunk=setup.grid.chunk).to_toml())
         summary = summarise(setup, rows, error, stopped, time.perf_counter() - start, log.path)
         log.summary(summary)
+    setup.grid.close()
     stored: Summary = json.loads((log.path / "summary.json").read_text(encoding="utf-8"))  # plain: no NaN, no tensors
     return stored, error
+
+
+def resolved(setup: Setup) -> Config:
+    """The config with what was chosen by rule: its file repeats the run in any shell, whatever the rule says by then."""
+    config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
+    written = replace(config, ray=replace(config.ray, engine=engine)) if config.engine == "ray" else replace(config, engine=engine)
+    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
+        written = replace(written, data_dir=str(Path(folder).resolve()))
+    return written
 
 
 class _Keeper(Callback):
@@ -147,7 +158,7 @@ def summarise(
         "run_dir": str(path),
         **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},
         "seed": config.seed,
-        "engine": setup.engine.name,
+        "engine": "ray" if config.engine == "ray" else setup.engine.name,
         **{
             k: last.get(k)
             for k in ("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss", "unseen_accuracy", "unseen_loss")
@@ -157,7 +168,8 @@ def summarise(
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),
         "moved": setup.partition.moved,
-        "bits_changed": False,
+        "bits_changed": setup.grid.chunk != config.chunk,
+        "workers": setup.grid.executor.summary() if setup.grid.executor is not None else {},
         "stopped": stopped or None,
         "error": None if error is None or stopped else f"{type(error).__name__}: {error}",
         "versions": {**packages, "python": platform.python_version()},

@@ -124,6 +124,11 @@ class SimulationGrid(Grid):
             return (self._call(message, draw) for message, draw in [(message, self._draw(message)) for message in sent])
         return self._answer_in_blocks(sent, self.learner, self.executor)
 
+    def close(self) -> None:
+        """Let workers go, where there are any; the next message would start them again."""
+        if self.executor is not None:
+            self.executor.close()
+
     # Blocks ------------------------------------------------------------------------------------------------------
 
     def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner, executor: Executor) -> Iterator[Message]:

@@ -131,6 +131,7 @@ SUMMARY_KEYS: dict[str, Column] = {
     "partition": Column("text", "name"),
     "seed": Column("number", "of every draw but the partition's"),
     "engine": Column("text", "that computed the blocks"),
+    "workers": Column("table", "of engine ray: how many, their idle share, retries; empty otherwise"),
     "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
     "versions": Column("table", "of Python and the libraries, by name"),
 }

@@ -72,6 +72,10 @@ class RoundLog:
         """Append something that happened, with the time and its facts (a retry, a failure, a smaller chunk)."""
         _append(self._events, _line({"time": time.time(), "event": kind, **facts}))
 
+    def config(self, toml: str) -> None:
+        """Replace ``config.toml``: what was asked for could not be kept to (a smaller inner chunk)."""
+        self._replace(CONFIG, lambda temporary: temporary.write_text(toml, encoding="utf-8"))
+
     def model(self, tree: Mapping[str, Tensor], server_round: int) -> None:
         """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round`` (kept in its metadata)."""
         own = {k: v.detach().cpu().contiguous().clone() for k, v in tree.items()}  # the format refuses tensors that share memory
