@@ -7,7 +7,7 @@ Legend: C clients of an outcome.
 
 import math
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -90,8 +90,23 @@ def one_by_one(plan: BlockPlan, model: Tree, learner: Learner, chunk: int, pool:
 def run_block(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None) -> BlockResult:
     """Run a block on an engine. With a pool, replies are reduced as they come; without, each client keeps its own."""
     block, unresolved = resolve(plan, learner)
+    outcomes = ENGINES[engine](block, model, learner, chunk) if block.jobs else ()
+    return gather(plan, block, unresolved, outcomes, model, learner, chunk, pool)
+
+
+def gather(
+    plan: BlockPlan,
+    block: Block,
+    unresolved: Mapping[int, str],
+    outcomes: Iterable[Outcome],
+    model: Tree,
+    learner: Learner,
+    chunk: int,
+    pool: Pool | None,
+) -> BlockResult:
+    """What came of a resolved block's clients, checked and pooled as it comes."""
     result = BlockResult(plan, [_failed(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved], chunk=chunk)
-    for outcome in ENGINES[engine](block, model, learner, chunk) if block.jobs else ():
+    for outcome in outcomes:
         if outcome.note:
             result.notes.append(outcome.note)
         if outcome.error:
