@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.data import data
 from experiments.cli import parse
 from experiments.comparison import new_folder
+from experiments.data import data
 from experiments.partition_stats import draw, frame, summary
 
 
