@@ -48,14 +48,18 @@ class Setup:
     evaluate_fn: EvaluateFn
 
 
-def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -> Setup:
-    """Make everything, once a run. Raises ValueError (ConfigError) that names the key to mend; nothing was started then."""
+def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, workers: Executor | None = None) -> Setup:
+    """Make everything, once a run. Raises ValueError (ConfigError) that names the key to mend; nothing was started then.
+
+    ``workers`` run the blocks; None: those that the config asks for.
+    """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
     check_own(metrics or {})
-    task = replace(task, metrics={**task.metrics, **(metrics or {})})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
+    task, validation = ready(task, validation, dtype, config.device)
+    task = replace(task, metrics={**task.metrics, **(metrics or {})})
     with rng.keyed_globals(rng.key(config.seed, "init")):
         module = make_model(config, task)
     loss = Loss(module, task, dtype, config.device)
@@ -63,7 +67,7 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -
     strategy = make_strategy(config, len(partition) - config.holdout_clients)
     engine = choose(config.ray.engine if config.engine == "ray" else config.engine, module, config.device)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
-    workers = executor(config, app.learner, engine.name)
+    workers = workers or executor(config, app.learner, engine.name)
     grid = SimulationGrid(
         app,
         len(partition),
@@ -77,6 +81,24 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None) -
     return Setup(
         config, task, validation, partition, loss, strategy, grid, engine, records.arrays(loss.initial()), train, personal, central
     )
+
+
+READY_BYTES = 256 * 2**20
+"""Samples that take less as floats are transformed once, on a CPU; a GPU keeps them as they are stored."""
+_ready: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
+
+
+def ready(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
+    """(task, central validation samples), transformed once where that is cheaper than at each step; kept for the next of several runs."""
+    if device != "cpu":
+        return task, validation
+    key = id(task), dtype
+    if key not in _ready:
+        _ready.clear()
+        made = task.ready(dtype, READY_BYTES)
+        held = validation if made is task or not validation else task.transform({**validation, "x": validation["x"].to(dtype)}, None)
+        _ready[key] = task, made, held
+    return _ready[key][1:]
 
 
 def make_model(config: Config, task: Task) -> nn.Module:

@@ -31,6 +31,8 @@ class Options:
     """No progress, no table."""
     json: bool = False
     """The last line of stdout is the summary as one JSON object."""
+    vmap_over: str = ""
+    """Runs of one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of local.lr, strategy.mu and the like, times the seeds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,11 @@ def parse(argv: Sequence[str]) -> Invocation:
     keys = [f"{key}.{name}" for key, table in base.items() if isinstance(table, Mapping) for name in table]
     keys += [key for key, value in base.items() if not isinstance(value, Mapping)] + [key for key in read if key not in options]
     return Invocation(
-        **{"app": app, **options}, recipe=recipe, configs=recipes.configs(base, said), said=sorted(set(keys)), app_config=app_config
+        **{"app": app, **options},
+        recipe=recipe,
+        configs=recipes.over(base, said, options.get("vmap_over", "")),
+        said=sorted(set(keys)),
+        app_config=app_config,
     )
 
 

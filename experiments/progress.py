@@ -11,8 +11,8 @@ from fl_sim import Callback, Run
 class Progress(Callback):
     """One bar a run: rounds, and the last accuracy and losses seen."""
 
-    def __init__(self, config: Config) -> None:
-        self.bar: tqdm[Any] = tqdm(total=config.rounds, desc=f"{config.strategy.name} seed {config.seed}", unit="round")
+    def __init__(self, config: Config, title: str = "") -> None:
+        self.bar: tqdm[Any] = tqdm(total=config.rounds, desc=title or f"{config.strategy.name} seed {config.seed}", unit="round")
         self.seen: dict[str, str] = {}
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:

@@ -10,7 +10,7 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -199,10 +199,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_all(asked: Invocation) -> int:
-    """One run after another; a failed one does not stop the others. Returns the exit code."""
+    """One run after another, or all as one batch; a failed one does not stop the others. Returns the exit code."""
     summaries = []
-    for config in asked.configs:
-        summary, error = execute(build(config), asked.quiet)
+    for summary, error in together(asked) if asked.vmap_over else (execute(build(config), asked.quiet) for config in asked.configs):
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
             print(f"interrupted; what was done is in {summary['run_dir']}", file=sys.stderr)
@@ -211,6 +210,13 @@ def run_all(asked: Invocation) -> int:
         if error is not None:
             explain(error, summary)
     return report(summaries, asked.quiet, asked.json)
+
+
+def together(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
+    """All runs as one batch, where the model allows it."""
+    from experiments.sweep import run_together  # here, because it stands on this module
+
+    return run_together(asked.configs, asked.vmap_over, asked.quiet)
 
 
 def explain(error: BaseException, summary: Summary) -> None:

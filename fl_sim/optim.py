@@ -20,34 +20,49 @@ Step = Callable[[Tree, Tree, State, int, "Rates"], tuple[Tree, State]]
 
 @dataclass(frozen=True)
 class Rates:
-    """The numbers of an update rule; those it does not know are ignored."""
+    """The numbers of an update rule; those it does not know are ignored. Each may be a 0-dim tensor: one of several runs of a batch."""
 
-    lr: float
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: float | Tensor
+    momentum: float | Tensor = 0.0
+    weight_decay: float | Tensor = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     in_place: bool = False
     """Whether sgd may write into ``params``: a model that is nobody else's (one pass over memory less)."""
 
 
+def _given(number: float | Tensor) -> bool:
+    """Whether a rate plays a part; of a tensor nothing is known but that it may."""
+    return isinstance(number, Tensor) or number != 0
+
+
+def _plus(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
+    """``a + factor * b``."""
+    return a + b * factor if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
+
+
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
     """``b <- momentum * b + g + weight_decay * w``; ``w <- w - lr * b``."""
-    if rates.weight_decay:
-        grads = {k: torch.add(g, params[k], alpha=rates.weight_decay) for k, g in grads.items()}
-    if rates.momentum:
+    if _given(rates.weight_decay):
+        grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
+    if _given(rates.momentum):
         if state:
-            grads = {k: torch.add(g, state["momentum"][k], alpha=rates.momentum) for k, g in grads.items()}
+            grads = {k: _plus(g, state["momentum"][k], rates.momentum) for k, g in grads.items()}
         state = {"momentum": grads}
     if rates.in_place:
-        return {k: p.sub_(grads[k], alpha=rates.lr) for k, p in params.items()}, state
-    return {k: torch.sub(p, grads[k], alpha=rates.lr) for k, p in params.items()}, state
+        for k, p in params.items():
+            if isinstance(rates.lr, Tensor):
+                p.sub_(grads[k] * rates.lr)
+            else:
+                p.sub_(grads[k], alpha=rates.lr)
+        return params, state
+    return {k: _plus(p, grads[k], -rates.lr) for k, p in params.items()}, state
 
 
 def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
     """Adam; weight decay is added to the gradient. ``step`` counts from 0."""
-    if rates.weight_decay:
-        grads = {k: torch.add(g, params[k], alpha=rates.weight_decay) for k, g in grads.items()}
+    if _given(rates.weight_decay):
+        grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
     b1, b2 = rates.betas
     zero = {k: torch.zeros_like(g) for k, g in grads.items()}
     first = {k: torch.lerp(m, grads[k], 1 - b1) for k, m in state.get("first", zero).items()}

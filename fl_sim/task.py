@@ -103,6 +103,20 @@ class Task:
         """Shape of one sample's x."""
         return tuple(self.train["x"].shape[1:])
 
+    def ready(self, dtype: torch.dtype, most_bytes: int) -> "Task":
+        """The task with its samples transformed once and for all, instead of at each step: same numbers, no work.
+
+        Only where nothing is drawn (no augmentation) and the samples as ``dtype`` take ``most_bytes`` at most; else as it is.
+        """
+        made, x = self.transform, self.train["x"]
+        if not isinstance(made, Transform) or made.augment or x.numel() * dtype.itemsize > most_bytes:
+            return self
+
+        def apply(samples: Tree) -> Tree:
+            return made({**samples, "x": samples["x"].to(dtype)}, None) if samples else samples
+
+        return replace(self, train=apply(self.train), test=apply(self.test), transform=Transform())
+
     def subset(self, indices: np.ndarray) -> "Task":
         """The task on some of its training samples (N',), in the order given."""
         chosen = torch.from_numpy(np.ascontiguousarray(indices))
