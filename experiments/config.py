@@ -84,6 +84,8 @@ class Config:
     """CPU threads a block."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of models and inputs."""
+    precision: Literal["full", "tf32", "bf16"] = "full"
+    """Of float32 matrix products: full; on a GPU with factors rounded to TF32; or under autocast to bfloat16."""
     device: Device = "cpu"
     """Where blocks run: cpu, cuda or cuda:N."""
     seed: Seed = 0
@@ -239,6 +241,8 @@ def _check_plan(c: Config) -> None:
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
     if c.local.momentum and c.local.optimizer != "sgd":
         raise ConfigError(f"local.momentum = {c.local.momentum}: means nothing to local.optimizer = {c.local.optimizer!r}; leave it out")
+    if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
+        raise ConfigError(f"precision = {c.precision!r}: means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out")
     if c.engine != "ray" and c.ray != Ray():
         key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
         raise ConfigError(f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out")

@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from flwr.app import ArrayRecord, Message
 from safetensors import safe_open
 
@@ -30,6 +29,7 @@ from experiments.config import Config
 from experiments.values import ConfigError
 from fl_sim import Callback, LocalRule, Loss, PoolingStrategy, RoundFailed, Run, flower, load, records, run_rounds, tree
 from fl_sim.block import BlockPlan, plan_blocks, resolve
+from fl_sim.device import prepare
 from fl_sim.engine.loop import reply_of
 from fl_sim.grid import arrays_of, client_of
 from fl_sim.local import Metrics
@@ -114,7 +114,7 @@ def replay(run: str | Path, server_round: int, client: int, setup: Setup | None 
         asked, dropped = (sorted(rows.loc[(rows["status"] == "dropped") == x, "client"].astype(int)) for x in (False, True))
         raise not_asked(client, server_round, asked, dropped)
     setup = setup or rebuild(log)
-    torch.set_num_threads(setup.config.threads)
+    prepare(setup.config.device, setup.config.threads, setup.config.precision)
     arrays, recomputed, drift = start_of(setup, log, server_round)
     with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
         messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))

@@ -16,17 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from experiments.build import Setup, build
 from experiments.cli import Invocation, parse
 from experiments.config import Config
 from experiments.data import as_partition
 from experiments.plan import describe
+from experiments.planner import ClientFailed, predict
 from experiments.progress import Progress
 from experiments.recipe import make
 from experiments.values import ConfigError
 from fl_sim import Callback, RoundFailed, RoundLog, from_arrays, load, run_rounds
+from fl_sim.device import prepare
 from fl_sim.reading import RunLog
 from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
@@ -84,11 +84,13 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
     written = resolved(setup)
     name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
     log = RoundLog.create(Path(config.out), name, written.to_toml())
-    torch.set_num_threads(config.threads)
+    prepare(config.device, config.threads, config.precision)
     start, error, rows, stopped = time.perf_counter(), None, [], ""
     keeper = _Keeper()
     shown = [] if quiet else [Progress(config)]
     with log:
+        if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
+            log.event("plan", **settle(setup))
         log.event("start", engine=setup.engine.name, note=setup.engine.reason, moved=setup.partition.moved, machine=platform.machine())
         if setup.engine.reason and not quiet:
             print(f"note: {setup.engine.reason}", file=sys.stderr)
@@ -117,6 +119,15 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
     setup.grid.close()
     stored: Summary = json.loads((log.path / "summary.json").read_text(encoding="utf-8"))  # plain: no NaN, no tensors
     return stored, error
+
+
+def settle(setup: Setup) -> dict[str, Any]:
+    """Let the planner fill in what was left open of Ray's workers, which changes no result; returns what it found."""
+    try:
+        found, setup.grid.executor.settings = predict(setup)  # type: ignore[union-attr]
+    except ClientFailed as error:  # the run will say so in full
+        return {"fails": str(error)}
+    return found
 
 
 def resolved(setup: Setup) -> Config:
@@ -189,7 +200,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             summaries = [foreign.run_app(asked.app, config, asked.quiet, asked.said, asked.app_config) for config in asked.configs]
             return report(summaries, asked.quiet, asked.json)
         if asked.dry_run:
-            return show([describe(build(config)) for config in asked.configs], asked.json)
+            return show([planned(config) for config in asked.configs], asked.json)
         for config in asked.configs[1:]:
             build(config)  # what is wrong with a later run is said before the first one starts
         return run_all(asked)
@@ -226,6 +237,16 @@ def explain(error: BaseException, summary: Summary) -> None:
     else:
         traceback.print_exception(error)
     print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)
+
+
+def planned(config: Config) -> dict[str, Any]:
+    """What a run would do, and take."""
+    setup = build(config)
+    try:
+        predicted, _ = predict(setup)
+    except ClientFailed as error:
+        predicted = {"fails": str(error)}
+    return {**describe(setup), **predicted}
 
 
 def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from experiments.build import build
 from experiments.config import Config
 from experiments.progress import Progress
 from experiments.run import Summary, execute
+from fl_sim.device import prepare
 from fl_sim.engine import Choice
 from fl_sim.engine.together import Together
 from fl_sim.executor import Executor
@@ -28,7 +27,7 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
     if first.engine.name != "vmap" or learner is None:
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
         return (execute(build(config), quiet) for config in configs)
-    torch.set_num_threads(config.threads)
+    prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
     reason = f"one of {len(configs)} runs of a batch: vmap_over {axes}"
 

@@ -53,6 +53,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "chunk": 0,
         "threads": 1,
         "dtype": "float32",
+        "precision": "full",
         "device": "cpu",
         "seed": 0,
         "out": "runs",
