@@ -1,5 +1,7 @@
 """Central evaluation of the global model, cut into blocks of a fixed size so that its bits depend on nothing else. No paper."""
 
+from collections.abc import Iterable
+
 import torch
 
 from fl_sim.loss import Batch, Loss
@@ -12,12 +14,22 @@ BLOCK = 500
 def evaluate(loss: Loss, model: Tree, data: Tree) -> dict[str, float]:
     """Mean loss and metrics over all samples of ``data``, in evaluation mode; {} where there are none."""
     total = len(data["y"]) if data else 0
-    sums: dict[str, float] = {}
     model = {k: v.to(loss.device) for k, v in model.items()}
+    return means((block_sums(loss, model, data, start) for start in range(0, total, BLOCK)), total)
+
+
+def block_sums(loss: Loss, model: Tree, data: Tree, start: int) -> dict[str, float]:
+    """Loss and metrics summed over the block of ``data`` that begins at sample ``start``; ``model`` is on the loss's device."""
+    rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
+    batch = Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device))
     with torch.no_grad():
-        for start in range(0, total, BLOCK):
-            rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
-            batch = Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device))
-            for name, mean in loss.metrics(model, batch).items():
-                sums[name] = sums.get(name, 0.0) + float(mean) * len(rows["y"])
+        return {name: float(mean) * len(rows["y"]) for name, mean in loss.metrics(model, batch).items()}
+
+
+def means(blocks: Iterable[dict[str, float]], total: int) -> dict[str, float]:
+    """Sums of blocks, in their order, over ``total`` samples."""
+    sums: dict[str, float] = {}
+    for block in blocks:
+        for name, value in block.items():
+            sums[name] = sums.get(name, 0.0) + value
     return {name: value / total for name, value in sums.items()}

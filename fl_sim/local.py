@@ -91,6 +91,7 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
     """
     rule = optim.RULES[local.optimizer]
     rates = optim.Rates(local.lr, local.momentum, local.weight_decay)
+    in_place = replace(rates, in_place=True)
     state: optim.State = {}
     total: Tensor | float = 0.0
     count: Tensor | int = 0
@@ -99,7 +100,7 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
         if local.clip_norm:
             grads = optim.clip(grads, local.clip_norm, tree.norm(grads))
         own = step > 0 and batch.active is None  # after the first step these tensors are this client's own
-        params, new_state = rule({k: model[k] for k in grads}, grads, state, step, replace(rates, in_place=own))
+        params, new_state = rule({k: model[k] for k in grads}, grads, state, step, in_place if own else rates)
         new = {**model, **buffers, **params}
         if batch.active is not None:
             new = tree.where(batch.active, new, model)

@@ -9,12 +9,13 @@ Legend: B batch, K outputs, D parameters.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from fl_sim import rng
+from fl_sim import heap, layers, rng
 from fl_sim.task import Task
 from fl_sim.tree import Tree
 
@@ -38,28 +39,11 @@ class Batch:
         return len(self.data["y"]) if self.mask is None else self.mask.sum()
 
 
-class Dropout(nn.Module):
-    """Inverted dropout whose mask is a function of a key handed in (Srivastava et al., JMLR 2014)."""
+class _Forms(NamedTuple):
+    """One network twice: as it trains, and as it is evaluated."""
 
-    words: Tensor
-
-    def __init__(self, p: float) -> None:
-        super().__init__()
-        self.p = p
-        self.register_buffer("words", torch.zeros(2, dtype=torch.int32), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x of any shape; the mask of element i of the batch does not depend on the batch's length."""
-        if not self.training or self.p == 0:
-            return x
-        return x * (rng.keep_mask(self.words, tuple(x.shape), self.p).to(x.dtype) * (1 / (1 - self.p)))
-
-
-def _keyed(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.Dropout`` below ``module`` (in place) by the keyed one."""
-    for name, child in module.named_children():
-        module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else _keyed(child))
-    return module
+    training: layers.Pure
+    evaluating: layers.Pure
 
 
 class Loss:
@@ -70,11 +54,11 @@ class Loss:
 
     def __init__(self, module: nn.Module, task: Task, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> None:
         self.task, self.dtype, self.device = task, dtype, torch.device(device)
-        self.training = _keyed(copy.deepcopy(module)).to(self.device, dtype).train()
-        self.evaluating = copy.deepcopy(self.training).eval()
+        self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
+        self._plain = _Forms(layers.Pure(self.training), layers.Pure(layers.twin(self.training).eval()))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
-        self.buffers = tuple(k for k in self.training.state_dict() if k not in dict(self.training.named_parameters()))
-        self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, Dropout)]
+        self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
+        self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
         self.batched = False
 
     def under_vmap(self) -> "Loss":
@@ -84,14 +68,46 @@ class Loss:
         return twin
 
     def initial(self) -> Tree:
-        """The module's own parameters and persistent buffers: the model of round 0."""
-        return {k: v.detach().clone() for k, v in self.training.state_dict().items()}
+        """The module's own parameters and persistent buffers, each once: the model of round 0."""
+        names = {*dict(self.training.named_parameters()), *self.buffers}
+        return {k: v.detach().clone() for k, v in self.training.state_dict().items() if k in names}
 
-    def _outputs(self, module: nn.Module, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None) -> tuple[Tensor, Tree]:
+    @property
+    def _forms(self) -> "_Forms":
+        heap.keep()
+        return self._plain if self.batched else self._alone
+
+    @cached_property
+    def _alone(self) -> "_Forms":
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
+        quick = layers.quick(self.training) if self.device.type == "cpu" else None
+        if quick is None:
+            return self._plain
+        forms = _Forms(layers.Pure(quick), layers.Pure(layers.twin(quick).eval()))
+        return forms if self._agree(forms) else self._plain
+
+    def _agree(self, forms: "_Forms") -> bool:
+        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show why."""
+        batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
+        for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
+            outputs = []
+            for network in (plain, quick):
+                with torch.no_grad(), rng.keyed_globals(0):
+                    try:
+                        outputs.append(self._outputs(network, model, batch, words)[0])
+                    except Exception:
+                        return False
+            if not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4):
+                return False
+        return True
+
+    def _outputs(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None) -> tuple[Tensor, Tree]:
         data = {k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()}
         data = self.task.transform(data, words)
-        keys = {} if words is None else {f"{name}.words": rng.fold(words, 16 + i) for i, name in enumerate(self._dropouts)}
-        return torch.func.functional_call(module, {**model, **keys}, (data["x"],)), data
+        if words is None or not self._dropouts:
+            return network(model, data["x"]), data
+        keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
+        return network({**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}, data["x"]), data
 
     def _mean(self, values: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:
@@ -100,11 +116,11 @@ class Loss:
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
-        return self._value({**model, **{k: model[k].clone() for k in self.buffers}}, batch)
+        return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
-    def _value(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _value(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
-        outputs, data = self._outputs(self.training, model, batch, batch.words)
+        outputs, data = self._outputs(network, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
 
     def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
@@ -112,8 +128,9 @@ class Loss:
         buffers = {k: model[k].clone() for k in self.buffers}
 
         def value(params: Tree) -> Tensor:
-            return self._value({**model, **buffers, **params}, batch)
+            return self._value(network, {**model, **buffers, **params}, batch)
 
+        network = self._forms.training
         params = {k: model[k] for k in self.trainable}
         if self.batched:
             grads, loss = torch.func.grad_and_value(value)(params)
@@ -128,5 +145,5 @@ class Loss:
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}
-        outputs, data = self._outputs(self.evaluating, model, batch, None)
+        outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
         return {name: self._mean(f(outputs, data), batch.mask) for name, f in functions.items()}

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fl_sim.product import Product
 from fl_sim.tree import Tree
 
 State = dict[str, Tree]
@@ -38,7 +39,16 @@ def _given(number: float | Tensor) -> bool:
 
 def _plus(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
     """``a + factor * b``."""
-    return a + b * factor if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
+    if isinstance(factor, Tensor):
+        return a + b * factor
+    return torch.addmm(a, b.left, b.right, alpha=factor) if isinstance(b, Product) else torch.add(a, b, alpha=factor)
+
+
+def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
+    """The same, written into ``a``."""
+    if isinstance(factor, Tensor):
+        return a.add_(b * factor)
+    return a.addmm_(b.left, b.right, alpha=factor) if isinstance(b, Product) else a.add_(b, alpha=factor)
 
 
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
@@ -49,14 +59,8 @@ def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tup
         if state:
             grads = {k: _plus(g, state["momentum"][k], rates.momentum) for k, g in grads.items()}
         state = {"momentum": grads}
-    if rates.in_place:
-        for k, p in params.items():
-            if isinstance(rates.lr, Tensor):
-                p.sub_(grads[k] * rates.lr)
-            else:
-                p.sub_(grads[k], alpha=rates.lr)
-        return params, state
-    return {k: _plus(p, grads[k], -rates.lr) for k, p in params.items()}, state
+    plus = _plus_ if rates.in_place else _plus
+    return {k: plus(p, grads[k], -rates.lr) for k, p in params.items()}, state
 
 
 def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:

@@ -8,6 +8,7 @@ the same bits appear on every device and under ``vmap`` (idea: Salmon et al., "P
 numbers: as easy as 1, 2, 3", SC 2011).
 """
 
+import math
 import random
 import zlib
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
+_STEPS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_GOLDEN)
+_M1, _M2 = np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
+_S30, _S27, _S31 = np.uint64(30), np.uint64(27), np.uint64(31)
 
 
 def _mix(z: int) -> int:
@@ -37,16 +41,29 @@ def key(seed: int, purpose: str, *path: int) -> int:
 
 def keys(base: int, n: int) -> np.ndarray:
     """The keys ``key(..., 0) ... key(..., n - 1)`` below ``base``: (n,) uint64."""
-    with np.errstate(over="ignore"):
-        z = np.uint64(base) + np.uint64(_GOLDEN) * np.arange(1, n + 1, dtype=np.uint64)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return np.asarray(z ^ (z >> np.uint64(31)))
+    z = (_STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) + np.uint64(base)
+    z = (z ^ (z >> _S30)) * _M1
+    z = (z ^ (z >> _S27)) * _M2
+    z ^= z >> _S31
+    return z
+
+
+def below(bases: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """``key(..., number)`` below each base: uint64 and integer arrays that broadcast, for many clients at once."""
+    z = bases + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
+    z = (z ^ (z >> _S30)) * _M1
+    z = (z ^ (z >> _S27)) * _M2
+    return np.asarray(z ^ (z >> _S31))
+
+
+def heads(seeds: np.ndarray, purpose: str) -> np.ndarray:
+    """``key(seed, purpose)`` of each of some uint64 seeds."""
+    return below(seeds, np.array([zlib.crc32(purpose.encode()) - 1]))
 
 
 def permutation(base: int, n: int) -> np.ndarray:
     """A uniform permutation of ``range(n)``: (n,) int64."""
-    return np.argsort(keys(base, n), kind="stable")
+    return keys(base, n).argsort(kind="stable")
 
 
 def sample(base: int, n: int, k: int) -> list[int]:
@@ -77,15 +94,19 @@ def legacy(seed: int) -> np.random.RandomState:
 
 def words(base: np.ndarray | int) -> Tensor:
     """64-bit keys (...) as pairs of 32-bit words (..., 2) int32: the form in which a tensor operation takes a key."""
-    flat = np.ascontiguousarray(np.atleast_1d(np.asarray(base, dtype=np.uint64)))
-    pairs = torch.from_numpy(flat.view(np.int32).reshape(*flat.shape, 2))
-    return pairs if isinstance(base, np.ndarray) else pairs[0]
+    if not isinstance(base, np.ndarray):
+        return torch.from_numpy(np.array([base], np.uint64).view(np.int32))
+    return torch.from_numpy(np.ascontiguousarray(base)[..., None].view(np.int32))
 
 
 def _hash32(x: Tensor) -> Tensor:
-    x = (x ^ ((x >> 16) & 0xFFFF)) * 0x7FEB352D
-    x = (x ^ ((x >> 15) & 0x1FFFF)) * -0x7B935975  # 0x846CA68B as a signed word
-    return x ^ ((x >> 16) & 0xFFFF)
+    """lowbias32 (C. Wellons, "Prospecting for hash functions", 2018); writes into ``x``."""
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    x *= 0x7FEB352D
+    x ^= (x >> 15).bitwise_and_(0x1FFFF)
+    x *= -0x7B935975  # 0x846CA68B as a signed word
+    x ^= (x >> 16).bitwise_and_(0xFFFF)
+    return x
 
 
 def bits(pair: Tensor, n: int) -> Tensor:
@@ -96,21 +117,27 @@ def bits(pair: Tensor, n: int) -> Tensor:
 
 def uniform(pair: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform numbers in [0, 1) with 24 bits, of ``shape``, from a key's words (2,)."""
-    n = int(np.prod(shape, dtype=np.int64))
+    n = math.prod(shape)
     return ((bits(pair, n) & 0xFFFFFF).to(dtype) / (1 << 24)).reshape(shape)
 
 
 def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
-    """Bool mask of ``shape``, True with probability ``1 - p`` (to 2^-16), from a key's words (2,): two elements a word."""
-    n = int(np.prod(shape, dtype=np.int64))
-    pairs = bits(pair, (n + 1) // 2)
-    halves = torch.stack([pairs & 0xFFFF, (pairs >> 16) & 0xFFFF], dim=-1)
-    return halves.flatten()[:n].ge(round(p * (1 << 16))).reshape(shape)
+    """Bool mask of ``shape``, True with probability ``1 - p``, from a key's words (2,).
+
+    A word serves four elements where ``p`` is a multiple of 1/256 (then it is exact), else two (to 2^-16).
+    """
+    n, per = math.prod(shape), 4 if (p * 256).is_integer() else 2
+    values = 1 << (32 // per)
+    if (dropped := round(p * values)) == values:
+        return torch.zeros(shape, dtype=torch.bool, device=pair.device)
+    parts = bits(pair, -(-n // per)).view(torch.int8 if per == 4 else torch.int16)
+    return parts[:n].ge(dropped - values // 2).reshape(shape)
 
 
-def fold(pair: Tensor, number: int) -> Tensor:
-    """The words of a sub-key: for the several draws of one step (a layer's mask, a crop)."""
-    return _hash32(pair + torch.tensor([number, -1 - number], dtype=torch.int32, device=pair.device))
+def fold(pair: Tensor, *numbers: int) -> Tensor:
+    """The words of sub-keys, (2,) for one number or (n, 2): for the several draws of one step (a layer's mask, a crop)."""
+    steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=pair.device)
+    return _hash32(pair + (steps[0] if len(numbers) == 1 else steps))
 
 
 @contextmanager
@@ -119,7 +146,9 @@ def keyed_globals(base: int) -> Iterator[None]:
     before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(base)
     np.random.seed(base & 0xFFFFFFFF)
-    torch.manual_seed(base & (_MASK >> 1))
+    torch.default_generator.manual_seed(base & (_MASK >> 1))  # torch.manual_seed asks every kind of device first: 200 us
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(base & (_MASK >> 1))
     try:
         yield
     finally:

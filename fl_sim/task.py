@@ -111,6 +111,8 @@ class Task:
         made, x = self.transform, self.train["x"]
         if not isinstance(made, Transform) or made.augment or x.numel() * dtype.itemsize > most_bytes:
             return self
+        if not (x.dtype == torch.uint8 or (x.is_floating_point() and made != Transform())):
+            return self
 
         def apply(samples: Tree) -> Tree:
             return made({**samples, "x": samples["x"].to(dtype)}, None) if samples else samples

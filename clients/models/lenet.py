@@ -14,13 +14,14 @@ from fl_sim.registry import offer
 def lenet(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Two 5x5 convolutions (6, 16), each with ReLU and 2x2 pooling, then linear 120, 84: 62 006 parameters on CIFAR-10.
 
-    Raises ValueError for pictures below 16 x 16 pixels, of which nothing would be left.
+    ReLU after pooling is the same function with a quarter of the work. Raises ValueError for pictures below 16 x 16 pixels,
+    of which nothing would be left.
     """
     channels, height, width = image("lenet", inputs, smallest=16)
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))
     return nn.Sequential(
-        *(nn.Conv2d(channels, 6, 5), nn.ReLU(), nn.MaxPool2d(2)),
-        *(nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(channels, 6, 5), nn.MaxPool2d(2), nn.ReLU()),
+        *(nn.Conv2d(6, 16, 5), nn.MaxPool2d(2), nn.ReLU()),
         *(nn.Flatten(), nn.Linear(16 * rows * columns, 120), nn.ReLU()),
         *(nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, outputs)),
     )

@@ -3,11 +3,25 @@
 weights: finish_i = max_k w_k,i          deltas: finish_i = d_k*,i with k* = argmax_k |d_k,i|
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from fl_sim.pool import Pool
 from fl_sim.tree import Tree
+
+LOW = "#low"
+"""Ends the leaves of a partial that hold a minimum; ``#`` cannot occur in a module's names."""
+
+
+def _take(partial: Tree, name: str, x: Tensor, over: Callable[..., Tensor], between: Callable[..., Tensor]) -> None:
+    """Stacked (C, ...) into ``partial[name]`` (...), in place once that is there."""
+    extreme = x[0] if len(x) == 1 else over(x, 0)
+    if name in partial:
+        between(partial[name], extreme, out=partial[name])
+    else:
+        partial[name] = extreme.clone() if len(x) == 1 else extreme
 
 
 class Max(Pool):
@@ -19,33 +33,36 @@ class Max(Pool):
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
         """The largest of each element over C and the partial."""
-        return self.merge(partial, {k: self.largest(x) for k, x in replies.items()})
+        for k, x in replies.items():
+            _take(partial, k, x, torch.amax, torch.maximum)
+        return partial
 
     def merge(self, a: Tree, b: Tree) -> Tree:
-        """The larger of each element; an empty partial changes nothing."""
-        return {k: self.larger(x, b[k]) for k, x in a.items()} if a and b else a or b
+        """The larger (of minima the smaller) of each element; an empty partial changes nothing."""
+        for k, x in b.items():
+            low = k.endswith(LOW)
+            _take(a, k, x[None], torch.amin if low else torch.amax, torch.minimum if low else torch.maximum)
+        return a
 
     def finish(self, partial: Tree, like: Tree) -> Tree:
         """The partial itself."""
         return partial
 
-    def largest(self, x: Tensor) -> Tensor:
-        """(C, ...) -> (...)."""
-        return x.amax(0)
-
-    def larger(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of two tensors of one shape."""
-        return torch.maximum(a, b)
-
 
 class AbsMax(Max):
-    """The element of largest magnitude, with its sign; of two equal magnitudes the positive one, so that order does not matter."""
+    """The element of largest magnitude, with its sign; of two equal magnitudes the positive one, so that order does not matter.
 
-    def largest(self, x: Tensor) -> Tensor:
-        """(C, ...) -> (...)."""
-        high, low = x.amax(0), x.amin(0)
-        return torch.where(high >= -low, high, low)
+    A partial holds maxima and minima: one of the two is it.
+    """
 
-    def larger(self, a: Tensor, b: Tensor) -> Tensor:
-        """Of two tensors of one shape."""
-        return self.largest(torch.stack([a, b]))
+    def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
+        """The largest and the smallest of each element over C and the partial."""
+        for k, x in replies.items():
+            if x.dtype.is_signed:
+                _take(partial, k + LOW, x, torch.amin, torch.minimum)
+        return super().add(partial, replies, weights)
+
+    def finish(self, partial: Tree, like: Tree) -> Tree:
+        """Of the largest and the smallest the one that is farther from zero."""
+        lows = {k: partial[k + LOW] for k in partial if k + LOW in partial}
+        return {k: torch.where(x >= -lows[k], x, lows[k]) if k in lows else x for k, x in partial.items() if not k.endswith(LOW)}

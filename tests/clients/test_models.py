@@ -148,7 +148,7 @@ def test_resnet18_halves_the_picture_three_times() -> None:
 def test_cnn_is_the_benchmarks() -> None:
     model = build("cnn", (3, 32, 32))
     kinds = [type(m).__name__ for m in model.children()]
-    assert kinds == ["Conv2d", "ReLU"] * 2 + ["MaxPool2d", "Dropout", "Flatten", "Linear", "ReLU", "Dropout", "Linear"]
+    assert kinds == ["Conv2d", "ReLU", "Conv2d", "MaxPool2d", "Flatten", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
     assert [m.p for m in model.children() if isinstance(m, nn.Dropout)] == [0.25, 0.5]
     for name, p in model.named_parameters():
         if name.endswith("bias"):
@@ -158,6 +158,24 @@ def test_cnn_is_the_benchmarks() -> None:
             area = p[0, 0].numel()
             bound = (6 / (area * (p.shape[0] + p.shape[1]))) ** 0.5
             assert 0.98 * bound < p.abs().max() <= bound
+
+
+@pytest.mark.parametrize(
+    "name, published",
+    [
+        ("cnn", ["0", "1", "2", "relu", "3", "4", "7", "8", "10"]),  # pfl-research: ReLU, pooling, flattening
+        ("lenet", ["0", "relu", "1", "3", "relu", "4", "6", "7", "8", "9", "10", "11"]),
+    ],
+)
+def test_relu_commutes_with_pooling_and_flattening(name: str, published: list[str]) -> None:
+    """The layers by name in the published order, with a ReLU where that has it: the same bits forward and backward."""
+    model, x = build(name, (3, 32, 32)).eval(), torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    plain = nn.Sequential(*(nn.ReLU() if layer == "relu" else model.get_submodule(layer) for layer in published))
+    weights = list(model.parameters())
+    ours, theirs = model(x), plain(x)
+    assert torch.equal(ours, theirs)
+    for a, b in zip(torch.autograd.grad(ours.sin().sum(), weights), torch.autograd.grad(theirs.sin().sum(), weights), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_lenet_needs_sixteen_pixels_each_way() -> None:

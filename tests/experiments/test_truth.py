@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from experiments.build import build
+from experiments.data import data
 from experiments.recipe import make
 from experiments.run import run
 from fl_sim import from_arrays
@@ -56,7 +57,7 @@ def test_garbage_test_labels_change_no_choice(tmp_path: Path, strategy: str) -> 
 
     task = from_arrays(X, Y, clients=CLIENTS, x_test=X_TEST, y_test=Y_TEST, name="truth")
     setup = build(make(**SETTINGS, task=task, strategy=strategy))
-    part, order = setup.partition, setup.task.train["x"]
+    part, order = setup.partition, data(setup.config)[0].train["x"]  # as stored: not yet standardised
     held = np.concatenate([part.client(c)[part.sizes(c)[0] :] for c in range(len(part))])
     rows = {tuple(x): i for i, x in enumerate(X.tolist())}  # the validation share was taken out before: find a sample by its x
     garbage = Y.copy()

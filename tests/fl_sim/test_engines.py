@@ -118,6 +118,17 @@ def test_batch_norm_trains_on_the_loop_and_its_counter_stays_whole(engine: str) 
     assert len(watch.notes) == (2 if engine == "vmap" else 0) and all("its clients ran on the loop" in note for note in watch.notes)
 
 
+def test_the_loops_faster_layers_agree_with_vmaps_plain_ones() -> None:
+    """A convolution and a linear layer large enough for ``winograd`` and ``product``, dropout and momentum included."""
+    with rng.keyed_globals(0):
+        module = nn.Sequential(
+            *(nn.Conv2d(2, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.Dropout(0.25), nn.Flatten()),
+            *(nn.Linear(1024, 128), nn.ReLU(), nn.Dropout(0.3), nn.Linear(128, 3)),
+        )
+    made = [train(module, engine, inputs=(2, 6, 6), block_size=3) for engine in ENGINES]
+    assert float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0])) and not made[1][1].notes
+
+
 class Scaled(nn.Module):
     """A network with a parameter without axes."""
 

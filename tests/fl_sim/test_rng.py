@@ -20,6 +20,11 @@ def test_keys_are_splitmix64() -> None:
     assert rng.keys(0, 3).tolist() == GOLDEN
 
 
+def test_many_keys_are_few_and_more() -> None:
+    many = rng.keys(2**64 - 5, 5000)
+    assert np.array_equal(many[:4096], rng.keys(2**64 - 5, 4096)) and many.dtype == np.uint64 and len(set(many.tolist())) == 5000
+
+
 def test_keys_are_the_keys_one_step_below() -> None:
     base = rng.key(7, "order", 3)
     assert rng.keys(base, 5).tolist() == [rng.key(7, "order", 3, i) for i in range(5)]
@@ -126,17 +131,29 @@ def test_keys_and_places_are_uncorrelated() -> None:
     assert (correlation - torch.eye(16)).abs().max() < 5 / 4000**0.5
 
 
-@pytest.mark.parametrize("p", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.25, 0.3, 0.5, 0.999, 1.0])
 def test_keep_masks(p: float) -> None:
-    kept = rng.keep_mask(rng.words(13), (200, 200), p).double().mean()
+    """Multiples of 1/256 take a byte an element, others two."""
+    mask = rng.keep_mask(rng.words(13), (200, 200), p)
     # standard deviation sqrt(p (1 - p) / 40000) <= .0025; 5 of these. Exact at 0 and 1
-    assert abs(kept - (1 - p)) <= (0.0125 if 0 < p < 1 else 0)
+    assert mask.dtype == torch.bool and abs(mask.double().mean() - (1 - p)) <= (0.0125 if 0 < p < 1 else 0)
+    assert torch.equal(rng.keep_mask(rng.words(13), (7, 11), p).flatten(), mask.flatten()[:77])  # element i depends on i alone
+
+
+@pytest.mark.parametrize("p", [0.25, 0.3])
+def test_neighbours_in_a_mask_are_uncorrelated(p: float) -> None:
+    """Elements that share a word, and those that do not: 8 in a row, and the same 8 under the next key."""
+    drawn = torch.stack([rng.keep_mask(rng.words(k), (8,), p) for k in rng.keys(29, 4001)]).double()
+    correlation = torch.corrcoef(torch.cat([drawn[:-1], drawn[1:]], 1).T)
+    # 120 pairs, standard deviation 1 / sqrt(4000) each; 5 of these
+    assert (correlation - torch.eye(16)).abs().max() < 5 / 4000**0.5
 
 
 def test_folded_keys_differ() -> None:
     pair = rng.words(17)
     folded = [pair, *(rng.fold(pair, n) for n in range(20))]
     assert len({tuple(p.tolist()) for p in folded}) == 21
+    assert torch.equal(torch.stack(folded[1:]), rng.fold(pair, *range(20)))
     bits = torch.stack([rng.bits(p, 64) for p in folded])
     assert len(set(bits.flatten().tolist())) == 21 * 64  # 1344 of 2^32 values: a single collision has probability 2e-4
 

@@ -52,7 +52,29 @@ def test_the_largest_magnitude_keeps_its_sign_and_of_a_tie_the_positive_one_wins
         one_by_one = pool.start(order[0])
         for value in order:
             one_by_one = pool.merge(one_by_one, pool.add(pool.start(value), tree.stack([value]), torch.ones(1)))
-        assert one_by_one["w"].tolist() == [2.0, -3.0]
+        assert pool.finish(one_by_one, order[0])["w"].tolist() == [2.0, -3.0]
+
+
+@pytest.mark.parametrize("pool", [Mean(), Max(), AbsMax()])
+def test_replies_are_left_alone(pool: Pool) -> None:
+    """A partial grows in place, but never in the memory of a reply, nor of the second partial of a merge."""
+    one, two, three = ({"w": torch.tensor(values)} for values in ([1.0, -5.0], [3.0, -1.0], [2.0, 7.0]))
+    first = pool.add(pool.start(one), tree.stack([one]), torch.ones(1, dtype=torch.float64))
+    views = [{k: v[None] for k, v in reply.items()} for reply in (two, three)]
+    partial = pool.start(one)
+    for view in views:
+        partial = pool.add(partial, view, torch.ones(1, dtype=torch.float64))
+    before = tree.digest(partial)
+    pool.merge(pool.merge(pool.start(one), partial), first)
+    assert tree.digest(partial) == before
+    assert (two["w"].tolist(), three["w"].tolist()) == ([3.0, -1.0], [2.0, 7.0])
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
+def test_the_largest_counter_keeps_its_type(dtype: torch.dtype) -> None:
+    for pool in (Max(), AbsMax()):
+        done = pooled(pool, [{"n": torch.tensor(n, dtype=dtype)} for n in (0, 3, 1)], [1.0, 1.0, 1.0])["n"]
+        assert done.dtype == dtype and int(done) == (1 if dtype == torch.bool else 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.uint8, torch.bool])
