@@ -2,7 +2,7 @@
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
         _made.clear()
         _made[key] = _data(config)
     task, held, partition = _made[key]
-    if config.personalize_steps and not partition.held_out.any():
+    if config.personalize_steps and not partition.size_counts()[:, 1].any():
         what = f"partition.held_out = {config.partition.params.get('held_out')} leaves no client a test sample of its own"
         raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; choose fewer clients or a larger share")
     training = len(partition) - config.holdout_clients
@@ -63,20 +63,34 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
 
 
 def as_partition(made: Any, name: str, samples: int) -> Partition:
-    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice."""
+    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice.
+
+    Of a partition whose clients share samples, only some clients are looked at: it may have any number of them.
+    """
     if not isinstance(made, Partition):
         try:
             made = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in made])
         except (TypeError, ValueError) as error:
             what = f"makes a {type(made).__name__} that cannot be read ({error})"
             raise ConfigError(f"partition.name = {name!r}: {what}; it must make a fl_sim.Partition, or one index array a client") from error
-    owned, sizes = np.sort(made.indices), np.diff(made.starts)
-    if not len(sizes) or sizes.min() < 1:
-        raise ConfigError(f"partition.name = {name!r}: {int((sizes < 1).sum())} of {len(sizes)} clients own no sample; each must own one")
-    if owned[0] < 0 or owned[-1] >= samples or (owned[1:] == owned[:-1]).any():
-        raise ConfigError(f"partition.name = {name!r}: indices must be different numbers of 0..{samples - 1}, each owned by one client")
     partition: Partition = made
+    kinds = partition.size_counts()
+    empty = int(kinds[kinds[:, :2].sum(1) < 1, 2].sum())
+    if empty or not len(partition):
+        raise ConfigError(f"partition.name = {name!r}: {empty} of {len(partition)} clients own no sample; each must own one")
+    owned = np.sort(np.concatenate([partition.client(c) for c in looked_at(partition)]))
+    if owned[0] < 0 or owned[-1] >= samples:
+        raise ConfigError(f"partition.name = {name!r}: indices must be numbers of 0..{samples - 1}")
+    if partition.exclusive and (owned[1:] == owned[:-1]).any():
+        raise ConfigError(f"partition.name = {name!r}: indices must be different numbers of 0..{samples - 1}, each owned by one client")
     return partition
+
+
+def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
+    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so many, keyed."""
+    if partition.exclusive or len(partition) <= most:
+        return range(len(partition))
+    return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))
 
 
 def call(maker: Any, arguments: Mapping[str, Any]) -> Any:

@@ -13,29 +13,34 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fl_sim.partition import Partition
+from experiments.data import looked_at
+from fl_sim.partition import Partition, median
 
 BUBBLES = 50
 """Up to so many clients are drawn as bubbles, more as stacked bars."""
 
 
 def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
-    """(C, K) int64: samples of each label (N,) of each client, held-out ones included; one column without labels."""
-    label = np.zeros(len(partition.indices), np.int64) if labels is None else np.unique(labels, return_inverse=True)[1].reshape(-1)
+    """(C, K) int64: samples of each label (N,) of each client looked at, held-out ones included; one column without labels."""
+    owned = [partition.client(c) for c in looked_at(partition)]
+    owner = np.repeat(np.arange(len(owned)), [len(mine) for mine in owned])
+    if labels is None:
+        return np.bincount(owner, minlength=len(owned)).reshape(-1, 1)
+    label = np.unique(labels, return_inverse=True)[1].reshape(-1)
     k = int(label.max(initial=0)) + 1
-    owner = np.repeat(np.arange(len(partition)), np.diff(partition.starts))
-    return np.bincount(owner * k + label[partition.indices], minlength=len(partition) * k).reshape(-1, k)
+    return np.bincount(owner * k + label[np.concatenate(owned)], minlength=len(owned) * k).reshape(-1, k)
 
 
 def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
-    """One row a client.
+    """One row a client; where clients share samples, a keyed choice of at most 1000 clients.
 
     Columns: ``client``; ``samples`` (all its own), of which ``held_out``; ``labels`` (how many occur), ``largest_share`` (of its
     most frequent label), ``entropy`` (of its label mix, in bits: log2 K is even), ``distance`` (total variation to the mix of all,
     0..1). The last four are missing where ``labels`` is None.
     """
-    table = counts(partition, labels)
-    rows = pd.DataFrame({"client": np.arange(len(partition)), "samples": table.sum(1), "held_out": partition.held_out})
+    table, shown = counts(partition, labels), looked_at(partition)
+    held_out = [partition.sizes(c)[1] for c in shown]
+    rows = pd.DataFrame({"client": np.asarray(shown), "samples": table.sum(1), "held_out": held_out})
     if labels is None:
         return rows.assign(labels=np.nan, largest_share=np.nan, entropy=np.nan, distance=np.nan)
     mix = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -47,17 +52,19 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
 def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]:
     """The partition in a few numbers: ``clients``, ``samples``, ``min``, ``median``, ``max`` samples a client, ``moved`` by repair.
 
-    With labels also the means over clients of ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total variation).
+    With labels also the means over clients of ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total
+    variation). These are of the clients that ``frame`` shows; ``shown`` says how many where it does not show all.
     """
-    rows = frame(partition, labels)
-    size = rows["samples"]
+    rows, kinds = frame(partition, labels), partition.size_counts()
+    size, clients = kinds[:, :2].sum(1), kinds[:, 2]
     told = {
-        "clients": len(rows),
-        "samples": size.sum(),
+        "clients": len(partition),
+        "samples": (size * clients).sum(),
         "min": size.min(),
-        "median": size.median(),
+        "median": median(size, clients),
         "max": size.max(),
         "moved": partition.moved,
+        **({"shown": len(rows)} if len(rows) < len(partition) else {}),
     }
     if labels is not None:
         told |= {name: rows[name].mean() for name in ("labels", "largest_share", "entropy", "distance")}
@@ -67,6 +74,8 @@ def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]
 def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str = "") -> Path:
     """Save the client-by-label picture as a PNG: bubbles (area: samples) or, for more than 50 clients, bars stacked by label.
 
+    Where ``frame`` shows some of the clients, so does the picture, from left to right.
+
     Returns ``path``; its folder must exist.
     """
     table = counts(partition, labels)
@@ -74,15 +83,14 @@ def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str
     figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot(xlabel="client", title=title)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    clients = np.arange(len(table))
     if len(table) <= BUBBLES:
         c, k = np.nonzero(table)
         axes.scatter(c, k, s=400 * table[c, k] / table.max(), c=k, cmap="tab10" if len(names) <= 10 else "viridis", alpha=0.8)
         axes.set(ylabel="label", yticks=range(len(names)), yticklabels=names, ylim=(-0.7, len(names) - 0.3), xlim=(-0.7, len(table) - 0.3))
     else:
-        floor = np.zeros(len(table), np.int64)
+        floor, edges = np.zeros(len(table), np.int64), np.arange(len(table) + 1) - 0.5
         for name, column in zip(names, table.T, strict=True):
-            axes.bar(clients, column, width=1.0, bottom=floor, label=name)
+            axes.stairs(floor + column, edges, baseline=floor, fill=True, label=name)
             floor = floor + column
         axes.set(ylabel="samples, by label", xlim=(-0.5, len(table) - 0.5))
         if 1 < len(names) <= 20:

@@ -7,6 +7,7 @@ import numpy as np
 from experiments.build import Setup
 from fl_sim import flower, tree
 from fl_sim.block import plan_blocks
+from fl_sim.partition import median
 
 MEGABYTE = 1e6
 
@@ -15,11 +16,11 @@ def describe(setup: Setup) -> dict[str, Any]:
     """Clients, samples a client, local steps, bytes, memory, engine: facts of the config, and of round 1 where a draw decides."""
     config, partition, learner = setup.config, setup.partition, setup.grid.learner
     assert learner is not None
-    sizes = np.array([partition.sizes(c) for c in range(len(partition))])
-    training = sizes[: len(partition) - config.holdout_clients, 0]
-    cohort = config.cohort or len(training)
+    registered = len(partition) - config.holdout_clients
+    kinds, every = partition.size_counts(registered), partition.size_counts()
+    cohort = config.cohort or registered
     settings = {**setup.train_config, **getattr(setup.strategy, "_settings", lambda r, c: {})(1, setup.train_config), "server-round": 1}
-    plans = plan_blocks(learner, "train", [(i, i, settings) for i in range(min(cohort, len(training)))], {}, config.block_size)
+    plans = plan_blocks(learner, "train", [(i, i, settings) for i in range(min(cohort, registered))], {}, config.block_size)
     steps = np.array([order.steps for plan in plans for order in plan.orders])
     model = learner.loss.initial()
     size, sample = tree.num_bytes(model), sum(v[0].numel() * v.element_size() for v in learner.data.values())
@@ -35,10 +36,10 @@ def describe(setup: Setup) -> dict[str, Any]:
         "clients": len(partition),
         "holdout_clients": config.holdout_clients,
         "cohort": cohort,
-        "samples_min": int(training.min()),
-        "samples_median": float(np.median(training)),
-        "samples_max": int(training.max()),
-        "held_out_samples": int(sizes[:, 1].sum()),
+        "samples_min": int(kinds[:, 0].min()),
+        "samples_median": median(kinds[:, 0], kinds[:, 2]),
+        "samples_max": int(kinds[:, 0].max()),
+        "held_out_samples": int((every[:, 1] * every[:, 2]).sum()),
         "samples_moved": partition.moved,
         "steps_min": int(steps.min()) if len(steps) else 0,
         "steps_median": float(np.median(steps)) if len(steps) else 0.0,

@@ -11,7 +11,8 @@ import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +23,11 @@ from fl_sim.local import Draw, LocalRule, Sizes, Streams
 from fl_sim.loss import Batch, Loss
 from fl_sim.partition import Partition
 from fl_sim.settings import Local
+from fl_sim.streams import step_keys, streams_of
 from fl_sim.tree import Tree
 
+GATHER = 32 * 2**20
+"""So many bytes of a block's samples are gathered at once for all of its steps."""
 Settings = Mapping[str, Any]
 """What a message's ConfigRecord says: dotted keys to numbers and words."""
 
@@ -40,8 +44,7 @@ class Learner:
     """``(message type, settings) -> rule``."""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(NamedTuple):
     """One client's part of a round, resolved from its message."""
 
     position: int
@@ -50,7 +53,7 @@ class Job:
     sizes: Sizes
     streams: Streams
     draw: Draw
-    state: Tree = field(default_factory=dict)
+    state: Tree
 
     @property
     def steps(self) -> int:
@@ -58,7 +61,7 @@ class Job:
         return _length(self.streams)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Order:
     """One client's part of a round, as its message says it: all that the machine keeps of a client that waits."""
 
@@ -119,18 +122,20 @@ def plan_blocks(
     counters: dict[Any, Callable[[int], int]] = {}
     kept = []  # objects in ``seen`` must live as long as their ids are compared
     for position, client, settings in orders:
-        if id(settings) not in seen:
+        known = seen.get(id(settings))
+        if known is None:
             kept.append(settings)
             shared = {k: v for k, v in settings.items() if k != "system.work"}
             key = tuple(sorted(shared.items()))
             group = groups.setdefault(key, (shared, []))
             counter = counters.setdefault(key, _step_counter(learner, message_type, shared))
-            seen[id(settings)] = group, float(settings.get("system.work", 1.0)), counter
-        (_, members), work, steps = seen[id(settings)]
+            known = seen[id(settings)] = group, float(settings.get("system.work", 1.0)), counter
+        (_, members), work, steps = known
         members.append(Order(position, client, _done(steps(client), work), work))
     plans: list[BlockPlan] = []
     for settings, members in groups.values():
-        members.sort(key=lambda order: (-order.steps, order.position))
+        members.sort(key=attrgetter("position"))
+        members.sort(key=attrgetter("steps"), reverse=True)
         for start in range(0, len(members), block_size):
             chosen = members[start : start + block_size]
             own = {order.client: states[order.client] for order in chosen if order.client in states}
@@ -175,10 +180,12 @@ def resolve(plan: BlockPlan, learner: Learner) -> tuple[Block, dict[int, str]]:
     settings, jobs, failed = plan.settings, [], {}
     server_round, seed = int(settings.get("server-round", 0)), int(settings.get("seed", 0))
     rule, local = learner.rule(plan.message_type, settings), local_settings(settings, server_round)
-    for order in plan.orders:
+    every = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
+    draws = [Draw(seed, server_round, order.client) for order in plan.orders]
+    together = streams_of(rule, every, local, draws)
+    for c, (order, sizes, draw) in enumerate(zip(plan.orders, every, draws, strict=True)):
         try:
-            sizes, draw = Sizes(*learner.partition.sizes(order.client)), Draw(seed, server_round, order.client)
-            streams = rule.streams(sizes, local, draw)
+            streams = together[c] if c in together else rule.streams(sizes, local, draw)
             if order.work != 1.0 and "train" in streams:
                 streams["train"] = streams["train"][: _done(len(streams["train"]), order.work)]
             jobs.append(Job(order.position, order.client, sizes, streams, draw, plan.states.get(order.client, {})))
@@ -201,42 +208,52 @@ class Padded:
     """(S,) whether every client's batch of this step is full: then no mask is needed."""
     active: tuple[bool, ...]
     """(S,) whether every client takes this step."""
-
-
-def step_words(job: Job, name: str, steps: int) -> Tensor:
-    """(S, 2) int32: the keys of a stream's steps."""
-    return rng.words(rng.keys(job.draw(f"step-{name}"), steps))
+    samples: int
+    """How many of the C * S * B places hold real samples; the rest is padding."""
 
 
 def pad(jobs: Sequence[Job], name: str, partition: Partition, device: torch.device) -> Padded:
     """Pad the stream ``name`` of a block's clients."""
     streams = [job.streams[name] for job in jobs]
-    steps = max((len(s) for s in streams), default=0)
-    width = max((len(batch) for s in streams for batch in s), default=1)
-    index = np.zeros((len(jobs), steps, width), np.int64)
-    mask = np.zeros((len(jobs), steps, width), bool)
-    for c, (job, stream) in enumerate(zip(jobs, streams, strict=True)):
-        owned = partition.client(job.client)
-        for s, positions in enumerate(stream):
-            index[c, s, : len(positions)] = owned[positions]
-            mask[c, s, : len(positions)] = True
-    full = tuple(map(bool, np.atleast_1d(mask.all(axis=(0, 2)))))
-    active = tuple(map(bool, np.atleast_1d(mask.any(axis=2).all(axis=0))))
-    words = torch.stack([step_words(job, name, steps) for job in jobs])
-    return Padded(torch.from_numpy(index).to(device), torch.from_numpy(mask).to(device), words.to(device), full, active)
+    steps = max(map(len, streams), default=0)
+    lengths = np.zeros((len(jobs), steps), np.int64)
+    for c, stream in enumerate(streams):
+        lengths[c, : len(stream)] = [len(batch) for batch in stream]
+    width = int(lengths.max()) if steps else 1
+    mask = np.arange(width) < lengths[:, :, None]
+    index = np.zeros(mask.shape, np.int64)
+    owned = partition.several([job.client for job in jobs])
+    if steps:
+        ends = np.cumsum([len(mine) for mine in owned])
+        positions = np.concatenate([batch for stream in streams for batch in stream])
+        offsets = np.repeat(ends - [len(mine) for mine in owned], lengths.sum(1))
+        index[mask] = np.concatenate(owned)[positions + offsets]
+    full, active = (tuple(map(bool, np.all(x, axis=0))) for x in (lengths == width, lengths > 0))
+    words = rng.words(step_keys([job.draw for job in jobs], name, steps))
+    to = [torch.from_numpy(x).to(device) for x in (index, mask)]
+    return Padded(to[0], to[1], words.to(device), full, active, int(lengths.sum()))
 
 
 def padded_batches(data: Tree, index: Tensor, mask: Tensor, words: Tensor, shape: Padded) -> Iterator[Batch]:
-    """The steps of ONE client out of a padded stream (index, mask (S, B), words (S, 2)): what runs under ``vmap``."""
-    for s in range(len(shape.full)):
-        rows = {k: v[index[s]] for k, v in data.items()}
-        yield Batch(rows, words[s], None if shape.full[s] else mask[s], None if shape.active[s] else mask[s].any())
+    """The steps of ONE client out of a padded stream (index, mask (S, B), words (S, 2)): what runs under ``vmap``.
+
+    Samples are gathered for all steps at once where the block's take no more than GATHER bytes, else step by step.
+    """
+    steps = len(shape.full)
+    size = shape.index.numel() * sum(v[0].numel() * v.element_size() for v in data.values())
+    if size <= GATHER:
+        whole = {k: v[index].unbind(0) for k, v in data.items()}
+        rows = [{k: x[s] for k, x in whole.items()} for s in range(steps)]
+    every, masks = words.unbind(0), mask.unbind(0)
+    for s in range(steps):
+        batch = rows[s] if size <= GATHER else {k: v[index[s]] for k, v in data.items()}
+        yield Batch(batch, every[s], None if shape.full[s] else masks[s], None if shape.active[s] else masks[s].any())
 
 
 def plain_batches(data: Tree, job: Job, name: str, partition: Partition, device: torch.device) -> Iterator[Batch]:
     """The steps of one client without any padding: what the loop runs."""
     owned, stream = partition.client(job.client), job.streams[name]
-    words = step_words(job, name, len(stream)).to(device)
+    words = rng.words(rng.keys(job.draw(f"step-{name}"), len(stream))).to(device)
     for s, positions in enumerate(stream):
         rows = torch.from_numpy(owned[positions]).to(device)
         yield Batch({k: v[rows] for k, v in data.items()}, words[s])

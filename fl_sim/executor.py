@@ -4,7 +4,7 @@ Whoever it is, results come back in the order of the plans, which a config fixes
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from fl_sim.block import BlockPlan, Learner
@@ -21,6 +21,8 @@ class Executor(ABC):
     """Engine of a block: loop or vmap."""
     chunk: int
     """Clients of a block that run at once, 0: all; halved where memory ran out."""
+    on_event: Callable[..., None] = staticmethod(lambda kind, **facts: None)
+    """Told what is worth a line in the log (a worker that died)."""
 
     @abstractmethod
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:

@@ -7,11 +7,14 @@ and strategies get is copied as a wire would, so that none can change another's.
 """
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app.metadata import Metadata
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
@@ -19,6 +22,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fl_sim import rng
 
+Record = TypeVar("Record", ConfigRecord, MetricRecord, RecordDict)
 SERVER_NODE = 1
 """Node id of the server; virtual client c is node c + FIRST_NODE."""
 FIRST_NODE = 2
@@ -33,6 +37,82 @@ def identify(run_id: int = 1) -> Run:
     """Give this process the identity of a server, so that messages can be made; returns an empty Run."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE, 1
     return Run.create_empty(run_id)
+
+
+def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
+    """A record of ``values``, which must be of the types that it takes: Flower's constructors check every one, 3 us a time."""
+    made = kind()
+    if "_data" not in vars(made):  # not the Flower that this was written for
+        return kind(values)
+    made.__dict__["_data"] = values
+    return made
+
+
+def requests(contents: Iterable[tuple[RecordDict, int]], message_type: str) -> list[Message]:
+    """``Message(content, node, message_type)`` of each (content, node)."""
+    made: list[Message] = []
+    for content, node in contents:
+        if not made or not _KNOWN:
+            made.append(Message(content, node, message_type))
+        else:
+            made.append(_message(vars(made[0].metadata) | {"_dst_node_id": node}, content))
+    return made
+
+
+def reply(content: RecordDict, message: Message) -> Message:
+    """``Message(content, reply_to=message)``, at a third of the cost: a round of a thousand clients makes two thousand messages."""
+    if not _KNOWN:
+        return Message(content, reply_to=message)
+    asked, now = vars(message.metadata), time.time()
+    facts = {
+        "_message_id": "", "_reply_to_message_id": asked["_message_id"], "_delivered_at": "",
+        "_src_node_id": asked["_dst_node_id"], "_dst_node_id": asked["_src_node_id"],
+        "_src_task_id": asked["_dst_task_id"], "_dst_task_id": asked["_src_task_id"],
+        "_created_at": now, "_ttl": asked["_created_at"] + asked["_ttl"] - now,
+    }  # fmt: skip
+    return _message(asked | facts, content)
+
+
+def _message(facts: dict[str, Any], content: RecordDict) -> Message:
+    made, metadata = Message.__new__(Message), Metadata.__new__(Metadata)
+    metadata.__dict__.update(facts)
+    made.__dict__.update(_metadata=metadata, _content=content, _error=None)
+    return made
+
+
+def _known() -> bool:
+    """Whether messages are made as in the Flower that this was written for."""
+    facts = "run_id message_id src_node_id dst_node_id src_task_id dst_task_id reply_to_message_id group_id created_at ttl message_type"
+    made = Message(RecordDict(), metadata=Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train"))  # type: ignore[call-overload]
+    same = vars(made.metadata).keys() == {f"_{name}" for name in (*facts.split(), "delivered_at")}
+    return bool(same and vars(made).keys() == {"_metadata", "_content", "_error"})
+
+
+_KNOWN = _known()
+
+
+class Held(Array):
+    """An Array that stays one: its bytes are made when someone asks for them, which inside a process nobody does."""
+
+    values: np.ndarray
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.__dict__.update(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", values=values)
+
+    @property
+    def data(self) -> bytes:  # type: ignore[override]
+        """The serialised array."""
+        return Array(self.values).data
+
+    def numpy(self) -> np.ndarray:
+        """A copy of the array: the receiver's own."""
+        return np.array(self.values)
+
+    def __reduce__(self) -> tuple[type[Array], tuple[np.ndarray]]:
+        return Array, (self.values,)
+
+
+Held.__qualname__ = Array.__qualname__  # what a receiver elsewhere is told to make of it
 
 
 def set_message_id(message: Message, message_id: str) -> None:
@@ -91,14 +171,21 @@ def has_main(server_app: ServerApp) -> bool:
 
 @contextmanager
 def quiet(wanted: bool = True, least: int = logging.WARNING) -> Iterator[None]:
-    """While open, Flower logs only what is at ``least`` a warning: its lines a round would tear the progress bar."""
+    """While open, Flower logs only what is at ``least`` a warning: its lines a round would tear the progress bar.
+
+    By a filter: a changed level makes every logger of the process forget what it may say, 0.2 ms a time.
+    """
     logger = logging.getLogger("flwr")
-    level = logger.level
-    logger.setLevel(max(level, least) if wanted else level)
+
+    def loud(record: logging.LogRecord) -> bool:
+        return record.levelno >= least
+
+    if wanted:
+        logger.addFilter(loud)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(loud)
 
 
 @contextmanager

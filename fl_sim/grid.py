@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -24,6 +24,7 @@ from fl_sim.worker import BlockResult, ClientResult
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
 Event = Callable[..., None]
+_NO_ARRAYS = ArrayRecord()
 
 
 class SimulationGrid(Grid):
@@ -67,7 +68,7 @@ class SimulationGrid(Grid):
         """Set by run_rounds where the strategy itself pools: then a block's replies are reduced before they travel."""
         self.states: dict[int, Tree] = {}
         """Each client's state by id, committed when its block is answered."""
-        self.on_event: Event = lambda kind, **facts: None
+        self._on_event: Event = lambda kind, **facts: None
         self.on_block: Callable[[BlockResult], None] = lambda result: None
         self._app_states: dict[int, RecordDict] = {}
         self._asked: dict[tuple[str, int, int], int] = {}
@@ -75,6 +76,17 @@ class SimulationGrid(Grid):
         self._sent = 0
         self._mailbox: dict[str, Message] = {}
         self._model: tuple[ArrayRecord | None, Tree] = (None, {})
+
+    @property
+    def on_event(self) -> Event:
+        """Told what is worth a line in the log, by the grid and by its executor."""
+        return self._on_event
+
+    @on_event.setter
+    def on_event(self, event: Event) -> None:
+        self._on_event = event
+        if self.executor is not None:
+            self.executor.on_event = event
 
     # Flower's Grid -----------------------------------------------------------------------------------------------
 
@@ -133,16 +145,17 @@ class SimulationGrid(Grid):
 
     def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner, executor: Executor) -> Iterator[Message]:
         """Replies block by block. The executor is called for each model at once; when it works is its own affair."""
-        groups: dict[tuple[str, int], list[int]] = {}
+        read = _Read(self)
+        groups: dict[tuple[str, int], tuple[ArrayRecord, list[tuple[int, int, Settings]]]] = {}
         for position, message in enumerate(messages):
-            groups.setdefault((message.metadata.message_type, id(arrays_of(message))), []).append(position)
-        said = _Said(self)
+            arrays, settings = read(message)
+            group = groups.setdefault((message.metadata.message_type, id(arrays)), (arrays, []))
+            group[1].append((position, client_of(message), settings))
         answers = []
-        for (message_type, _), positions in groups.items():
-            orders = [(p, client_of(messages[p]), said(messages[p])) for p in positions]
+        for (message_type, _), (arrays, orders) in groups.items():
             plans = plan_blocks(learner, message_type, orders, self.states, self.block_size)
             pool = self.pool if message_type == "train" else None
-            answers.append(executor.run(plans, self._decode(arrays_of(messages[positions[0]])), pool))
+            answers.append(executor.run(plans, self._decode(arrays), pool))
         return (reply for results in answers for result in results for reply in self._answer(result, messages, executor))
 
     def _answer(self, result: BlockResult, messages: Sequence[Message], executor: Executor) -> Iterator[Message]:
@@ -154,28 +167,28 @@ class SimulationGrid(Grid):
             self.on_event("out_of_memory", block=number, engine=executor.engine, chunk=result.chunk, before=self.chunk)
             self.chunk = result.chunk
         self.on_block(result)
-        carrier = next((answer for answer in result.clients if not answer.reason), None)
+        survivors = [messages[answer.position].metadata.message_id for answer in result.clients if not answer.reason]
+        pooled_in = survivors[0] if survivors and result.partial is not None else ""
+        partial, covered = result.partial, survivors
         for answer in result.clients:
-            message = messages[answer.position]
             if answer.state:
                 self.states[answer.client] = answer.state
-            covered = [messages[a.position].metadata.message_id for a in result.clients if not a.reason] if answer is carrier else []
-            pooled_in = messages[carrier.position].metadata.message_id if carrier is not None and result.partial is not None else ""
-            partial = result.partial if answer is carrier else None
-            yield reply_to(message, answer, partial, pooled_in, covered, number)
+            yield reply_to(messages[answer.position], answer, partial, pooled_in, covered, number)
+            if not answer.reason:
+                partial, covered = None, []
 
     def settings(self, message: Message) -> Settings:
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
-        said = records.merged(message.content.config_records.values())
+        said = records.merged(records.of(message.content, ConfigRecord).values())
         return {"seed": self.seed, **{k: tuple(v) if isinstance(v, list) else v for k, v in said.items()}}
 
     def _decode(self, record: ArrayRecord) -> Tree:
         if self._model[0] is not record and self.learner is not None:
-            loss, model = self.learner.loss, records.model(record)
+            loss, model = self.learner.loss, records.shared(record)
             for k, own in loss.training.state_dict().items():  # Flower's strategies average counters too: back to whole numbers
                 if not own.is_floating_point() and k in model:
                     model[k] = (model[k].round() if model[k].is_floating_point() else model[k]).to(own.dtype)
-            self._model = (record, tree.to(model, loss.dtype, loss.device))
+            self._model = (record, tree.to(model, loss.dtype, loss.device, copy=True))  # a rule that writes into it spoils no other's
         return self._model[1]
 
     # Any other ClientApp -----------------------------------------------------------------------------------------
@@ -209,19 +222,24 @@ class SimulationGrid(Grid):
         return reply
 
 
-class _Said:
-    """What messages say, one object for those that share their ConfigRecords: checked and read once."""
+class _Read:
+    """(model, settings) of messages, the same objects for those that share their records: checked and read once."""
 
     def __init__(self, grid: SimulationGrid) -> None:
         self.grid = grid
-        self.known: dict[tuple[int, ...], Settings] = {}
+        self.contents: dict[int, tuple[ArrayRecord, Settings]] = {}
+        self.said: dict[tuple[int, ...], Settings] = {}
 
-    def __call__(self, message: Message) -> Settings:
-        records_of = tuple(map(id, message.content.config_records.values()))
-        if records_of not in self.known:
-            self.known[records_of] = self.grid.settings(message)
-            check_settings(self.known[records_of])
-        return self.known[records_of]
+    def __call__(self, message: Message) -> tuple[ArrayRecord, Settings]:
+        content = message.content
+        known = self.contents.get(id(content))
+        if known is None:
+            records_of = tuple(map(id, records.of(content, ConfigRecord).values()))
+            if records_of not in self.said:
+                self.said[records_of] = self.grid.settings(message)
+                check_settings(self.said[records_of])
+            known = self.contents[id(content)] = arrays_of(message), self.said[records_of]
+        return known
 
 
 def check_settings(settings: Settings) -> None:
@@ -238,7 +256,7 @@ def client_of(message: Message) -> int:
 
 def arrays_of(message: Message) -> ArrayRecord:
     """The model that a message carries; messages of one round share the object, so that it is decoded once."""
-    return next(iter(message.content.array_records.values()), ArrayRecord())
+    return next(iter(records.of(message.content, ArrayRecord).values()), None) or _NO_ARRAYS
 
 
 def reply_to(message: Message, answer: ClientResult, partial: Tree | None, pooled_in: str, covered: list[str], block: int) -> Message:
@@ -246,11 +264,12 @@ def reply_to(message: Message, answer: ClientResult, partial: Tree | None, poole
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}  # the machine's word counts: it weighs
-    content = RecordDict({"metrics": records.metrics(numbers)})
-    pooled: dict[str, Any] = {"pooled_in": pooled_in, **({"covers": covered} if covered else {})} if pooled_in else {}
-    content["facts"] = ConfigRecord({"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **pooled})
+    facts: dict[str, Any] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
+    if pooled_in:
+        facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
+    content: dict[str, Any] = {"metrics": flower.trusted(MetricRecord, numbers), "facts": flower.trusted(ConfigRecord, facts)}
     if partial is not None:
-        content["pool"] = records.arrays(partial)
+        content["pool"] = records.held(partial)
     elif answer.reply:
         content["arrays"] = records.arrays(answer.reply)
-    return Message(content, reply_to=message)
+    return flower.reply(flower.trusted(RecordDict, content), message)

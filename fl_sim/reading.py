@@ -71,6 +71,9 @@ ROUNDS: dict[str, Column] = {
     "bytes_up": Column("bytes", "of models that a real deployment would send to the server in this round"),
     "seconds": Column("s", "wall time of the round without evaluation"),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
+    "padded_share": Column(
+        "fraction", "of the places in the clients' batches, those that hold no sample but fill up a block; null where none can (loop)"
+    ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),
     **_personal("personal", "seen clients"),
@@ -99,6 +102,13 @@ CLIENTS: dict[str, Column] = {
 EVENTS: dict[str, Column] = {
     "time": Column("s", "wall clock, since 1970-01-01 UTC"),
     "event": Column("text", "what happened; further columns are its facts"),
+    "round": Column("number", "in which it happened; null outside of rounds"),
+    "reason": Column("text", "of client_failed, run_failed, worker_lost"),
+    "block": Column("number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"),
+    "worker": Column("number", "of worker_started (before its first work for this run) and worker_lost: which of Ray's workers"),
+    "node": Column("text", "that worker's machine: its address, and Ray's id of the node"),
+    "device": Column("text", "of worker_started: its kind of CPU or GPU"),
+    "attempt": Column("number", "of worker_lost: how many workers were lost over the block so far"),
 }
 
 SUMMARY_KEYS: dict[str, Column] = {
@@ -131,7 +141,7 @@ SUMMARY_KEYS: dict[str, Column] = {
     "partition": Column("text", "name"),
     "seed": Column("number", "of every draw but the partition's"),
     "engine": Column("text", "that computed the blocks"),
-    "workers": Column("table", "of engine ray: how many, their idle share, retries; empty otherwise"),
+    "workers": Column("table", "of engine ray: how many, their idle share, retries (`docs/cluster.md`); empty otherwise"),
     "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
     "versions": Column("table", "of Python and the libraries, by name"),
 }

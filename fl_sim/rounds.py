@@ -62,7 +62,7 @@ class Run:
     """Why it was stopped early; empty if it was not."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     model: Tree = field(default_factory=dict)
-    """The global model, decoded from ``arrays``."""
+    """The global model, decoded from ``arrays``: to be read, not to be written to."""
 
     def stop(self, reason: str) -> None:
         """End the run after this round."""
@@ -92,17 +92,21 @@ class _Driver:
         self.failures, self.callbacks, self.seed = failures, callbacks, seed
         self.foreign = not isinstance(run.strategy, PoolingStrategy)
         self.initial: Tree = {}
-        self.model_round = 0
+        self.model_round = self.places = self.samples = 0
         self.aside_failed: RoundFailed | None = None
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
         if isinstance(run.grid, SimulationGrid):
             run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
             run.grid.on_event = self.event
-            run.grid.on_block = lambda result: self.each("on_block", result)
+            run.grid.on_block = self.block
 
     def each(self, hook: str, *args: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self.run, *args)
+
+    def block(self, result: BlockResult) -> None:
+        self.places, self.samples = self.places + result.places, self.samples + result.samples
+        self.each("on_block", result)
 
     def event(self, kind: str, **facts: Any) -> None:
         if self.log is not None:
@@ -125,7 +129,7 @@ class _Driver:
 
     def aside(self, messages: list[Message]) -> Tally:
         """The tally of an exchange that is not the round's own."""
-        return Tally(self.run.round, phase_of(messages), messages, clients_of(self.run.grid, messages))
+        return Tally(self.run.round, phase_of(messages), messages, clients_of(self.run.grid, messages), sink=self.log_clients)
 
     def aside_done(self, tally: Tally, good: list[Message], error: RoundFailed | None) -> None:
         self.clients(tally)
@@ -134,7 +138,7 @@ class _Driver:
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Tally, Iterable[Message]]:
         run = self.run
         unseen, key = getattr(run.grid, "holdout_node_ids", ()), flower.weight_key(run.strategy)
-        tally = Tally(run.round, phase, messages, clients_of(run.grid, messages), unseen, key)
+        tally = Tally(run.round, phase, messages, clients_of(run.grid, messages), unseen, key, self.log_clients)
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
         if not self.foreign:
             return tally, tally.watch(replies, forms.as_model(run.model) if phase == "train" else forms.anything, self.failures)
@@ -149,6 +153,7 @@ class _Driver:
     def round(self) -> None:
         run, start = self.run, time.perf_counter()
         self.each("on_round_start")
+        self.places = self.samples = 0
         tally, replies = self.exchange("train", self.hook("configure_train", run.arrays, run.train_config))
         try:
             arrays, metrics = self.hook("aggregate_train", replies)
@@ -172,15 +177,16 @@ class _Driver:
         return {
             "round": self.run.round, "lr": rate, "clients": len(tally.messages) + len(dropped),
             "completed": tally.completed, "failed": len(tally.failures), "dropped": len(dropped), "examples": tally.sum("examples"),
-            "steps": tally.sum("steps"), "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up, "update_norm": 0.0,
+            "steps": tally.sum("steps"), "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up,
+            "padded_share": 1 - self.samples / self.places if self.places else None, "update_norm": 0.0,
         }  # fmt: skip
 
     def accept(self, arrays: ArrayRecord) -> float:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is none."""
-        problem = records.problem(arrays, None if self.foreign else self.run.model)
+        new = records.shared(arrays)
+        problem = records.problem(arrays, None if self.foreign else self.run.model, new)
         if problem:
             raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
-        new = records.model(arrays)
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
         self.run.arrays = self.result.arrays = arrays
@@ -222,7 +228,7 @@ class _Driver:
     def clients(self, tally: Tally) -> None:
         for client, reason in tally.failures:
             self.event("client_failed", client=client, phase=tally.phase, reason=reason)
-        self.log_clients(tally.rows)
+        tally.flush()
 
     def log_clients(self, rows: Sequence[dict[str, Any]]) -> None:
         if self.log is not None and rows:
@@ -231,7 +237,7 @@ class _Driver:
     def execute(self) -> RunResult:
         run = self.run
         try:
-            run.model = self.initial = records.model(run.arrays)
+            run.model = self.initial = records.shared(run.arrays)
             self.each("on_run_start")
             self.finish({"round": 0, "update_norm": 0.0, "seconds": 0.0})
             while run.round < run.num_rounds and not run.stopped:

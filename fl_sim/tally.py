@@ -1,14 +1,17 @@
 """Counting one phase of a round while its replies stream past, and stopping at failures. No paper."""
 
 import math
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from flwr.app import Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_sim import records
 from fl_sim.forms import Likes
+
+FLUSH = 256
+"""So many rows are handed on at a time, where there is someone to take them: a round keeps no more."""
 
 
 class RoundFailed(RuntimeError):
@@ -51,10 +54,14 @@ class Tally:
     """Node ids that never train."""
     weight_key: str = "num-examples"
     """The metric that weights a reply."""
+    sink: Callable[[list[dict[str, Any]]], None] | None = None
+    """Takes rows as they come, a few at a time; None: all are kept."""
     rows: list[dict[str, Any]] = field(default_factory=list)
+    """Those that no sink has taken."""
     failures: list[tuple[int, str]] = field(default_factory=list)
     completed: int = 0
     bytes_up: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)
 
     @property
     def bytes_down(self) -> int:
@@ -62,16 +69,21 @@ class Tally:
         sizes: dict[int, int] = {}
         total = 0
         for message in self.messages:
-            for record in message.content.array_records.values():
-                if id(record) not in sizes:
-                    sizes[id(record)] = records.num_bytes(record)
-                total += sizes[id(record)]
+            content = message.content
+            if id(content) not in sizes:
+                sizes[id(content)] = sum(map(records.num_bytes, records.of(content, ArrayRecord).values()))
+            total += sizes[id(content)]
         return total
 
     def sum(self, column: str) -> int | None:
-        """Sum of a column over the clients that completed; None where none of them says it."""
-        known = [row[column] for row in self.rows if row["status"] == "completed" and row[column] is not None]
-        return int(sum(known)) if known or not self.completed else None
+        """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them says it."""
+        return int(self.sums.get(column, 0)) if column in self.sums or not self.completed else None
+
+    def flush(self) -> None:
+        """Hand the rows that are left to the sink."""
+        if self.sink is not None and self.rows:
+            rows, self.rows = self.rows, []
+            self.sink(rows)
 
     def gather(self, replies: Iterable[Message], policy: Failures) -> list[Message]:
         """Replies until all are there, or more of them are errors than the policy allows: the rest then need not be computed."""
@@ -90,8 +102,9 @@ class Tally:
             message = waiting.pop(reply.metadata.reply_to_message_id, None)
             if message is None:
                 raise RoundFailed(f"round {self.server_round}: a reply to no message of this round, from node {reply.metadata.src_node_id}")
-            reason = reply_problem(message, reply, likes, self.weight_key)
-            client = self._row(message, reply, reason)
+            said = _read(reply)
+            reason = _problem(message, reply, said, likes, self.weight_key)
+            client = self._row(message, said, reason)
             if reason:
                 self._fail(client, reason, policy)
             else:
@@ -110,42 +123,76 @@ class Tally:
             count = "" if allowed == 0 else f" ({len(self.failures)} of {len(self.messages)} failed, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, message: Message, reply: Message | None, reason: str) -> int:
+    def _row(self, message: Message, said: "_Said | None", reason: str) -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
-        row: dict[str, Any] = {"round": self.server_round, "client": client, "phase": self.phase}
-        row |= {"status": "failed" if reason else "completed", "reason": reason or None, "examples": None, "steps": None}
+        row: dict[str, Any] = {
+            "round": self.server_round, "client": client, "phase": self.phase, "status": "failed" if reason else "completed",
+            "reason": reason or None, "examples": None, "steps": None,
+        }  # fmt: skip
         if self.phase == "personal":
             row["unseen"] = node in self.unseen
-        if reply is not None and reply.has_content():
-            numbers = records.merged(reply.content.metric_records.values())
-            row |= {"examples": numbers.pop(self.weight_key, None)}
-            row |= {"steps": numbers.pop("steps")} if isinstance(numbers.get("steps"), (int, float)) else {}
+        if said is not None:
+            numbers, facts = said.numbers, said.facts
+            row["examples"] = numbers.pop(self.weight_key, None)
+            if isinstance(numbers.get("steps"), (int, float)):
+                row["steps"] = numbers.pop("steps")
             row |= {f"client_{k}" if k in row else k: v for k, v in numbers.items()}
-            facts: Mapping[str, Any] = reply.content.config_records.get("facts", {})
             row |= {k: facts[k] for k in ("block", "weight") if k in facts}
             if not reason:
-                self.completed += 1
-                full = sum(records.num_bytes(record) for name, record in reply.content.array_records.items() if name != "pool")
-                self.bytes_up += int(facts.get("num-bytes", full))
+                self._count(row, said)
         self.rows.append(row)
+        if self.sink is not None and len(self.rows) >= FLUSH:
+            self.flush()
         return client
 
+    def _count(self, row: Mapping[str, Any], said: "_Said") -> None:
+        self.completed += 1
+        for column in ("examples", "steps"):
+            if row[column] is not None:
+                self.sums[column] = self.sums.get(column, 0) + row[column]
+        size = said.facts.get("num-bytes")
+        if size is None:
+            size = sum(records.num_bytes(record) for name, record in said.arrays.items() if name != "pool")
+        self.bytes_up += int(size)
 
-def reply_problem(message: Message, reply: Message, likes: Likes, weight_key: str = "num-examples") -> str:
+
+class _Said(NamedTuple):
+    """What a reply says, looked up once."""
+
+    arrays: dict[str, ArrayRecord]
+    numbers: dict[str, Any]
+    facts: Mapping[str, Any]
+
+
+def _read(reply: Message) -> _Said | None:
+    """None of a reply that is an error."""
+    if not reply.has_content():
+        return None
+    said = _Said({}, {}, {})
+    for name, record in reply.content.items():
+        if isinstance(record, MetricRecord):
+            said.numbers.update(record.items())
+        elif isinstance(record, ArrayRecord):
+            said.arrays[name] = record
+        elif name == "facts":
+            said = said._replace(facts=record)
+    return said
+
+
+def _problem(message: Message, reply: Message, said: _Said | None, likes: Likes, weight_key: str) -> str:
     """Why a reply must not be used, or nothing. A partial pool was checked where it was made."""
-    if reply.has_error():
+    if said is None:
         return reply.error.reason or f"error code {reply.error.code}"
-    wanted = likes(message, reply)
-    for name, record in reply.content.array_records.items():
+    wanted = likes(message, reply) if any(name != "pool" for name in said.arrays) else {}
+    for name, record in said.arrays.items():
         try:
             problem = "" if name == "pool" else records.problem(record, wanted.get(name))
         except (ValueError, EOFError) as error:
             problem = f"arrays that cannot be read: {error}"
         if problem:
             return problem
-    numbers = records.merged(reply.content.metric_records.values())
-    for name, value in numbers.items():
-        if not all(math.isfinite(v) for v in (value if isinstance(value, list) else [value])):
+    for name, value in said.numbers.items():
+        if not all(map(math.isfinite, value)) if isinstance(value, list) else not math.isfinite(value):
             return f"{name} is {value}"
-    return records.weight_problem(numbers, weight_key)
+    return records.weight_problem(said.numbers, weight_key)

@@ -57,9 +57,9 @@ def zeros(a: Mapping[str, Tensor]) -> Tree:
     return {k: torch.zeros_like(x) for k, x in a.items()}
 
 
-def to(a: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tree:
-    """Floating-point leaves in ``dtype``, all leaves on ``device``."""
-    return {k: x.to(device, dtype if x.is_floating_point() else x.dtype) for k, x in a.items()}
+def to(a: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu", copy: bool = False) -> Tree:
+    """Floating-point leaves in ``dtype``, all leaves on ``device``; with ``copy`` none shares memory with ``a``."""
+    return {k: x.to(device, dtype if x.is_floating_point() else x.dtype, copy=copy) for k, x in a.items()}
 
 
 def norm(a: Mapping[str, Tensor]) -> Tensor:
@@ -96,5 +96,5 @@ def digest(a: Mapping[str, Tensor]) -> str:
     for name in sorted(a):
         x = a[name].detach().cpu().contiguous()
         sha.update(f"{name}:{x.dtype}:{tuple(x.shape)};".encode())
-        sha.update(x.numpy().tobytes())
+        sha.update(x.numpy().reshape(-1).data)
     return sha.hexdigest()

@@ -54,6 +54,10 @@ class BlockResult:
     """What is worth an event (a block that fell back to the loop)."""
     chunk: int = 0
     """The inner chunk it ran with: smaller than asked where memory ran out."""
+    places: int = 0
+    """Samples that its batches had room for, padding included; 0 where nothing was padded."""
+    samples: int = 0
+    """How many of these were real."""
 
 
 def run_plan(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None) -> BlockResult:
@@ -112,6 +116,7 @@ def gather(
         if outcome.error:
             result.clients += [_answer(job, reason=outcome.error) for job in outcome.jobs]
             continue
+        result.places, result.samples = result.places + outcome.places, result.samples + outcome.samples
         results = _answers(outcome, block, model, learner)
         good = [i for i, answer in enumerate(results) if not answer.reason]
         if pool is not None and good:
@@ -140,10 +145,13 @@ def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> l
     numbers = table({**outcome.metrics, **norms})
     bad = {} if wrong or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
     size = sum(x[0].numel() * x.element_size() for x in outcome.replies.values())
+    sound = all(all(map(math.isfinite, column)) for column in numbers.values())
     answers = []
     for c, job in enumerate(outcome.jobs):
         metrics = {k: v[c] for k, v in numbers.items()}
-        reason = wrong or bad.get(c, "") or next((f"{k} is {v}" for k, v in metrics.items() if not math.isfinite(v)), "")
+        reason = wrong or bad.get(c, "")
+        if not sound:
+            reason = reason or next((f"{k} is {v}" for k, v in metrics.items() if not math.isfinite(v)), "")
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
@@ -154,8 +162,8 @@ def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> l
 
 def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
     """Columns (C,) as Python numbers, brought from the device in one go."""
-    if not columns:
-        return {}
+    if all(x.device.type == "cpu" for x in columns.values()):
+        return {k: x.double().tolist() for k, x in columns.items()}
     rows = torch.stack([x.double() for x in columns.values()]).tolist()
     return dict(zip(columns, rows, strict=True))
 

@@ -22,5 +22,9 @@ class Outcome:
     """Each (C,)."""
     error: str = ""
     """A traceback; then the rest is empty."""
+    places: int = 0
+    """Samples that its batches have room for, padding included; 0 where nothing was padded together."""
+    samples: int = 0
+    """How many of these are real."""
     note: str = ""
     """An event worth logging (a block that fell back to the loop)."""

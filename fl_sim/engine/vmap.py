@@ -7,7 +7,6 @@ Legend: C clients of a chunk, S steps, B batch.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,11 +42,18 @@ def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Ou
     streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
     states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
 
-    def one(state: Tree, arrays: dict[str, tuple[Tensor, Tensor, Tensor]]) -> Any:
-        batches = {name: padded_batches(learner.data, *arrays[name], shape=streams[name]) for name in streams}
-        return block.rule.local_update(model, state, batches, loss, block.local)
+    names: list[list[str]] = []
 
-    arrays = {name: (p.index, p.mask, p.words) for name, p in streams.items()}
-    replies, new_states, metrics = torch.func.vmap(one, randomness="error")(states, arrays)
-    detach = {k: v.detach() for k, v in replies.items()}
-    return Outcome(jobs, detach, new_states, {k: v.detach() for k, v in metrics.items()})
+    def one(*flat: Tensor) -> tuple[Tensor, ...]:  # vmap takes nested dicts apart and together again; that costs as much as a step
+        given = iter(flat)
+        state = {k: next(given) for k in states}
+        batches = {name: padded_batches(learner.data, next(given), next(given), next(given), shape=p) for name, p in streams.items()}
+        made = block.rule.local_update(model, state, batches, loss, block.local)
+        names[:] = map(list, made)
+        return tuple(x for tables in made for x in tables.values())
+
+    arrays = [x for p in streams.values() for x in (p.index, p.mask, p.words)]
+    flat = iter(torch.func.vmap(one, randomness="error")(*states.values(), *arrays))
+    replies, new_states, metrics = ({k: next(flat).detach() for k in table} for table in names)
+    places, samples = sum(p.mask.numel() for p in streams.values()), sum(p.samples for p in streams.values())
+    return Outcome(jobs, replies, new_states, metrics, places=places, samples=samples)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_sim import registry
-from fl_sim.partition import Partition
+from fl_sim.partition import Listed, Partition
 from fl_sim.task import Task
 
 PARTITIONS = registry.names("clients.partitions", "partition")
@@ -19,6 +19,9 @@ WITH_ALPHA = [name for name, function in PARTITIONS.items() if "alpha" in regist
 OF_LABELS = ["dirichlet", "dirichlet-client", "labels", "shards"]
 
 every_partition = pytest.mark.parametrize("name", PARTITIONS)
+SHARING = ["resample"]
+"""Partitions whose clients share samples."""
+dividing_partition = pytest.mark.parametrize("name", [name for name in PARTITIONS if name not in SHARING])
 
 
 def task_of(labels: np.ndarray | None, n: int = 0, owners: np.ndarray | None = None) -> Task:
@@ -37,11 +40,11 @@ def table(partition: Partition, labels: np.ndarray) -> np.ndarray:
     return np.stack([np.bincount(labels[partition.client(c)], minlength=labels.max() + 1) for c in range(len(partition))])
 
 
-def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) -> Partition:
-    """The partition, having checked what all of them promise. Its warning is not what the caller tests."""
+def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) -> Listed:
+    """The partition, having checked what all that divide samples promise. Its warning is not what the caller tests."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        partition: Partition = PARTITIONS[name](task, clients, seed, **parameters)
+        partition: Listed = PARTITIONS[name](task, clients, seed, **parameters)
     sizes = np.diff(partition.starts)
     assert len(partition) == clients and sizes.min() >= parameters.get("min_samples", 1)
     assert np.array_equal(np.sort(partition.indices), np.arange(task.num_train)) and partition.indices.dtype == np.int64
@@ -50,11 +53,39 @@ def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) 
 
 
 def test_the_promised_partitions_are_there() -> None:
-    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural"} <= set(PARTITIONS)
+    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural", "resample"} <= set(PARTITIONS)
 
 
 @every_partition
 class TestEveryPartition:
+    def test_a_thousand_clients_take_less_than_a_second(self, name: str) -> None:
+        parameters: dict[str, Any] = {"alpha": 0.1} if name in WITH_ALPHA else {}
+        task, started = even(50_000), time.process_time()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            partition = PARTITIONS[name](task, 1000, 0, **parameters)
+        assert time.process_time() - started < 1.0 and len(partition) == 1000
+
+    def test_it_is_keyed_by_its_seed(self, name: str) -> None:
+        made = [PARTITIONS[name](even(200), 20, seed) for seed in (0, 0, 1)]
+        a, b, c = ([partition.client(i).tolist() for i in range(20)] for partition in made)
+        assert a == b and a != c
+
+    def test_no_clients_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="clients = 0: must be at least 1"):
+            PARTITIONS[name](even(30), 0, 0)
+
+    def test_it_says_where_it_is_from(self, name: str) -> None:
+        import sys
+
+        assert "arXiv" in (sys.modules[PARTITIONS[name].__module__].__doc__ or "")
+
+    def test_it_says_whether_clients_share_samples(self, name: str) -> None:
+        assert PARTITIONS[name](even(30), 6, 0).exclusive == (name not in SHARING)
+
+
+@dividing_partition
+class TestEveryPartitionThatDivides:
     @given(data=st.data())
     @settings(max_examples=40, deadline=None)
     def test_each_sample_has_one_owner_and_no_client_is_empty(self, name: str, data: st.DataObject) -> None:
@@ -74,31 +105,13 @@ class TestEveryPartition:
             drawn["labels_per_client"] = data.draw(st.integers(-(-known // clients), known))
         make(name, task_of(labels, owners=np.arange(len(labels))), clients, data.draw(st.integers(0, 2**31)), **drawn)
 
-    def test_a_thousand_clients_take_less_than_a_second(self, name: str) -> None:
-        task = even(50_000)
-        parameters: dict[str, Any] = {"alpha": 0.1} if name in WITH_ALPHA else {}
-        started = time.process_time()
-        partition = make(name, task, 1000, **parameters)
-        assert time.process_time() - started < 1.0 and len(partition) == 1000
-
-    def test_it_is_keyed_by_its_seed(self, name: str) -> None:
-        a, b, c = (make(name, even(200), 20, seed) for seed in (0, 0, 1))
-        assert np.array_equal(a.indices, b.indices) and np.array_equal(a.starts, b.starts)
-        assert not np.array_equal(a.indices, c.indices)
-
-    @pytest.mark.parametrize("clients, said", [(0, "clients = 0: must be at least 1"), (31, "clients = 31: .* at most 30 clients")])
-    def test_impossible_numbers_of_clients_are_refused(self, name: str, clients: int, said: str) -> None:
-        with pytest.raises(ValueError, match=said):
-            PARTITIONS[name](even(30), clients, 0)
+    def test_more_clients_than_samples_are_refused(self, name: str) -> None:
+        with pytest.raises(ValueError, match="clients = 31: .* at most 30 clients"):
+            PARTITIONS[name](even(30), 31, 0)
 
     def test_one_client_has_all(self, name: str) -> None:
         parameters = {"labels_per_client": 10} if name == "labels" else {}
         assert len(make(name, even(30), 1, **parameters).client(0)) == 30
-
-    def test_it_says_where_it_is_from(self, name: str) -> None:
-        import sys
-
-        assert "arXiv" in (sys.modules[PARTITIONS[name].__module__].__doc__ or "")
 
 
 @pytest.mark.parametrize("name", OF_LABELS)

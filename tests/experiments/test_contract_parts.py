@@ -3,6 +3,7 @@
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from experiments import contract_parts as parts
 from experiments.check import OF_KIND, Target, targets_of
 from experiments.nouns import PACKAGES
 from fl_sim import Partition, Task, from_arrays, registry, rng
+from fl_sim.partition import Resampled
 from fl_sim.registry import offer
 
 SLOW = {"resnet18"}
@@ -64,6 +66,41 @@ def leaves_one_empty(task: Task, clients: int, seed: int) -> Partition:
 
 def too_many(task: Task, clients: int, seed: int) -> Partition:
     return cut(rng.permutation(seed, task.num_train), clients + 1)
+
+
+class Restless(Resampled):
+    def client(self, c: int) -> np.ndarray:
+        return np.frombuffer(os.urandom(self.per_client), np.uint8).astype(np.int64)
+
+
+def restless(task: Task, clients: int, seed: int) -> Partition:
+    return Restless(task.num_train, clients, 5, seed)
+
+
+class Miscounts(Resampled):
+    def size_counts(self, first: int | None = None) -> np.ndarray:
+        return super().size_counts(first) + 1
+
+
+def miscounts(task: Task, clients: int, seed: int) -> Partition:
+    return Miscounts(task.num_train, clients, 5, seed)
+
+
+class SharesInSecret(Resampled):
+    exclusive = True
+
+
+def shares_in_secret(task: Task, clients: int, seed: int) -> Partition:
+    return SharesInSecret(task.num_train, clients, 5, seed)
+
+
+class Leaks(Resampled):
+    def hold_out(self, share: float, seed: int) -> Resampled:
+        return replace(super().hold_out(share, seed), order=np.arange(self.samples) % (self.samples // 2))
+
+
+def leaks(task: Task, clients: int, seed: int) -> Partition:
+    return Leaks(task.num_train, clients, 5, seed)
 
 
 def unkeyed(task: Task, clients: int, seed: int) -> Partition:
@@ -162,8 +199,12 @@ def nan_task() -> Task:
 
 BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
     (loses_one, parts.check_every_sample_has_one_owner, "319 indices|must be each of"),
-    (leaves_one_empty, parts.check_every_sample_has_one_owner, "has no sample"),
-    (too_many, parts.check_every_sample_has_one_owner, "13 clients, 12 were asked for"),
+    (leaves_one_empty, parts.check_every_client_has_samples, "has no sample"),
+    (too_many, parts.check_every_client_has_samples, "13 clients, 12 were asked for"),
+    (restless, parts.check_every_client_has_samples, "differs from call to call"),
+    (miscounts, parts.check_every_client_has_samples, r"size_counts\(None\) says"),
+    (shares_in_secret, parts.check_every_sample_has_one_owner, "where clients share samples"),
+    (leaks, parts.check_held_out_samples_train_nobody, "that some client holds out are trained on"),
     (unkeyed, parts.check_same_seed_same_partition, "two calls with one seed differ"),
     (seedless, parts.check_seeds_differ, "give the same"),
     (not_deterministic, parts.check_seeds_differ, "marked deterministic"),

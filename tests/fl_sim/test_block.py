@@ -87,11 +87,15 @@ def test_padding_is_on_both_axes_with_masks(learner: Learner) -> None:
     assert padded.mask.sum((1, 2)).tolist() == SIZES
     assert padded.mask.any(2).sum(1).tolist() == [1, 3, 1, 2]
     assert padded.full == (False, False, False) and padded.active == (True, False, False)
+    assert padded.samples == sum(SIZES)
     two = pad([jobs[1], jobs[3]], "train", learner.partition, torch.device("cpu"))
     assert two.full == (True, False, False) and two.active == (True, True, False)  # both start with a batch of 4; 4 and 3; 2 and none
 
 
-def test_padded_batches_hold_the_samples_and_draws_of_plain_ones(learner: Learner) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+def test_padded_batches_hold_the_samples_and_draws_of_plain_ones(learner: Learner, at_once: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not at_once:
+        monkeypatch.setattr("fl_sim.block.GATHER", 0)
     jobs = jobs_of(learner, [{"local.epochs": 2}] * 4)
     padded = pad(jobs, "train", learner.partition, torch.device("cpu"))
     for c, job in enumerate(jobs):

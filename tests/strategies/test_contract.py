@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from experiments.check import Target, targets_of
-from experiments.contract import CHECKS
+from experiments.contract import CHECKS, RAY_CHECKS
 from fl_sim import registry
 
 FOUND = registry.names("strategies", "strategy")
@@ -16,6 +16,14 @@ TARGETS = [target for name, cls in FOUND.items() for target in targets_of("strat
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
 def test_contract(target: Target, check: Callable[[Any], None]) -> None:
+    check(target.make)
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("check", RAY_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
+def test_contract_on_ray(target: Target, check: Callable[[Any], None]) -> None:
     check(target.make)
 
 
