@@ -17,9 +17,11 @@ from flwr.app import ConfigRecord, Context, RecordDict
 from clients.app import rule_for
 from experiments.small_world import PERSONAL, ROUNDS, SIZES, TRAINING, UNSEEN, Make, Reversed, Wrapped, app_of, plain, trained, world
 from fl_sim import SimulationGrid, records, rng, tree
-from fl_sim.block import plain_batches, plan_blocks, resolve
+from fl_sim.block import Learner, plain_batches, plan_blocks, resolve
+from fl_sim.executor import Executor
 from fl_sim.grid import client_of
 from fl_sim.pool import Pool
+from fl_sim.settings import Ray
 from fl_sim.tree import Tree
 from strategies.base import Strategy, name_of
 
@@ -190,13 +192,29 @@ def check_personal_evaluation(make: Make) -> None:
     """Fine-tuning on clients gives finite numbers, seen and unseen apart, the same on loop and vmap, and trains nothing."""
     rows = [plain(make).result.rows[-1], plain(make, "vmap").result.rows[-1]]
     names = [name for name in rows[0] if name.startswith(("personal_", "unseen_"))]
-    has_test_samples = world()[1].held_out > 0  # the others do not count
+    partition = world()[1]
+    has_test_samples = [partition.sizes(c)[1] > 0 for c in range(len(partition))]  # the others do not count
     for name, count in (("personal_clients", sum(has_test_samples[:-UNSEEN])), ("unseen_clients", sum(has_test_samples[-UNSEEN:]))):
         assert rows[0].get(name) == count, f"{name} = {rows[0].get(name)}, must be {count}"
     for name in names:
         a, b = rows[0][name], rows[1].get(name, math.nan)
         assert math.isfinite(a) and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9), f"{name} = {a} on the loop, {b} on vmap"
     assert_close(plain(make).model, trained(make()).model, "the model trained with personal evaluation against without")
+
+
+def check_ray_gives_the_same_bits(make: Make) -> None:
+    """On two of Ray's workers the model and all numbers are those of one process, bit for bit, for loop and vmap."""
+    from fl_sim.engine.ray import RayExecutor  # here, because all else works where Ray does not
+
+    def workers(learner: Learner, engine: str, chunk: int) -> Executor:
+        return RayExecutor(learner, engine, chunk, Ray(num_workers=2), 1)
+
+    for engine in ("loop", "vmap"):
+        there = trained(make(), engine, personal=True, executor=workers)
+        here = plain(make, engine)
+        assert tree.digest(there.model) == tree.digest(here.model), f"on ray, {engine} gives another model than in one process"
+        rows = [[{k: v for k, v in row.items() if "seconds" not in k} for row in made.result.rows] for made in (here, there)]
+        assert rows[0] == rows[1], f"on ray, {engine} gives other numbers than in one process"
 
 
 FLOWER_CHECKS: list[Callable[[Make], None]] = [
@@ -219,3 +237,5 @@ CHECKS: list[Callable[[Make], None]] = [
     check_personal_evaluation,
 ]
 """For strategies with both halves, subclasses of ``strategies.base.Strategy``."""
+RAY_CHECKS: list[Callable[[Make], None]] = [check_ray_gives_the_same_bits]
+"""For all strategies; apart, because they start Ray, which takes seconds."""

@@ -6,7 +6,8 @@ Legend: N samples, C clients, B batch, K outputs.
 """
 
 import functools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -41,8 +42,8 @@ def _owned(partition: Partition) -> list[list[int]]:
 # Partitions ----------------------------------------------------------------------------------------------------------
 
 
-def check_every_sample_has_one_owner(make: MakePartition) -> None:
-    """Every index exactly once, as many clients as asked for, none empty, nothing held out yet; for few clients and many."""
+def _several(make: MakePartition) -> Iterator[Partition]:
+    """For few clients and many; a number that it refuses is left out."""
     for clients in (CLIENTS, 3, 40):
         try:
             partition = make(mixed(), clients, 0)
@@ -51,12 +52,49 @@ def check_every_sample_has_one_owner(make: MakePartition) -> None:
             continue  # too few or too many for it
         assert isinstance(partition, Partition), f"returned {type(partition).__name__}, must be a fl_sim.Partition"
         assert len(partition) == clients, f"{len(partition)} clients, {clients} were asked for"
-        found = np.sort(partition.indices)
-        assert np.array_equal(found, np.arange(mixed().num_train)), f"{len(found)} indices, must be each of 0..{mixed().num_train - 1} once"
-        sizes = np.diff(partition.starts)
-        assert partition.starts[0] == 0 and partition.starts[-1] == len(found), "starts do not span the indices"
-        assert sizes.min() > 0, f"client {sizes.argmin()} of {clients} has no sample"
-        assert not partition.held_out.any(), "held-out parts are the run's affair: return held_out = 0"
+        yield partition
+
+
+def check_every_client_has_samples(make: MakePartition) -> None:
+    """As many clients as asked for, each with samples of the task, the same at every call; nothing held out yet; sizes as told."""
+    n = mixed().num_train
+    for partition in _several(make):
+        told = []
+        for c, mine in enumerate(_owned(partition)):
+            assert mine, f"client {c} of {len(partition)} has no sample"
+            assert min(mine) >= 0 and max(mine) < n, f"client {c} has indices {min(mine)}..{max(mine)}, must lie in 0..{n - 1}"
+            assert partition.client(c).dtype == np.int64 and partition.client(c).tolist() == mine, f"client({c}) differs from call to call"
+            assert partition.sizes(c)[1] == 0, "held-out parts are the run's affair: return none"
+            assert sum(partition.sizes(c)) == len(mine), f"client {c} has {len(mine)} samples, sizes({c}) says {partition.sizes(c)}"
+            told.append(partition.sizes(c))
+        for first in (None, 2):
+            expected = Counter(told[:first])
+            found = {(train, held): count for train, held, count in partition.size_counts(first).tolist()}
+            assert found == expected, f"size_counts({first}) says {found}, sizes(c) of these clients {dict(expected)}"
+
+
+def check_every_sample_has_one_owner(make: MakePartition) -> None:
+    """Every index exactly once; not for a partition that says ``exclusive = False``: its clients share samples."""
+    for partition in _several(make):
+        found = sorted(i for mine in _owned(partition) for i in mine)
+        assert not partition.exclusive or found == list(range(mixed().num_train)), (
+            f"{len(found)} indices, must be each of 0..{mixed().num_train - 1} once; where clients share samples: exclusive = False"
+        )
+
+
+def check_held_out_samples_train_nobody(make: MakePartition) -> None:
+    """With a share held out, a client of several samples has some of each kind, and none trains on what another holds out."""
+    for plain in _several(make):
+        trained, tested = set(), set()
+        partition = plain.hold_out(0.25, 0)
+        for c, mine in enumerate(_owned(partition)):
+            train, held = partition.sizes(c)
+            assert train + held == len(mine) == sum(plain.sizes(c)), f"client {c} has {len(mine)} samples, {train} + {held} by its sizes"
+            assert train > 0 and (held > 0 or len(mine) < 2), f"client {c} of {len(mine)} samples has {train} to train and {held} held out"
+            trained |= set(mine[:train])
+            tested |= set(mine[train:])
+        shared = trained & tested
+        assert not shared, f"{len(shared)} samples that some client holds out are trained on, by it or another one"
 
 
 def check_same_seed_same_partition(make: MakePartition) -> None:
@@ -188,7 +226,13 @@ def check_model_runs_batched(make: MakeModel) -> None:
             assert torch.allclose(together[name][c], g, rtol=1e-9, atol=1e-12), f"the gradient of {name} under vmap is another"
 
 
-PARTITION_CHECKS: list[Callable[[Any], None]] = [check_every_sample_has_one_owner, check_same_seed_same_partition, check_seeds_differ]
+PARTITION_CHECKS: list[Callable[[Any], None]] = [
+    check_every_client_has_samples,
+    check_every_sample_has_one_owner,
+    check_held_out_samples_train_nobody,
+    check_same_seed_same_partition,
+    check_seeds_differ,
+]
 TASK_CHECKS: list[Callable[[Any], None]] = [check_task_is_whole, check_task_is_deterministic, check_task_counts_samples_singly]
 MODEL_CHECKS: list[Callable[[Any], None]] = [
     check_model_has_outputs,

@@ -101,9 +101,9 @@ def over(recipe: Settings, said: Settings, axes: str) -> list[Config]:
     for key, values in parsed:
         _check_axis(key, values, axes, plain[0])
     batch: list[Config] = []
-    for values in itertools.product(*(values for _, values in parsed)):
+    for chosen in itertools.product(*(values for _, values in parsed)):
         point = dict(said)
-        for (key, _), value in zip(parsed, values, strict=True):
+        for (key, _), value in zip(parsed, chosen, strict=True):
             table, _, name = key.rpartition(".")
             point = {**point, **({table: {**point.get(table, {}), name: value}} if table else {name: value})}
         batch += configs(recipe, point)

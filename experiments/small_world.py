@@ -8,6 +8,7 @@ Legend: C clients.
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,8 @@ from torch import nn
 
 from clients.app import LearnerApp, make_app
 from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, records, rng, run_rounds
+from fl_sim.block import Learner
+from fl_sim.executor import Executor, Inline
 from fl_sim.loss import Loss
 from fl_sim.rounds import RunResult
 from fl_sim.tree import Tree
@@ -116,15 +119,18 @@ def trained(
     chunk: int = 0,
     grid: type[SimulationGrid] = SimulationGrid,
     personal: bool = False,
+    executor: Callable[[Learner, str, int], Executor] = Inline,
 ) -> Trained:
-    """Three rounds of the world."""
+    """Three rounds of the world; ``executor`` makes whoever runs the blocks from (learner, engine, chunk)."""
     inner = strategy.inner if isinstance(strategy, Wrapped) else strategy
     app = app_of(inner)
-    made = grid(app, len(SIZES), holdout_clients=UNSEEN, engine=engine, block_size=block_size, chunk=chunk)
+    made = grid(app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=executor(app.learner, engine, chunk))
     evaluate = records.config(PERSONAL) if personal else None
     notes = _Notes()
     initial = records.arrays(world()[0].initial())
-    result = run_rounds(strategy, made, initial, ROUNDS, train_config=records.config(TRAINING), evaluate_config=evaluate, callbacks=[notes])
+    with closing(made):
+        train = records.config(TRAINING)
+        result = run_rounds(strategy, made, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes])
     return Trained(records.model(result.arrays), result, notes.notes)
 
 

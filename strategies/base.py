@@ -6,14 +6,14 @@ The server half: which clients, what they are told, which pool, the server step.
 
 import inspect
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fl_sim import local, records, rng, tree
+from fl_sim import flower, local, records, rng, tree
 from fl_sim.local import LocalRule, Metrics
 from fl_sim.loss import Batch, Loss
 from fl_sim.pool import Pool
@@ -65,14 +65,22 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
         """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where partial work is dropped."""
         settings = self._settings(server_round, config)
-        self.model, self.rounds = records.model(arrays), int(settings.get("rounds", 0))
+        self.model, self.rounds = records.shared(arrays), int(settings.get("rounds", 0))
         ids = _ids(grid.get_node_ids())
         chosen = sorted(rng.sample(rng.key(self.seed, "cohort", server_round), len(ids), min(self.cohort or len(ids), len(ids))))
         slow = self.stragglers(chosen, server_round, settings)
-        self.dropped = sorted(slow) if self.partial_work == "drop" else ()
-        shared = RecordDict({"arrays": arrays, "config": records.config(settings)})
-        own = {c: RecordDict({"arrays": arrays, "config": records.config({**settings, **work})}) for c, work in slow.items()}
-        return [Message(own.get(c, shared), ids[c], MessageType.TRAIN) for c in chosen if c not in self.dropped]
+        dropped = set(slow) if self.partial_work == "drop" else set()
+        self.dropped = sorted(dropped)
+        contents: dict[Any, RecordDict] = {}  # one object for all that are told the same: it is read once
+        sent = []
+        for c in chosen:
+            if c not in dropped:
+                work = slow.get(c, {})
+                own = tuple(work.items())
+                if own not in contents:
+                    contents[own] = RecordDict({"arrays": arrays, "config": records.config({**settings, **work})})
+                sent.append((contents[own], ids[c]))
+        return flower.requests(sent, MessageType.TRAIN)
 
     def _settings(self, server_round: int, config: Mapping[str, Any]) -> dict[str, Any]:
         numbers = {f"strategy.{k}": v for k, v in self.parameters().items()}
@@ -87,10 +95,12 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         least one client is no straggler.
         """
         count = min(round(float(settings.get("system.stragglers", 0.0)) * len(chosen)), len(chosen) - 1)
+        if count <= 0:
+            return {}
         full = int(settings.get("local.steps", 0) or settings.get("local.epochs", 1))
         parts = full if full > 1 else 20
         keys = {c: rng.key(self.seed, "straggler", server_round, c) for c in chosen}
-        slow = sorted(chosen, key=lambda c: keys[c])[: max(count, 0)]
+        slow = sorted(chosen, key=lambda c: keys[c])[:count]
         return {c: {"system.work": (1 + rng.key(keys[c], "work") % (parts - 1)) / parts} for c in slow}
 
     def aggregate_train(self, server_round: int, replies: Iterable[Message]) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -99,7 +109,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         losses = weights = 0.0
         for reply in replies:
             partial = self._take(partial, reply)
-            numbers = records.merged(reply.content.metric_records.values())
+            numbers = records.numbers(reply.content)
             losses += numbers.get("loss", 0.0) * numbers["num-examples"]
             weights += numbers["num-examples"]
         if partial is None:
@@ -109,14 +119,14 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return records.arrays(new), MetricRecord({"loss": losses / weights})
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
-        content = reply.content.array_records
+        content = records.of(reply.content, ArrayRecord)
         if "pool" in content:
             block = records.model(content["pool"])
             return block if partial is None else self.pool.merge(partial, block)
         if not content:
             return partial
         single = records.model(next(iter(content.values())))
-        examples = records.merged(reply.content.metric_records.values())["num-examples"]
+        examples = records.numbers(reply.content)["num-examples"]
         weight = float(examples) if self.weighting == "examples" else 1.0
         started = self.pool.start(single) if partial is None else partial
         return self.pool.add(started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64))
@@ -128,15 +138,16 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         if not settings.get("personalize.steps", 0) or not (server_round == last or (every and server_round % every == 0)):
             return []
         most = int(settings.get("personalize.clients", 100))
-        self.unseen = set(getattr(grid, "holdout_node_ids", ()))
+        unseen = _ids(getattr(grid, "holdout_node_ids", ()))
+        self.unseen: Container[int] = unseen if isinstance(unseen, range) else set(unseen)
         chosen: list[int] = []
-        for purpose, ids in (("seen", _ids(grid.get_node_ids())), ("unseen", sorted(self.unseen))):
+        for purpose, ids in (("seen", _ids(grid.get_node_ids())), ("unseen", unseen)):
             chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
         return [Message(RecordDict({"arrays": arrays, "config": records.config(settings)}), node, MessageType.EVALUATE) for node in chosen]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Personal evaluation in a few numbers: seen clients as ``personal_*``, clients that never train as ``unseen_*``."""
-        rows = [(r.metadata.src_node_id in self.unseen, records.merged(r.content.metric_records.values())) for r in replies]
+        rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
         numbers = {
             **summarise("personal", [row for unseen, row in rows if not unseen]),
             **summarise("unseen", [row for unseen, row in rows if unseen]),
