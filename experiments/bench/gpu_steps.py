@@ -1,0 +1,108 @@
+"""One training step of S1's CNN for C clients with weights of their own, in several forms. No paper.
+
+grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); unfolded: each convolution as unfold and
+one batched matrix product; channels-last; CUDA graph of the grouped step. ``python -m experiments.bench.gpu_steps DEVICE CLIENTS``.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clients.models.cnn import cnn
+from fl_sim import rng
+
+Step = Callable[[dict[str, Tensor], Tensor, Tensor], Any]
+
+
+class Unfolded(nn.Module):
+    """A convolution without padding as a matrix product over unfolded patches."""
+
+    def __init__(self, own: nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias, self.size = own.weight, own.bias, own.kernel_size
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, channels, height, width)."""
+        height, width = (n - k + 1 for n, k in zip(x.shape[-2:], self.size, strict=True))
+        made = self.weight.flatten(1) @ F.unfold(x, self.size)
+        made = made if self.bias is None else made + self.bias[:, None]
+        return made.reshape(x.shape[0], -1, height, width)
+
+
+def unfolded(module: nn.Sequential) -> nn.Sequential:
+    """The same network, its convolutions unfolded; the names of its weights are the same."""
+    return nn.Sequential(*(Unfolded(m) if isinstance(m, nn.Conv2d) else m for m in module.children()))
+
+
+def step_of(module: nn.Module, lr: float = 0.1) -> Step:
+    """One SGD step of every client: (weights (C, ...), x (C, B, ...), y (C, B)) -> new weights."""
+
+    def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return F.cross_entropy(torch.func.functional_call(module, params, (x,)), y)
+
+    def one(params: dict[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        grads = torch.func.grad(loss)(params, x, y)
+        return {k: p - lr * grads[k] for k, p in params.items()}
+
+    return torch.func.vmap(one)
+
+
+def graphed(step: Step, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Step:
+    """The step as a CUDA graph that reads and writes fixed tensors."""
+    stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step(params, x, y)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step(params, x, y)
+
+    def replay(params: dict[str, Tensor], x: Tensor, y: Tensor) -> None:
+        graph.replay()
+
+    return replay
+
+
+def milliseconds(step: Step, *arguments: Any, device: torch.device, repeats: int = 20) -> float:
+    """Median of a step, after three to warm up."""
+    times = []
+    for _ in range(repeats + 3):
+        start = time.perf_counter()
+        step(*arguments)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[3:])
+
+
+def main() -> int:
+    """The command."""
+    device, clients, batch = torch.device(sys.argv[1]), int(sys.argv[2]), 10
+    with rng.keyed_globals(0):
+        module = cnn((3, 32, 32), 10).eval()
+    net = nn.Sequential(*module.children()).to(device)
+    params = {k: v.detach().expand(clients, *v.shape).contiguous().to(device) for k, v in net.named_parameters()}
+    pixels = rng.uniform(rng.words(rng.key(0, "steps")), (clients, batch, 3, 32, 32)).to(device)
+    labels = (torch.arange(clients * batch, device=device) % 10).reshape(clients, batch)
+    forms: dict[str, tuple[Step, Tensor]] = {
+        "grouped": (step_of(net), pixels),
+        "unfolded": (step_of(unfolded(net)), pixels),
+        "channels_last": (step_of(net), pixels.flatten(0, 1).to(memory_format=torch.channels_last).view(clients, batch, 3, 32, 32)),
+    }
+    if device.type == "cuda":
+        forms["graph"] = graphed(step_of(net), params, pixels, labels), pixels
+    figures = {name: milliseconds(step, params, x, labels, device=device) for name, (step, x) in forms.items()}
+    print(json.dumps({"clients": clients, "batch": batch, "milliseconds": figures}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
