@@ -1,7 +1,8 @@
-"""The Flower ClientApp: the same object in simulation and on a SuperNode. No paper.
+"""The Flower ClientApp: the same rules in simulation and on a SuperNode. No paper.
 
 ``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks;
 called with one message, the app answers for itself: a block of one on the loop, whose reply is a pool of one.
+``app`` is the ClientApp of a device, which makes its learner from what each message says (``clients/device.py``).
 """
 
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
+from clients import device
 from clients.adapt import Personalize
 from fl_sim import records, registry, tree
 from fl_sim.block import Learner, Settings, plan_blocks
@@ -62,3 +64,18 @@ def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = 
     app.train()(answer)
     app.evaluate()(answer)
     return app
+
+
+app = ClientApp(mods=[device.always_answers])
+"""A device's: ``[tool.flwr.app.components] clientapp = "clients.app:app"``."""
+
+
+@app.train()
+@app.evaluate()
+def _work(message: Message, context: Context) -> Message:
+    return device.work(message, context, rule_for)
+
+
+@app.query()
+def _introduce(message: Message, context: Context) -> Message:
+    return device.introduce(message, context, rule_for)

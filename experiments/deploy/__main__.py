@@ -1,0 +1,212 @@
+"""``python -m experiments.deploy up --nodes 3 [--tls --auth] --recipe digits-deploy [--key value ...]``. No paper.
+
+Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when interrupted.
+"""
+
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, get_type_hints
+
+from experiments.deploy import keys, plan
+from experiments.deploy.up import ROOT, Deployment, Wanted
+from experiments.server_app import DEFAULT, asked
+from experiments.values import ConfigError
+from fl_sim import RoundFailed
+
+HELP = """usage: python -m experiments.deploy up   [--nodes 3] [--tls] [--auth] [--recipe NAME] [--key value ...]
+       python -m experiments.deploy plan --hosts SERVER,DEVICE,... [--port 8000] [--no_tls] [--no_auth] [--recipe NAME] [--key value ...]
+       python -m experiments.deploy keys --hosts SERVER,DEVICE,... [--out keys]
+
+up     a SuperLink and SuperNodes as processes of this machine; runs the recipe, writes the run folder, takes all down again
+plan   prints the commands and files for machines with these names, and does nothing
+keys   makes the certificates of SERVER and a key for each DEVICE in the folder keys
+
+up also takes --node_timeout_s 120 (wait so long for all nodes) and --timeout_s 3600 (for the replies of a phase)
+--key value: any setting of python -m experiments.run. See docs/deployment.md."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a call says besides the experiment's settings."""
+
+    nodes: int = 0
+    """SuperNodes; 0: as many as the recipe has clients."""
+    tls: bool = False
+    auth: bool = False
+    recipe: str = DEFAULT
+    node_timeout_s: float = 120.0
+    timeout_s: float = 3600.0
+    hosts: str = ""
+    port: int = 8000
+    no_tls: bool = False
+    no_auth: bool = False
+
+
+USES = {
+    "up": ("nodes", "tls", "auth", "recipe", "node_timeout_s", "timeout_s"),
+    "plan": ("hosts", "port", "no_tls", "no_auth", "recipe"),
+    "keys": ("hosts",),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help") or "--help" in words:
+        print(HELP)
+        return 0
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if words[0] not in USES:
+            raise ConfigError(f"{words[0]!r}: unknown; a call is up, plan or keys; see --help")
+        options, rest = split(words[0], words[1:])
+        if words[0] == "keys":
+            return make_keys(options, rest)
+        return up(options, rest) if words[0] == "up" else show_plan(options, rest)
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def split(call: str, words: Sequence[str]) -> tuple[Options, list[str]]:
+    """The call's own options, and the experiment's settings. Raises ConfigError."""
+    hints, said, rest = get_type_hints(Options), dict[str, Any](), []
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        key, equals, text = word.removeprefix("--").partition("=")
+        key = key.replace("-", "_")
+        if not word.startswith("--") or key not in USES[call]:
+            rest.append(word)
+            continue
+        if hints[key] is bool:
+            said[key] = text.lower() != "false" if equals else True
+            continue
+        if not equals:
+            if not left or left[0].startswith("--"):
+                raise ConfigError(f"{key}: has no value; give one, as in --{key} VALUE")
+            text = left.pop(0)
+        try:
+            said[key] = hints[key](text)
+        except ValueError:
+            raise ConfigError(f"{key} = {text!r}: must be a number") from None
+    return Options(**said), rest
+
+
+def up(options: Options, rest: Sequence[str]) -> int:
+    """Bring up, run, take down. Raises ConfigError for bad input, before anything is started."""
+    if options.auth and not options.tls:
+        raise ConfigError("auth = true: node keys need an encrypted connection; add --tls")
+    if not (ROOT / "pyproject.toml").is_file():
+        raise ConfigError(
+            f"app = {str(ROOT)!r}: no pyproject.toml there; run this from a clone of the project, not from an installed package"
+        )
+    recipe = str(Path(options.recipe).absolute()) if options.recipe.endswith(".toml") else options.recipe
+    configs = asked([recipe, *rest])
+    nodes = options.nodes or configs[0].num_clients or 3
+    if nodes < 1:
+        raise ConfigError(f"nodes = {nodes}: must be at least 1")
+    args = [recipe, *rest]
+    if any(config.num_clients != nodes for config in configs):
+        if any(word.partition("=")[0] == "--clients" for word in rest):
+            raise ConfigError(f"clients = {configs[0].clients}: one node is one client; leave it out, or --nodes {configs[0].clients}")
+        args += ["--clients", str(nodes)]
+    configs = asked(args)
+    out = Path(configs[0].out).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    data = str(Path(configs[0].data_dir).absolute()) if configs[0].data_dir else ""
+    args = without(args, "--out", "--data_dir", "--data-dir") + (["--data_dir", data] if data else [])
+    wanted = Wanted(nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data)
+    with tempfile.TemporaryDirectory(prefix="fl-sim-deploy-") as home:
+        deployment = Deployment(wanted, Path(home))
+        try:
+            with deployment.processes:
+                return follow(deployment)
+        finally:
+            deployment.say("all processes of this deployment have ended")
+
+
+def follow(deployment: Deployment) -> int:
+    """From the first process to the last summary; the exit code."""
+    try:
+        deployment.up()
+        status, summaries = deployment.serve()
+    except RoundFailed as error:
+        print(f"deployment failed: {error}\nlogs of its processes: {deployment.keep_logs()}", file=sys.stderr)
+        return 1
+    for summary in summaries:
+        accuracy = "" if summary["accuracy"] is None else f", accuracy {summary['accuracy']:.4f}"
+        deployment.say(f"{summary['status']}: {summary['rounds']} rounds{accuracy}, digest {summary['digest']}, {summary['run_dir']}")
+        if summary["error"]:
+            print(f"run failed: {summary['error']}", file=sys.stderr)
+    deployment.say(f"Flower's status of the run: {status}")
+    good = status == "finished:completed" and len(summaries) == deployment.wanted.runs
+    if good and all(summary["status"] == "completed" for summary in summaries):
+        return 0
+    print(f"the run is {status}; logs of its processes: {deployment.keep_logs()}", file=sys.stderr)
+    return 1
+
+
+def without(words: Sequence[str], *flags: str) -> list[str]:
+    """The words less these flags and their values: folders, which mean something else elsewhere."""
+    kept, left = [], list(words)
+    while left:
+        word = left.pop(0)
+        if word.partition("=")[0] in flags:
+            if "=" not in word:
+                left.pop(0)
+            continue
+        kept.append(word)
+    return kept
+
+
+def show_plan(options: Options, rest: Sequence[str]) -> int:
+    """Print the commands for named hosts."""
+    server, *devices = hosts(options)
+    if options.no_tls and not options.no_auth:
+        raise ConfigError("no_tls = true: node keys need an encrypted connection; add --no_auth")
+    args = [options.recipe, *rest]
+    configs = asked(args)
+    if any(config.num_clients != len(devices) for config in configs):
+        args += ["--clients", str(len(devices))]
+        asked(args)
+    print(plan.text(server, devices, options.port, not options.no_tls, not options.no_auth, args))
+    return 0
+
+
+def make_keys(options: Options, rest: Sequence[str]) -> int:
+    """Write certificates and keys."""
+    out = Path("keys")
+    if rest:
+        if rest[0] != "--out" or len(rest) != 2:
+            raise ConfigError(f"{rest[0]!r}: unexpected; a call is keys --hosts SERVER,DEVICE,... [--out DIR]")
+        out = Path(rest[1])
+    server, *devices = hosts(options)
+    keys.certificates(out, [server])
+    for name in devices:
+        keys.node_key(out, name)
+    print(f"{out}: ca.crt goes to every machine; server.crt and server.key to {server}; NAME.key to the device NAME; ca.key to none")
+    return 0
+
+
+def hosts(options: Options) -> list[str]:
+    """The server's name, then the devices'. Raises ConfigError."""
+    names = [name.strip() for name in options.hosts.split(",") if name.strip()]
+    if len(names) < 2 or len(set(names)) < len(names):
+        raise ConfigError(f"hosts = {options.hosts!r}: must be SERVER,DEVICE,... with different names")
+    return names
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

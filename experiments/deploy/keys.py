@@ -1,0 +1,103 @@
+"""Certificates and node keys of a deployment. No paper.
+
+A certificate authority of its own (EC P-256) signs the SuperLink's certificate, which names its hosts; each device has an
+EC P-384 key, whose public half is registered with the SuperLink. Private files are readable by their owner only.
+"""
+
+import ipaddress
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+DAYS = 825
+"""How long certificates are good."""
+LOCAL = ("localhost", "127.0.0.1")
+"""Names of every server for itself."""
+
+
+def certificates(folder: Path, hosts: Sequence[str]) -> None:
+    """``ca.crt`` (for everybody), ``ca.key`` (for nobody else), ``server.crt`` and ``server.key`` (for the SuperLink) in ``folder``.
+
+    ``hosts`` : names and addresses by which devices reach the SuperLink. Raises FileExistsError where there are some already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    ca_name = _name("fl-sim certificate authority")
+    ca = _builder(ca_name, ca_name, ca_key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    ca = ca.add_extension(_usage(signs=True), critical=True)
+    server = _builder(_name(hosts[0]), ca_name, server_key.public_key()).add_extension(
+        x509.BasicConstraints(ca=False, path_length=None), critical=True
+    )
+    names = [_general(host) for host in dict.fromkeys((*hosts, *LOCAL))]
+    server = server.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(_usage(signs=False), critical=True)
+    authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
+    server = server.add_extension(authority, critical=False)
+    ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
+    for name, made in (("ca", ca.sign(ca_key, hashes.SHA256())), ("server", server.sign(ca_key, hashes.SHA256()))):
+        _write(folder / f"{name}.crt", made.public_bytes(serialization.Encoding.PEM), private=False)
+    _write(folder / "ca.key", _pem(ca_key), private=True)
+    _write(folder / "server.key", _pem(server_key), private=True)
+
+
+def node_key(folder: Path, name: str) -> None:
+    """``NAME.key`` (for the device) and ``NAME.pub`` (to be registered) in ``folder``. Raises FileExistsError where there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    _write(folder / f"{name}.key", private, private=True)
+    _write(folder / f"{name}.pub", public + b"\n", private=False)
+
+
+def _name(common: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common[:64])])
+
+
+def _general(host: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _usage(signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs,
+        crl_sign=signs,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))  # clocks of small devices are late
+        .not_valid_after(now + timedelta(days=DAYS))
+    )
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+
+
+def _write(file: Path, data: bytes, private: bool) -> None:
+    """A new file; never over another."""
+    with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644), "wb") as opened:
+        opened.write(data)

@@ -1,0 +1,152 @@
+"""The ServerApp: an experiment on real devices, with the settings, the logs and the run folder of a simulation. No paper.
+
+``flwr run . --run-config "args='digits-deploy --strategy fedprox --rounds 5'"``: ``args`` is what would follow
+``python -m experiments.run``. Its devices are ``clients.app:app``. Run by Flower's own simulation too.
+"""
+
+import contextlib
+import inspect
+import io
+import json
+import shlex
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from experiments.build import Setup, build
+from experiments.cli import parse
+from experiments.config import Config
+from experiments.run import Summary, execute
+from experiments.values import ConfigError
+from fl_sim import PoolingStrategy, RoundFailed
+from fl_sim.deployed import DeployedGrid, keeping_identity
+from fl_sim.nodes import Nodes
+from fl_sim.tally import Failures
+
+DEFAULT = "digits-deploy"
+"""The recipe of a call without ``args``, on as many clients as there are nodes."""
+
+app = ServerApp()
+
+
+@dataclass(frozen=True)
+class Served:
+    """How an experiment is served, besides its own settings."""
+
+    node_timeout_s: float = 300.0
+    """How long to wait for all clients' nodes."""
+    timeout_s: float = 3600.0
+    """How long to wait for the replies of a phase."""
+    as_many_as_there_are: bool = False
+    """Set ``clients`` to the number of nodes connected."""
+    report: str = ""
+    """A file to which each run's summary is appended as a line of JSON; empty: none."""
+    run: str = "run"
+    """What devices call the run: where they keep their clients' states."""
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Serve what ``args`` asks for, one run after another. Raises for bad input and for a failed run: Flower's run has then failed."""
+    said = context.run_config
+    words = shlex.split(str(said.get("args", "")))
+    configs = asked(words or [DEFAULT])
+    served = Served(
+        node_timeout_s=float(said.get("node-timeout-s", 300.0)),
+        timeout_s=float(said.get("timeout-s", 3600.0)),
+        as_many_as_there_are=not words,
+        report=str(said.get("report", "")),
+        run=str(context.run_id),
+    )
+    failures = [error for _, error in serve(configs, grid, served) if error is not None]
+    if failures:
+        raise failures[0]
+
+
+def asked(words: Sequence[str]) -> Sequence[Config]:
+    """The runs of a command line. Raises ConfigError for what devices cannot do."""
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            call = parse(words)
+    except SystemExit as error:  # --help
+        raise ConfigError(f"args = {shlex.join(words)!r}: asks for help; ask python -m experiments.run") from error
+    for key in ("app", "vmap_over", "dry_run"):
+        if getattr(call, key):
+            raise ConfigError(f"{key} = {getattr(call, key)!r}: means nothing on devices; leave it out")
+    return [deployable(config) for config in call.configs]
+
+
+def deployable(config: Config) -> Config:
+    """The config as devices run it: each is a client on the loop. Raises ConfigError where it asks for something else."""
+    if config.engine not in ("auto", "loop"):
+        raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
+    for kind in ("task", "partition", "model", "strategy"):
+        choice = getattr(config, kind)
+        if choice.made or choice.name.startswith("__main__:"):
+            raise ConfigError(f"{kind}.name = {choice.name!r}: an object does not travel to devices; give package.module:Name")
+    return replace(config, engine="loop")
+
+
+def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tuple[Summary, BaseException | None]]:
+    """Run after run on the same nodes: (summary, the error of a failed run)."""
+    nodes: Nodes | None = None
+    for number, config in enumerate(configs):
+        if served.as_many_as_there_are:
+            config = replace(config, clients=present(grid, served.node_timeout_s), cohort=0)
+        with keeping_identity():
+            setup = build(config)
+        known = nodes if nodes is not None and nodes.num_clients == len(setup.partition) else None
+        deployed = DeployedGrid(
+            grid,
+            len(setup.partition),
+            {**experiment(setup), "run": f"{served.run}-{number}"},
+            holdout_clients=config.holdout_clients,
+            allowed_missing=Failures.parse(config.failures).allowed(len(setup.partition)),
+            node_timeout_s=served.node_timeout_s,
+            timeout_s=served.timeout_s,
+            block_size=config.block_size,
+            nodes=known,
+        )
+        deployed.pool = setup.strategy.pool if isinstance(setup.strategy, PoolingStrategy) else None
+        deployed.chunk, nodes = config.chunk, deployed.nodes
+        summary, error = execute(replace(setup, grid=cast(Any, deployed)), quiet=True)
+        print(
+            f"{summary['status']}: {summary['rounds']} rounds, digest {summary['digest']}, {Path(summary['run_dir']).absolute()}",
+            flush=True,
+        )
+        if served.report:
+            with Path(served.report).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(summary) + "\n")
+        yield summary, error
+
+
+def present(grid: Grid, timeout_s: float) -> int:
+    """How many nodes are connected, once their number has not changed for a second. Raises RoundFailed where none comes."""
+    end, before = time.monotonic() + timeout_s, 0
+    while time.monotonic() < end:
+        now = len(list(grid.get_node_ids()))
+        if now and now == before:
+            return now
+        before = now
+        time.sleep(1.0)
+    raise RoundFailed(f"after {timeout_s:g} s no node is connected")
+
+
+def experiment(setup: Setup) -> dict[str, Any]:
+    """What devices are told: how each makes its task, its samples, its model as this process did."""
+    config = setup.config
+    said: dict[str, Any] = {}
+    for kind in ("task", "partition", "model"):
+        choice = getattr(config, kind)
+        said |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}
+    if config.clients and "clients" in inspect.signature(config.task.thing).parameters:
+        said["task-clients"] = config.clients
+    numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")
+    shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}
+    return said | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}
