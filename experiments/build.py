@@ -62,7 +62,7 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     task = replace(task, metrics={**task.metrics, **(metrics or {})})
     with rng.keyed_globals(rng.key(config.seed, "init")):
         module = make_model(config, task)
-    loss = Loss(module, task, dtype, config.device)
+    loss = Loss(module, task, dtype, config.device, config.precision)
     probe(config, loss)
     strategy = make_strategy(config, len(partition) - config.holdout_clients)
     engine = choose(config.ray.engine if config.engine == "ray" else config.engine, module, config.device)

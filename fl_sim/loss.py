@@ -8,7 +8,7 @@ Legend: B batch, K outputs, D parameters.
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import heap, layers, rng
-from fl_sim.task import Task
+from fl_sim.device import Precision
+from fl_sim.task import Task, placed
 from fl_sim.tree import Tree
 
 
@@ -52,8 +53,16 @@ class Loss:
     ``batched`` chooses how gradients are taken: by autograd (the loop), or by torch.func (under vmap).
     """
 
-    def __init__(self, module: nn.Module, task: Task, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu") -> None:
-        self.task, self.dtype, self.device = task, dtype, torch.device(device)
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        precision: Precision = "full",
+    ) -> None:
+        self.dtype, self.device, self.precision = dtype, torch.device(device), precision
+        self.task = replace(task, transform=placed(task.transform, dtype, self.device))
         self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = _Forms(layers.Pure(self.training), layers.Pure(layers.twin(self.training).eval()))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
@@ -80,7 +89,7 @@ class Loss:
     @cached_property
     def _alone(self) -> "_Forms":
         """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
-        quick = layers.quick(self.training) if self.device.type == "cpu" else None
+        quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
         if quick is None:
             return self._plain
         forms = _Forms(layers.Pure(quick), layers.Pure(layers.twin(quick).eval()))
@@ -104,10 +113,14 @@ class Loss:
     def _outputs(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None) -> tuple[Tensor, Tree]:
         data = {k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()}
         data = self.task.transform(data, words)
-        if words is None or not self._dropouts:
+        if words is not None and self._dropouts:
+            keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
+            model = {**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}
+        if self.precision != "bf16":
             return network(model, data["x"]), data
-        keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
-        return network({**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}, data["x"]), data
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = network(model, data["x"])
+        return outputs.to(self.dtype), data
 
     def _mean(self, values: Tensor, mask: Tensor | None) -> Tensor:
         if mask is None:

@@ -13,6 +13,7 @@ import random
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -136,8 +137,14 @@ def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float) -> Tensor:
 
 def fold(pair: Tensor, *numbers: int) -> Tensor:
     """The words of sub-keys, (2,) for one number or (n, 2): for the several draws of one step (a layer's mask, a crop)."""
-    steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=pair.device)
-    return _hash32(pair + (steps[0] if len(numbers) == 1 else steps))
+    return _hash32(pair + _steps(numbers, pair.device))
+
+
+@lru_cache
+def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
+    """Made once: a GPU would wait for each copy."""
+    steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
+    return steps[0] if len(numbers) == 1 else steps
 
 
 @contextmanager

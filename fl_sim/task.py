@@ -61,6 +61,13 @@ class Transform:
         return {**batch, "x": x}
 
 
+def placed(transform: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """The transform with its tensors on a GPU, so that no step waits for a copy; on a CPU as it is."""
+    if device.type == "cpu" or not isinstance(transform, Transform) or transform.mean is None or transform.std is None:
+        return transform
+    return replace(transform, mean=transform.mean.to(device, dtype), std=transform.std.to(device, dtype))
+
+
 def _crop_flip(x: Tensor, words: Tensor, pad: int = 4) -> Tensor:
     """x (B, channels, height, width); the draw of sample b depends on the key and b alone, so that padding changes nothing."""
     size, height, width = x.shape[0], x.shape[-2], x.shape[-1]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from clients.tasks.synthetic import synthetic
 from experiments import recipe as recipes
@@ -231,3 +232,19 @@ def test_of_epochs_and_steps_the_setting_on_top_rules(tmp_path: Path) -> None:
     path.write_text("[local]\nepochs = 4\nsteps = 5\n")
     with pytest.raises(ConfigError, match=r"local\.epochs = 4, local\.steps = 5: both at once"):
         make(str(path))
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_bfloat16_rounds_and_trains(engine: str, tmp_path: Path) -> None:
+    from experiments.run import run
+
+    common: dict[str, Any] = {"clients": 8, "rounds": 3, "engine": engine, "out": str(tmp_path)}
+    full, rounded = run(**common), run(**common, precision="bf16")
+    assert full.summary["digest"] != rounded.summary["digest"] and rounded.model["1.weight"].dtype == torch.float32
+    assert abs(full.summary["accuracy"] - rounded.summary["accuracy"]) < 0.1
+
+
+@pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"precision": "bf16", "dtype": "float64"}])
+def test_a_precision_without_meaning_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="precision = .*means nothing"):
+        make(**settings)
