@@ -65,7 +65,8 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     loss = Loss(module, task, dtype, config.device, config.precision)
     probe(config, loss)
     strategy = make_strategy(config, len(partition) - config.holdout_clients)
-    engine = choose(config.ray.engine if config.engine == "ray" else config.engine, module, config.device)
+    wanted = {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine)
+    engine = choose(wanted, module, config.device)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or executor(config, app.learner, engine.name)
     grid = SimulationGrid(

@@ -72,8 +72,9 @@ class Config:
     """Personal evaluation every so many rounds; 0: after the last one only."""
     target: Target = None
     """Accuracy (a fraction) that "rounds to target" in the tables refers to; never stops a run."""
-    engine: Literal["auto", "loop", "vmap", "ray"] = "auto"
-    """How blocks run: one client after another (loop), as one batched model (vmap), what suits (auto), or on Ray's workers (ray)."""
+    engine: Literal["auto", "loop", "vmap", "ray", "flower"] = "auto"
+    """How blocks run: one client after another (loop), as one batched model (vmap), what suits (auto), on Ray's workers (ray);
+    or not in blocks, through Flower's own simulation (flower)."""
     ray: Ray = field(default_factory=Ray)
     """Ray's workers."""
     block_size: Count = 16

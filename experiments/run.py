@@ -70,7 +70,10 @@ def run(
         raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
     if isinstance(settings.get("partition"), (list, tuple)):
         settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)  # the task, when it is made, sets the bound
-    setup = build(make(recipe, **settings), metrics)
+    config = make(recipe, **settings)
+    if config.engine == "flower":
+        raise ConfigError("engine = 'flower': objects from Python do not travel to Flower's actors; use the command line")
+    setup = build(config, metrics)
     summary, error = execute(setup, quiet, callbacks)
     if error is not None:
         raise error
@@ -212,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_all(asked: Invocation) -> int:
     """One run after another, or all as one batch; a failed one does not stop the others. Returns the exit code."""
     summaries = []
-    for summary, error in together(asked) if asked.vmap_over else (execute(build(config), asked.quiet) for config in asked.configs):
+    for summary, error in runs_of(asked):
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
             print(f"interrupted; what was done is in {summary['run_dir']}", file=sys.stderr)
@@ -223,11 +226,18 @@ def run_all(asked: Invocation) -> int:
     return report(summaries, asked.quiet, asked.json)
 
 
-def together(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
-    """All runs as one batch, where the model allows it."""
-    from experiments.sweep import run_together  # here, because it stands on this module
+def runs_of(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
+    """One run after another; with --vmap_over as one batch; of engine flower through Flower's own simulation."""
+    if asked.vmap_over:
+        from experiments.sweep import run_together  # these two here, because they stand on this module
 
-    return run_together(asked.configs, asked.vmap_over, asked.quiet)
+        return run_together(asked.configs, asked.vmap_over, asked.quiet)
+    if asked.configs[0].engine == "flower":
+        from experiments.flower_engine import run_through_flower
+        from experiments.server_app import deployable
+
+        return run_through_flower([deployable(replace(config, engine="loop")) for config in asked.configs])
+    return (execute(build(config), asked.quiet) for config in asked.configs)
 
 
 def explain(error: BaseException, summary: Summary) -> None:

@@ -23,7 +23,7 @@ from experiments.cli import parse
 from experiments.config import Config
 from experiments.run import Summary, execute
 from experiments.values import ConfigError
-from fl_sim import PoolingStrategy, RoundFailed
+from fl_sim import RoundFailed
 from fl_sim.deployed import DeployedGrid, keeping_identity
 from fl_sim.nodes import Nodes
 from fl_sim.tally import Failures
@@ -113,7 +113,6 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             block_size=config.block_size,
             nodes=known,
         )
-        deployed.pool = setup.strategy.pool if isinstance(setup.strategy, PoolingStrategy) else None
         deployed.chunk, nodes = config.chunk, deployed.nodes
         summary, error = execute(replace(setup, grid=cast(Any, deployed)), quiet=True)
         print(

@@ -14,6 +14,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fl_sim import columns, flower, forms, records, tree
+from fl_sim.deployed import DeployedGrid
 from fl_sim.grid import SimulationGrid
 from fl_sim.pooling import PoolingStrategy
 from fl_sim.roundlog import RoundLog
@@ -95,9 +96,10 @@ class _Driver:
         self.model_round = self.places = self.samples = 0
         self.aside_failed: RoundFailed | None = None
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
-        if isinstance(run.grid, SimulationGrid):
+        if isinstance(run.grid, SimulationGrid | DeployedGrid):
             run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
             run.grid.on_event = self.event
+        if isinstance(run.grid, SimulationGrid):
             run.grid.on_block = self.block
 
     def each(self, hook: str, *args: Any) -> None:

@@ -112,7 +112,7 @@ def test_a_parameter_of_two_strategies_is_read_by_the_type_of_either() -> None:
         ("--local.lr nan", "local.lr = nan: must be a finite number"),
         ("--local.lr=inf", "local.lr = inf: must be a finite number"),
         ("--local.optimizer sdg", "local.optimizer = 'sdg': must be 'sgd', 'adam' or 'adamw' (did you mean 'sgd'?)"),
-        ("--local.lr 0.1 --quiet --engine rays", "engine = 'rays': must be 'auto', 'loop', 'vmap' or 'ray'"),
+        ("--local.lr 0.1 --quiet --engine rays", "engine = 'rays': must be 'auto', 'loop', 'vmap', 'ray' or 'flower'"),
         ("--augment=maybe", "augment = 'maybe': must be a valid boolean"),
         ("--local.epochs 2 --local.steps 3", "local.epochs = 2, local.steps = 3: both at once"),
         ("--strategy maml --local.epochs 2", "local.epochs = 2: means nothing to maml"),
