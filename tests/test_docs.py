@@ -20,6 +20,8 @@ def blocks(text: str, language: str) -> list[str]:
 
 COMMANDS = [line.split("  #")[0].strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()]
 PYTHON = [command for command in COMMANDS if command.startswith("python -m")]
+NEEDS_DATA = re.compile("cifar10|million").search
+"""Of a command: whether it trains on real data. ``deploy`` has tests of its own: tests/experiments/test_deploy.py."""
 
 
 def python_m(command: str, cwd: Path, *more: str) -> subprocess.CompletedProcess[str]:
@@ -39,7 +41,7 @@ def test_make_targets_exist(command: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in PYTHON if "cifar10" not in c])
+@pytest.mark.parametrize("command", [c for c in PYTHON if not NEEDS_DATA(c) and "experiments.deploy" not in c])
 def test_commands_work(command: str, tmp_path: Path) -> None:
     short = ["--rounds", "2"] if "experiments.run" in command and "--app" not in command else []
     done = python_m(command, tmp_path, *short)
@@ -47,8 +49,8 @@ def test_commands_work(command: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [c for c in PYTHON if "cifar10" in c])
-def test_commands_on_cifar10_work(command: str, tmp_path: Path, real_data: Path) -> None:
+@pytest.mark.parametrize("command", [c for c in PYTHON if NEEDS_DATA(c)])
+def test_commands_on_real_data_work(command: str, tmp_path: Path, real_data: Path) -> None:
     short = [] if "--dry-run" in command else ["--rounds", "1"]
     done = python_m(command, tmp_path, *short, "--data_dir", str(real_data))
     assert done.returncode == 0, done.stderr[-2000:]
