@@ -28,8 +28,8 @@ class Dropout(nn.Module):
         """x of any shape; the mask of element i of the batch does not depend on the batch's length."""
         if not self.training or self.p == 0:
             return x
-        kept = rng.keep_mask(self.words, tuple(x.shape), self.p).to(x.dtype)
-        return x * kept.mul_(1 / (1 - self.p) if self.p < 1 else 0.0)
+        kept = rng.keep_mask(self.words, tuple(x.shape), self.p, torch.promote_types(x.dtype, torch.float32))
+        return x * kept.mul_(1 / (1 - self.p) if self.p < 1 else 0.0).to(x.dtype)
 
 
 def keyed(module: nn.Module) -> nn.Module:
@@ -83,11 +83,23 @@ def quick(module: nn.Module) -> nn.Module | None:
             m.__class__ = winograd.Conv3x3
         elif type(m) is nn.Linear and product.suits(m):
             m.__class__ = product.Linear
+        elif isinstance(m, nn.MaxPool2d):
+            m.register_forward_hook(_gradient_too)
         gains |= isinstance(m, nn.Conv2d | product.Linear)
     module.register_forward_pre_hook(_channels_last)
     return module if gains else None
 
 
+def _last(x: Tensor) -> Tensor:
+    """Pictures (B, channels, height, width) in another order in memory; most layers hand it on."""
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
 def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Pictures (B, channels, height, width) in another order in memory; convolutions hand it on."""
-    return tuple(x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x for x in inputs)
+    return tuple(map(_last, inputs))
+
+
+def _gradient_too(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """What comes back from a flattening is in the old order; max pooling would then copy four times as much."""
+    if output.requires_grad:
+        output.register_hook(_last)  # type: ignore[no-untyped-call]

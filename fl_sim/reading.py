@@ -72,7 +72,8 @@ ROUNDS: dict[str, Column] = {
     "seconds": Column("s", "wall time of the round without evaluation"),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
     "padded_share": Column(
-        "fraction", "of the places in the clients' batches, those that hold no sample but fill up a block; null where none can (loop)"
+        "fraction",
+        "of the places in clients' batches, those that only fill up a block; null on the loop and where runs train as one batch",
     ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),

@@ -43,10 +43,11 @@ class Conv3x3(nn.Conv2d):
     """An ``nn.Conv2d`` that ``suits``, to rounding (1e-6 in float32): ``conv.__class__ = Conv3x3``. First derivatives only."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> (N, K, H', W'), channels last in memory. Where tiles would be less than 3/4 full, PyTorch's way."""
+        """x (N, C, H, W) -> (N, K, H', W'), channels last in memory. With few tiles, or tiles less than 3/4 full, PyTorch's way."""
         pad = int(self.padding[0])
         rows, columns = x.shape[-2] + 2 * pad - 2, x.shape[-1] + 2 * pad - 2
-        if x.ndim != 4 or rows * columns < 12 * -(-rows // 4) * -(-columns // 4):
+        tiles = -(-rows // 4) * -(-columns // 4)
+        if x.ndim != 4 or len(x) * tiles < 32 or rows * columns < 12 * tiles:
             return super().forward(x)
         done: Tensor = _Winograd.apply(x, self.weight, self.bias, pad)
         return done
@@ -93,10 +94,10 @@ class _Winograd(torch.autograd.Function):
         edges = (0, 0, 0, 4 * s - y.shape[2], 0, 4 * r - y.shape[1])
         y, k = (F.pad(y, edges) if any(edges) else y).reshape(n, r, 4, s, 4, -1), y.shape[3]
         a, b, g = _matrices(y.dtype)
-        image, dw = y.new_zeros(n, r + 1, 4, s + 1, 4, c), y.new_zeros(36, k, c)
+        image, dw = y.new_zeros(n, r + 1, 4, s + 1, 4, c), torch.empty(0)
         for group, inputs in zip(_groups(n, r * s), kept, strict=True):
             outputs = (a.T @ y[group].permute(2, 4, 0, 1, 3, 5).reshape(16, -1)).view(36, -1, k)
-            dw.baddbmm_(outputs.transpose(1, 2), inputs)
+            dw = dw.baddbmm_(outputs.transpose(1, 2), inputs) if group.start else torch.bmm(outputs.transpose(1, 2), inputs)
             if ctx.needs_input_grad[0]:
                 tiles = (b.T @ torch.bmm(outputs, filters).view(36, -1)).view(6, 6, -1, r, s, c)
                 _add_tiles(image[group], tiles.permute(2, 3, 0, 4, 1, 5))

@@ -29,7 +29,7 @@ class Parcel(NamedTuple):
 
 
 Lift = Callable[[np.ndarray, bool], Any]
-"""``(array, whether it is a tensor's) -> ``the array itself, or what travels in its place: a reference into a shared store."""
+"""``(array, whether it is a tensor's)`` -> the array itself, or what travels in its place: a reference into a shared store."""
 
 
 def pack(thing: Any, lift: Lift = lambda array, tensor: array) -> Parcel:
@@ -61,14 +61,15 @@ def pack(thing: Any, lift: Lift = lambda array, tensor: array) -> Parcel:
             )
         if type(thing) is np.ndarray and thing.nbytes >= LARGE and not thing.dtype.hasobject:
             return "array", place(thing, False)
-        return ("device", thing.type) if type(thing) is torch.device else None
+        return ("device", thing.type) if type(thing) is torch.device else ()
 
     # here, because Ray is imported only where it is used; its pickler knows everything that a notebook may define
     pickler_class: Any = importlib.import_module("ray.cloudpickle").CloudPickler
 
     class _Pickler(pickler_class):  # type: ignore[misc]
-        def persistent_id(self, thing: Any) -> Any:
-            return beside(thing)
+        def reducer_override(self, thing: Any) -> Any:
+            how = beside(thing)
+            return (_restore, how) if how else super().reducer_override(thing)
 
     file = io.BytesIO()
     _Pickler(file, protocol=5).dump(thing)
@@ -89,19 +90,26 @@ def unpack(parcel: Parcel, fetch: Callable[[list[Any]], list[np.ndarray]] = list
     arrays = dict(enumerate(parcel.arrays)) | dict(zip(lifted, fetch(list(lifted.values())), strict=True))
     made: dict[Any, Any] = {}
 
-    class _Unpickler(pickle.Unpickler):
-        def persistent_load(self, pid: Any) -> Any:
-            kind, value, *how = pid
-            if kind == "device":
-                return torch.device(value)
-            if kind == "array":
-                return arrays[value]
+    def restore(kind: str, value: Any, *how: Any) -> Any:
+        if kind == "device":
+            return torch.device(value)
+        if kind == "array":
+            return arrays[value]
+        if (value, how) not in made:
             dtype, size, stride, home = how
-            if pid not in made:
-                made[pid] = _tensor(arrays[value], value in lifted, dtype).as_strided(size, stride).to(device or home)
-            return made[pid]
+            made[value, how] = _tensor(arrays[value], value in lifted, dtype).as_strided(size, stride).to(device or home)
+        return made[value, how]
+
+    class _Unpickler(pickle.Unpickler):
+        def find_class(self, module: str, name: str) -> Any:
+            return restore if (module, name) == (__name__, _restore.__name__) else super().find_class(module, name)
 
     return _Unpickler(io.BytesIO(parcel.body)).load()
+
+
+def _restore(*how: Any) -> Any:
+    """Stands in a parcel for what restores the things beside it: only ``unpack`` can."""
+    raise pickle.UnpicklingError("a parcel is opened by unpack")
 
 
 def _flat(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:

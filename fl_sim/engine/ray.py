@@ -20,7 +20,7 @@ from fl_sim import tree
 from fl_sim.block import BlockPlan, Learner
 from fl_sim.engine.dispatch import Dispatch, Work
 from fl_sim.engine.parcel import pack, unpack
-from fl_sim.engine.ray_crew import Crew, Hand, crew_for, dismiss
+from fl_sim.engine.ray_crew import Crew, Hand, Lesson, crew_for, dismiss
 from fl_sim.engine.ray_start import room
 from fl_sim.engine.ray_worker import Manner
 from fl_sim.evaluate import BLOCK, means
@@ -76,6 +76,7 @@ class RayExecutor(Executor):
         self._crew: Crew | None = None
         self._dispatch: Dispatch | None = None
         self._shipped = _Shipped()
+        self._lesson: Lesson
         self._count = settings.num_workers
         self._live: set[str] = set()
         """Keys of the models that are trained or evaluated now."""
@@ -153,7 +154,8 @@ class RayExecutor(Executor):
             old, self._dispatch = self._dispatch, Dispatch(crew, lambda kind, **facts: self.on_event(kind, **facts))
             if old is not None:
                 self._dispatch.retries, self._dispatch.restarts = old.retries, old.restarts
-        crew.teach(f"{self.name}/learner", Manner(self.threads), self._ship_learner(crew))
+        self._lesson = f"{self.name}/learner", Manner(self.threads), self._ship_learner(crew)
+        crew.teach(self._lesson)
         return crew, self._dispatch
 
     def _gpus(self) -> float:
@@ -189,8 +191,8 @@ class RayExecutor(Executor):
 
     def _bring(self, hand: Hand, model: str, reference: Any, data: str = "") -> str:
         """See to it that a worker has what a piece needs; returns the learner's key."""
-        learner = f"{self.name}/learner"
-        hand.learn(learner, Manner(self.threads), self._shipped.learner)  # where another run's executor hired it
+        learner = self._lesson[0]
+        hand.learn(self._lesson)  # where another run's executor hired it
         if hand.number not in self._workers:
             self._workers[hand.number] = hand.facts
             self.on_event("worker_started", worker=hand.number, node=hand.facts["node"], device=hand.facts["kind"])

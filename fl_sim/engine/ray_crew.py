@@ -29,6 +29,10 @@ BIRTHS = 3
 """So many workers in a row may die before they have started."""
 
 
+Lesson = tuple[str, Manner, Any]
+"""(key, how to compute, reference to the parcel) of a run's learner."""
+
+
 @dataclass
 class Hand:
     """A worker as the driver sees it."""
@@ -43,11 +47,11 @@ class Hand:
     loaded: set[str] = field(default_factory=set)
     """Keys of what it was sent; each begins with the name of a run."""
 
-    def learn(self, key: str, manner: Manner, parcel: Any) -> None:
+    def learn(self, lesson: Lesson) -> None:
         """Send a run's learner, where it was not yet; it is not ready before it has read that."""
-        if key not in self.loaded:
-            self.starting, self.ready = self.actor.learn.remote(key, manner, parcel), False
-            self.loaded.add(key)
+        if lesson[0] not in self.loaded:
+            self.starting, self.ready = self.actor.learn.remote(*lesson), False
+            self.loaded.add(lesson[0])
 
 
 class Crew:
@@ -85,11 +89,11 @@ class Crew:
             self.hands[self._born] = Hand(self._born, self._class.remote())
             self._born += 1
 
-    def teach(self, key: str, manner: Manner, parcel: Any) -> None:
+    def teach(self, lesson: Lesson) -> None:
         """Send a run's learner to all workers, those that replace lost ones too."""
-        self._lesson = key, manner, parcel
+        self._lesson = lesson
         for hand in self.hands.values():
-            hand.learn(*self._lesson)
+            hand.learn(lesson)
 
     def put(self, thing: Any) -> Any:
         """Into the object store; returns a reference."""
@@ -190,7 +194,7 @@ class Crew:
 
     def _replace(self) -> None:
         self.hire(self.count)
-        self.teach(*self._lesson)
+        self.teach(self._lesson)
 
     def _needs(self) -> str:
         there = {k: v for k, v in ray().cluster_resources().items() if k in ("CPU", "GPU")}
@@ -204,9 +208,10 @@ class Crew:
         except ray().exceptions.RayError as error:
             self._stillborn += 1
             del self.hands[hand.number]
-            if self._stillborn >= BIRTHS:
+            if self._stillborn < BIRTHS:
+                self._replace()
+            elif not self.hands:
                 raise RoundFailed(f"engine = 'ray': {self._stillborn} workers in a row died as they started: {reason(error)}") from error
-            self._replace()
             return
         self._stillborn = 0
         if facts["versions"] != versions():

@@ -136,8 +136,9 @@ def test_keep_masks(p: float) -> None:
     """Multiples of 1/256 take a byte an element, others two."""
     mask = rng.keep_mask(rng.words(13), (200, 200), p)
     # standard deviation sqrt(p (1 - p) / 40000) <= .0025; 5 of these. Exact at 0 and 1
-    assert mask.dtype == torch.bool and abs(mask.double().mean() - (1 - p)) <= (0.0125 if 0 < p < 1 else 0)
-    assert torch.equal(rng.keep_mask(rng.words(13), (7, 11), p).flatten(), mask.flatten()[:77])  # element i depends on i alone
+    assert set(mask.unique().tolist()) <= {0.0, 1.0} and abs(mask.double().mean() - (1 - p)) <= (0.0125 if 0 < p < 1 else 0)
+    same = rng.keep_mask(rng.words(13), (7, 11), p, torch.float64)
+    assert same.dtype == torch.float64 and torch.equal(same.flatten(), mask.flatten()[:77].double())  # element i depends on i alone
 
 
 @pytest.mark.parametrize("p", [0.25, 0.3])
