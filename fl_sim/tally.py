@@ -137,8 +137,11 @@ class Tally:
             row["examples"] = numbers.pop(self.weight_key, None)
             if isinstance(numbers.get("steps"), (int, float)):
                 row["steps"] = numbers.pop("steps")
-            row |= {f"client_{k}" if k in row else k: v for k, v in numbers.items()}
-            row |= {k: facts[k] for k in ("block", "weight") if k in facts}
+            for k, v in numbers.items():
+                row[f"client_{k}" if k in row else k] = v
+            for k in ("block", "weight"):
+                if k in facts:
+                    row[k] = facts[k]
             if not reason:
                 self._count(row, said)
         self.rows.append(row)
@@ -169,22 +172,24 @@ def _read(reply: Message) -> _Said | None:
     """None of a reply that is an error."""
     if not reply.has_content():
         return None
-    said = _Said({}, {}, {})
+    arrays: dict[str, ArrayRecord] = {}
+    numbers: dict[str, Any] = {}
+    facts: Mapping[str, Any] = {}
     for name, record in reply.content.items():
         if isinstance(record, MetricRecord):
-            said.numbers.update(record.items())
+            numbers.update(record.items())
         elif isinstance(record, ArrayRecord):
-            said.arrays[name] = record
+            arrays[name] = record
         elif name == "facts":
-            said = said._replace(facts=record)
-    return said
+            facts = dict(record.items())
+    return _Said(arrays, numbers, facts)
 
 
 def _problem(message: Message, reply: Message, said: _Said | None, likes: Likes, weight_key: str) -> str:
     """Why a reply must not be used, or nothing. A partial pool was checked where it was made."""
     if said is None:
         return reply.error.reason or f"error code {reply.error.code}"
-    wanted = likes(message, reply) if any(name != "pool" for name in said.arrays) else {}
+    wanted = likes(message, reply) if said.arrays and said.arrays.keys() != {"pool"} else {}
     for name, record in said.arrays.items():
         try:
             problem = "" if name == "pool" else records.problem(record, wanted.get(name))

@@ -144,7 +144,7 @@ def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> l
     norms = {} if wrong else update_norms(outcome.replies, model, block.rule)
     numbers = table({**outcome.metrics, **norms})
     bad = {} if wrong or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
-    size = sum(x[0].numel() * x.element_size() for x in outcome.replies.values())
+    size = sum(x.numel() // len(outcome.jobs) * x.element_size() for x in outcome.replies.values())
     sound = all(all(map(math.isfinite, column)) for column in numbers.values())
     answers = []
     for c, job in enumerate(outcome.jobs):
@@ -155,7 +155,7 @@ def _answers(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> l
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
-        states = {} if reason else tree.take(outcome.states, c)
+        states = tree.take(outcome.states, c) if outcome.states and not reason else {}
         answers.append(_answer(job, weight=weight, metrics=metrics, state=states, num_bytes=size, reason=reason))
     return answers
 

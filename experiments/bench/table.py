@@ -121,9 +121,12 @@ def foot(results: Results) -> str:
     about = results["machine"]
     have = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     memory = "proportional set sizes" if results["memory"] == "pss" else "resident sets"
+    systems = {row["system"]: row["what"] for row in results["rows"]}
+    legend = "; ".join(f"*{system}*: {what}" for system, what in systems.items())
+    where = f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, {about['system']}"
     return (
-        f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, {about['system']}; {have}; commit {results['commit']}, "
-        f"{results['date']}. Systems ran in turn, go by go, the others frozen; ratios are taken turn by turn. "
+        f"{legend}.\n\n{where}; {have}; commit {results['commit']}, {results['date']}. "
+        "Systems ran in turn, go by go, the others frozen; ratios are taken turn by turn. "
         f"Memory: the peak of the process tree, as the sum of {memory} and, in brackets, of resident sets."
     )
 

@@ -104,7 +104,7 @@ WORKS = (
     ),
     Work(
         "S2", "S2", "logistic regression on MNIST: 1000 clients of 2 shards, 10 a round, batches of 10, SGD .03; "
-        "a whole run of 100 rounds with an evaluation every 20, from after the imports to the end",
+        "a whole run of 100 rounds with an evaluation every 20, from after the imports to the end (bare-careful's workers are up before)",
         task="mnist", partition={"name": "shards", "shards_per_client": 2}, clients=1000, cohort=10, lr=0.03,
         rounds=100, evaluate_every=20, whole=True, warmup=0, goes=3, train=60_000,
     ),

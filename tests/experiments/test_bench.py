@@ -87,6 +87,7 @@ def test_the_table_is_markdown_with_as_many_cells_in_each_line() -> None:
     text = table.markdown(results(raw("ours-loop", [2.0, 4.0], accuracy=0.377), raw("bare-careful", [1.0, 2.0])))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
+    assert "*ours-loop*: this simulator, engine loop, one process; *bare-careful*: " in text
     assert lines[2].startswith("| ours-loop    | 3.00 (2.00-4.00)") and "0.377" in lines[2] and " 2.00 " in lines[2]
 
 
