@@ -19,10 +19,10 @@ run: install
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadgroup $(ARGS)
 
 test-all: install
-	$(BIN)/python -m pytest -q -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
