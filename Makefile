@@ -19,10 +19,11 @@ run: install
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
 
 test-all: install
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not ray' -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -m ray $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = ["--strategy", "fedavg", "--model", "lr", "--clients", "8", "--block_size", "2", "--rounds", "2", "--quiet", "--json"]
 RAY = ["--engine", "ray", "--ray.num_workers", "2", "--ray.engine", "loop"]
 ONE = ["--engine", "ray", "--ray.num_workers", "1"]
-one_ray = pytest.mark.xdist_group("ray")
+one_ray = pytest.mark.ray
 
 
 def start(tmp_path: Path, *words: str, mark: str = "") -> subprocess.Popen[str]:

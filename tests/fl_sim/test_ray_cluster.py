@@ -16,7 +16,7 @@ from fl_sim.settings import Ray
 from fl_sim.worker import BlockResult
 from strategies.fedavg import FedAvg
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 DRAW = np.random.default_rng(0)
 X = DRAW.normal(size=(240, 5)).astype(np.float32)

@@ -20,7 +20,7 @@ def test_contract(target: Target, check: Callable[[Any], None]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("ray")
+@pytest.mark.ray
 @pytest.mark.parametrize("check", RAY_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
 def test_contract_on_ray(target: Target, check: Callable[[Any], None]) -> None:
