@@ -41,6 +41,8 @@ class Work:
     block: int | None = None
     tries: int = 0
     """Workers that died over it."""
+    alone: bool = False
+    """A worker died that had it: from then on it shares a worker's queue with no other, so that the next death tells which it was."""
 
 
 class Team(Protocol):
@@ -163,9 +165,9 @@ class _Batch:
         return chosen
 
     def takes(self, worker: int, place: int) -> bool:
-        """Whether a worker has room for a piece; what a worker died with comes alone, so that the next death tells which it was."""
+        """Whether a worker has room for a piece."""
         has = [self.works[flight.place] for flight in self.flights[worker]]
-        return len(has) < QUEUE and not (has and (has[0].tries or self.works[place].tries))
+        return len(has) < QUEUE and not (has and (has[0].alone or self.works[place].alone))
 
     def pace(self, worker: int) -> float:
         """Seconds a unit of cost: as learnt, as the others take where it is new, and not less than what it does now already takes."""
@@ -217,8 +219,9 @@ class _Batch:
         places = [flight.place for flight in self.flights.pop(worker)]
         self.waiting = sorted(self.waiting + places)
         work = self.works[places[0]]
+        work.tries += 1
         for place in places:
-            self.works[place].tries += 1
+            self.works[place].alone = True
         self.dispatch.retries += len(places)
         self.dispatch.restarts += 1
         facts = self.team.lose(worker)

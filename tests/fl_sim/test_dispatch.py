@@ -142,6 +142,12 @@ def test_a_piece_that_kills_three_workers_fails_by_its_name() -> None:
         run(Clockwork([1.0, 1.0], {"piece 1": 3}), [1.0] * 4)
 
 
+def test_a_piece_that_only_waited_where_a_worker_died_has_not_killed_it() -> None:
+    """Piece 1 waits behind piece 0 when that kills its worker, and then kills two itself: two deaths over each, not three."""
+    dispatch = run(Clockwork([1.0], {"piece 0": 1, "piece 1": 2}), [1.0] * 3)
+    assert dispatch.restarts == 3
+
+
 def test_a_batch_that_is_dropped_is_cancelled() -> None:
     team, cancelled = Clockwork([1.0]), []
     team.cancel = cancelled.append  # type: ignore[method-assign]
