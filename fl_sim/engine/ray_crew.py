@@ -184,9 +184,10 @@ class Crew:
         return {"node": hand.facts["node"]}
 
     def cancel(self, ticket: Any) -> None:
-        """A piece that waits is not begun; one under way is done in vain."""
+        """A piece that waits is not begun; one under way is done in vain. Without its Ray it is gone, and asking would start another."""
         with suppress(Exception):
-            ray().cancel(ticket)
+            if connection() == self.connection:
+                ray().cancel(ticket)
 
     def clock(self) -> float:
         """Seconds."""

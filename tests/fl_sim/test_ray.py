@@ -257,9 +257,7 @@ class Exiting(FedAvg):
 
 
 def test_a_client_that_exits_ends_the_run_and_not_the_worker(tmp_path: Path) -> None:
-    with pytest.raises(
-        RoundFailed, match=r"train, block \d \(clients \d+, \d+\): engine = 'ray': RuntimeError: a client called sys.exit\(3\)"
-    ):
+    with pytest.raises(RoundFailed, match=r"train, block \d .*: engine = 'ray': RuntimeError: a client called sys.exit\(3\)"):
         on_ray(tmp_path, Exiting())
     assert on_ray(tmp_path, rounds=1).summary["workers"]["restarts"] == 0
 
