@@ -3,6 +3,7 @@
 import copy
 import inspect
 import logging
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -28,6 +29,9 @@ from fl_sim.rounds import EvaluateFn
 from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
 from strategies.base import Strategy, name_of
+
+BLOCK, BLOCKS = 16, 16
+"""Clients a block at most, and blocks a round on the loop at least, where the config leaves it open."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     strategy = make_strategy(config, len(partition) - config.holdout_clients)
     wanted = {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine)
     engine = choose(wanted, module, config.device)
+    cohort = config.cohort or len(partition) - config.holdout_clients
+    config = replace(config, block_size=config.block_size or block_size(engine.name, cohort))
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or executor(config, app.learner, engine.name)
     grid = SimulationGrid(
@@ -82,6 +88,14 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     return Setup(
         config, task, validation, partition, loss, strategy, grid, engine, records.arrays(loss.initial()), train, personal, central
     )
+
+
+def block_size(engine: str, cohort: int) -> int:
+    """Clients a block where the config does not say: a fixed rule, the same for any number of workers.
+
+    vmap gains from each client of a batch; the loop does not, so that its blocks can be small enough for any few workers to share a round.
+    """
+    return BLOCK if engine == "vmap" else min(BLOCK, math.ceil(cohort / BLOCKS))
 
 
 READY_BYTES = 256 * 2**20

@@ -77,8 +77,8 @@ class Config:
     or not in blocks, through Flower's own simulation (flower)."""
     ray: Ray = field(default_factory=Ray)
     """Ray's workers."""
-    block_size: Count = 16
-    """Clients a block."""
+    block_size: Whole = 0
+    """At most so many clients a block; 0: 16, and on the loop no more than give a round 16 blocks, which workers share evenly."""
     chunk: Whole = 0
     """Clients of a block that vmap runs at once; 0: the whole block."""
     threads: Count = 1

@@ -110,7 +110,7 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             allowed_missing=Failures.parse(config.failures).allowed(len(setup.partition)),
             node_timeout_s=served.node_timeout_s,
             timeout_s=served.timeout_s,
-            block_size=config.block_size,
+            block_size=setup.config.block_size,
             nodes=known,
         )
         deployed.chunk, nodes = config.chunk, deployed.nodes

@@ -112,8 +112,9 @@ def local_settings(settings: Settings, server_round: int) -> Local:
 def plan_blocks(
     learner: Learner, message_type: str, orders: Iterable[tuple[int, int, Settings]], states: Mapping[int, Tree], block_size: int
 ) -> list[BlockPlan]:
-    """Cut messages (position, client, settings) into blocks of at most ``block_size`` clients that share every setting but their work.
+    """Cut messages (position, client, settings) into blocks that share every setting but their work.
 
+    As few blocks as ``block_size`` clients at most allow, of equal numbers of clients but for one.
     How many steps a client takes is asked once for each size that occurs: it may depend on settings and sizes only.
     Messages that share their settings object are compared by it.
     """
@@ -136,11 +137,17 @@ def plan_blocks(
     for settings, members in groups.values():
         members.sort(key=attrgetter("position"))
         members.sort(key=attrgetter("steps"), reverse=True)
-        for start in range(0, len(members), block_size):
-            chosen = members[start : start + block_size]
+        for part in even_slices(len(members), block_size):
+            chosen = members[part]
             own = {order.client: states[order.client] for order in chosen if order.client in states}
             plans.append(BlockPlan(len(plans), message_type, settings, chosen, own))
     return plans
+
+
+def even_slices(n: int, most: int) -> list[slice]:
+    """``range(n)`` cut into as few slices of at most ``most`` as there can be, whose lengths differ by at most one."""
+    count = -(-n // most)
+    return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def _done(steps: int, work: float) -> int:

@@ -18,6 +18,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim import flower, records
+from fl_sim.block import even_slices
 from fl_sim.executor import Executor
 from fl_sim.grid import CLIENT_ERROR, Event, check_settings
 from fl_sim.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
@@ -198,8 +199,8 @@ class DeployedGrid(Grid):
         """Good replies as a simulation's blocks give them."""
         position = {message.metadata.message_id: n for n, message in enumerate(sent)}
         good.sort(key=lambda r: (-float(records.numbers(r.content).get("steps", 0)), position[r.metadata.reply_to_message_id]))
-        for block, start in enumerate(range(0, len(good), self.block_size)):
-            members = good[start : start + self.block_size]
+        for block, part in enumerate(even_slices(len(good), self.block_size)):
+            members = good[part]
             for reply in members:
                 self._accept(reply, block)
             asked = sent[position[members[0].metadata.reply_to_message_id]]

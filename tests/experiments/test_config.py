@@ -9,6 +9,7 @@ import torch
 
 from clients.tasks.synthetic import synthetic
 from experiments import recipe as recipes
+from experiments.build import block_size
 from experiments.config import Config, expand, nested
 from experiments.nouns import PACKAGES, offered
 from experiments.recipe import make
@@ -50,7 +51,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "personalize_clients": 100,
         "personalize_every": 0,
         "engine": "auto",
-        "block_size": 16,
+        "block_size": 0,
         "chunk": 0,
         "threads": 1,
         "dtype": "float32",
@@ -248,3 +249,8 @@ def test_bfloat16_rounds_and_trains(engine: str, tmp_path: Path) -> None:
 def test_a_precision_without_meaning_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="precision = .*means nothing"):
         make(**settings)
+
+
+def test_a_block_size_left_open_gives_the_loop_sixteen_blocks_and_vmap_sixteen_clients_a_block() -> None:
+    assert [block_size("loop", cohort) for cohort in (1, 10, 50, 100, 256, 1000)] == [1, 1, 4, 7, 16, 16]
+    assert [block_size("vmap", cohort) for cohort in (1, 50, 1000)] == [16, 16, 16]

@@ -37,7 +37,7 @@ def jobs_of(learner: Learner, settings: list[dict[str, Any]]) -> list[Job]:
 def test_blocks_are_cut_by_steps_descending_then_position(learner: Learner) -> None:
     # Batches of 4: clients of 3, 10, 1, 7 samples take 1, 3, 1, 2 steps.
     assert [job.steps for job in jobs_of(learner, [{}] * 4)] == [1, 3, 1, 2]
-    for size, expected in [(1, [[1], [3], [0], [2]]), (2, [[1, 3], [0, 2]]), (3, [[1, 3, 0], [2]]), (99, [[1, 3, 0, 2]])]:
+    for size, expected in [(1, [[1], [3], [0], [2]]), (2, [[1, 3], [0, 2]]), (3, [[1, 3], [0, 2]]), (99, [[1, 3, 0, 2]])]:
         plans = plans_of(learner, [{}] * 4, size)
         assert [[order.position for order in plan.orders] for plan in plans] == expected
         assert [plan.number for plan in plans] == list(range(len(plans)))

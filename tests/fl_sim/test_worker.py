@@ -34,7 +34,7 @@ class Hungry(FedAvg):
         return super().local_update(model, state, {"train": listed}, loss, local_)
 
 
-SETTINGS: dict[str, Any] = {"clients": 12, "rounds": 2, "block_size": 8, "engine": "vmap", "dtype": "float64"}
+SETTINGS: dict[str, Any] = {"clients": 16, "rounds": 2, "block_size": 8, "engine": "vmap", "dtype": "float64"}
 
 
 def test_the_chunk_is_halved_until_it_fits_and_the_run_says_so(tmp_path: Path) -> None:
