@@ -104,9 +104,12 @@ _ready: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
 
 
 def ready(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
-    """(task, central validation samples), transformed once where that is cheaper than at each step; kept for the next of several runs."""
+    """(task, central validation samples) as they serve best, kept for the next of several runs.
+
+    On a CPU transformed once, where that is cheaper than at each step; on a GPU as they are, those of central evaluation there.
+    """
     if device != "cpu":
-        return task, validation
+        return replace(task, test={k: v.to(device) for k, v in task.test.items()}), {k: v.to(device) for k, v in validation.items()}
     key = id(task), dtype
     if key not in _ready:
         _ready.clear()

@@ -12,7 +12,6 @@ import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from experiments.values import ConfigError
 from fl_sim import Callback, RoundFailed, RoundLog, from_arrays, load, run_rounds
 from fl_sim.device import prepare
 from fl_sim.reading import RunLog
+from fl_sim.roundlog import versions
 from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
 
@@ -161,7 +161,6 @@ def summarise(
     for row in rows:
         last |= {k: v for k, v in row.items() if v is not None}
     reached = [r["round"] for r in rows if config.target is not None and (r.get("accuracy") or 0.0) >= config.target]
-    packages = {name: version(name) for name in ("flwr", "torch", "numpy", "fl-sim")}
     return {
         "digest": last.get("digest"),
         "status": "stopped" if stopped else "failed" if error is not None else "completed",
@@ -186,7 +185,7 @@ def summarise(
         "workers": setup.grid.executor.summary() if setup.grid.executor is not None else {},
         "stopped": stopped or None,
         "error": None if error is None or stopped else f"{type(error).__name__}: {error}",
-        "versions": {**packages, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 

@@ -6,11 +6,9 @@ over all that was said so far, messages and replies. The model that is kept is t
 """
 
 import hashlib
-import platform
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from experiments.nouns import Choice
 from experiments.progress import Progress
 from experiments.project import Project
 from fl_sim import RoundFailed, RoundLog, SimulationGrid, columns, flower, records, run_rounds, tree
+from fl_sim.roundlog import versions
 from fl_sim.rounds import EvaluateFn
 from fl_sim.tally import Failures, Tally
 from fl_sim.watched import WatchedGrid, clients_of, phase_of
@@ -171,7 +170,6 @@ class Session:
     def summary(self, error: BaseException | None) -> Summary:
         """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
         rows, last = self.log.rows, {k: v for row in self.log.rows for k, v in row.items() if v is not None}
-        packages = {name: version(name) for name in ("flwr", "torch", "numpy", "fl-sim")}
         sums = {k: sum(row.get(k) or 0 for row in rows) for k in ("bytes_up", "bytes_down", "failed")}
         return {
             "digest": self.digest or last.get("digest"),
@@ -195,7 +193,7 @@ class Session:
             "bits_changed": False,
             "stopped": None,
             "error": None if error is None else f"{type(error).__name__}: {error}",
-            "versions": {**packages, "python": platform.python_version()},
+            "versions": versions(),
         }
 
 

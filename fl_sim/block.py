@@ -22,6 +22,7 @@ from fl_sim import rng
 from fl_sim.local import Draw, LocalRule, Sizes, Streams
 from fl_sim.loss import Batch, Loss
 from fl_sim.partition import Partition
+from fl_sim.recorder import Recorder
 from fl_sim.settings import Local
 from fl_sim.streams import step_keys, streams_of
 from fl_sim.tree import Tree
@@ -42,6 +43,8 @@ class Learner:
     partition: Partition
     rule: Callable[[str, Settings], LocalRule]
     """``(message type, settings) -> rule``."""
+    recorder: Recorder = field(default_factory=Recorder, compare=False, repr=False)
+    """Keeps a GPU's chunks that come again as graphs."""
 
 
 class Job(NamedTuple):

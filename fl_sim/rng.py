@@ -10,10 +10,11 @@ numbers: as easy as 1, 2, 3", SC 2011).
 
 import math
 import random
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import torch
@@ -129,9 +130,17 @@ def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype
     """
     n, per = math.prod(shape), 4 if (p * 256).is_integer() else 2
     values = 1 << (32 // per)
-    parts = bits(pair, -(-n // per)).view(torch.int8 if per == 4 else torch.int16)
+    parts = _signed_parts(bits(pair, -(-n // per)), per)
     least = round(p * values) - values // 2
     return parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)  # of whole numbers: x >= least, without slow booleans
+
+
+def _signed_parts(x: Tensor, per: int) -> Tensor:
+    """The words of x (n,) int32 as ``per`` smaller signed numbers each, the lowest bits first: (n * per,)."""
+    if not torch._C._functorch.is_functorch_wrapped_tensor(x) and sys.byteorder == "little":
+        return x.view(torch.int8 if per == 4 else torch.int16)
+    width = 32 // per  # under vmap: older versions of torch have no such view there
+    return torch.stack([x << (32 - width * (i + 1)) >> (32 - width) for i in range(per)], -1).flatten()
 
 
 def fold(pair: Tensor, *numbers: int) -> Tensor:
@@ -139,9 +148,9 @@ def fold(pair: Tensor, *numbers: int) -> Tensor:
     return _hash32(pair + _steps(numbers, pair.device))
 
 
-@lru_cache
+@cache
 def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Made once: a GPU would wait for each copy."""
+    """Made once and kept: a GPU would wait for each copy, and its graphs read this one."""
     steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
     return steps[0] if len(numbers) == 1 else steps
 

@@ -8,10 +8,12 @@ the operating system before a call returns, so a killed process loses none. Name
 import json
 import math
 import os
+import platform
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -160,3 +162,14 @@ def _foreign(value: Any) -> Any:
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_foreign)
+
+
+def versions() -> dict[str, str]:
+    """What ran, for summary.json: Python and packages; one that is used out of its folder has no version."""
+    found = {"python": platform.python_version()}
+    for name in ("flwr", "torch", "numpy", "fl-sim"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found

@@ -5,14 +5,14 @@ The rule is the very function that the loop runs; clients of unequal size are pa
 Legend: C clients of a chunk, S steps, B batch.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from fl_sim import tree
-from fl_sim.block import Block, Job, Learner, pad, padded_batches
+from fl_sim.block import Block, Job, Learner, Padded, pad, padded_batches
 from fl_sim.engine.loop import run_loop
 from fl_sim.engine.outcome import Outcome
 from fl_sim.tree import Tree
@@ -37,23 +37,35 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
                 yield outcome
 
 
+def _kind(block: Block, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]) -> Hashable:
+    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain numbers."""
+    numbers = tuple(vars(block.rule).items())
+    if not all(isinstance(value, int | float | str | None) for _, value in numbers):
+        return None
+    shapes = tuple((x.shape, x.dtype) for x in inputs)
+    return type(block.rule), numbers, block.local, tuple((k, p.full, p.active) for k, p in streams.items()), shapes, tuple(names)
+
+
 def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Outcome:
     loss, device = learner.loss.under_vmap(), learner.loss.device
     streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
     states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
 
-    names: list[list[str]] = []
-
     def one(*flat: Tensor) -> tuple[Tensor, ...]:  # vmap takes nested dicts apart and together again; that costs as much as a step
         given = iter(flat)
+        own = {k: next(given) for k in model}
         state = {k: next(given) for k in states}
         batches = {name: padded_batches(learner.data, next(given), next(given), next(given), shape=p) for name, p in streams.items()}
-        made = block.rule.local_update(model, state, batches, loss, block.local)
-        names[:] = map(list, made)
+        made = block.rule.local_update(own, state, batches, loss, block.local)
+        names[:] = [list(table) for table in made]
         return tuple(x for tables in made for x in tables.values())
 
+    names: list[list[str]] = []
     arrays = [x for p in streams.values() for x in (p.index, p.mask, p.words)]
-    flat = iter(torch.func.vmap(one, randomness="error")(*states.values(), *arrays))
+    inputs = [*model.values(), *states.values(), *arrays]
+    function = torch.func.vmap(one, in_dims=(*(None for _ in model), *(0 for _ in inputs[len(model) :])), randomness="error")
+    kind = _kind(block, streams, inputs, [*model, *states])
+    flat = iter(function(*inputs) if kind is None or device.type != "cuda" else learner.recorder(kind, function, inputs, names))
     replies, new_states, metrics = ({k: next(flat).detach() for k in table} for table in names)
     places, samples = sum(p.mask.numel() for p in streams.values()), sum(p.samples for p in streams.values())
     return Outcome(jobs, replies, new_states, metrics, places=places, samples=samples)

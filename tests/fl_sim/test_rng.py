@@ -180,3 +180,10 @@ def test_keyed_globals_key_foreign_code_and_give_back_the_generators() -> None:
         third = drawn_globally()
     with rng.keyed_globals(2**64 - 1):  # the same draws in a row, as if nothing had come between
         assert [drawn_globally() for _ in range(3)] == [first, following, third]
+
+
+@pytest.mark.parametrize("p", [0.25, 0.3])
+def test_keep_masks_are_the_same_under_vmap(p: float) -> None:
+    pairs = rng.words(rng.keys(31, 5))
+    together = torch.func.vmap(lambda pair: rng.keep_mask(pair, (3, 7), p))(pairs)
+    assert torch.equal(together, torch.stack([rng.keep_mask(pair, (3, 7), p) for pair in pairs]))
