@@ -1,4 +1,5 @@
-"""Layers in the place of PyTorch's: keyed dropout for all engines, faster forms for one client at a time on a CPU. No paper.
+"""Layers in the place of PyTorch's: keyed dropout for all engines, faster forms for one client at a time on a CPU and for
+many at once on a GPU. No paper.
 
 A model's author writes ``nn.Dropout`` and ``nn.Conv2d``; the replacements compute the same function.
 
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fl_sim import product, rng, winograd
+from fl_sim import patches, product, rng, winograd
 
 
 class Dropout(nn.Module):
@@ -88,6 +89,15 @@ def quick(module: nn.Module) -> nn.Module | None:
         gains |= isinstance(m, nn.Conv2d | product.Linear)
     module.register_forward_pre_hook(_channels_last)
     return module if gains else None
+
+
+def many(module: nn.Module) -> nn.Module:
+    """A copy for many clients at once on a GPU: convolutions as ``patches`` has them."""
+    module = twin(module)
+    for m in module.modules():
+        if type(m) is nn.Conv2d and patches.suits(m):
+            m.__class__ = patches.Conv2d
+    return module
 
 
 def _last(x: Tensor) -> Tensor:

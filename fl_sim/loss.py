@@ -47,6 +47,10 @@ class _Forms(NamedTuple):
     evaluating: layers.Pure
 
 
+def _forms_of(module: nn.Module) -> _Forms:
+    return _Forms(layers.Pure(module), layers.Pure(layers.twin(module).eval()))
+
+
 class Loss:
     """A module and a task bound together as functions of ``(model tree, batch)``.
 
@@ -64,7 +68,9 @@ class Loss:
         self.dtype, self.device, self.precision = dtype, torch.device(device), precision
         self.task = replace(task, transform=placed(task.transform, dtype, self.device))
         self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
-        self._plain = _Forms(layers.Pure(self.training), layers.Pure(layers.twin(self.training).eval()))
+        self._plain = self._many = _forms_of(self.training)
+        if self.device.type == "cuda" and precision == "full":
+            self._many = _forms_of(layers.many(self.training))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
@@ -84,7 +90,7 @@ class Loss:
     @property
     def _forms(self) -> "_Forms":
         heap.keep()
-        return self._plain if self.batched else self._alone
+        return self._many if self.batched else self._alone
 
     @cached_property
     def _alone(self) -> "_Forms":
@@ -92,7 +98,7 @@ class Loss:
         quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
         if quick is None:
             return self._plain
-        forms = _Forms(layers.Pure(quick), layers.Pure(layers.twin(quick).eval()))
+        forms = _forms_of(quick)
         return forms if self._agree(forms) else self._plain
 
     def _agree(self, forms: "_Forms") -> bool:

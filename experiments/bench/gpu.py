@@ -1,11 +1,13 @@
 """``python -m experiments.bench.gpu``: all that is to be measured on one GPU, in one command. No paper.
 
-S1 to its end (``pfl-cifar10``, 1500 rounds with 150 evaluations) and twice its start for the digest; four Ray workers on a
-quarter of the GPU each against one on the whole; vmap against loop by cohort and model; the GPU against the CPU in float64;
-and what the block step gains from other convolutions, layouts and precisions. Each part is a process of its own.
+S1 to its end (``pfl-cifar10``, 1500 rounds with 150 evaluations); its start twice for the digest, and with and without CUDA
+graphs; the GPU against the CPU in float64; precisions; pfl-research on the same GPU where it is installed; four Ray workers on
+a quarter of the GPU each against one on the whole; vmap against loop by cohort and model; fifteen runs as one batch; and what
+the block step gains from other forms of its convolutions.
 """
 
 import argparse
+import gc
 import json
 import subprocess
 import sys
@@ -18,7 +20,10 @@ from typing import Any
 import torch
 
 from experiments.bench.machine import commit, machine, versions
-from fl_sim import load, tree
+from experiments.build import build
+from experiments.cli import parse
+from experiments.run import execute
+from fl_sim import load, recorder, tree
 
 Row = dict[str, Any]
 COHORTS = (1, 10, 50, 200)
@@ -26,34 +31,56 @@ MODELS = ("lenet", "cnn", "resnet18")
 
 
 class Runs:
-    """Runs of ``experiments.run`` on the device, each in a process of its own."""
+    """Runs of ``experiments.run`` on the device."""
 
     def __init__(self, device: str, rounds: int, folder: Path) -> None:
         self.device, self.rounds, self.folder = device, rounds, folder
 
     def __call__(self, *words: str) -> Row:
-        """One run's summary, with its ``wall`` seconds from start to end of the process; ``error`` where it failed."""
-        command = [sys.executable, "-m", "experiments.run", *words, "--quiet", "--json", "--out", str(self.folder)]
+        """A run in a process of its own: its summary, with the ``wall`` seconds of the process; ``error`` where it failed."""
         start = time.perf_counter()
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        wall = time.perf_counter() - start
-        if done.returncode:
-            return {"error": done.stderr.strip()[-2000:], "wall": wall}
-        summary: Row = json.loads(done.stdout.strip().splitlines()[-1])
-        return {**summary, "wall": wall}
+        row = command("experiments.run", *words, "--device", self.device, "--quiet", "--json", "--out", str(self.folder))
+        return {**row, "wall": time.perf_counter() - start}
 
     def timed(self, *words: str, rounds: int) -> Row:
-        """A short run on this device: its digest and the median seconds of a round after the first."""
-        summary = self(*words, "--device", self.device, "--rounds", str(rounds), "--evaluate_every", str(rounds))
-        if "error" in summary:
-            return summary
-        seconds = load(summary["run_dir"]).rounds["seconds"].iloc[2:]
-        return {"seconds_round": float(seconds.median()), "digest": summary["digest"], "run_dir": summary["run_dir"]}
+        """A short run in a process of its own: digest, and median seconds of a round after the first two."""
+        return brief(self(*words, "--rounds", str(rounds), "--evaluate_every", str(rounds)))
+
+    def here(self, *words: str, rounds: int) -> Row:
+        """As ``timed`` in this process; adds the most memory that torch held on the GPU."""
+        some = ("--device", self.device, "--rounds", str(rounds), "--evaluate_every", str(rounds), "--out", str(self.folder))
+        [config] = parse([*some, *words]).configs
+        gc.collect()
+        if self.device != "cpu":
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+        summary, error = execute(build(config), quiet=True)
+        row = brief(summary if error is None else {"error": f"{type(error).__name__}: {error}"})
+        return row if self.device == "cpu" else {**row, "gpu_mb": torch.cuda.max_memory_allocated(self.device) // 2**20}
+
+
+def command(module: str, *words: str) -> Row:
+    """A module's last line of output, which is JSON; ``error`` where it failed."""
+    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        return {"error": done.stderr.strip()[-2000:]}
+    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
+    return row
+
+
+def brief(summary: Row) -> Row:
+    """What a short run shows."""
+    if "error" in summary:
+        return summary
+    log = load(summary["run_dir"])
+    noted = [event for event in log.events["event"] if event in ("fallback", "out_of_memory")]
+    row = {"seconds_round": float(log.rounds["seconds"].iloc[3:].median()), "digest": summary["digest"], "run_dir": summary["run_dir"]}
+    return {**row, **({"events": noted} if noted else {})}
 
 
 def whole(runs: Runs) -> Row:
     """S1 from start to end, start-up included."""
-    summary = runs("pfl-cifar10", "--device", runs.device, "--block_size", "50", "--rounds", str(runs.rounds))
+    summary = runs("pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds))
     if "error" in summary:
         return summary
     rounds = load(summary["run_dir"]).rounds
@@ -61,7 +88,7 @@ def whole(runs: Runs) -> Row:
     return {
         "wall_seconds": summary["wall"],
         "run_seconds": summary["seconds"],
-        "seconds_round": float(rounds["seconds"].iloc[2:].median()),
+        "seconds_round": float(rounds["seconds"].iloc[3:].median()),
         "seconds_evaluation": float(rounds.loc[evaluated.index, "evaluate_seconds"].iloc[1:].median()),
         "accuracy_last_5": float(evaluated.tail(5).mean()),
         "digest": summary["digest"],
@@ -69,56 +96,65 @@ def whole(runs: Runs) -> Row:
 
 
 def repeated(runs: Runs) -> Row:
-    """The same bits from run to run."""
-    two = [runs.timed("pfl-cifar10", "--block_size", "50", rounds=min(runs.rounds, 20)) for _ in range(2)]
-    return {"equal": "digest" in two[0] and two[0]["digest"] == two[1].get("digest"), "runs": two}
+    """The same bits from run to run, and with or without CUDA graphs; what these gain."""
+    few = min(runs.rounds, 20)
+    rows = [runs.here("pfl-cifar10", "--block_size", "50", rounds=few) for _ in range(2)]
+    known, recorder.KNOWN = recorder.KNOWN, 0
+    try:
+        rows.append(runs.here("pfl-cifar10", "--block_size", "50", rounds=few))
+    finally:
+        recorder.KNOWN = known
+    return {"equal": same(rows), "graphs": rows[0], "again": rows[1], "no graphs": rows[2]}
+
+
+def same(rows: Sequence[Row]) -> bool:
+    """Whether all ended with the same bits."""
+    return len({row.get("digest", id(row)) for row in rows}) == 1
 
 
 def workers(runs: Runs) -> Row:
     """Four workers on a quarter of the GPU each, and one on the whole."""
-    few, made = min(runs.rounds, 30), {}
+    few, made = min(runs.rounds, 20), {}
     for count, share in ((1, 1.0), (4, 0.25)):
         gpus = ["--ray.num_gpus", str(share)] if runs.device != "cpu" else []
         flags = ["--engine", "ray", "--ray.num_workers", str(count), *gpus, "--block_size", "13"]
         made[f"{count} x {share}"] = runs.timed("pfl-cifar10", *flags, rounds=few)
-    made["one process"] = runs.timed("pfl-cifar10", "--block_size", "13", "--engine", "vmap", rounds=few)
-    return {**made, "equal": len({row.get("digest") for row in made.values()}) == 1}
+    made["one process"] = runs.here("pfl-cifar10", "--block_size", "13", "--engine", "vmap", rounds=few)
+    return {**made, "equal": same(list(made.values()))}
 
 
 def engines(runs: Runs) -> Row:
-    """vmap against loop, by cohort and model."""
+    """vmap against loop, by cohort and model. Of the loop, whose clients come one after another, ten at most are run and scaled up."""
     made: Row = {}
     for model in MODELS:
         for cohort in COHORTS if runs.rounds > 10 else COHORTS[:2]:
-            flags = ["--model", model, "--cohort", str(cohort), "--block_size", str(cohort)]
-            pair = {
-                engine: runs.timed("pfl-cifar10", *flags, "--engine", engine, rounds=min(runs.rounds, 5)) for engine in ("loop", "vmap")
-            }
+            pair = {}
+            for engine, clients in (("loop", min(cohort, 10)), ("vmap", cohort)):
+                flags = ["--model", model, "--cohort", str(clients), "--block_size", str(clients), "--engine", engine]
+                pair[engine] = runs.here("pfl-cifar10", *flags, rounds=4)
             known = all("seconds_round" in row for row in pair.values())
-            made[f"{model} x {cohort}"] = {
-                **pair,
-                "loop_over_vmap": pair["loop"]["seconds_round"] / pair["vmap"]["seconds_round"] if known else None,
-            }
+            ratio = max(cohort / 10, 1) * pair["loop"]["seconds_round"] / pair["vmap"]["seconds_round"] if known else None
+            made[f"{model} x {cohort}"] = {**pair, "loop_over_vmap": ratio}
     return made
 
 
 def against_cpu(runs: Runs) -> Row:
     """The greatest relative distance of models after three rounds in float64, GPU against CPU; wanted: 1e-9."""
-    flags = ["pfl-cifar10", "--cohort", "4", "--dtype", "float64", "--rounds", "3", "--evaluate_every", "3", "--block_size", "4"]
+    flags = ["pfl-cifar10", "--cohort", "4", "--dtype", "float64", "--block_size", "4"]
     made: Row = {}
     for engine in ("loop", "vmap"):
-        pair = [runs(*flags, "--engine", engine, "--device", device) for device in ("cpu", runs.device)]
-        if any("error" in summary for summary in pair):
+        pair = [Runs(device, 3, runs.folder).here(*flags, "--engine", engine, rounds=3) for device in ("cpu", runs.device)]
+        if any("error" in row for row in pair):
             made[engine] = pair
             continue
-        cpu, gpu = (load(summary["run_dir"]).model() for summary in pair)
+        cpu, gpu = (load(row["run_dir"]).model() for row in pair)
         made[engine] = float(tree.norm(tree.sub(gpu, cpu)) / tree.norm(cpu))
     return made
 
 
 def together(runs: Runs) -> Row:
     """Fifteen runs of LeNet as one batch, against three of them one after another, times five."""
-    flags = ["pfl-cifar10", "--model", "lenet", "--cohort", "10", "--device", runs.device, "--rounds", "10", "--evaluate_every", "10"]
+    flags = ["pfl-cifar10", "--model", "lenet", "--cohort", "10", "--rounds", "10", "--evaluate_every", "10"]
     batch = runs(*flags, "--vmap_over", "local.lr=.01,.03,.1", "--seed", "0..4")
     alone = runs(*flags, "--engine", "vmap", "--seed", "0..2")
     if "error" in batch or "error" in alone:
@@ -130,15 +166,18 @@ def together(runs: Runs) -> Row:
 def precisions(runs: Runs) -> Row:
     """S1's round in full float32, TF32 and bfloat16."""
     given = ("full", "tf32", "bf16") if runs.device != "cpu" else ("full", "bf16")
-    few = min(runs.rounds, 10)
-    return {p: runs.timed("pfl-cifar10", "--block_size", "50", "--precision", p, rounds=few) for p in given}
+    few = min(runs.rounds, 20)
+    return {p: runs.here("pfl-cifar10", "--block_size", "50", "--precision", p, rounds=few) for p in given}
+
+
+def pfl(runs: Runs) -> Row:
+    """S1's round by pfl-research in one process on the same device: see ``experiments.bench.gpu_pfl``."""
+    return command("experiments.bench.gpu_pfl", runs.device, str(min(runs.rounds, 20)))
 
 
 def steps(runs: Runs) -> Row:
     """The block step taken apart: see ``experiments.bench.gpu_steps``."""
-    command = [sys.executable, "-m", "experiments.bench.gpu_steps", runs.device, "50" if runs.rounds > 10 else "2"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return {"error": done.stderr.strip()[-2000:]} if done.returncode else json.loads(done.stdout.strip().splitlines()[-1])
+    return command("experiments.bench.gpu_steps", runs.device, "50" if runs.rounds > 10 else "2")
 
 
 PARTS: dict[str, Callable[[Runs], Row]] = {
@@ -146,6 +185,7 @@ PARTS: dict[str, Callable[[Runs], Row]] = {
     "repeated": repeated,
     "against_cpu": against_cpu,
     "precisions": precisions,
+    "pfl": pfl,
     "workers": workers,
     "engines": engines,
     "together": together,
@@ -180,7 +220,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         runs = Runs(asked.device, asked.rounds, Path(folder))
         for name in asked.parts.split(","):
-            figures[name] = PARTS[name](runs)
+            start = time.perf_counter()
+            figures[name] = {**PARTS[name](runs), "took_s": round(time.perf_counter() - start, 1)}
             asked.out.parent.mkdir(parents=True, exist_ok=True)
             asked.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")  # what was measured is kept, whatever comes
             print(json.dumps({name: figures[name]}), flush=True)

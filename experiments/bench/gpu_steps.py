@@ -1,7 +1,8 @@
 """One training step of S1's CNN for C clients with weights of their own, in several forms. No paper.
 
-grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); unfolded: each convolution as unfold and
-one batched matrix product; channels-last; CUDA graph of the grouped step. ``python -m experiments.bench.gpu_steps DEVICE CLIENTS``.
+grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
+patches (``fl_sim.patches``); channels_last; each as a CUDA graph, and compiled by ``torch.compile``, with the seconds that took.
+``python -m experiments.bench.gpu_steps DEVICE CLIENTS``.
 """
 
 import json
@@ -16,29 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clients.models.cnn import cnn
-from fl_sim import rng
+from fl_sim import layers, rng
 
 Step = Callable[[dict[str, Tensor], Tensor, Tensor], Any]
-
-
-class Unfolded(nn.Module):
-    """A convolution without padding as a matrix product over unfolded patches."""
-
-    def __init__(self, own: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias, self.size = own.weight, own.bias, own.kernel_size
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x (B, channels, height, width)."""
-        height, width = (n - k + 1 for n, k in zip(x.shape[-2:], self.size, strict=True))
-        made = self.weight.flatten(1) @ F.unfold(x, self.size)
-        made = made if self.bias is None else made + self.bias[:, None]
-        return made.reshape(x.shape[0], -1, height, width)
-
-
-def unfolded(module: nn.Sequential) -> nn.Sequential:
-    """The same network, its convolutions unfolded; the names of its weights are the same."""
-    return nn.Sequential(*(Unfolded(m) if isinstance(m, nn.Conv2d) else m for m in module.children()))
 
 
 def step_of(module: nn.Module, lr: float = 0.1) -> Step:
@@ -92,15 +73,17 @@ def main() -> int:
     params = {k: v.detach().expand(clients, *v.shape).contiguous().to(device) for k, v in net.named_parameters()}
     pixels = rng.uniform(rng.words(rng.key(0, "steps")), (clients, batch, 3, 32, 32)).to(device)
     labels = (torch.arange(clients * batch, device=device) % 10).reshape(clients, batch)
-    forms: dict[str, tuple[Step, Tensor]] = {
-        "grouped": (step_of(net), pixels),
-        "unfolded": (step_of(unfolded(net)), pixels),
-        "channels_last": (step_of(net), pixels.flatten(0, 1).to(memory_format=torch.channels_last).view(clients, batch, 3, 32, 32)),
-    }
+    last = pixels.flatten(0, 1).to(memory_format=torch.channels_last).reshape(clients, batch, 3, 32, 32)
+    forms = {"grouped": (step_of(net), pixels), "patches": (step_of(layers.many(net)), pixels), "channels_last": (step_of(net), last)}
     if device.type == "cuda":
-        forms["graph"] = graphed(step_of(net), params, pixels, labels), pixels
+        forms |= {f"{name}, graph": (graphed(step, params, x, labels), x) for name, (step, x) in forms.items()}
+    start = time.perf_counter()
+    compiled: Step = torch.compile(step_of(net))
+    compiled(params, pixels, labels)
+    seconds = time.perf_counter() - start
+    forms["grouped, compiled"] = compiled, pixels
     figures = {name: milliseconds(step, params, x, labels, device=device) for name, (step, x) in forms.items()}
-    print(json.dumps({"clients": clients, "batch": batch, "milliseconds": figures}))
+    print(json.dumps({"clients": clients, "batch": batch, "milliseconds": figures, "compile_seconds": seconds}))
     return 0
 
 
