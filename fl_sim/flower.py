@@ -101,8 +101,10 @@ class Held(Array):
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
-        """The serialised array."""
-        return Array(self.values).data
+        """The serialised array, kept from then on."""
+        made: bytes = self.__dict__.get("_data") or Array(self.values).data
+        self.__dict__["_data"] = made
+        return made
 
     def numpy(self) -> np.ndarray:
         """A copy of the array: the receiver's own."""

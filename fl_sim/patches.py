@@ -46,7 +46,7 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, weight = ctx.saved_tensors
-        dx = _back(outer[0], weight) if ctx.needs_input_grad[0] else None
+        dx = _Spread.apply(outer[0], weight) if ctx.needs_input_grad[0] else None
         return dx, _Filter.apply(x, outer[0]) if ctx.needs_input_grad[1] else None
 
     @staticmethod
@@ -75,7 +75,7 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor | None, Tensor | None]:
         x, outer = ctx.saved_tensors
-        dx = _back(outer, towards[0]) if ctx.needs_input_grad[0] else None
+        dx = _Spread.apply(outer, towards[0]) if ctx.needs_input_grad[0] else None
         return dx, _Convolve.apply(x, towards[0]) if ctx.needs_input_grad[1] else None
 
     @staticmethod
@@ -86,11 +86,37 @@ class _Filter(torch.autograd.Function):
         return torch.bmm(rows, _patches(x, k)).reshape(*rows.shape[:2], k, k, -1).permute(0, 1, 4, 2, 3), 0
 
 
-def _back(outer: Tensor, weight: Tensor) -> Tensor:
-    """The gradient of the input: outer (B, O, h, w) convolved in full with the weight, turned by 180 degrees."""
-    edge = weight.shape[-1] - 1
-    made: Tensor = _Convolve.apply(F.pad(outer, (edge, edge, edge, edge)), weight.transpose(0, 1).flip(-1, -2))
-    return made
+class _Spread(torch.autograd.Function):
+    """outer (B, O, h, w), weight (O, I, k, k) -> the gradient of the input (B, I, H, W)."""
+
+    @staticmethod
+    def forward(outer: Tensor, weight: Tensor) -> Tensor:
+        return F.conv_transpose2d(outer, weight)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, *towards: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        outer, weight = ctx.saved_tensors
+        d_outer = _Convolve.apply(towards[0], weight) if ctx.needs_input_grad[0] else None
+        return d_outer, _Filter.apply(towards[0], outer) if ctx.needs_input_grad[1] else None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, int | None], outer: Tensor, weight: Tensor) -> tuple[Tensor, int]:
+        outer = _clients_first(outer, in_dims[0], info.batch_size)
+        if in_dims[1] is None:
+            return _Spread.apply(outer.flatten(0, 1), weight).unflatten(0, outer.shape[:2]), 0
+        weight = _clients_first(weight, in_dims[1], info.batch_size)
+        (clients, batch, _, h, w), (inputs, k) = outer.shape, weight.shape[2:4]
+        parts = torch.bmm(outer.permute(0, 1, 3, 4, 2).flatten(1, 3), weight.permute(0, 1, 3, 4, 2).flatten(2))
+        parts = parts.reshape(clients, batch, h, w, k, k, inputs)
+        made = outer.new_zeros(clients, batch, h + k - 1, w + k - 1, inputs)
+        for i in range(k):
+            for j in range(k):
+                made[:, :, i : i + h, j : j + w] += parts[:, :, :, :, i, j]
+        return made.permute(0, 1, 4, 2, 3), 0
 
 
 def _patches(x: Tensor, k: int) -> Tensor:

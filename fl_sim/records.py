@@ -34,7 +34,7 @@ def model(record: ArrayRecord) -> Tree:
     return {k: torch.from_numpy(np.asarray(v.numpy())) for k, v in record.items()}
 
 
-_last: tuple[dict[str, tuple[Array, bytes]], Tree] = ({}, {})
+_last: tuple[dict[str, tuple[Array, object]], Tree] = ({}, {})
 """The record that ``shared`` read last, as the very objects that it was made of, and its tree."""
 
 
@@ -45,10 +45,17 @@ def shared(record: ArrayRecord) -> Tree:
     """
     global _last
     known, tree = _last
-    if len(known) != len(record) or any(k not in known or known[k][0] is not v or known[k][1] is not v.data for k, v in record.items()):
-        tree = model(record)
-        _last = {k: (v, v.data) for k, v in record.items()}, tree
+    if len(known) != len(record) or any(
+        k not in known or known[k][0] is not v or known[k][1] is not _content(v) for k, v in record.items()
+    ):
+        tree = {k: torch.from_numpy(v.values if isinstance(v, Held) else np.asarray(v.numpy())) for k, v in record.items()}
+        _last = {k: (v, _content(v)) for k, v in record.items()}, tree
     return {k: tree[k] for k in record}
+
+
+def _content(array: Array) -> object:
+    """The object that an Array's content is."""
+    return array.values if isinstance(array, Held) else array.data
 
 
 def of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:

@@ -6,6 +6,7 @@ wrappers have these too. No paper.
 
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,6 +96,9 @@ class _Driver:
         self.initial: Tree = {}
         self.model_round = self.places = self.samples = 0
         self.aside_failed: RoundFailed | None = None
+        self.hasher = ThreadPoolExecutor(1)
+        self.digest: Future[str] = Future()
+        """Of ``run.model``, made beside other work: a hash of large arrays holds no lock."""
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
         if isinstance(run.grid, SimulationGrid | DeployedGrid):
             run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
@@ -186,13 +190,14 @@ class _Driver:
     def accept(self, arrays: ArrayRecord) -> float:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is none."""
         new = records.shared(arrays)
+        digest = self.hasher.submit(tree.digest, new)
         problem = records.problem(arrays, None if self.foreign else self.run.model, new)
         if problem:
             raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
         self.run.arrays = self.result.arrays = arrays
-        self.run.model, self.model_round = new, self.run.round
+        self.run.model, self.model_round, self.digest = new, self.run.round, digest
         return change
 
     def finish(self, row: dict[str, Any]) -> None:
@@ -208,7 +213,7 @@ class _Driver:
         if central is not None:
             self.result.evaluate_metrics_serverapp[run.round] = central
             row |= columns.of_central(central)
-        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": tree.digest(run.model)}
+        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": self.digest.result()}
         if central is not None or evaluated is not None:
             self.each("on_evaluation", row)
             if self.log is not None:
@@ -240,6 +245,7 @@ class _Driver:
         run = self.run
         try:
             run.model = self.initial = records.shared(run.arrays)
+            self.digest = self.hasher.submit(tree.digest, run.model)
             self.each("on_run_start")
             self.finish({"round": 0, "update_norm": 0.0, "seconds": 0.0})
             while run.round < run.num_rounds and not run.stopped:
@@ -252,6 +258,7 @@ class _Driver:
             raise
         finally:
             self.result.stopped = run.stopped
+            self.hasher.shutdown()
             if self.log is not None:
                 self.log.model(run.model, self.model_round)
             self.each("on_run_end")

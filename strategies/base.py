@@ -116,7 +116,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             return None, None
         pooled = self.pool.finish(partial, self.model)
         new = self.server_step(self.model, pooled, server_round)
-        return records.arrays(new), MetricRecord({"loss": losses / weights})
+        return records.held(tree.clone(new)), MetricRecord({"loss": losses / weights})
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
         content = records.of(reply.content, ArrayRecord)

@@ -9,6 +9,7 @@ the block step gains from other forms of its convolutions.
 import argparse
 import gc
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -70,7 +71,7 @@ def command(module: str, *words: str) -> Row:
 
 def brief(summary: Row) -> Row:
     """What a short run shows."""
-    if "error" in summary:
+    if summary.get("error"):
         return summary
     log = load(summary["run_dir"])
     noted = [event for event in log.events["event"] if event in ("fallback", "out_of_memory")]
@@ -79,13 +80,16 @@ def brief(summary: Row) -> Row:
 
 
 def whole(runs: Runs) -> Row:
-    """S1 from start to end, start-up included."""
-    summary = runs("pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds))
-    if "error" in summary:
+    """S1 from start to end, start-up included, in TF32: what PyTorch's convolutions, and so pfl's, compute in by default."""
+    summary = runs(
+        "pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds), "--precision", "tf32" if runs.device != "cpu" else "full"
+    )
+    if summary.get("error"):
         return summary
     rounds = load(summary["run_dir"]).rounds
     evaluated = rounds["accuracy"].dropna()
     return {
+        "precision": precision,
         "wall_seconds": summary["wall"],
         "run_seconds": summary["seconds"],
         "seconds_round": float(rounds["seconds"].iloc[3:].median()),
@@ -140,7 +144,7 @@ def engines(runs: Runs) -> Row:
 
 def against_cpu(runs: Runs) -> Row:
     """The greatest relative distance of models after three rounds in float64, GPU against CPU; wanted: 1e-9."""
-    flags = ["pfl-cifar10", "--cohort", "4", "--dtype", "float64", "--block_size", "4"]
+    flags = ["pfl-cifar10", "--cohort", "4", "--dtype", "float64", "--block_size", "4", "--threads", str(os.cpu_count())]
     made: Row = {}
     for engine in ("loop", "vmap"):
         pair = [Runs(device, 3, runs.folder).here(*flags, "--engine", engine, rounds=3) for device in ("cpu", runs.device)]
@@ -157,7 +161,7 @@ def together(runs: Runs) -> Row:
     flags = ["pfl-cifar10", "--model", "lenet", "--cohort", "10", "--rounds", "10", "--evaluate_every", "10"]
     batch = runs(*flags, "--vmap_over", "local.lr=.01,.03,.1", "--seed", "0..4")
     alone = runs(*flags, "--engine", "vmap", "--seed", "0..2")
-    if "error" in batch or "error" in alone:
+    if batch.get("error") or alone.get("error"):
         return {"batch": batch, "alone": alone}
     seconds = max(run["seconds"] for run in batch["runs"]), 5 * sum(run["seconds"] for run in alone["runs"])
     return {"batch_seconds": seconds[0], "one_after_another_seconds": seconds[1], "ratio": seconds[1] / seconds[0]}
@@ -177,7 +181,8 @@ def pfl(runs: Runs) -> Row:
 
 def steps(runs: Runs) -> Row:
     """The block step taken apart: see ``experiments.bench.gpu_steps``."""
-    return command("experiments.bench.gpu_steps", runs.device, "50" if runs.rounds > 10 else "2")
+    clients = "50" if runs.rounds > 10 else "2"
+    return {p: command("experiments.bench.gpu_steps", runs.device, clients, p) for p in ("full", "tf32")}
 
 
 PARTS: dict[str, Callable[[Runs], Row]] = {

@@ -2,7 +2,7 @@
 
 grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
 patches (``fl_sim.patches``); channels_last; each as a CUDA graph, and compiled by ``torch.compile``, with the seconds that took.
-``python -m experiments.bench.gpu_steps DEVICE CLIENTS``.
+``python -m experiments.bench.gpu_steps DEVICE CLIENTS [tf32]``.
 """
 
 import json
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from clients.models.cnn import cnn
 from fl_sim import layers, rng
+from fl_sim.device import prepare
 
 Step = Callable[[dict[str, Tensor], Tensor, Tensor], Any]
 
@@ -67,6 +68,7 @@ def milliseconds(step: Step, *arguments: Any, device: torch.device, repeats: int
 def main() -> int:
     """The command."""
     device, clients, batch = torch.device(sys.argv[1]), int(sys.argv[2]), 10
+    prepare(device, torch.get_num_threads(), "tf32" if sys.argv[3:] == ["tf32"] else "full")
     with rng.keyed_globals(0):
         module = cnn((3, 32, 32), 10).eval()
     net = nn.Sequential(*module.children()).to(device)
