@@ -81,9 +81,8 @@ def brief(summary: Row) -> Row:
 
 def whole(runs: Runs) -> Row:
     """S1 from start to end, start-up included, in TF32: what PyTorch's convolutions, and so pfl's, compute in by default."""
-    summary = runs(
-        "pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds), "--precision", "tf32" if runs.device != "cpu" else "full"
-    )
+    precision = "full" if runs.device == "cpu" else "tf32"
+    summary = runs("pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds), "--precision", precision)
     if summary.get("error"):
         return summary
     rounds = load(summary["run_dir"]).rounds
