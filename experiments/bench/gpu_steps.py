@@ -1,7 +1,7 @@
 """One training step of S1's CNN for C clients with weights of their own, in several forms. No paper.
 
 grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
-patches (``fl_sim.patches``); channels_last; each as a CUDA graph, and compiled by ``torch.compile``, with the seconds that took.
+patches (``fl_sim.patches``); channels-last; each as a CUDA graph, and compiled by ``torch.compile``, with the seconds that took.
 ``python -m experiments.bench.gpu_steps DEVICE CLIENTS [tf32]``.
 """
 
@@ -76,14 +76,14 @@ def main() -> int:
     pixels = rng.uniform(rng.words(rng.key(0, "steps")), (clients, batch, 3, 32, 32)).to(device)
     labels = (torch.arange(clients * batch, device=device) % 10).reshape(clients, batch)
     last = pixels.flatten(0, 1).to(memory_format=torch.channels_last).reshape(clients, batch, 3, 32, 32)
-    forms = {"grouped": (step_of(net), pixels), "patches": (step_of(layers.many(net)), pixels), "channels_last": (step_of(net), last)}
+    forms = {"grouped": (step_of(net), pixels), "patches": (step_of(layers.many(net)), pixels), "channels-last": (step_of(net), last)}
     if device.type == "cuda":
-        forms |= {f"{name}, graph": (graphed(step, params, x, labels), x) for name, (step, x) in forms.items()}
+        forms |= {f"{name} + graph": (graphed(step, params, x, labels), x) for name, (step, x) in forms.items()}
     start = time.perf_counter()
     compiled: Step = torch.compile(step_of(net))
     compiled(params, pixels, labels)
     seconds = time.perf_counter() - start
-    forms["grouped, compiled"] = compiled, pixels
+    forms["grouped + torch.compile"] = compiled, pixels
     figures = {name: milliseconds(step, params, x, labels, device=device) for name, (step, x) in forms.items()}
     print(json.dumps({"clients": clients, "batch": batch, "milliseconds": figures, "compile_seconds": seconds}))
     return 0

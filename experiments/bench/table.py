@@ -1,4 +1,6 @@
-"""``python -m experiments.bench.table RESULTS.json [--check]``: the figures as Markdown, between two marks in README.md. No paper.
+"""``python -m experiments.bench.table RESULTS.json ... [--check]``: the figures as Markdown, between marks in README.md. No paper.
+
+``RESULTS.json`` is a ``bench.json`` of ``experiments.bench`` or a ``gpu.json`` of ``experiments.bench.gpu``.
 
 Exit codes: 0; 1 with ``--check`` where the README says something else; 2 for bad input.
 """
@@ -12,7 +14,7 @@ from typing import Any
 
 from experiments.bench import ROOT
 
-START, END = "<!-- bench:start -->", "<!-- bench:end -->"
+MARKS = "<!-- {0}:start -->", "<!-- {0}:end -->"
 README = ROOT / "README.md"
 
 Results = Mapping[str, Any]
@@ -133,28 +135,33 @@ def foot(results: Results) -> str:
 
 def section(text: str, results: Results) -> str:
     """``text`` with its section of figures replaced. Raises ValueError where the marks are not there."""
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"README: must hold {START} and {END} once each, in this order; add them where the figures shall be")
-    before, _, rest = text.partition(START)
-    _, _, after = rest.partition(END)
-    return f"{before}{START}\n{markdown(results)}{END}{after}"
+    from experiments.bench import gpu_table  # which has its tables aligned here
+
+    name, made = ("bench", markdown(results)) if "works" in results else ("gpu", gpu_table.markdown(results))
+    start, end = (mark.format(name) for mark in MARKS)
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
+        raise ValueError(f"README: must hold {start} and {end} once each, in this order; add them where the figures shall be")
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return f"{before}{start}\n{made}{end}{after}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench.table", description=__doc__)
-    parser.add_argument("results", type=Path, help="bench.json of a run")
+    parser.add_argument("results", type=Path, nargs="+", help="bench.json or gpu.json of a run")
     parser.add_argument("--readme", type=Path, default=README, help="the file that holds the marks")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the file is stale")
     options = parser.parse_args(argv)
     try:
-        old = options.readme.read_text(encoding="utf-8")
-        new = section(old, json.loads(options.results.read_text(encoding="utf-8")))
+        old = new = options.readme.read_text(encoding="utf-8")
+        for path in options.results:
+            new = section(new, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.check and new != old:
-        print(f"{options.readme.name} is stale: run python -m experiments.bench.table {options.results}", file=sys.stderr)
+        print(f"{options.readme.name} is stale: run python -m experiments.bench.table {' '.join(map(str, options.results))}", file=sys.stderr)
         return 1
     if not options.check:
         options.readme.write_text(new, encoding="utf-8")

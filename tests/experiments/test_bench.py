@@ -97,11 +97,17 @@ def test_readme_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     command = [str(stored), "--readme", str(readme)]
     readme.write_text("before\n")
     assert table.main(command) == 2 and "must hold" in capsys.readouterr().err
-    readme.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n")
+    start, end = (mark.format("bench") for mark in table.MARKS)
+    readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
     assert table.main([*command, "--check"]) == 1 and "stale" in capsys.readouterr().err
     assert table.main(command) == 0 and table.main([*command, "--check"]) == 0
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "bare-careful" in text and "old" not in text
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    stored = [str(table.README.parent / "experiments" / "results" / name) for name in ("bench.json", "gpu.json")]
+    assert table.main([*stored, "--check"]) == 0
 
 
 @pytest.mark.parametrize(
