@@ -161,7 +161,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     if options.check and new != old:
-        print(f"{options.readme.name} is stale: run python -m experiments.bench.table {' '.join(map(str, options.results))}", file=sys.stderr)
+        print(
+            f"{options.readme.name} is stale: run python -m experiments.bench.table {' '.join(map(str, options.results))}", file=sys.stderr
+        )
         return 1
     if not options.check:
         options.readme.write_text(new, encoding="utf-8")
