@@ -155,18 +155,30 @@ def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     return steps[0] if len(numbers) == 1 else steps
 
 
-@contextmanager
-def keyed_globals(base: int) -> Iterator[None]:
-    """Run foreign code with the global generators of ``random``, NumPy and torch keyed by ``base``; restores them after."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+def key_globals(base: int) -> None:
+    """Key the global generators of ``random``, NumPy and torch by ``base``."""
     random.seed(base)
     np.random.seed(base & 0xFFFFFFFF)
     torch.default_generator.manual_seed(base & (_MASK >> 1))  # torch.manual_seed asks every kind of device first: 200 us
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(base & (_MASK >> 1))
+
+
+@contextmanager
+def kept_globals() -> Iterator[None]:
+    """Restores the global generators after."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+@contextmanager
+def keyed_globals(base: int) -> Iterator[None]:
+    """Run foreign code with the global generators of ``random``, NumPy and torch keyed by ``base``; restores them after."""
+    with kept_globals():
+        key_globals(base)
+        yield

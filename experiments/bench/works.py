@@ -64,7 +64,7 @@ def _zero(sampled: int, registered: int) -> Work:
         cohort=sampled,
         warmup=2,
         goes={10_000: 8, 100_000: 3}.get(registered, 20),
-        systems=("ours-loop", "ours-ray", "flower"),
+        systems=("ours-loop", "ours-vmap", "ours-ray", "flower"),
         reference="flower",
     )
 
