@@ -190,7 +190,7 @@ def shared(config: Config, training_clients: int) -> dict[str, Any]:
 def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     """What travels to clients for training, and for personal evaluation."""
     local = {f"local.{k}": v for k, v in vars(config.local).items()}
-    train = {**local, "rounds": config.rounds, "seed": config.seed, "system.stragglers": config.system.stragglers}
+    train = {**local, "rounds": config.schedule_rounds or config.rounds, "seed": config.seed, "system.stragglers": config.system.stragglers}
     personal = {
         "steps": config.personalize_steps,
         "lr": config.personalize_lr or config.local.lr,

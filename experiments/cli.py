@@ -16,6 +16,7 @@ import tyro
 from experiments import recipe as recipes
 from experiments.config import SECTIONS, Config, Settings, expand, nested
 from experiments.nouns import PACKAGES, Choice, choose, offered, parameters
+from experiments.resume import read_folder
 from experiments.values import ConfigError, check, unknown_key
 
 
@@ -27,6 +28,8 @@ class Options:
     """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of ours."""
     dry_run: bool = False
     """Print the plan and stop."""
+    resume: str = ""
+    """A run folder: its run goes on from its last checkpoint, its config but for more --rounds as it is."""
     quiet: bool = False
     """No progress, no table."""
     json: bool = False
@@ -68,6 +71,11 @@ def parse(argv: Sequence[str]) -> Invocation:
     recipe, flags = _split([word for word in argv if word not in ("-h", "--help")])
     if not recipe and not wants_help and not {key for key, _ in flags} - PRESENTATION:
         recipe = "quickstart"
+    folder, other = (next((text or "" for key, text in flags if key == name), "") for name in ("resume", "fork"))
+    if folder and (recipe or other):
+        raise ConfigError(f"resume = {folder!r}: goes on with its own config; leave {recipe or '--fork'!r} out")
+    if folder or (other and not recipe):
+        recipe = read_folder("resume", folder) if folder else read_folder("fork", other.partition("@")[0])
     base = recipes.read(recipe) if recipe else {}
     app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
     names = nested({key: text for key, text in flags if key in NAMES})

@@ -13,7 +13,7 @@ import tomli_w
 
 from experiments.nouns import PACKAGES, Choice, choose
 from experiments.values import ConfigError, Count, Device, Failures, NotNegative, Seed, Share, Target, Whole, check, seeds, unknown_key
-from fl_sim.settings import Local, Ray, Server, System
+from fl_sim.settings import Local, Ray, Server, Stop, System
 
 NATURAL = "natural"
 """The partition whose clients the task brings with it."""
@@ -71,7 +71,7 @@ class Config:
     personalize_every: Whole = 0
     """Personal evaluation every so many rounds; 0: after the last one only."""
     target: Target = None
-    """Accuracy (a fraction) that "rounds to target" in the tables refers to; never stops a run."""
+    """Accuracy (a fraction) that "rounds to target" in the tables refers to; stop.target is the one that ends a run."""
     engine: Literal["auto", "loop", "vmap", "ray", "flower"] = "auto"
     """How blocks run: one client after another (loop), as one batched model (vmap), what suits (auto), on Ray's workers (ray);
     or not in blocks, through Flower's own simulation (flower)."""
@@ -95,6 +95,18 @@ class Config:
     """Folder in which each run makes a folder of its own."""
     failures: Failures = "raise"
     """What a failing client does: raise fails the run; tolerate:0.2 drops up to that share of a round's clients."""
+    checkpoint_every: Whole = 0
+    """A checkpoint every so many rounds, and after the last; 0: each round, or every few where one costs more than 5 % of a round."""
+    checkpoint_keep: Whole = 2
+    """So many checkpoints stay, of the last rounds; 0: all."""
+    schedule_rounds: Whole = 0
+    """The number of rounds that schedules (local.lr_schedule, strategy.anneal) end at; 0: rounds. A run that has it can be made longer."""
+    stop: Stop = field(default_factory=Stop)
+    """When a run ends early."""
+    time_limit: NotNegative = 0.0
+    """Seconds after which no further round begins, those before a resume included; 0: none."""
+    fork: str = ""
+    """RUN@N: begin at the checkpoint of round N of the run in folder RUN; RUN alone: at its last one."""
 
     @property
     def num_clients(self) -> int | None:
@@ -132,7 +144,7 @@ class Config:
         return single(expand(nested(settings)))
 
 
-SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray}
+SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "stop": Stop}
 """The tables of settings with a class of their own."""
 
 

@@ -23,11 +23,14 @@ from experiments.plan import describe
 from experiments.planner import ClientFailed, predict
 from experiments.progress import Progress
 from experiments.recipe import make
+from experiments.resume import GoingOn, forked, going_on
+from experiments.stopping import Stopping
 from experiments.values import ConfigError
 from fl_sim import Callback, RoundFailed, RoundLog, from_arrays, load, run_rounds
+from fl_sim.checkpoint import Checkpoints
 from fl_sim.device import prepare
 from fl_sim.reading import RunLog
-from fl_sim.roundlog import versions
+from fl_sim.roundlog import plain, versions
 from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
 
@@ -81,23 +84,26 @@ def run(
     return Outcome(summary, log.model(), log)
 
 
-def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tuple[Summary, BaseException | None]:
-    """Run to the end, write the summary whatever happens; returns it, and the error of a failed run."""
-    config = setup.config
-    written = resolved(setup)
-    name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
-    log = RoundLog.create(Path(config.out), name, written.to_toml())
+def execute(
+    setup: Setup, quiet: bool, callbacks: Sequence[Callback] = (), resumed: GoingOn | None = None
+) -> tuple[Summary, BaseException | None]:
+    """Run to the end, write the summary whatever happens; returns it, and the error of a failed run.
+
+    In a new folder; with ``resumed`` in the one that it names, from where that run stood.
+    """
+    config, written = setup.config, resolved(setup)
+    begin = (resumed.begin if resumed else None) or forked(config)
+    log = opened(config, written, resumed)
     prepare(config.device, config.threads, config.precision)
-    start, error, rows, stopped = time.perf_counter(), None, [], ""
+    spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
+    start, error, stopped = time.perf_counter(), None, ""
     keeper = _Keeper()
     shown = [] if quiet else [Progress(config)]
+    facts = {"config": written.to_dict(), "versions": versions(), "seconds": spent}
     with log:
-        if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
-            log.event("plan", **settle(setup))
-        log.event("start", engine=setup.engine.name, note=setup.engine.reason, moved=setup.partition.moved, machine=platform.machine())
-        if setup.engine.reason and not quiet:
-            print(f"note: {setup.engine.reason}", file=sys.stderr)
         try:
+            if resumed is None or resumed.begin is None:
+                begun(setup, log, quiet)
             result = run_rounds(
                 setup.strategy,
                 setup.grid,
@@ -108,20 +114,45 @@ def execute(setup: Setup, quiet: bool, callbacks: Sequence[Callback] = ()) -> tu
                 evaluate_fn=setup.evaluate_fn,
                 log=log,
                 failures=config.failures,
-                callbacks=[*callbacks, keeper, *shown],
+                callbacks=[*callbacks, Stopping(config, spent), keeper, *shown],
                 seed=config.seed,
+                checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
+                begin=begin,
             )
             stopped = result.stopped
         except (Exception, KeyboardInterrupt) as caught:
             error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
-        rows = keeper.rows
-        if setup.grid.chunk != config.chunk:
-            log.config(replace(written, chunk=setup.grid.chunk).to_toml())
-        summary = summarise(setup, rows, error, stopped, time.perf_counter() - start, log.path)
-        log.summary(summary)
+        summary = summarise(setup, keeper.rows, error, stopped, spent + time.perf_counter() - start, log.path)
+        try:
+            if setup.grid.chunk != config.chunk:
+                log.config(replace(written, chunk=setup.grid.chunk).to_toml())
+            log.summary(summary)
+        except OSError as full:
+            error = error or full
+            summary["status"] = "failed"
     setup.grid.close()
-    stored: Summary = json.loads((log.path / "summary.json").read_text(encoding="utf-8"))  # plain: no NaN, no tensors
-    return stored, error
+    return plain(summary), error
+
+
+def opened(config: Config, written: Config, resumed: GoingOn | None) -> RoundLog:
+    """The run's log: a new folder, or the old one, cut back to where the run goes on."""
+    if resumed is None:
+        name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
+        return RoundLog.create(Path(config.out), name, written.to_toml())
+    begin = resumed.begin
+    log = RoundLog.reopen(resumed.folder, begin.positions if begin else {}, begin.round if begin else -1)
+    log.config(written.to_toml())
+    return log
+
+
+def begun(setup: Setup, log: RoundLog, quiet: bool) -> None:
+    """The first events of a run."""
+    config = setup.config
+    if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
+        log.event("plan", **settle(setup))
+    log.event("start", engine=setup.engine.name, note=setup.engine.reason, moved=setup.partition.moved, machine=platform.machine())
+    if setup.engine.reason and not quiet:
+        print(f"note: {setup.engine.reason}", file=sys.stderr)
 
 
 def settle(setup: Setup) -> dict[str, Any]:
@@ -164,7 +195,7 @@ def summarise(
     return {
         "digest": last.get("digest"),
         "status": "stopped" if stopped else "failed" if error is not None else "completed",
-        "rounds": len(rows) - 1 if rows else 0,
+        "rounds": rows[-1]["round"] if rows else 0,
         "accuracy": last.get("accuracy"),
         "loss": last.get("loss"),
         "seconds": seconds,
@@ -217,7 +248,7 @@ def run_all(asked: Invocation) -> int:
     for summary, error in runs_of(asked):
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
-            print(f"interrupted; what was done is in {summary['run_dir']}", file=sys.stderr)
+            print(f"interrupted; to go on: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
             report(summaries, asked.quiet, asked.json)
             return 130
         if error is not None:
@@ -236,7 +267,17 @@ def runs_of(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]
         from experiments.server_app import deployable
 
         return run_through_flower([deployable(replace(config, engine="loop")) for config in asked.configs])
+    if asked.resume:
+        return iter([go_on(Path(asked.resume), asked.configs[0], asked.quiet)])
     return (execute(build(config), asked.quiet) for config in asked.configs)
+
+
+def go_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
+    """The rest of a run; the stored summary where nothing is left to do."""
+    found = going_on(folder, config)
+    if found.finished is not None:
+        return dict(found.finished), None
+    return execute(build(config), quiet, resumed=found)
 
 
 def explain(error: BaseException, summary: Summary) -> None:
@@ -246,6 +287,7 @@ def explain(error: BaseException, summary: Summary) -> None:
     else:
         traceback.print_exception(error)
     print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)
+    print(f"to go on, once the cause is gone: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
 
 
 def planned(config: Config) -> dict[str, Any]:

@@ -7,10 +7,12 @@ then is kept as byte positions of its files: going on cuts them back to these. L
 
 import hashlib
 import json
+import math
 import os
 import pickle
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,8 @@ from fl_sim.tree import Tree
 
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 KEEP = 2
+SHARE = 0.05
+"""Of a round's time, what a checkpoint may take; where it takes more, there is one every few rounds."""
 
 
 class Damaged(ValueError):
@@ -55,6 +59,7 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
     own["strategy"] = torch.frombuffer(bytearray(pickle.dumps(dict(checkpoint.strategy))), dtype=torch.uint8)
     said = {"round": checkpoint.round, "model_round": checkpoint.model_round, "positions": dict(checkpoint.positions)}
     said |= {"facts": dict(checkpoint.facts), "clients": sorted(checkpoint.states)}
+    said["order"] = list(dict.fromkeys(k for table in (checkpoint.model, *checkpoint.states.values()) for k in table))  # the format sorts
     data = write_tensors(own, {"checkpoint": json.dumps(said)})
     where = folder / FOLDER
     where.mkdir(exist_ok=True)
@@ -93,13 +98,15 @@ def read(path: Path) -> Checkpoint:
         raise Damaged(f"{path}: its checksum is another; it was damaged or cut short")
     length = int.from_bytes(data[:8], "little")
     said = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["checkpoint"])
-    tensors = read_tensors(data)
+    tensors, order = read_tensors(data), {key: number for number, key in enumerate(said["order"])}
     states: dict[int, Tree] = {client: {} for client in said["clients"]}
     for name, value in tensors.items():
         if name.startswith("state/"):
             _, client, key = name.split("/", 2)
             states[int(client)][key] = value
     model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
+    model, *sorted_states = ({k: t[k] for k in sorted(t, key=order.__getitem__)} for t in (model, *states.values()))
+    states = dict(zip(states, sorted_states, strict=True))
     strategy = pickle.loads(tensors["strategy"].numpy().tobytes())
     return Checkpoint(said["round"], model, said["model_round"], strategy, states, said["positions"], said["facts"])
 
@@ -113,3 +120,40 @@ def latest(folder: Path, server_round: int | None = None) -> tuple[Checkpoint | 
         except Damaged as error:
             wrong.append(str(error))
     return None, wrong
+
+
+class Checkpoints:
+    """When a run writes its checkpoints, and where.
+
+    Parameters
+    ----------
+    folder : Path
+        The run's.
+    every : int (default: 0)
+        One every so many rounds; 0: each round, or every k-th where one takes more than SHARE of a round.
+    keep : int (default: KEEP)
+        So many stay; 0: all.
+    facts : Mapping (default: {})
+        Plain values to keep in each.
+    """
+
+    def __init__(self, folder: Path, every: int = 0, keep: int = KEEP, facts: Mapping[str, Any] | None = None) -> None:
+        self.folder, self.every, self.keep, self.facts = folder, every, keep, dict(facts or {})
+        self.refused = ""
+        """Why no checkpoint can be made of this run: its strategy cannot be pickled."""
+        self._next, self._started = 0, time.perf_counter()
+
+    def due(self, server_round: int) -> bool:
+        """Whether the round that has just ended gets one."""
+        return not self.refused and (server_round >= self._next if self.every == 0 else server_round % self.every == 0)
+
+    def save(self, made: Checkpoint, round_seconds: float) -> None:
+        """Write one, and decide when the next is due. Raises OSError (a full disk)."""
+        start = time.perf_counter()
+        facts = {**self.facts, "seconds": self.facts.get("seconds", 0.0) + start - self._started}
+        try:
+            save(self.folder, replace(made, facts=facts), self.keep)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            self.refused = f"{type(error).__name__}: {error}"
+        taken = time.perf_counter() - start
+        self._next = made.round + max(1, math.ceil(taken / max(SHARE * round_seconds, 1e-9)))

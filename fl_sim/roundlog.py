@@ -31,9 +31,13 @@ class RoundLog:
     """The log of one run, open for writing. A context manager; ``close`` may also be called."""
 
     def __init__(self, path: Path) -> None:
-        """Append to the files in the folder ``path``; ``create`` is the way to a new one."""
+        """Append to the files in the folder ``path``; ``create`` is the way to a new one.
+
+        Raises ValueError where another process has the folder open.
+        """
         self.path = path
         self._rounds = (path / "rounds.jsonl").open("ab")
+        _lock(self._rounds, path)
         self._clients = (path / "clients.jsonl").open("ab")
         self._events = (path / "events.jsonl").open("ab")
         self._last = -1
@@ -55,6 +59,32 @@ class RoundLog:
                 f"out = {str(parent)!r}: no run folder can be made there ({why}); name a folder that can be written"
             ) from error
 
+    @classmethod
+    def reopen(cls, path: Path, positions: Mapping[str, int], server_round: int) -> Self:
+        """The log of a run that goes on after ``server_round``: what its files hold behind ``positions`` is cut off.
+
+        Raises ValueError where another process has the folder open, or a file is shorter than its position.
+        """
+        log = cls(path)
+        for file in log._files:
+            name, end = Path(file.name).name, positions.get(Path(file.name).name, 0)
+            if os.fstat(file.fileno()).st_size < end:
+                log.close()
+                raise ValueError(f"{path / name}: is shorter than when round {server_round} ended; it was cut or replaced")
+            file.truncate(end)
+            file.seek(end)
+        log._last = server_round
+        return log
+
+    @property
+    def positions(self) -> dict[str, int]:
+        """Bytes of each file so far."""
+        return {Path(file.name).name: os.fstat(file.fileno()).st_size for file in self._files}
+
+    @property
+    def _files(self) -> tuple[Any, ...]:
+        return self._rounds, self._clients, self._events
+
     def round(self, row: Mapping[str, Any]) -> None:
         """Append the line of one round; documented columns that ``row`` lacks are null.
 
@@ -65,6 +95,11 @@ class RoundLog:
             raise ValueError(f"rounds.jsonl: round = {number!r} after round {self._last}; each round has one line, in order")
         self._last = number
         _append(self._rounds, _line({**dict.fromkeys(COLUMNS["rounds"]), **row}))
+
+    def rounds_so_far(self) -> list[dict[str, Any]]:
+        """The rounds' lines so far, without what is null in them."""
+        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
+        return [{k: v for k, v in json.loads(line).items() if v is not None} for line in lines]
 
     def clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append one line a row: what one client did in one round and phase."""
@@ -85,12 +120,12 @@ class RoundLog:
 
     def summary(self, summary: Mapping[str, Any]) -> None:
         """Replace ``summary.json``."""
-        text = json.dumps(_plain(dict(summary)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        text = json.dumps(plain(dict(summary)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         self._replace(SUMMARY, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def close(self) -> None:
         """Close the files; a second call does nothing."""
-        for file in (self._rounds, self._clients, self._events):
+        for file in self._files:
             file.close()
 
     def __enter__(self) -> Self:
@@ -123,6 +158,19 @@ def _new_folder(parent: Path, name: str) -> Path:
             number += 1
 
 
+def _lock(file: Any, path: Path) -> None:
+    """Keep others from the folder while the file is open, or this process lives; where the system has no such locks, nothing."""
+    try:
+        import fcntl  # which Windows lacks
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return
+    except BlockingIOError:
+        file.close()
+        raise ValueError(f"{path}: another process has this run folder open; let it end, or name another folder") from None
+
+
 def _append(file: Any, data: bytes) -> None:
     file.write(data)
     file.flush()
@@ -133,21 +181,21 @@ def _line(row: Mapping[str, Any]) -> bytes:
     try:
         text = _ENCODER.encode(row)
     except ValueError:  # a NaN or an infinity somewhere: rare, so only then is every value looked at
-        text = _ENCODER.encode(_plain(row))
+        text = _ENCODER.encode(plain(row))
     return text.encode(errors="backslashreplace") + b"\n"  # a path may hold what UTF-8 does not; JSON reads it back
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """``value`` as JSON can say it."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
+        return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if value is None or isinstance(value, (str, int)):
         return value
-    return _plain(_foreign(value))
+    return plain(_foreign(value))
 
 
 def _foreign(value: Any) -> Any:

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fl_sim import columns, flower, forms, records, tree
+from fl_sim.checkpoint import Checkpoint, Checkpoints
 from fl_sim.deployed import DeployedGrid
 from fl_sim.grid import SimulationGrid
 from fl_sim.pooling import PoolingStrategy
@@ -89,7 +90,10 @@ class _Driver:
         failures: Failures,
         callbacks: Sequence[Callback],
         seed: int,
+        checkpoints: Checkpoints | None,
+        begin: Checkpoint | None,
     ) -> None:
+        self.checkpoints, self.begin = checkpoints, begin
         self.run, self.timeout, self.evaluate_fn, self.log = run, timeout, evaluate_fn, log
         self.failures, self.callbacks, self.seed = failures, callbacks, seed
         self.foreign = not isinstance(run.strategy, PoolingStrategy)
@@ -223,6 +227,32 @@ class _Driver:
         if self.log is not None:
             self.log.round(row)
 
+    def restore(self, begin: Checkpoint) -> None:
+        """Stand where a checkpoint was made: as if its rounds had been run here. The lines that were logged by then are the run's."""
+        run = self.run
+        run.arrays = self.result.arrays = records.held(begin.model)
+        run.model, run.round, self.model_round = records.shared(run.arrays), begin.round, begin.model_round
+        self.digest = self.hasher.submit(tree.digest, run.model)
+        vars(run.strategy).update(begin.strategy)
+        if isinstance(run.grid, SimulationGrid):
+            run.grid.states.update(begin.states)
+        if self.log is not None:
+            run.rows += self.log.rounds_so_far()
+
+    def checkpoint(self, last: bool) -> None:
+        """Keep all that the run needs to go on from here, if one is due; after the last round always."""
+        run = self.run
+        if self.checkpoints is None or self.log is None or not (last or self.checkpoints.due(run.round)):
+            return
+        states = run.grid.states if isinstance(run.grid, SimulationGrid) else {}
+        own: Any = run.strategy.__getstate__() or {}
+        own = own if isinstance(own, dict) else own[0]  # of a class with slots a pair
+        made = Checkpoint(run.round, run.model, self.model_round, own, states, self.log.positions)
+        refused = self.checkpoints.refused
+        self.checkpoints.save(made, float(run.rows[-1]["seconds"]))
+        if self.checkpoints.refused and not refused:
+            self.event("no_checkpoint", reason=self.checkpoints.refused)
+
     def evaluate_clients(self) -> MetricRecord | None:
         phase = getattr(self.run.strategy, "evaluation", "evaluate" if self.foreign else "personal")
         tally, replies = self.exchange(phase, self.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config))
@@ -246,11 +276,15 @@ class _Driver:
         try:
             run.model = self.initial = records.shared(run.arrays)
             self.digest = self.hasher.submit(tree.digest, run.model)
+            if self.begin is not None:
+                self.restore(self.begin)
             self.each("on_run_start")
-            self.finish({"round": 0, "update_norm": 0.0, "seconds": 0.0})
+            if not run.rows:
+                self.finish({"round": run.round, "update_norm": 0.0, "seconds": 0.0})
             while run.round < run.num_rounds and not run.stopped:
                 run.round += 1
                 self.round()
+                self.checkpoint(last=run.round == run.num_rounds or bool(run.stopped))
         except (Exception, SystemExit) as error:
             self.event("run_failed", reason=f"{type(error).__name__}: {error}")
             if isinstance(error, SystemExit):
@@ -279,13 +313,16 @@ def run_rounds(
     failures: str = "raise",
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
+    checkpoints: Checkpoints | None = None,
+    begin: Checkpoint | None = None,
 ) -> RunResult:
     """Run ``num_rounds`` rounds of any Flower strategy on any grid.
 
     The first eight parameters are those of Flower's ``Strategy.start``. ``log`` receives a line a round (round 0 is the
     initial model) and rows a client; ``failures`` is ``raise`` or ``tolerate:SHARE``; ``seed`` keys the global generators
-    that a foreign strategy draws from. Raises RoundFailed when a round cannot do what it was asked; the last good model
-    is then in ``log``'s folder.
+    that a foreign strategy draws from. ``checkpoints`` writes them as the run goes (simulation, with a ``log``); a run that
+    begins at one goes on behind its round, as if it had never ended. Raises RoundFailed when a round cannot do what it
+    was asked; the last good model is then in ``log``'s folder.
     """
     run = Run(strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord())
-    return _Driver(run, timeout, evaluate_fn, log, Failures.parse(failures), callbacks, seed).execute()
+    return _Driver(run, timeout, evaluate_fn, log, Failures.parse(failures), callbacks, seed, checkpoints, begin).execute()

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Gt, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,16 @@ class System:
 
     stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or keeps it."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends early (``stop.*``): after the round that says so, with status ``stopped``."""
+
+    target: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Central accuracy (a fraction) at which a run ends; 0: none."""
+    patience: Annotated[int, Ge(0)] = 0
+    """Evaluations in a row without a better accuracy (or, without accuracies, loss) than ever before, at which a run ends; 0: none."""
 
 
 @dataclass(frozen=True)

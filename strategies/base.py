@@ -59,6 +59,15 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """The algorithm's numbers by name: the constructor's parameters, read back from the attributes of the same names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
+    @property
+    def scheduled(self) -> str:
+        """The setting that makes a round depend on how many there are; empty where none does."""
+        return ""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it: all but the global model, which it keeps anyway."""
+        return {k: v for k, v in vars(self).items() if k != "model"}
+
     def summary(self) -> None:
         """Flower's hook to print the strategy; the config file tells it all, so nothing is printed."""
 

@@ -26,6 +26,11 @@ class Reptile(Strategy):
     weighting = "uniform"
     partial_work = "keep"
 
+    @property
+    def scheduled(self) -> str:
+        """An annealed step ends at the last round."""
+        return "strategy.anneal" if self.anneal == "linear" else ""
+
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """``model + server_lr * epsilon_t * (pooled - model)``."""
         left = 1 - (server_round - 1) / max(self.rounds, 1) if self.anneal == "linear" else 1.0
