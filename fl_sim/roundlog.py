@@ -36,10 +36,10 @@ class RoundLog:
         Raises ValueError where another process has the folder open.
         """
         self.path = path
-        self._rounds = (path / "rounds.jsonl").open("ab")
+        self._rounds = (path / "rounds.jsonl").open("ab", buffering=0)
         _lock(self._rounds, path)
-        self._clients = (path / "clients.jsonl").open("ab")
-        self._events = (path / "events.jsonl").open("ab")
+        self._clients = (path / "clients.jsonl").open("ab", buffering=0)
+        self._events = (path / "events.jsonl").open("ab", buffering=0)
         self._last = -1
 
     @classmethod
@@ -172,8 +172,9 @@ def _lock(file: Any, path: Path) -> None:
 
 
 def _append(file: Any, data: bytes) -> None:
-    file.write(data)
-    file.flush()
+    left = memoryview(data)
+    while left:  # unbuffered: on a full disk the system takes a part, then refuses, and nothing waits to be written again
+        left = left[file.write(left) :]
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
