@@ -13,7 +13,7 @@ from flwr.simulation import run_simulation
 from clients.app import app as client_app
 from experiments.build import build
 from experiments.config import Config
-from experiments.run import Summary
+from experiments.execution import Summary
 from experiments.server_app import Served, serve
 from fl_sim import RoundFailed, flower
 

@@ -52,9 +52,7 @@ def going_on(folder: Path, config: Config) -> GoingOn:
 def check_unchanged(folder: Path, before: Mapping[str, Any], config: Config) -> None:
     """Raise ConfigError that names the settings in which ``config`` differs from that of the run, and those that forbid more rounds."""
     old, new = flat(before), flat(config.to_dict())
-    changed = [
-        k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and k not in FREE and (k == "ray.engine" or not k.startswith("ray."))
-    ]
+    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not free(k)]
     if changed:
         told = ", ".join(f"{k} = {new.get(k)!r} (it began with {old.get(k)!r})" for k in changed)
         raise ConfigError(f"resume = {str(folder)!r}: {told}: a run goes on as it began; leave that out, or begin a new one with --fork")

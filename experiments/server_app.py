@@ -18,10 +18,12 @@ from typing import Any, cast
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from clients.device_state import KEPT
 from experiments.build import Setup, build
 from experiments.cli import parse
 from experiments.config import Config
-from experiments.run import Summary, execute
+from experiments.execution import Summary, execute
+from experiments.resume import going_on
 from experiments.values import ConfigError
 from fl_sim import RoundFailed
 from fl_sim.deployed import DeployedGrid, keeping_identity
@@ -48,6 +50,8 @@ class Served:
     """A file to which each run's summary is appended as a line of JSON; empty: none."""
     run: str = "run"
     """What devices call the run: where they keep their clients' states."""
+    resume: str = ""
+    """A run folder, whose run goes on."""
 
 
 @app.main()
@@ -55,13 +59,14 @@ def main(grid: Grid, context: Context) -> None:
     """Serve what ``args`` asks for, one run after another. Raises for bad input and for a failed run: Flower's run has then failed."""
     said = context.run_config
     words = shlex.split(str(said.get("args", "")))
-    configs = asked(words or [DEFAULT])
+    configs, resume = understood(words or [DEFAULT])
     served = Served(
         node_timeout_s=float(said.get("node-timeout-s", 300.0)),
         timeout_s=float(said.get("timeout-s", 3600.0)),
         as_many_as_there_are=not words,
         report=str(said.get("report", "")),
         run=str(context.run_id),
+        resume=resume,
     )
     failures = [error for _, error in serve(configs, grid, served) if error is not None]
     if failures:
@@ -70,6 +75,11 @@ def main(grid: Grid, context: Context) -> None:
 
 def asked(words: Sequence[str]) -> Sequence[Config]:
     """The runs of a command line. Raises ConfigError for what devices cannot do."""
+    return understood(words)[0]
+
+
+def understood(words: Sequence[str]) -> tuple[Sequence[Config], str]:
+    """(the runs of a command line, the folder of the one that goes on if that is asked). Raises ConfigError for what devices cannot do."""
     shown = io.StringIO()
     try:
         with contextlib.redirect_stdout(shown):
@@ -79,11 +89,13 @@ def asked(words: Sequence[str]) -> Sequence[Config]:
     for key in ("app", "vmap_over", "dry_run"):
         if getattr(call, key):
             raise ConfigError(f"{key} = {getattr(call, key)!r}: means nothing on devices; leave it out")
-    return [deployable(config) for config in call.configs]
+    return [deployable(config) for config in call.configs], call.resume
 
 
 def deployable(config: Config) -> Config:
     """The config as devices run it: each is a client on the loop. Raises ConfigError where it asks for something else."""
+    if config.checkpoint_every > KEPT:
+        raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: devices keep their states of {KEPT} rounds; give at most that")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):
@@ -97,15 +109,22 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
     """Run after run on the same nodes: (summary, the error of a failed run)."""
     nodes: Nodes | None = None
     for number, config in enumerate(configs):
+        resumed = going_on(Path(served.resume), config) if served.resume else None
+        if resumed is not None and resumed.finished is not None:
+            yield told(dict(resumed.finished), served), None
+            continue
         if served.as_many_as_there_are:
             config = replace(config, clients=present(grid, served.node_timeout_s), cohort=0)
         with keeping_identity():
             setup = build(config)
+        name = f"{served.run}-{number}"
+        if resumed is not None and resumed.begin is not None:
+            name = str(resumed.begin.facts.get("run", name))  # where the devices have their states
         known = nodes if nodes is not None and nodes.num_clients == len(setup.partition) else None
         deployed = DeployedGrid(
             grid,
             len(setup.partition),
-            {**experiment(setup), "run": f"{served.run}-{number}"},
+            {**experiment(setup), "run": name},
             holdout_clients=config.holdout_clients,
             allowed_missing=Failures.parse(config.failures).allowed(len(setup.partition)),
             node_timeout_s=served.node_timeout_s,
@@ -114,15 +133,18 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             nodes=known,
         )
         deployed.chunk, nodes = config.chunk, deployed.nodes
-        summary, error = execute(replace(setup, grid=cast(Any, deployed)), quiet=True)
-        print(
-            f"{summary['status']}: {summary['rounds']} rounds, digest {summary['digest']}, {Path(summary['run_dir']).absolute()}",
-            flush=True,
-        )
-        if served.report:
-            with Path(served.report).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(summary) + "\n")
-        yield summary, error
+        summary, error = execute(replace(setup, grid=cast(Any, deployed)), quiet=True, resumed=resumed, facts={"run": name})
+        yield told(summary, served), error
+
+
+def told(summary: Summary, served: Served) -> Summary:
+    """The summary, once it was printed and reported."""
+    folder = Path(summary["run_dir"]).absolute()
+    print(f"{summary['status']}: {summary['rounds']} rounds, digest {summary['digest']}, {folder}", flush=True)
+    if served.report:
+        with Path(served.report).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(summary) + "\n")
+    return summary
 
 
 def present(grid: Grid, timeout_s: float) -> int:

@@ -22,9 +22,9 @@ from torch import nn
 from clients.app import LearnerApp, make_app
 from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, records, rng, run_rounds
 from fl_sim.block import Learner
+from fl_sim.callback import RunResult
 from fl_sim.executor import Executor, Inline
 from fl_sim.loss import Loss
-from fl_sim.rounds import RunResult
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult
 from strategies.base import Strategy, name_of

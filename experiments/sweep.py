@@ -10,8 +10,8 @@ from typing import Any
 
 from experiments.build import build
 from experiments.config import Config
+from experiments.execution import Summary, execute
 from experiments.progress import Progress
-from experiments.run import Summary, execute
 from fl_sim.device import prepare
 from fl_sim.engine import Choice
 from fl_sim.engine.together import Together

@@ -74,8 +74,8 @@ class DeployedGrid(Grid):
         self.nodes = nodes or Nodes(num_clients)
         self.pool: Pool | None = None
         """Where it is set, replies to ``train`` are reduced to one partial pool a block."""
-        self.state_rounds: dict[int, int] = {}
-        """Client -> the last round whose new state was accepted from it; the state itself lies on the device."""
+        self.states: dict[int, Tree] = {}
+        """Client -> ``{"round": int64}``, the last whose new state was accepted from it; the state itself lies on the device."""
         self.on_event: Event = lambda kind, **facts: None
         self.chunk = 0
         self.executor: Executor | None = None
@@ -190,8 +190,8 @@ class DeployedGrid(Grid):
         """The message as it goes to the client's node."""
         client, facts = message.metadata.dst_node_id, message.metadata
         own = self.experiment
-        if client in self.state_rounds:
-            own = ConfigRecord({**own, "state-round": self.state_rounds[client]})
+        if client in self.states:
+            own = ConfigRecord({**own, "state-round": int(self.states[client]["round"])})
         content = RecordDict({**message.content, EXPERIMENT: own})
         return Message(content, self.nodes.of[client], facts.message_type, ttl=max(timeout_s, 1.0), group_id=facts.group_id)
 
@@ -214,7 +214,7 @@ class DeployedGrid(Grid):
         if facts is not None:
             facts["block"] = block
             if "state-round" in facts:
-                self.state_rounds[reply.metadata.src_node_id] = int(str(facts["state-round"]))
+                self.states[reply.metadata.src_node_id] = {"round": torch.tensor(int(str(facts["state-round"])))}
 
     def _pooled(self, pool: Pool, asked: Message, members: Sequence[Message]) -> Iterator[Message]:
         """A block's replies with one partial pool, in the first; what does not fit the model that was sent is an error, not pooled."""

@@ -7,14 +7,14 @@ wrappers have these too. No paper.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Result, Strategy
+from flwr.serverapp.strategy import Strategy
 
 from fl_sim import columns, flower, forms, records, tree
+from fl_sim.callback import Callback, Run, RunResult
 from fl_sim.checkpoint import Checkpoint, Checkpoints
 from fl_sim.deployed import DeployedGrid
 from fl_sim.grid import SimulationGrid
@@ -26,58 +26,6 @@ from fl_sim.watched import WatchedGrid, clients_of, phase_of
 from fl_sim.worker import BlockResult
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-class Callback:
-    """What a user may hook into a run; an exception in a hook fails the run."""
-
-    def on_run_start(self, run: "Run") -> None:
-        """Before round 0 is evaluated."""
-
-    def on_round_start(self, run: "Run") -> None:
-        """Before a round's messages are made; ``run.train_config["local.lr"] = ...`` changes what clients get."""
-
-    def on_block(self, run: "Run", result: BlockResult) -> None:
-        """After a block of clients has answered, in training or personal evaluation (simulation only)."""
-
-    def on_evaluation(self, run: "Run", row: dict[str, Any]) -> None:
-        """After the global model was evaluated; ``row`` is the round's line so far."""
-
-    def on_round_end(self, run: "Run", row: dict[str, Any]) -> None:
-        """Before the round's line is written; may add columns, or call ``run.stop``."""
-
-    def on_run_end(self, run: "Run") -> None:
-        """After the last round, or after a failure."""
-
-
-@dataclass
-class Run:
-    """A run under way, as callbacks see it."""
-
-    strategy: Strategy
-    grid: Grid
-    arrays: ArrayRecord
-    num_rounds: int
-    train_config: ConfigRecord
-    evaluate_config: ConfigRecord
-    round: int = 0
-    stopped: str = ""
-    """Why it was stopped early; empty if it was not."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    model: Tree = field(default_factory=dict)
-    """The global model, decoded from ``arrays``: to be read, not to be written to."""
-
-    def stop(self, reason: str) -> None:
-        """End the run after this round."""
-        self.stopped = reason or "stopped"
-
-
-@dataclass
-class RunResult(Result):
-    """Flower's Result, with the lines of the round log and why the run was stopped early, if it was."""
-
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    stopped: str = ""
 
 
 class _Driver:
@@ -234,7 +182,7 @@ class _Driver:
         run.model, run.round, self.model_round = records.shared(run.arrays), begin.round, begin.model_round
         self.digest = self.hasher.submit(tree.digest, run.model)
         vars(run.strategy).update(begin.strategy)
-        if isinstance(run.grid, SimulationGrid):
+        if isinstance(run.grid, SimulationGrid | DeployedGrid):
             run.grid.states.update(begin.states)
         if self.log is not None:
             run.rows += self.log.rounds_so_far()
@@ -244,7 +192,7 @@ class _Driver:
         run = self.run
         if self.checkpoints is None or self.log is None or not (last or self.checkpoints.due(run.round)):
             return
-        states = run.grid.states if isinstance(run.grid, SimulationGrid) else {}
+        states = run.grid.states if isinstance(run.grid, SimulationGrid | DeployedGrid) else {}
         own: Any = run.strategy.__getstate__() or {}
         own = own if isinstance(own, dict) else own[0]  # of a class with slots a pair
         made = Checkpoint(run.round, run.model, self.model_round, own, states, self.log.positions)
@@ -320,7 +268,7 @@ def run_rounds(
 
     The first eight parameters are those of Flower's ``Strategy.start``. ``log`` receives a line a round (round 0 is the
     initial model) and rows a client; ``failures`` is ``raise`` or ``tolerate:SHARE``; ``seed`` keys the global generators
-    that a foreign strategy draws from. ``checkpoints`` writes them as the run goes (simulation, with a ``log``); a run that
+    that a foreign strategy draws from. ``checkpoints`` writes them as the run goes (with a ``log``); a run that
     begins at one goes on behind its round, as if it had never ended. Raises RoundFailed when a round cannot do what it
     was asked; the last good model is then in ``log``'s folder.
     """

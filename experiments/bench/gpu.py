@@ -23,7 +23,7 @@ import torch
 from experiments.bench.machine import commit, machine, versions
 from experiments.build import build
 from experiments.cli import parse
-from experiments.run import execute
+from experiments.execution import execute
 from fl_sim import load, recorder, tree
 
 Row = dict[str, Any]

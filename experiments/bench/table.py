@@ -20,11 +20,13 @@ README = ROOT / "README.md"
 Results = Mapping[str, Any]
 
 
-def markdown(results: Results) -> str:
-    """A table for each group of works, and what they were made with."""
+def markdown(results: Results, brief: bool = False) -> str:
+    """A table for each group of works, and what they were made with. ``brief``: of a group of many, the first two and the last two."""
     groups: dict[str, list[Results]] = {}
     for about in results["works"]:
         groups.setdefault(about["group"], []).append(about)
+    if brief:
+        groups = {group: works if len(works) < 5 else works[:2] + works[-2:] for group, works in groups.items()}
     return "\n\n".join([*(one_group(group, works, results["rows"]) for group, works in groups.items()), foot(results)]) + "\n"
 
 
@@ -137,7 +139,7 @@ def section(text: str, results: Results) -> str:
     """``text`` with its section of figures replaced. Raises ValueError where the marks are not there."""
     from experiments.bench import gpu_table  # which has its tables aligned here
 
-    name, made = ("bench", markdown(results)) if "works" in results else ("gpu", gpu_table.markdown(results))
+    name, made = ("bench", markdown(results, brief=True)) if "works" in results else ("gpu", gpu_table.markdown(results))
     start, end = (mark.format(name) for mark in MARKS)
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
         raise ValueError(f"README: must hold {start} and {end} once each, in this order; add them where the figures shall be")

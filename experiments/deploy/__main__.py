@@ -27,7 +27,7 @@ plan   prints the commands and files for machines with these names, and does not
 keys   makes the certificates of SERVER and a key for each DEVICE in the folder keys
 
 up also takes --node_timeout_s 120 (wait so long for all nodes) and --timeout_s 3600 (for the replies of a phase)
---key value: any setting of python -m experiments.run. See docs/deployment.md."""
+--key value: any setting of python -m experiments.run; --resume RUN instead of a recipe goes on with one. See docs/deployment.md."""
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,11 @@ def up(options: Options, rest: Sequence[str]) -> int:
         raise ConfigError(
             f"app = {str(ROOT)!r}: no pyproject.toml there; run this from a clone of the project, not from an installed package"
         )
-    recipe = str(Path(options.recipe).absolute()) if options.recipe.endswith(".toml") else options.recipe
-    configs = asked([recipe, *rest])
+    args = experiment_words(options, rest)
+    configs = asked(args)
     nodes = options.nodes or configs[0].num_clients or 3
     if nodes < 1:
         raise ConfigError(f"nodes = {nodes}: must be at least 1")
-    args = [recipe, *rest]
     if any(config.num_clients != nodes for config in configs):
         if any(word.partition("=")[0] == "--clients" for word in rest):
             raise ConfigError(f"clients = {configs[0].clients}: one node is one client; leave it out, or --nodes {configs[0].clients}")
@@ -133,11 +132,21 @@ def up(options: Options, rest: Sequence[str]) -> int:
             deployment.say("all processes of this deployment have ended")
 
 
+def experiment_words(options: Options, rest: Sequence[str]) -> list[str]:
+    """The experiment's words as they mean the same in any folder; a run that goes on (``--resume RUN``) has its own recipe."""
+    for n, word in enumerate(rest):
+        flag, equals, folder = word.partition("=")
+        if flag == "--resume" and (equals or n + 1 < len(rest)):
+            behind = rest[n + 1 :] if equals else rest[n + 2 :]
+            return [*rest[:n], "--resume", str(Path(folder or rest[n + 1]).absolute()), *behind]
+    return [str(Path(options.recipe).absolute()) if options.recipe.endswith(".toml") else options.recipe, *rest]
+
+
 def follow(deployment: Deployment) -> int:
     """From the first process to the last summary; the exit code."""
     try:
         deployment.up()
-        status, summaries = deployment.serve()
+        status, summaries = deployment.follow(deployment.submit(deployment.wanted.args), deployment.wanted.runs)
     except RoundFailed as error:
         print(f"deployment failed: {error}\nlogs of its processes: {deployment.keep_logs()}", file=sys.stderr)
         return 1

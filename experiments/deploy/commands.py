@@ -27,13 +27,22 @@ class Link:
     """Whether nodes must have a registered key; needs ``tls``."""
     keys: PurePath = PurePath("keys")
     """Folder of certificates and keys, on each machine."""
+    database: str = ""
+    """A file in which the SuperLink keeps what it knows: it may then be killed and started again; needs ``superexec`` beside it."""
 
     def superlink(self, bind: str = "0.0.0.0") -> list[str]:
         """On the server."""
         safe = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
         safe = [word if word.startswith("--") else str(self.keys / word) for word in safe] if self.tls else ["--insecure"]
         auth = ["--enable-supernode-auth"] if self.auth else []
-        return ["flower-superlink", *safe, *auth, "--disable-runtime-dependency-installation", "--host", bind, "--port", str(self.port)]
+        kept = ["--database", self.database, "--isolation", "process"] if self.database else []
+        where = ["--host", bind, "--port", str(self.port)]
+        return ["flower-superlink", *safe, *auth, *kept, "--disable-runtime-dependency-installation", *where]
+
+    def superexec(self) -> list[str]:
+        """On the server, where the ServerApp shall outlive the SuperLink."""
+        safe = ["--root-certificates", str(self.keys / "ca.crt")] if self.tls else ["--insecure"]
+        return ["flower-superexec", *safe, "--runtime-api-address", f"{self.host}:{self.port}"]
 
     def supernode(self, number: int, nodes: int, runtime_port: int, name: str = "", more: str = "") -> list[str]:
         """On device ``number`` of ``nodes``; ``more`` of its node config."""

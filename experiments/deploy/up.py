@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,8 @@ class Wanted:
     timeout_s: float = 3600.0
     data: str = ""
     """FL_SIM_DATA of all processes; empty: as it is here."""
+    database: str = ""
+    """A file in which the SuperLink keeps what it knows, so that it may die; empty: none."""
 
 
 class Deployment:
@@ -54,7 +56,7 @@ class Deployment:
     def __init__(self, wanted: Wanted, home: Path) -> None:
         self.wanted, self.home = wanted, home
         ports = free_ports(wanted.nodes + 1)
-        self.link = Link("127.0.0.1", ports[0], wanted.tls, wanted.auth, home / "keys")
+        self.link = Link("127.0.0.1", ports[0], wanted.tls, wanted.auth, home / "keys", wanted.database)
         self.node_ports = ports[1:]
         self.report, self.app = home / "report.jsonl", home / "app"
         env = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home / "operator"), "PYTHONUNBUFFERED": "1"}
@@ -63,6 +65,10 @@ class Deployment:
         (home / "logs").mkdir(parents=True)
         self.processes = Processes(home / "logs", env)
         self.start = time.monotonic()
+        self.reported = 0
+        """Summaries that were there before the run that was started last."""
+        self.logged: Iterator[list[str]] = iter(())
+        """Lines of its round logs, as they come."""
 
     def say(self, text: str) -> None:
         """A line for the person watching."""
@@ -89,27 +95,47 @@ class Deployment:
 
     def up(self) -> None:
         """Keys, SuperLink, registration, SuperNodes. Raises RoundFailed where something does not come up."""
+        self.prepare()
+        self.superlink()
+        self.register(self.names)
+        for n in range(self.wanted.nodes):
+            self.node(n)
+
+    @property
+    def names(self) -> list[str]:
+        """The nodes that have keys."""
+        return [f"node-{n}" for n in range(self.wanted.nodes)] if self.wanted.auth else []
+
+    def prepare(self) -> None:
+        """Folders, the app, keys."""
         wanted, link = self.wanted, self.link
         self.say(f"{wanted.nodes} nodes in {self.home}; on every machine: {exports()}")
         for folder in ("operator", "superlink", *(f"node-{n}" for n in range(wanted.nodes))):
             (self.home / folder).mkdir()
         copy_app(self.app)
-        names = [f"node-{n}" for n in range(wanted.nodes)] if wanted.auth else []
         if wanted.tls:
-            self.say(f"operator$ python -m experiments.deploy keys --out {link.keys} --hosts {','.join([link.host, *names])}")
+            self.say(f"operator$ python -m experiments.deploy keys --out {link.keys} --hosts {','.join([link.host, *self.names])}")
             keys.certificates(Path(link.keys), [link.host])
-        for name in names:
+        for name in self.names:
             keys.node_key(Path(link.keys), name)
         (self.home / "operator" / "config.toml").write_text(link.connection(), encoding="utf-8")
-        words = link.superlink(bind=link.host)
+
+    def superlink(self) -> None:
+        """Start the server and wait for it; with a database a second time too, once it was killed."""
+        words = self.link.superlink(bind=self.link.host)
         self.command("server", words)
         self.processes.start("superlink", words, self.home / "superlink", FLWR_HOME=str(self.home / "superlink"))
         self.listening()
-        self.register(names)
-        for n, port in enumerate(self.node_ports):
-            words, own = link.supernode(n, wanted.nodes, port), self.home / f"node-{n}"
-            self.command(f"device {n}", words)
-            self.processes.start(f"node-{n}", words, own, FLWR_HOME=str(own), FL_SIM_STATE=str(own / "state"))
+        if self.link.database and "superexec" not in self.processes.running:
+            words = self.link.superexec()
+            self.command("server", words)
+            self.processes.start("superexec", words, self.home / "superlink", FLWR_HOME=str(self.home / "superlink"))
+
+    def node(self, n: int, *before: str, **env: str) -> None:
+        """Start device ``n``, or start it again; ``before`` are words before its command."""
+        words, own = self.link.supernode(n, self.wanted.nodes, self.node_ports[n]), self.home / f"node-{n}"
+        self.command(f"device {n}", words)
+        self.processes.start(f"node-{n}", [*before, *words], own, **{"FLWR_HOME": str(own), "FL_SIM_STATE": str(own / "state"), **env})
 
     def listening(self) -> None:
         """Wait until the SuperLink takes connections."""
@@ -141,28 +167,31 @@ class Deployment:
 
     # Run -------------------------------------------------------------------------------------------------------------
 
-    def serve(self) -> tuple[str, list[dict[str, Any]]]:
-        """Start the run and follow it: (Flower's status, the summaries that the ServerApp left)."""
-        args = shown([*self.wanted.args, "--out", str(self.wanted.out)])
+    def submit(self, words: Sequence[str]) -> str:
+        """Start a run of these words; returns Flower's number of it."""
+        args = shown([*words, "--out", str(self.wanted.out)])
         fixed: dict[str, str | float] = {"report": str(self.report), "node-timeout-s": self.wanted.node_timeout_s}
         fixed["timeout-s"] = self.wanted.timeout_s
-        number = str(self.flwr(run(args, **fixed))["run-id"])
-        rows, looked, mourned = self.rows(set(run_folders(self.wanted.out))), time.monotonic(), set[str]()
-        status = ""
+        self.reported, self.logged = len(self.summaries()), self.rows(self.written())
+        return str(self.flwr(run(args, **fixed))["run-id"])
+
+    def follow(self, number: str, runs: int = 1) -> tuple[str, list[dict[str, Any]]]:
+        """Follow the run that was started last to its end: (Flower's status, the summaries that its ServerApp left)."""
+        status, looked, mourned = "", time.monotonic(), set[int]()
         while not status.startswith("finished"):
             time.sleep(0.2)
             self.check_superlink()
             for name, code in self.processes.dead().items():
-                if name not in mourned:
-                    mourned.add(name)
+                if (pid := self.processes.running[name].pid) not in mourned:
+                    mourned.add(pid)
                     self.say(f"{name} ended with code {code}\n{self.processes.tail(name, 5)}")
-            for line in next(rows):
+            for line in next(self.logged):
                 self.say(line)
-            if len(self.summaries()) >= self.wanted.runs or time.monotonic() - looked > LOOK_S:
+            if len(self.summaries()) - self.reported >= runs or time.monotonic() - looked > LOOK_S:
                 status, looked = self.status(number), time.monotonic()
-        for line in next(rows):
+        for line in next(self.logged):
             self.say(line)
-        return status, self.summaries()
+        return status, self.summaries()[self.reported :]
 
     def status(self, number: str) -> str:
         """The run's status, as Flower tells it: ``running``, ``finished:completed`` ..."""
@@ -174,21 +203,24 @@ class Deployment:
         text = self.report.read_text(encoding="utf-8") if self.report.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
-    def rows(self, before: set[Path]) -> Iterator[list[str]]:
+    def written(self) -> dict[Path, list[str]]:
+        """The whole lines of each round log in the folder of runs."""
+        logs = [folder / "rounds.jsonl" for folder in sorted(run_folders(self.wanted.out))]
+        texts = {log.parent: log.read_text(encoding="utf-8") if log.exists() else "" for log in logs}
+        return {folder: [line for line in text.splitlines(keepends=True) if line.endswith("\n")] for folder, text in texts.items()}
+
+    def rows(self, before: Mapping[Path, list[str]]) -> Iterator[list[str]]:
         """At each step: a line for each round that has been written since the last."""
-        seen: dict[Path, int] = {}
+        seen = {folder: len(lines) for folder, lines in before.items()}
         while True:
-            lines = []
-            for folder in sorted(set(run_folders(self.wanted.out)) - before):
-                log = folder / "rounds.jsonl"
-                text = log.read_text(encoding="utf-8") if log.exists() else ""
-                whole = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
-                for row in map(json.loads, whole[seen.get(folder, 0) :]):
+            said = []
+            for folder, lines in self.written().items():
+                for row in map(json.loads, lines[seen.get(folder, 0) :]):
                     numbers = {k: row.get(k) for k in ("accuracy", "loss", "completed", "seconds") if row.get(k) is not None}
                     told = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-                    lines.append(f"{folder.name}: round {row['round']}: {told}, digest {row['digest'][:12]}")
-                seen[folder] = len(whole)
-            yield lines
+                    said.append(f"{folder.name}: round {row['round']}: {told}, digest {row['digest'][:12]}")
+                seen[folder] = len(lines)
+            yield said
 
     def keep_logs(self) -> Path:
         """Copy what the processes printed to a folder that stays."""

@@ -1,6 +1,10 @@
 """A strategy whose client half fails as it is told, for tests."""
 
+import os
+import signal
+import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fl_sim import Local, Loss
@@ -10,17 +14,27 @@ from strategies.base import Strategy
 
 
 class Broken(Strategy):
-    """No paper. ``how``: raises, none, nan, shape or keys; anything else works."""
+    """No paper. ``how``: raises, none, nan, shape, keys, sleeps:SECONDS or dies; anything else works.
+
+    A device's own ``BROKEN`` in its environment goes before.
+    """
 
     def __init__(self, how: str = "raises") -> None:
         self.how = how
 
     def local_update(self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local) -> Any:
         new, state, metrics = super().local_update(model, state, batches, loss, local_)
-        first = next(iter(new))
-        if self.how == "raises":
+        first, how = next(iter(new)), os.environ.get("BROKEN", self.how)
+        if how == "raises":
             raise ZeroDivisionError("the device gives up")
-        if self.how == "none":
+        if how == "none":
             return None
-        changed = {"nan": new[first] * float("nan"), "shape": new[first][None]}.get(self.how, new[first])
-        return {**new, first if self.how != "keys" else "nosuch": changed}, state, metrics
+        if how == "dies":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if how.startswith("sleeps:"):
+            if folder := os.environ.get("FL_SIM_STATE"):
+                Path(folder).mkdir(exist_ok=True)
+                Path(folder, "sleeping").touch()
+            time.sleep(float(how.removeprefix("sleeps:")))
+        changed = {"nan": new[first] * float("nan"), "shape": new[first][None]}.get(how, new[first])
+        return {**new, first if how != "keys" else "nosuch": changed}, state, metrics

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.build import build
 from experiments.config import Config
-from experiments.run import Summary, execute
+from experiments.execution import Summary, execute
 from fl_sim import registry
 
 STRATEGIES = list(registry.names("strategies", "strategy"))

@@ -9,9 +9,10 @@ import pytest
 from flwr.app import Error, Message
 
 from clients.app import app
-from experiments.run import Summary
-from experiments.server_app import Served, asked, serve
+from experiments.execution import Summary
+from experiments.server_app import Served, asked, serve, understood
 from experiments.values import ConfigError
+from tests.conformance.conftest import check_same, simulated
 from tests.conformance.in_process import InProcessGrid
 
 QUICK = Served(node_timeout_s=0.6)
@@ -138,9 +139,33 @@ def test_summaries_are_left_and_a_failed_run_does_not_stop_the_next(tmp_path: Pa
     assert [json.loads(line)["status"] for line in (tmp_path / "report").read_text().splitlines()] == ["failed", "completed"]
 
 
+def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_devices(tmp_path: Path) -> None:
+    words = [*WORDS, "--rounds", "4", "--strategy", "tests.conformance.stateful:Remembers", "--out", str(tmp_path)]
+    [config] = asked(words)
+    grid, again = InProcessGrid.of(app, 3), InProcessGrid.of(app, 3)
+
+    def dying(node: int, reply: Message) -> Message:
+        if [kind for _, kind in grid.asked].count("train") == 8:  # a device has a state of round 3 that no server accepted
+            raise RuntimeError("the server dies")
+        return reply
+
+    grid.tamper = dying
+    [(died, error)] = serve([config], grid, QUICK)
+    assert "the server dies" in str(error) and died["rounds"] == 2
+    configs, folder = understood(["--resume", died["run_dir"]])
+    served = Served(node_timeout_s=5, run="another", resume=folder)
+    [(summary, error)] = serve(configs, again, served)
+    assert error is None and summary["run_dir"] == died["run_dir"]
+    check_same(summary, simulated(config))
+    assert [kind for _, kind in again.asked].count("train") == 2 * 3
+    [(stored, error)] = serve(configs, InProcessGrid.of(app, 3), served)
+    assert error is None and stored == json.loads((Path(folder) / "summary.json").read_text())
+
+
 @pytest.mark.parametrize(
     ("words", "key"),
     [
+        (["quickstart", "--checkpoint_every", "21"], "checkpoint_every = 21"),
         (["quickstart", "--engine", "vmap"], "engine = 'vmap'"),
         (["quickstart", "--vmap_over", "local.lr=.1,.2"], "vmap_over"),
         (["--app", "x"], "app = 'x'"),

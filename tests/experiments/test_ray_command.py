@@ -102,13 +102,13 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
         time.sleep(0.2)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all in the foreground
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted; what was done is in" in err
+    assert process.returncode == 130 and "interrupted; to go on: python -m experiments.run --resume" in err
     assert json.loads(out)["status"] == "stopped" and left("interrupted") == []
 
 
 @pytest.mark.slow
 @one_ray
-def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
+def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     process = start(tmp_path, *SMALL[:-4], "--rounds", "100000", "--quiet", "--json", *ONE, mark="killed")
     until = time.monotonic() + 200
     while not any(len(file.read_text().splitlines()) > 1 for file in tmp_path.glob("runs/*/rounds.jsonl")):
@@ -118,6 +118,12 @@ def test_a_killed_run_leaves_nothing(tmp_path: Path) -> None:
     process.communicate(timeout=60)
     patient = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # these wait a minute for their head to come back
     assert [command for command in left("killed") if not command.startswith(patient)] == []
+    [log] = tmp_path.glob("runs/*/rounds.jsonl")
+    rounds = ["--rounds", str(len(log.read_text().splitlines()) + 2)]
+    code, made, err = done(tmp_path, "--resume", str(log.parent), *rounds, "--quiet", "--json")
+    assert code == 0 and made["run_dir"] == str(log.parent), err[-2000:]
+    assert main([*SMALL[:-4], *rounds, "--quiet", "--json", "--engine", "loop", "--out", str(tmp_path / "loop")]) == 0
+    assert json.loads(capsys.readouterr().out)["digest"] == made["digest"]
 
 
 def python(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:

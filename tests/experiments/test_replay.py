@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +14,9 @@ from torch import nn
 
 from experiments import replay
 from experiments.build import build
+from experiments.execution import execute
 from experiments.recipe import make
-from experiments.run import execute, run
+from experiments.run import run
 from fl_sim import Callback, Run, from_arrays, load, tree
 from fl_sim.worker import BlockResult
 
@@ -94,7 +96,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in path.iterdir()}
+    return {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
 def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(looped: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,16 +161,14 @@ def test_bad_input_exits_2_without_a_traceback(looped: Path, words: list[Any], s
 
 
 def test_a_run_of_an_app_is_not_ours_to_replay(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in looped.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.toml").write_text('app = "some/folder"\nrounds = 4\n')
     code, _, err = call(capsys, tmp_path, "--round", 2, "--client", asked(looped, 2)[0])
     assert code == 2 and "a run of a Flower app (--app)" in err and "Traceback" not in err
 
 
 def test_a_difference_from_the_log_is_told_with_its_first_round(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in looped.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("momentum = 0.9", "momentum = 0.8"))
     code, out, err = call(capsys, tmp_path, "--round", 3, "--client", asked(looped, 3)[0])
@@ -194,8 +194,7 @@ def test_a_client_that_no_longer_fails_is_a_difference(failed: Path, monkeypatch
 
 
 def test_rounds_before_that_fail_now_are_a_difference_too(failed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for file in failed.iterdir():
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+    shutil.copytree(failed, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("lr = 0.1\n", "lr = 0.04\n"))
     code, out, err = call(capsys, tmp_path, "--round", 2, "--client", asked(failed, 2)[0])

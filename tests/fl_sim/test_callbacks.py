@@ -11,7 +11,7 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 from experiments import run as command
 from experiments.small_world import SIZES, TRAINING, app_of, world
 from fl_sim import Callback, RoundFailed, RoundLog, Run, SimulationGrid, columns, load, records, run_rounds, tree
-from fl_sim.rounds import RunResult
+from fl_sim.callback import RunResult
 from fl_sim.worker import BlockResult
 from strategies.fedavg import FedAvg
 

@@ -14,9 +14,9 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from experiments.small_world import SIZES, TRAINING, UNSEEN, app_of, world
 from fl_sim import Callback, RoundFailed, RoundLog, Run, SimulationGrid, load, records, run_rounds, tree
+from fl_sim.callback import RunResult
 from fl_sim.local import Metrics
 from fl_sim.loss import Batch, Loss
-from fl_sim.rounds import RunResult
 from fl_sim.settings import Local
 from fl_sim.tree import Tree
 from strategies.base import Strategy

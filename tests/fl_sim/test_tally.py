@@ -12,8 +12,8 @@ from torch import nn
 from clients.app import make_app
 from experiments.small_world import SIZES, TRAINING, UNSEEN, app_of, world
 from fl_sim import Callback, Partition, RoundFailed, RoundLog, Run, SimulationGrid, from_arrays, load, records, rng, run_rounds
+from fl_sim.callback import RunResult
 from fl_sim.loss import Loss
-from fl_sim.rounds import RunResult
 from fl_sim.worker import BlockResult
 from strategies.fedavg import FedAvg
 

@@ -12,7 +12,8 @@ import torch
 from annotated_types import Ge
 
 from experiments.cli import parse
-from experiments.run import Summary, main
+from experiments.execution import Summary
+from experiments.run import main
 from experiments.values import ConfigError
 from fl_sim import load, tree
 from fl_sim.loss import Batch, Loss

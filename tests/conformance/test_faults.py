@@ -1,0 +1,221 @@
+"""What goes wrong in a deployment, done to real processes: each test has its own SuperLink and SuperNodes, and ends what it started.
+
+What each promises, and how long recovery took, is in docs/reliability.md.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.deploy import keys
+from experiments.deploy.processes import PROC, marked
+from experiments.deploy.up import ROOT, Deployment, Wanted
+from experiments.execution import Summary
+from experiments.server_app import asked
+from tests.conformance.conftest import check_same, rows, simulated
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not PROC.exists(), reason="processes are found through /proc, which is not here")]
+BROKEN = ["digits-deploy", "--strategy", "tests.conformance.broken:Broken", "--strategy.how", "fine"]
+NODE_LOST_S = 80
+"""The SuperLink gives a node up 60 s after its last heartbeat."""
+
+
+@contextmanager
+def deployment(home: Path, nodes: int = 3, safe: bool = True, seconds: float = 240, **wanted: Any) -> Iterator[Deployment]:
+    """One with nothing started yet; after ``seconds`` its processes are ended, and what waits for them fails."""
+    made = Deployment(Wanted(nodes, safe, safe, (), home / "runs", 1, **wanted), home / "home")
+    made.processes.env["PYTHONPATH"] = str(ROOT)  # the tests' strategies
+    (home / "runs").mkdir()
+    with made.processes:
+        watchdog = threading.Timer(seconds, made.processes.stop)
+        watchdog.start()
+        try:
+            yield made
+        finally:
+            watchdog.cancel()
+            made.say("end of the test")
+    assert not marked(made.processes.mark)
+
+
+def until(true: Callable[[], Any], seconds: float = 60) -> Any:
+    """Wait for it; returns it."""
+    end = time.monotonic() + seconds
+    while not (found := true()):
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+    return found
+
+
+def pids(made: Deployment, word: str) -> list[int]:
+    """The deployment's processes with this word in their command."""
+    found = []
+    for pid in marked(made.processes.mark):
+        try:
+            if any(word in part for part in (PROC / str(pid) / "cmdline").read_text().split("\0")[:2]):
+                found.append(pid)
+        except OSError:
+            continue
+    return found
+
+
+def logged(made: Deployment, server_round: int) -> bool:
+    """Whether a run has written this round's line."""
+    return any(json.loads(lines[-1])["round"] >= server_round for lines in made.written().values() if lines)
+
+
+def run_of(made: Deployment, words: Sequence[str]) -> Summary:
+    """The same run in simulation."""
+    [config] = asked([*words, "--out", str(made.home / "simulated")])
+    return simulated(config)
+
+
+def reasons(summary: Summary, server_round: int) -> dict[int, str]:
+    """Client -> why it failed in a round."""
+    failed = [row for row in rows(summary, "events") if row["event"] == "client_failed" and row["round"] == server_round]
+    return {row["client"]: row["reason"] for row in failed}
+
+
+def test_devices_that_fail_are_named_and_their_nodes_work_on(tmp_path: Path) -> None:
+    """Six ways to fail at once; in the second round each node is there again, and fails again."""
+    how = ["fine", "raises", "none", "nan", "shape", "sleeps:45", "dies"]
+    with deployment(tmp_path, len(how), safe=False, timeout_s=30) as made:
+        made.prepare()
+        made.superlink()
+        for n, what in enumerate(how):
+            made.node(n, BROKEN=what)
+        status, [summary] = made.follow(made.submit([*BROKEN, "--clients", "7", "--rounds", "2", "--failures", "tolerate:0.9"]))
+    assert status == "finished:completed" and summary["status"] == "completed"
+    for server_round in (1, 2):
+        said = reasons(summary, server_round)
+        assert sorted(said) == [1, 2, 3, 4, 5, 6]
+        for client, words in ((1, "the device gives up"), (2, "None"), (3, "NaN"), (4, "shape"), (5, "no reply within 30 s")):
+            assert words in said[client]
+
+
+def test_a_killed_supernode_comes_back_and_the_run_completes(tmp_path: Path) -> None:
+    """Killed while it trains: that reply is missed, the next round has the node again, under the id of its key."""
+    with deployment(tmp_path, timeout_s=30) as made:
+        made.prepare()
+        made.superlink()
+        made.register(made.names)
+        for n in range(3):
+            made.node(n, **({"BROKEN": "sleeps:600"} if n == 1 else {}))
+        number = made.submit([*BROKEN, "--rounds", "3", "--failures", "tolerate:0.4"])
+        until((made.home / "node-1" / "state" / "sleeping").exists)
+        for pid in pids(made, "flower-supernode"):
+            if f"{made.node_ports[1]}" in (PROC / str(pid) / "cmdline").read_text().split("\0"):
+                os.kill(pid, signal.SIGKILL)
+        made.processes.running["node-1"].wait()
+        made.node(1)
+        status, [summary] = made.follow(number)
+    assert status == "finished:completed" and summary["status"] == "completed"
+    assert list(reasons(summary, 1)) == [1]
+    assert [row["completed"] for row in rows(summary, "rounds")[1:]] == [2, 3, 3]
+
+
+def test_a_killed_server_goes_on_where_it_was(tmp_path: Path) -> None:
+    """SIGKILL for the ServerApp; a second run on the same nodes resumes, with the devices' states: as if nothing had been."""
+    words = ["digits-deploy", "--rounds", "4", "--strategy", "tests.conformance.stateful:Remembers"]
+    with deployment(tmp_path) as made:
+        made.up()
+        number = made.submit(words)
+        until(lambda: logged(made, 2), 120)
+        [server] = pids(made, "flwr-serverapp")
+        os.kill(server, signal.SIGKILL)
+        [folder] = made.written()
+        assert until(lambda: (status := made.status(number)).startswith("finished") and status) == "finished:failed"
+        status, [summary] = made.follow(made.submit(["--resume", str(folder)]))
+    assert status == "finished:completed" and summary["run_dir"] == str(folder)
+    check_same(summary, run_of(made, words))
+
+
+def test_a_killed_superlink_loses_nothing_with_a_database(tmp_path: Path) -> None:
+    words = ["digits-deploy", "--rounds", "4"]
+    with deployment(tmp_path, database=str(tmp_path / "link.sqlite")) as made:
+        made.up()
+        number = made.submit(words)
+        until(lambda: logged(made, 1), 120)
+        made.processes.running["superlink"].kill()
+        made.processes.running["superlink"].wait()
+        made.superlink()
+        status, [summary] = made.follow(number)
+    assert status == "finished:completed" and summary["clients_failed"] == 0
+    check_same(summary, run_of(made, words))
+
+
+def test_nodes_that_may_not_join_are_told_so_within_seconds(tmp_path: Path) -> None:
+    """Keys that nobody registered, another's certificate authority, no TLS."""
+    with deployment(tmp_path, 3) as made:
+        made.prepare()
+        made.superlink()
+        keys.certificates(tmp_path / "other", ["127.0.0.1"])
+        start = time.monotonic()
+        made.node(0)
+        link = made.link
+        keys.node_key(tmp_path / "other", "node-1")
+        made.link = replace(link, keys=tmp_path / "other")
+        made.node(1)
+        made.link = replace(link, tls=False, auth=False)
+        made.node(2)
+        time.sleep(15)
+        for n in range(3):
+            print(n, made.processes.dead(), made.processes.tail(f"node-{n}", 40), time.monotonic() - start)
+    raise AssertionError
+
+
+@contextmanager
+def cable(name: str, subnet: str) -> Iterator[None]:
+    """A network namespace ``name`` whose only way out is a cable to ``subnet``.1, in this machine's own; both ends go with it."""
+    words = [
+        f"ip netns add {name}",
+        f"ip link add {name} type veth peer name inside netns {name}",
+        f"ip addr add {subnet}.1/24 dev {name}",
+        f"ip link set {name} up",
+        f"ip -n {name} addr add {subnet}.2/24 dev inside",
+        f"ip -n {name} link set inside up",
+        f"ip -n {name} link set lo up",
+    ]
+    try:
+        for line in words:
+            done = subprocess.run(line.split(), capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"this machine allows no network namespaces: {line}: {done.stderr.strip()}")
+        yield
+    finally:
+        subprocess.run(["ip", "link", "del", name], capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], capture_output=True)
+
+
+@pytest.mark.parametrize(("away_s", "failed"), [(15, False), (NODE_LOST_S, True)], ids=["shorter", "longer"])
+def test_a_cut_cable_that_is_plugged_in_again(away_s: int, failed: bool, tmp_path: Path) -> None:
+    """For less and for more time than the SuperLink waits for a heartbeat, in the middle of a round."""
+    name, subnet = f"fls{os.getpid() % 10**6}", f"10.{200 + os.getpid() % 50}.{os.getpid() // 50 % 250}"
+    with cable(name, subnet), deployment(tmp_path, timeout_s=away_s + 60) as made:
+        made.link = replace(made.link, host=f"{subnet}.1")
+        made.prepare()
+        made.superlink()
+        made.register(made.names)
+        for n in range(3):
+            before = ["ip", "netns", "exec", name] if n == 1 else []
+            made.node(n, *before, **({"BROKEN": "sleeps:5"} if n == 1 else {}))
+        number = made.submit([*BROKEN, "--rounds", "3", "--failures", "tolerate:0.4"])
+        until((made.home / "node-1" / "state" / "sleeping").exists)
+        subprocess.run(["ip", "-n", name, "link", "set", "inside", "down"], check=True)
+        cut = time.monotonic()
+        time.sleep(away_s)
+        subprocess.run(["ip", "-n", name, "link", "set", "inside", "up"], check=True)
+        made.say(f"the cable was out for {time.monotonic() - cut:.1f} s")
+        status, [summary] = made.follow(number)
+    assert status == "finished:completed" and summary["status"] == "completed"
+    assert (summary["clients_failed"] > 0) == failed and rows(summary, "rounds")[-1]["completed"] == 3
+    print(rows(summary, "events"), rows(summary, "rounds"))
