@@ -1,6 +1,6 @@
 # make install | run | test | test-all | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
 PYTHON ?= python3
-WORKERS ?= 2
+WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
@@ -22,7 +22,7 @@ test: install
 	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
 
 test-all: install
-	$(BIN)/python -m pytest -q -m 'not ray' -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not ray' -n $(WORKERS) --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -q -m ray $(ARGS)
 
 lint: install
