@@ -30,8 +30,10 @@ from fl_sim.task import SampleFunction
 from fl_sim.tree import Tree
 from strategies.base import Strategy, name_of
 
-BLOCK, BLOCKS = 16, 16
-"""Clients a block at most, and blocks a round on the loop at least, where the config leaves it open."""
+BLOCK, BATCH = 16, 64
+"""Clients a block at most, where the config leaves it open: on the loop, and on vmap if their weights take no more than ROOM."""
+ROOM = {"cpu": 64 * 2**20, "gpu": 2 * 2**30}
+"""Bytes of a block's weights, under which vmap gains from more clients in it."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     wanted = {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine)
     engine = choose(wanted, module, config.device)
     cohort = config.cohort or len(partition) - config.holdout_clients
-    config = replace(config, block_size=config.block_size or block_size(engine.name, cohort))
+    config = replace(config, block_size=config.block_size or block_size(engine.name, cohort, loss))
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or executor(config, app.learner, engine.name)
     grid = SimulationGrid(
@@ -90,12 +92,19 @@ def build(config: Config, metrics: Mapping[str, SampleFunction] | None = None, w
     )
 
 
-def block_size(engine: str, cohort: int) -> int:
+def block_size(engine: str, cohort: int, loss: Loss) -> int:
     """Clients a block where the config does not say: a fixed rule, the same for any number of workers.
 
-    vmap gains from each client of a batch; the loop does not, so that its blocks can be small enough for any few workers to share a round.
+    The loop cuts a round into sixteen blocks or more, for any few workers to share. vmap gains from each client of a block
+    (logistic regression in blocks of 64 takes .53 of the time of blocks of 16, the 2NN .70): up to BATCH, on a CPU in four blocks
+    or more unless they had fewer than BLOCK clients; a GPU is filled by one process with large blocks.
     """
-    return BLOCK if engine == "vmap" else min(BLOCK, math.ceil(cohort / BLOCKS))
+    if engine != "vmap":
+        return min(BLOCK, math.ceil(cohort / BLOCK))
+    gpu = loss.device.type != "cpu"
+    weights = sum(v.numel() * v.element_size() for v in loss.initial().values())
+    most = BATCH if gpu else min(BATCH, math.ceil(cohort / 4))
+    return max(BLOCK, min(most, ROOM["gpu" if gpu else "cpu"] // max(weights, 1)))
 
 
 READY_BYTES = 256 * 2**20

@@ -21,7 +21,8 @@ def text(server: str, devices: Sequence[str], port: int, tls: bool, auth: bool, 
     lines += [shown(link.register(name)) for name in devices] if auth else []
     parts.append("\n".join(lines))
     for number, name in enumerate(devices):
-        parts.append(f"# {5 + number}. On {name}:\n{shown(link.supernode(number, len(devices), 9100, name))}")
+        words = ["python", "-m", "clients.node", *link.supernode(number, len(devices), 9100, name)[1:]]
+        parts.append(f"# {5 + number}. On {name} (flower-supernode, which says here why it is refused if it is):\n{shown(words)}")
     last = f"# {5 + len(devices)}. On your own machine; the run folder is made on {server}, below the folder the SuperLink was started in:"
     parts.append(
         f"{last}\n{shown(run(shown(args)))}\nflwr ls deployment --format json  # the run's status; the exit code above says nothing"

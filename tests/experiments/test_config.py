@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from clients.tasks.synthetic import synthetic
 from experiments import recipe as recipes
@@ -14,6 +15,7 @@ from experiments.config import Config, expand, nested
 from experiments.nouns import PACKAGES, offered
 from experiments.recipe import make
 from experiments.values import ConfigError, seeds
+from fl_sim import Loss, from_arrays
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -60,6 +62,12 @@ def test_defaults_are_the_documented_ones() -> None:
         "seed": 0,
         "out": "runs",
         "failures": "raise",
+        "checkpoint_every": 0,
+        "checkpoint_keep": 2,
+        "schedule_rounds": 0,
+        "stop": {"target": 0.0, "patience": 0},
+        "time_limit": 0.0,
+        "fork": "",
     }
     assert config.num_clients == 10
 
@@ -251,6 +259,9 @@ def test_a_precision_without_meaning_is_refused(settings: dict[str, Any]) -> Non
         make(**settings)
 
 
-def test_a_block_size_left_open_gives_the_loop_sixteen_blocks_and_vmap_sixteen_clients_a_block() -> None:
-    assert [block_size("loop", cohort) for cohort in (1, 10, 50, 100, 256, 1000)] == [1, 1, 4, 7, 16, 16]
-    assert [block_size("vmap", cohort) for cohort in (1, 50, 1000)] == [16, 16, 16]
+def test_a_block_size_left_open_gives_the_loop_sixteen_blocks_and_vmap_as_many_clients_as_are_cheap() -> None:
+    task = from_arrays(torch.zeros(4, 3), torch.arange(4) % 2, clients=[0, 0, 1, 1])
+    small, large = (Loss(nn.Linear(3, width), task, torch.float32, "cpu") for width in (2, 2**18))
+    assert [block_size("loop", cohort, small) for cohort in (1, 10, 50, 100, 256, 1000)] == [1, 1, 4, 7, 16, 16]
+    assert [block_size("vmap", cohort, small) for cohort in (1, 50, 100, 1000)] == [16, 16, 25, 64]
+    assert [block_size("vmap", cohort, large) for cohort in (1, 100, 1000)] == [16, 16, 16]  # 4 MiB of weights a client

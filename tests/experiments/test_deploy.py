@@ -57,7 +57,7 @@ def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.
     text = capsys.readouterr().out
     for wanted in ("flower-superlink", "--enable-supernode-auth", "--superlink server.lan:8000", "keys/pi.key", "register keys/laptop.pub"):
         assert wanted in text
-    nodes = [shlex.split(line) for line in text.splitlines() if line.startswith("flower-supernode")]
+    nodes = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m clients.node")]
     assert [line[-1] for line in nodes] == ["partition-id=0 num-partitions=2", "partition-id=1 num-partitions=2"]
     [typed] = [shlex.split(line) for line in text.splitlines() if line.startswith("flwr run")]
     said = tomllib.loads(typed[-1].replace('" ', '"\n'))
@@ -159,7 +159,7 @@ def test_the_document_says_what_the_code_does(capsys: pytest.CaptureFixture[str]
         assert main(shlex.split(line)[3:]) == 0
     planned = capsys.readouterr().out
     services = [shlex.split(line.partition("=")[2])[1:] for line in text.splitlines() if line.startswith("ExecStart")]
-    typed = [shlex.split(line)[1:] for line in planned.splitlines() if line.startswith(("flower-superlink", "flower-supernode"))]
+    typed = [shlex.split(line)[1:] for line in planned.splitlines() if line.startswith(("flower-superlink", "python -m clients.node"))]
     assert len(services) == 2 and all(service in typed for service in services)
     environment = [line.partition("=")[2].split() for line in text.splitlines() if line.startswith("Environment=FLWR_D")]
     assert environment == [[f"{k}={v}" for k, v in ENVIRONMENT.items()]] * 2
