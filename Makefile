@@ -1,10 +1,10 @@
-# make install | run | test | test-all | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
+# make install | run | test | test-all | test-faults | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
 PYTHON ?= python3
 WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test test-all lint
+.PHONY: install run test test-all test-faults lint
 
 install: $(STAMP)
 
@@ -22,8 +22,11 @@ test: install
 	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
 
 test-all: install
-	$(BIN)/python -m pytest -q -m 'not ray' -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not ray and not faults' -n $(WORKERS) --dist worksteal $(ARGS)
 	$(BIN)/python -m pytest -q -m ray $(ARGS)
+
+test-faults: install
+	$(BIN)/python -m pytest -q -m faults -n $(WORKERS) --dist worksteal $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
