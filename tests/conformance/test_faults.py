@@ -25,7 +25,8 @@ from experiments.execution import Summary
 from experiments.server_app import asked
 from tests.conformance.conftest import check_same, rows, simulated
 
-pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.skipif(not PROC.exists(), reason="processes are found through /proc, which is not here")]
+needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are found through /proc, which is not here")
+pytestmark = [pytest.mark.slow, pytest.mark.faults, needs_proc]
 BROKEN = ["digits-deploy", "--strategy", "tests.conformance.broken:Broken", "--strategy.how", "fine"]
 NODE_LOST_S = 80
 """The SuperLink gives a node up 60 s after its last heartbeat."""
