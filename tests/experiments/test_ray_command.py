@@ -16,7 +16,7 @@ from experiments.run import main
 ROOT = Path(__file__).parents[2]
 SMALL = ["--strategy", "fedavg", "--model", "lr", "--clients", "8", "--block_size", "2", "--rounds", "2", "--quiet", "--json"]
 RAY = ["--engine", "ray", "--ray.num_workers", "2", "--ray.engine", "loop"]
-ONE = ["--engine", "ray", "--ray.num_workers", "1"]
+ONE = ["--engine", "ray", "--ray.num_workers", "1", "--ray.engine", "loop"]
 one_ray = pytest.mark.ray
 
 

@@ -264,24 +264,24 @@ def test_a_client_that_exits_ends_the_run_and_not_the_worker(tmp_path: Path) -> 
 
 @dataclass
 class Hungry(FedAvg):
-    """FedAvg whose clients run out of memory when more than 3 run at once."""
+    """FedAvg whose clients run out of memory when more than 2 run at once."""
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Metrics]:
         listed = list(batches["train"])
         index = listed[0].data["y"]
-        if torch._C._functorch.is_batchedtensor(index) and torch._C._functorch.get_unwrapped(index).shape[0] > 3:
+        if torch._C._functorch.is_batchedtensor(index) and torch._C._functorch.get_unwrapped(index).shape[0] > 2:
             raise torch.OutOfMemoryError("out of memory")
         return super().local_update(model, state, {"train": listed}, loss, local_)
 
 
 def test_a_chunk_halved_in_a_worker_is_halved_for_all_and_told_once(tmp_path: Path) -> None:
-    made = on_ray(tmp_path, Hungry(), ray={**RAY, "engine": "vmap"}, block_size=8, dtype="float64")
-    assert made.log.config["chunk"] == 2 and made.summary["bits_changed"] is True
+    made = on_ray(tmp_path, Hungry(), ray={**RAY, "engine": "vmap"}, block_size=6, dtype="float64")
+    assert made.log.config["chunk"] == 1 and made.summary["bits_changed"] is True
     [event] = made.log.events[made.log.events["event"] == "out_of_memory"].to_dict("records")
-    assert (event["chunk"], event["before"], event["round"]) == (2, 0, 1)
-    again = on_ray(tmp_path, Hungry(), ray={**RAY, "engine": "vmap"}, block_size=8, dtype="float64", chunk=2)
+    assert (event["chunk"], event["before"], event["round"]) == (1, 0, 1)
+    again = on_ray(tmp_path, Hungry(), ray={**RAY, "engine": "vmap"}, block_size=6, dtype="float64", chunk=1)
     assert float(tree.norm(tree.sub(again.model, made.model))) < 1e-9 and again.summary["bits_changed"] is False
 
 

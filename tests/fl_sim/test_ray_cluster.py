@@ -87,7 +87,8 @@ def test_a_node_lost_in_mid_round_changes_no_bit(cluster: Any, tmp_path: Path) -
     events = made.log.events
     [lost] = events[events["event"] == "worker_lost"].to_dict("records")
     started = events[events["event"] == "worker_started"]
-    assert lost["node"] in set(started["node"]) and started["node"].nunique() == 2 and lost["round"] == 2
+    assert lost["node"] in set(started["node"]) and started["node"].nunique() == 2
+    assert lost["round"] in (2, 3)  # what its worker had in hand may still come back: then the next round notices
     again = run(strategy=FedAvg(), **on_cluster)  # the one node that is left
     assert again.summary["digest"] == plain.summary["digest"] and again.summary["workers"]["nodes"] == 1
 
