@@ -5,12 +5,12 @@ Writes NAME.csv, NAME.md (table, command, commit, machine, versions) and NAME.pn
 
 import argparse
 import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.analysis import compare, format_table, read
+from experiments.bench.machine import commit
 from experiments.plots import curves
 
 RESULTS = Path(__file__).parent / "results"
@@ -32,10 +32,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     frame.to_csv(RESULTS / f"{options.name}.csv", index=False)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=RESULTS, capture_output=True, text=True).stdout.strip()
     versions = ", ".join(f"{k} {v}" for k, v in logs[0].summary.get("versions", {}).items())
     table = format_table(frame)
-    facts = f"Collected at commit {commit}; {platform.machine()}, {versions}. Seconds are of a shared machine. {options.note}".rstrip()
+    where = f"commit {commit(RESULTS)}; {platform.machine()}, {versions}"
+    facts = f"Collected at {where}. Seconds are of a shared machine. {options.note}".rstrip()
     text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{facts}\n"
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
     print(table)

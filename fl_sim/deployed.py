@@ -26,6 +26,8 @@ from fl_sim.pool import Pool
 from fl_sim.tree import Tree
 
 NO_REPLY, NO_NODE = 4, 5
+GRACE_S = 10.0
+"""A message lives so much longer than anyone waits for its reply: who gives up is this side, with its own words."""
 """Flower's error codes for a reply, and for a node, that is not to be had."""
 
 
@@ -47,7 +49,7 @@ class DeployedGrid(Grid):
     node_timeout_s : float (default: 300)
         How long to wait for all nodes to be there and to say who they are.
     timeout_s : float (default: 3600)
-        How long to wait for replies, where whoever sends does not want them sooner; also how long a message lives.
+        How long to wait for replies, where whoever sends does not want them sooner; a message lives ``GRACE_S`` longer.
     block_size : int (default: 16)
         Clients a block: the simulation whose bits this grid repeats.
     nodes : Nodes (default: None)
@@ -193,7 +195,7 @@ class DeployedGrid(Grid):
         if client in self.states:
             own = ConfigRecord({**own, "state-round": int(self.states[client]["round"])})
         content = RecordDict({**message.content, EXPERIMENT: own})
-        return Message(content, self.nodes.of[client], facts.message_type, ttl=max(timeout_s, 1.0), group_id=facts.group_id)
+        return Message(content, self.nodes.of[client], facts.message_type, ttl=timeout_s + GRACE_S, group_id=facts.group_id)
 
     def _in_order(self, sent: Sequence[Message], good: list[Message]) -> Iterator[Message]:
         """Good replies as a simulation's blocks give them."""

@@ -112,18 +112,23 @@ def test_a_killed_supernode_comes_back_and_the_run_completes(tmp_path: Path) -> 
         made.register(made.names)
         made.node(0)
         made.node(1, BROKEN="sleeps:600")
-        number = made.submit([*BROKEN, "--clients", "2", "--rounds", "4", "--failures", "tolerate:0.5"])
+        number = made.submit([*BROKEN, "--clients", "2", "--rounds", "6", "--failures", "tolerate:0.5"])
         until((made.home / "node-1" / "state" / "sleeping").exists)
         made.processes.running["node-1"].kill()
+        ended = threading.Event()
 
-        def lives() -> bool:
-            made.node(1)
-            time.sleep(8)
-            return made.processes.running["node-1"].poll() is None
+        def restart() -> None:
+            while not ended.wait(1):
+                if made.processes.running["node-1"].poll() is not None:
+                    made.node(1)
 
-        until(lives, pause_s=1)
-        made.say("the node is back")
-        status, [summary] = made.follow(number)
+        systemd = threading.Thread(target=restart)
+        systemd.start()
+        try:
+            status, [summary] = made.follow(number)
+        finally:
+            ended.set()
+            systemd.join()
     assert status == "finished:completed" and summary["status"] == "completed"
     assert reasons(summary, 1)[1].startswith("the node went away")
     assert rows(summary, "rounds")[-1]["completed"] == 2
