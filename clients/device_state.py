@@ -30,7 +30,7 @@ class States:
     """
 
     def __init__(self, root: Path, run: str, client: int) -> None:
-        self.folder = root / (re.sub(r"[^\w.=+-]+", "-", run) or "run") / f"client-{client}"
+        self.folder = root / (re.sub(r"[^\w=+-]+", "-", run) or "run") / f"client-{client}"
 
     def load(self, server_round: int) -> Tree:
         """The state after a round. Raises ValueError where it is not there: it was accepted, so training without it would be wrong."""

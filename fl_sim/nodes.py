@@ -51,9 +51,7 @@ class Nodes:
             who = f"client{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of 0..{self.num_clients - 1}"
             raise RoundFailed(f"after {timeout_s:g} s no usable node is {who}; {self.num_clients - len(missing)} are there{why}")
 
-    def look(
-        self, grid: Grid, experiment: ConfigRecord, wanted: Iterable[int], timeout_s: float, patient: bool, poll_s: float = 0.2
-    ) -> list[int]:
+    def look(self, grid: Grid, experiment: ConfigRecord, wanted: Iterable[int], timeout_s: float, patient: bool) -> list[int]:
         """Ask nodes that are new who they are. Returns the clients of ``wanted`` whose node is not connected.
 
         Waits for these: ``patient`` until they are there, else while nodes that are there have not said who they are.
