@@ -91,12 +91,14 @@ def quick(module: nn.Module) -> nn.Module | None:
     return module if gains else None
 
 
-def many(module: nn.Module) -> nn.Module:
-    """A copy for many clients at once on a GPU: convolutions as ``patches`` has them."""
+def many(module: nn.Module, kind: str) -> nn.Module:
+    """A copy for many clients at once: on a CPU linear layers as ``product`` has them, on a GPU convolutions as ``patches`` has them."""
     module = twin(module)
     for m in module.modules():
-        if type(m) is nn.Conv2d and patches.suits(m):
+        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
             m.__class__ = patches.Conv2d
+        elif kind == "cpu" and type(m) is nn.Linear:
+            m.__class__ = product.Linear
     return module
 
 

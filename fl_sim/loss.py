@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fl_sim import heap, layers, rng
+from fl_sim import batched, heap, layers, rng
 from fl_sim.device import Precision
 from fl_sim.task import Task, placed
 from fl_sim.tree import Tree
@@ -38,6 +38,11 @@ class Batch:
     def size(self) -> Tensor | int:
         """How many samples are real; 0 in a padded step."""
         return len(self.data["y"]) if self.mask is None else self.mask.sum()
+
+    @property
+    def given(self) -> Tree:
+        """What else a loss needs: the key, and the mask where there is one."""
+        return {"words": self.words} if self.mask is None else {"words": self.words, "mask": self.mask}
 
 
 class _Forms(NamedTuple):
@@ -69,8 +74,8 @@ class Loss:
         self.task = replace(task, transform=placed(task.transform, dtype, self.device))
         self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = self._many = _forms_of(self.training)
-        if self.device.type == "cuda" and precision == "full":
-            self._many = _forms_of(layers.many(self.training))
+        if precision == "full":
+            self._many = _forms_of(layers.many(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
@@ -151,6 +156,8 @@ class Loss:
 
         network = self._forms.training
         params = {k: model[k] for k in self.trainable}
+        if self.batched and self.device.type == "cpu":
+            return batched.gradient(self._one(network), params, {k: x for k, x in model.items() if k not in params}, batch.data, batch.given)
         if self.batched:
             grads, loss = torch.func.grad_and_value(value)(params)
             return grads, loss, buffers
@@ -158,6 +165,15 @@ class Loss:
         loss = value(leaves)
         grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
+
+    def _one(self, network: layers.Pure) -> batched.Value:
+        """The loss of one client, and its new buffers, as a function of tensors alone."""
+
+        def value(params: Tree, rest: Tree, data: Tree, given: Tree) -> tuple[Tensor, Tree]:
+            buffers = {k: rest[k].clone() for k in self.buffers}
+            return self._value(network, {**rest, **buffers, **params}, Batch(data, **given)), buffers
+
+        return value
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""

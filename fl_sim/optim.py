@@ -39,16 +39,16 @@ def _given(number: float | Tensor) -> bool:
 
 def _plus(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
     """``a + factor * b``."""
-    if isinstance(factor, Tensor):
-        return a + b * factor
-    return torch.addmm(a, b.left, b.right, alpha=factor) if isinstance(b, Product) else torch.add(a, b, alpha=factor)
+    if isinstance(b, Product):
+        return b.added_to(a, factor)
+    return a + b * factor if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
 
 
 def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
     """The same, written into ``a``."""
-    if isinstance(factor, Tensor):
-        return a.add_(b * factor)
-    return a.addmm_(b.left, b.right, alpha=factor) if isinstance(b, Product) else a.add_(b, alpha=factor)
+    if isinstance(b, Product):
+        return b.added_to(a, factor, in_place=True)
+    return a.add_(b * factor) if isinstance(factor, Tensor) else a.add_(b, alpha=factor)
 
 
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:

@@ -23,6 +23,7 @@ from fl_sim.evaluate import BLOCK, evaluate
 from fl_sim.executor import Executor
 from fl_sim.loss import Batch
 from fl_sim.pool import Pool
+from fl_sim.product import formed
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult, gather, run_plan
 
@@ -212,7 +213,7 @@ class Together:
             settings = {**first.plan.settings, **own}
             rule, local = learner.rule(first.plan.message_type, settings), local_settings(settings, server_round)
             batches = {name: padded_batches(learner.data, *arrays[name], shape=streams[name]) for name in streams}
-            return rule.local_update(model, state, batches, loss, local)
+            return [{k: formed(x) for k, x in table.items()} for table in rule.local_update(model, state, batches, loss, local)]
 
         arrays = {name: (p.index, p.mask, p.words) for name, p in streams.items()}
         made = torch.func.vmap(one, randomness="error")(models, states, arrays, values)

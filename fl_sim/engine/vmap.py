@@ -15,6 +15,7 @@ from fl_sim import tree
 from fl_sim.block import Block, Job, Learner, Padded, pad, padded_batches
 from fl_sim.engine.loop import run_loop
 from fl_sim.engine.outcome import Outcome
+from fl_sim.product import formed
 from fl_sim.tree import Tree
 
 
@@ -58,7 +59,7 @@ def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Ou
         batches = {name: padded_batches(learner.data, next(given), next(given), next(given), shape=p) for name, p in streams.items()}
         made = block.rule.local_update(own, state, batches, loss, block.local)
         names[:] = [list(table) for table in made]
-        return tuple(x for tables in made for x in tables.values())
+        return tuple(formed(x) for tables in made for x in tables.values())
 
     names: list[list[str]] = []
     arrays = [x for p in streams.values() for x in (p.index, p.mask, p.words)]

@@ -1,6 +1,7 @@
 """The loss of a batch: gradients, masks, keyed dropout and augmentation, buffers."""
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from fl_sim import from_arrays, rng, tree
 from fl_sim.loss import Batch, Loss
+from fl_sim.product import formed
 from fl_sim.task import Transform, cross_entropy
 from fl_sim.tree import Tree
 
@@ -32,17 +34,34 @@ def batch_of(loss: Loss, rows: list[int], mask: list[bool] | None = None, key: i
     return Batch(data, rng.words(key), None if mask is None else torch.tensor(mask))
 
 
-def test_the_gradient_is_autograds() -> None:
-    loss = loss_of(network())
+def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
+    """The gradient as one of three clients', each with a model of its own."""
+
+    def one(own: Tree) -> tuple[Tree, Tensor, Tree]:
+        grads, reported, buffers = loss.under_vmap().gradient(own, batch)
+        return {k: formed(g) for k, g in grads.items()}, reported, buffers
+
+    grads, reported, buffers = torch.func.vmap(one)(tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)]))
+    return tree.take(grads, 1), reported[1], tree.take(buffers, 1)
+
+
+@pytest.mark.parametrize("gradient", [Loss.gradient, among_others])
+@pytest.mark.parametrize("shape", [(4,), (5, 4)], ids=["rows", "rows of rows"])
+def test_the_gradient_is_autograds(gradient: Any, shape: tuple[int, ...]) -> None:
+    def mean(outputs: Tensor) -> Tensor:
+        return outputs.reshape(len(outputs), -1, 3).mean(1)
+
+    x = np.random.default_rng(1).normal(size=(6, *shape))
     module = network().double()
-    value = F.cross_entropy(module(torch.from_numpy(X[:6])), torch.from_numpy(Y[:6]))
+    task = replace(from_arrays(x, Y[:6], x_test=x, y_test=Y[:6], outputs=3), loss=lambda o, data: cross_entropy(mean(o), data), metrics={})
+    loss = Loss(module, task, torch.float64)
+    value = F.cross_entropy(mean(module(torch.from_numpy(x))), torch.from_numpy(Y[:6]))
     value.backward()
-    for each in (loss, loss.under_vmap()):
-        grads, reported, buffers = each.gradient(each.initial(), batch_of(loss, [0, 1, 2, 3, 4, 5]))
-        assert reported.item() == pytest.approx(value.item(), rel=1e-12) and buffers == {}
-        assert not any(g.requires_grad for g in grads.values()) and not reported.requires_grad
-        for name, p in module.named_parameters():
-            torch.testing.assert_close(grads[name], p.grad, rtol=0, atol=1e-13)
+    grads, reported, buffers = gradient(loss, loss.initial(), batch_of(loss, [0, 1, 2, 3, 4, 5]))
+    assert reported.item() == pytest.approx(value.item(), rel=1e-12) and buffers == {}
+    assert not any(g.requires_grad for g in grads.values()) and not reported.requires_grad
+    for name, p in module.named_parameters():
+        torch.testing.assert_close(grads[name], p.grad, rtol=0, atol=1e-13)
 
 
 def test_only_what_is_trainable_has_a_gradient() -> None:
