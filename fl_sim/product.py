@@ -78,7 +78,9 @@ class _Plus(torch.autograd.Function):
 
 def stacked(x: Tensor, dim: int | None, clients: int) -> Tensor:
     """(C, ...): the clients' axis first; what all clients share is repeated without being copied."""
-    return x.expand(clients, *x.shape) if dim is None else x.movedim(dim, 0)
+    if dim is None:
+        return x.expand(clients, *x.shape)
+    return x.movedim(dim, 0) if dim else x  # as it is: autograd would see even a view of no change
 
 
 def suits(layer: nn.Linear) -> bool:
