@@ -1,70 +1,110 @@
 """The gradients of many clients' losses at once, on a CPU: autograd around ``vmap``, inside of the ``vmap`` that runs the rule. No paper.
 
-``vmap`` over ``torch.func.grad`` keeps the graph of the backward pass too and forms every gradient; here one backward pass
-gives those of all clients, and a linear layer's stays a ``Product``.
+``vmap`` over ``torch.func.grad`` keeps the graph of the backward pass too and forms every gradient. Here one backward pass
+serves all clients, and the gradient of a linear layer's weight stays a ``Product``.
 
-Legend: C clients.
+Legend: C clients, B batch, I inputs, O outputs.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from fl_sim.product import Product, stacked
+from fl_sim import physical
+from fl_sim.product import Product
 from fl_sim.tree import Tree
 
 Value = Callable[..., tuple[Tensor, Tree]]
 """``(params, *others) -> (loss (), further results)`` of one client, a pure function of trees."""
 
 
+class _Use(NamedTuple):
+    """One pass through a linear layer, stacked."""
+
+    weight: Tensor
+    """(C, O, I)."""
+    x: Tensor
+    """(C, ..., I)."""
+    y: Tensor
+    """(C, ..., O), before the bias."""
+
+
+class _Uses(threading.local):
+    """Where passes are noted while a gradient is taken."""
+
+    now: list[_Use] | None = None
+
+
+_uses = _Uses()
+
+
+class Linear(nn.Linear):
+    """An ``nn.Linear`` of which ``gradient`` notes inputs and outputs: ``layer.__class__ = Linear``."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (..., I) -> (..., O)."""
+        if _uses.now is None:
+            return F.linear(x, self.weight, self.bias)
+        weight = physical.stacked(self.weight)
+        shared = weight.stride(0) == 0  # the first step of all clients: one matrix product
+        y = physical.watched(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
+        _uses.now.append(_Use(weight, physical.stacked(x).detach(), y))
+        out = physical.single(y)
+        return out.clone() if self.bias is None else out + self.bias  # never y itself: who comes next may write into it
+
+
 def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, Tree]:
-    """(gradient in ``params``, loss (), further results) of one client, to be called under ``torch.func.vmap``. Nothing carries a graph."""
-    call = _Call(value, [list(tree) for tree in (params, *others)])
-    outputs = iter(_Gradient.apply(call, *params.values(), *(x for tree in others for x in tree.values())))
-    loss, further = next(outputs), {k: next(outputs) for k in call.further}
-    grads = {k: Product(next(outputs), next(outputs), True) if k in call.products else next(outputs) for k in params}
+    """(gradient in ``params``, loss (), further results) of one client, where ``physical.possible``. Nothing of it carries a graph."""
+    names = [list(tree) for tree in (params, *others)]
+    products: list[str] = []
+    also: list[str] = []
+
+    def one(*flat: Tensor) -> tuple[Tensor, ...]:  # dicts cost vmap as much as a step
+        given = iter(flat)
+        loss, further = value(*({k: next(given) for k in tree} for tree in names))
+        also[:] = further
+        return loss, *further.values()
+
+    def all_at_once(*flat: Tensor) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in flat[: len(params)]]
+        _uses.now = uses = []
+        try:
+            with torch.enable_grad():
+                losses, *further = torch.func.vmap(one, randomness="error")(*leaves, *flat[len(params) :])
+        finally:
+            _uses.now = None
+        grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
+        sides = _sides(uses, grads[len(leaves) :])
+        formed: list[Tensor] = []
+        for name, leaf, plain in zip(names[0], leaves, grads, strict=False):
+            left, right = sides.get(leaf.data_ptr(), (None, None))
+            if left is None or right is None:
+                formed.append(torch.zeros_like(leaf) if plain is None else plain)
+            elif plain is None:
+                products.append(name)
+                formed += [left, right]
+            else:  # a weight that something else uses too
+                formed.append(plain + left @ right)
+        return losses.detach(), *(x.detach() for x in further), *formed
+
+    results = iter(physical.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
+    loss, further = next(results), {k: next(results) for k in also}
+    grads = {k: Product(next(results), next(results), under_vmap=True) if k in products else next(results) for k in params}
     return grads, loss, further
 
 
-@dataclass
-class _Call:
-    """How flat lists of tensors are to be read: those that go in, then those that come out."""
-
-    value: Value
-    names: list[list[str]]
-    further: list[str] = field(default_factory=list)
-    products: set[str] = field(default_factory=set)
-
-    def flat(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """``value`` on and to flat lists: taking dicts apart costs ``vmap`` as much as a step."""
-        given = iter(tensors)
-        loss, further = self.value(*({k: next(given) for k in names} for names in self.names))
-        self.further = list(further)
-        return loss, *further.values()
-
-
-class _Gradient(torch.autograd.Function):
-    @staticmethod
-    def forward(*args: Any) -> Any:
-        raise NotImplementedError("only under vmap")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Nothing of it is differentiated."""
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Sequence[int | None], call: _Call, *tensors: Tensor) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-        names = call.names[0]
-        count = len(names)
-        leaves = [stacked(x, d, info.batch_size).detach().requires_grad_() for x, d in zip(tensors[:count], in_dims[1:], strict=False)]
-        dims = (*(0 for _ in leaves), *in_dims[1 + count :])
-        with torch.enable_grad():
-            loss, *further = torch.func.vmap(call.flat, dims, randomness="error")(*leaves, *tensors[count:])
-            grads = torch.autograd.grad(loss.sum(), leaves, materialize_grads=True)
-        call.products = {k for k, g in zip(names, grads, strict=True) if isinstance(g, Product)}
-        sides = (x for g in grads for x in ((g.left, g.right) if isinstance(g, Product) else (g,)))
-        outputs = (loss.detach(), *(x.detach() for x in further), *sides)
-        return outputs, (0,) * len(outputs)
+def _sides(uses: list[_Use], outer: tuple[Tensor | None, ...]) -> dict[int, tuple[Tensor, Tensor]]:
+    """By weight, the two sides of its gradient (C, O, rows), (C, rows, I); rows of several passes one after another."""
+    sides: dict[int, tuple[Tensor, Tensor]] = {}
+    for use, dy in zip(uses, outer, strict=True):
+        if dy is not None:
+            clients, wide, narrow = use.weight.shape
+            left, right = dy.reshape(clients, -1, wide).mT, use.x.reshape(clients, -1, narrow)
+            if before := sides.get(use.weight.data_ptr()):
+                left, right = torch.cat((before[0], left), 2), torch.cat((before[1], right), 1)
+            sides[use.weight.data_ptr()] = left, right
+    return sides

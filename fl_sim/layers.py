@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from fl_sim import patches, product, rng, winograd
+from fl_sim import batched, patches, product, rng, winograd
 
 
 class Dropout(nn.Module):
@@ -92,13 +92,13 @@ def quick(module: nn.Module) -> nn.Module | None:
 
 
 def many(module: nn.Module, kind: str) -> nn.Module:
-    """A copy for many clients at once: on a CPU linear layers as ``product`` has them, on a GPU convolutions as ``patches`` has them."""
+    """A copy for many clients at once: on a CPU linear layers as ``batched`` has them, on a GPU convolutions as ``patches`` has them."""
     module = twin(module)
     for m in module.modules():
         if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
             m.__class__ = patches.Conv2d
         elif kind == "cpu" and type(m) is nn.Linear:
-            m.__class__ = product.Linear
+            m.__class__ = batched.Linear
     return module
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fl_sim import batched, heap, layers, rng
+from fl_sim import batched, heap, layers, physical, rng
 from fl_sim.device import Precision
 from fl_sim.task import Task, placed
 from fl_sim.tree import Tree
@@ -156,7 +156,7 @@ class Loss:
 
         network = self._forms.training
         params = {k: model[k] for k in self.trainable}
-        if self.batched and self.device.type == "cpu":
+        if self.batched and self.device.type == "cpu" and self.precision == "full" and not self.buffers and physical.possible():
             return batched.gradient(self._one(network), params, {k: x for k, x in model.items() if k not in params}, batch.data, batch.given)
         if self.batched:
             grads, loss = torch.func.grad_and_value(value)(params)

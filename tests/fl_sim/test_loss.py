@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fl_sim import from_arrays, rng, tree
 from fl_sim.loss import Batch, Loss
-from fl_sim.product import formed
+from fl_sim.product import Product, formed
 from fl_sim.task import Transform, cross_entropy
 from fl_sim.tree import Tree
 
@@ -43,6 +43,41 @@ def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, T
 
     grads, reported, buffers = torch.func.vmap(one)(tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)]))
     return tree.take(grads, 1), reported[1], tree.take(buffers, 1)
+
+
+class Twice(nn.Module):
+    """A layer that runs twice, writes into what it gave, and whose weight serves elsewhere too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4, bias=False), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.b(self.a(self.a(x).relu_()).sin_())
+        return y * self.b.weight.square().sum()
+
+
+def test_a_layer_that_runs_twice_and_a_weight_that_serves_elsewhere() -> None:
+    with rng.keyed_globals(0):
+        loss = loss_of(Twice())
+    batch = batch_of(loss, [0, 1, 2])
+    grads, value, _ = among_others(loss, loss.initial(), batch)
+    expected, same, _ = loss.gradient(loss.initial(), batch)
+    assert value.item() == pytest.approx(same.item(), rel=1e-13)
+    for k, g in expected.items():
+        torch.testing.assert_close(grads[k], g, rtol=0, atol=1e-13)
+
+
+def test_the_gradient_of_a_weight_is_not_formed() -> None:
+    loss, seen = loss_of(network()), []
+
+    def one(own: Tree) -> Tensor:
+        grads, value, _ = loss.under_vmap().gradient(own, batch_of(loss, [0, 1]))
+        seen.extend(k for k, g in grads.items() if isinstance(g, Product) and g._formed is None)
+        return value
+
+    torch.func.vmap(one)(tree.stack([loss.initial()] * 2))
+    assert seen == ["0.weight", "2.weight"]
 
 
 @pytest.mark.parametrize("gradient", [Loss.gradient, among_others])
@@ -142,7 +177,8 @@ def test_dropout_is_the_same_for_many_clients_at_once() -> None:
     x, y = loss.task.train["x"], loss.task.train["y"]
 
     def one(index: Tensor, key: Tensor) -> tuple[Tree, Tensor]:
-        return loss.under_vmap().gradient(model, Batch({"x": x[index], "y": y[index]}, key))[:2]
+        grads, value, _ = loss.under_vmap().gradient(model, Batch({"x": x[index], "y": y[index]}, key))
+        return {k: formed(g) for k, g in grads.items()}, value
 
     grads, values = torch.func.vmap(one, randomness="error")(rows, words)
     for c in range(3):
