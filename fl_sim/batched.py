@@ -20,6 +20,8 @@ from fl_sim.tree import Tree
 
 Value = Callable[..., tuple[Tensor, Tree]]
 """``(params, *others) -> (loss (), further results)`` of one client, a pure function of trees."""
+Grads = tuple[Tensor | None, ...]
+"""None: not used."""
 
 
 class _Use(NamedTuple):
@@ -31,12 +33,15 @@ class _Use(NamedTuple):
     """(C, ..., I)."""
     y: Tensor
     """(C, ..., O), before the bias."""
+    version: int
+    """Of ``x``: writes into it so far."""
 
 
 class _Uses(threading.local):
     """Where passes are noted while a gradient is taken."""
 
-    now: list[_Use] | None = None
+    def __init__(self) -> None:
+        self.now: list[_Use] | None = None
 
 
 _uses = _Uses()
@@ -47,12 +52,14 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
-        if _uses.now is None:
+        noted = _uses.now
+        if noted is None:
             return F.linear(x, self.weight, self.bias)
         weight = physical.stacked(self.weight)
         shared = weight.stride(0) == 0  # the first step of all clients: one matrix product
         y = physical.watched(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
-        _uses.now.append(_Use(weight, physical.stacked(x).detach(), y))
+        rows = physical.stacked(x).detach()
+        noted.append(_Use(weight, rows, y, rows._version))
         out = physical.single(y)
         return out.clone() if self.bias is None else out + self.bias  # never y itself: who comes next may write into it
 
@@ -71,24 +78,25 @@ def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, T
 
     def all_at_once(*flat: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in flat[: len(params)]]
-        _uses.now = uses = []
+        uses: list[_Use] = []
+        _uses.now = uses
         try:
             with torch.enable_grad():
                 losses, *further = torch.func.vmap(one, randomness="error")(*leaves, *flat[len(params) :])
         finally:
             _uses.now = None
-        grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
+        grads: Grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
         sides = _sides(uses, grads[len(leaves) :])
         formed: list[Tensor] = []
         for name, leaf, plain in zip(names[0], leaves, grads, strict=False):
-            left, right = sides.get(leaf.data_ptr(), (None, None))
-            if left is None or right is None:
-                formed.append(torch.zeros_like(leaf) if plain is None else plain)
-            elif plain is None:
+            pair: tuple[Tensor, ...] = sides.get(leaf.data_ptr(), ())
+            if pair and plain is None:
                 products.append(name)
-                formed += [left, right]
-            else:  # a weight that something else uses too
-                formed.append(plain + left @ right)
+                formed += pair
+            elif pair:  # a weight that something else uses too
+                formed.append(plain + pair[0] @ pair[1])
+            else:
+                formed.append(torch.zeros_like(leaf) if plain is None else plain)
         return losses.detach(), *(x.detach() for x in further), *formed
 
     results = iter(physical.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
@@ -97,10 +105,12 @@ def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, T
     return grads, loss, further
 
 
-def _sides(uses: list[_Use], outer: tuple[Tensor | None, ...]) -> dict[int, tuple[Tensor, Tensor]]:
+def _sides(uses: list[_Use], outer: Grads) -> dict[int, tuple[Tensor, Tensor]]:
     """By weight, the two sides of its gradient (C, O, rows), (C, rows, I); rows of several passes one after another."""
     sides: dict[int, tuple[Tensor, Tensor]] = {}
     for use, dy in zip(uses, outer, strict=True):
+        if use.x._version != use.version:
+            raise RuntimeError("the input of a linear layer was written into (x += ...) before its gradient was taken; write x = x + ...")
         if dy is not None:
             clients, wide, narrow = use.weight.shape
             left, right = dy.reshape(clients, -1, wide).mT, use.x.reshape(clients, -1, narrow)

@@ -157,7 +157,9 @@ class Loss:
         network = self._forms.training
         params = {k: model[k] for k in self.trainable}
         if self.batched and self.device.type == "cpu" and self.precision == "full" and not self.buffers and physical.possible():
-            return batched.gradient(self._one(network), params, {k: x for k, x in model.items() if k not in params}, batch.data, batch.given)
+            return batched.gradient(
+                self._one(network), params, {k: x for k, x in model.items() if k not in params}, batch.data, batch.given
+            )
         if self.batched:
             grads, loss = torch.func.grad_and_value(value)(params)
             return grads, loss, buffers

@@ -9,7 +9,6 @@ Legend: C clients.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 
 try:
@@ -23,8 +22,8 @@ else:
 
 def possible() -> bool:
     """Whether we are under exactly one ``vmap`` and under no other transform."""
-    stack = get_interpreter_stack() if KNOWN else None
-    return bool(stack) and len(stack) == 1 and stack[0].key() == TransformType.Vmap
+    stack = (get_interpreter_stack() or []) if KNOWN else []
+    return len(stack) == 1 and stack[0].key() == TransformType.Vmap
 
 
 def stacked(x: Tensor) -> Tensor:
@@ -32,7 +31,7 @@ def stacked(x: Tensor) -> Tensor:
     vmap = retrieve_current_functorch_interpreter()
     value, dim = _unwrap_batched(x, vmap.level())
     if dim is None:
-        return value.expand(vmap.batch_size(), *value.shape)
+        return value.expand(vmap.batch_size(), *value.shape)  # type: ignore[attr-defined]  # of a vmap's interpreter
     return value.movedim(dim, 0) if dim else value  # autograd would see even a view of no change
 
 

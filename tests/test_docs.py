@@ -57,7 +57,7 @@ def test_commands_on_real_data_work(command: str, tmp_path: Path, real_data: Pat
 
 
 def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    """The columns, every strategy's accuracy (but max pooling's) and megabytes, and the picture; digests and seconds are the machine's own."""
+    """Columns, accuracies (but max pooling's), megabytes and the picture; digests and seconds are the machine's own."""
     done = python_m("python -m experiments.run", tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = next(block for block in blocks(README, "") if block.startswith("strategy"))

@@ -76,7 +76,11 @@ def main() -> int:
     pixels = rng.uniform(rng.words(rng.key(0, "steps")), (clients, batch, 3, 32, 32)).to(device)
     labels = (torch.arange(clients * batch, device=device) % 10).reshape(clients, batch)
     last = pixels.flatten(0, 1).to(memory_format=torch.channels_last).reshape(clients, batch, 3, 32, 32)
-    forms = {"grouped": (step_of(net), pixels), "patches": (step_of(layers.many(net)), pixels), "channels-last": (step_of(net), last)}
+    forms = {
+        "grouped": (step_of(net), pixels),
+        "patches": (step_of(layers.many(net, "cuda")), pixels),
+        "channels-last": (step_of(net), last),
+    }
     if device.type == "cuda":
         forms |= {f"{name} + graph": (graphed(step, params, x, labels), x) for name, (step, x) in forms.items()}
     start = time.perf_counter()

@@ -45,7 +45,7 @@ def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, T
     return tree.take(grads, 1), reported[1], tree.take(buffers, 1)
 
 
-class Twice(nn.Module):
+class Again(nn.Module):
     """A layer that runs twice, writes into what it gave, and whose weight serves elsewhere too."""
 
     def __init__(self) -> None:
@@ -59,13 +59,34 @@ class Twice(nn.Module):
 
 def test_a_layer_that_runs_twice_and_a_weight_that_serves_elsewhere() -> None:
     with rng.keyed_globals(0):
-        loss = loss_of(Twice())
+        loss = loss_of(Again())
     batch = batch_of(loss, [0, 1, 2])
     grads, value, _ = among_others(loss, loss.initial(), batch)
     expected, same, _ = loss.gradient(loss.initial(), batch)
     assert value.item() == pytest.approx(same.item(), rel=1e-13)
     for k, g in expected.items():
         torch.testing.assert_close(grads[k], g, rtol=0, atol=1e-13)
+
+
+class Written(nn.Module):
+    """Writes into what a layer still needs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 1
+        x += self.a(x)
+        y: Tensor = self.b(x)
+        return y
+
+
+@pytest.mark.parametrize("gradient", [Loss.gradient, among_others])
+def test_an_input_that_is_written_into_is_an_error(gradient: Any) -> None:
+    loss = loss_of(Written())
+    with pytest.raises(RuntimeError, match="inplace|written into"):
+        gradient(loss, loss.initial(), batch_of(loss, [0, 1]))
 
 
 def test_the_gradient_of_a_weight_is_not_formed() -> None:
