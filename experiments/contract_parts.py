@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from fl_sim import Partition, Task, from_arrays, rng, tree
 from fl_sim.engine import choose
 from fl_sim.loss import Batch, Loss
-from fl_sim.product import formed
 from fl_sim.task import cross_entropy
 
 MakePartition = Callable[..., Partition]
@@ -219,7 +218,7 @@ def check_model_runs_batched(make: MakeModel) -> None:
     models = [loss.initial(), tree.scale(loss.initial(), 1.1)]
 
     def gradient(model: dict[str, Tensor]) -> Any:
-        return {k: formed(g) for k, g in loss.under_vmap().gradient(model, batch)[0].items()}
+        return loss.under_vmap().gradient(model, batch)[0]
 
     together = torch.func.vmap(gradient, randomness="error")(tree.stack(models))
     for c, model in enumerate(models):

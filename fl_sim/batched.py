@@ -8,7 +8,7 @@ Legend: C clients, B batch, I inputs, O outputs.
 
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -60,8 +60,8 @@ class Linear(nn.Linear):
         y = physical.watched(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
         rows = physical.stacked(x).detach()
         noted.append(_Use(weight, rows, y, rows._version))
-        out = physical.single(y)
-        return out.clone() if self.bias is None else out + self.bias  # never y itself: who comes next may write into it
+        out, bias = physical.single(y), cast(Tensor | None, self.bias)
+        return out.clone() if bias is None else out + bias  # never y itself: who comes next may write into it
 
 
 def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, Tree]:
@@ -93,10 +93,9 @@ def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, T
             if pair and plain is None:
                 products.append(name)
                 formed += pair
-            elif pair:  # a weight that something else uses too
-                formed.append(plain + pair[0] @ pair[1])
             else:
-                formed.append(torch.zeros_like(leaf) if plain is None else plain)
+                whole = torch.zeros_like(leaf) if plain is None else plain
+                formed.append(whole + pair[0] @ pair[1] if pair else whole)  # a weight that something else uses too
         return losses.detach(), *(x.detach() for x in further), *formed
 
     results = iter(physical.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))

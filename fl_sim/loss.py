@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from fl_sim import batched, heap, layers, physical, rng
 from fl_sim.device import Precision
+from fl_sim.product import formed
 from fl_sim.task import Task, placed
 from fl_sim.tree import Tree
 
@@ -147,8 +148,15 @@ class Loss:
         outputs, data = self._outputs(network, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
 
-    def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
-        """(gradient by trainable name, loss (), new buffers) of one batch; nothing of it carries a graph."""
+    def gradient(self, model: Mapping[str, Tensor], batch: Batch, products: bool = False) -> tuple[Tree, Tensor, Tree]:
+        """(gradient by trainable name, loss (), new buffers) of one batch; nothing of it carries a graph.
+
+        ``products``: gradients may be ``Product``s, for whoever only adds them to a weight.
+        """
+        grads, loss, buffers = self._gradient(model, batch)
+        return (grads if products else {k: formed(g) for k, g in grads.items()}), loss, buffers
+
+    def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         buffers = {k: model[k].clone() for k in self.buffers}
 
         def value(params: Tree) -> Tensor:

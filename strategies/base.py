@@ -174,7 +174,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
         """(gradient, loss, new buffers) of one step at ``model``; ``anchor`` is the global model that the client received."""
-        return loss.gradient(model, batch)
+        return loss.gradient(model, batch, products=True)
 
 
 def name_of(cls: type) -> str:

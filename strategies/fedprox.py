@@ -12,6 +12,7 @@ from annotated_types import Ge
 from torch import Tensor
 
 from fl_sim.loss import Batch, Loss
+from fl_sim.optim import given
 from fl_sim.tree import Tree
 from strategies.base import Strategy
 
@@ -27,4 +28,6 @@ class FedProx(Strategy):
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, Tensor, Tree]:
         """The loss's gradient plus ``mu * (model - anchor)``; the loss reported is the task's own."""
         grads, value, buffers = super().gradient(model, anchor, batch, loss)
+        if not given(self.mu):
+            return grads, value, buffers
         return {k: g + self.mu * (model[k] - anchor[k]) for k, g in grads.items()}, value, buffers

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fl_sim import from_arrays, rng, tree
 from fl_sim.loss import Batch, Loss
-from fl_sim.product import Product, formed
+from fl_sim.product import Product
 from fl_sim.task import Transform, cross_entropy
 from fl_sim.tree import Tree
 
@@ -37,11 +37,9 @@ def batch_of(loss: Loss, rows: list[int], mask: list[bool] | None = None, key: i
 def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
     """The gradient as one of three clients', each with a model of its own."""
 
-    def one(own: Tree) -> tuple[Tree, Tensor, Tree]:
-        grads, reported, buffers = loss.under_vmap().gradient(own, batch)
-        return {k: formed(g) for k, g in grads.items()}, reported, buffers
-
-    grads, reported, buffers = torch.func.vmap(one)(tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)]))
+    grads, reported, buffers = torch.func.vmap(lambda own: loss.under_vmap().gradient(own, batch))(
+        tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)])
+    )
     return tree.take(grads, 1), reported[1], tree.take(buffers, 1)
 
 
@@ -93,7 +91,7 @@ def test_the_gradient_of_a_weight_is_not_formed() -> None:
     loss, seen = loss_of(network()), []
 
     def one(own: Tree) -> Tensor:
-        grads, value, _ = loss.under_vmap().gradient(own, batch_of(loss, [0, 1]))
+        grads, value, _ = loss.under_vmap().gradient(own, batch_of(loss, [0, 1]), products=True)
         seen.extend(k for k, g in grads.items() if isinstance(g, Product) and g._formed is None)
         return value
 
@@ -198,8 +196,7 @@ def test_dropout_is_the_same_for_many_clients_at_once() -> None:
     x, y = loss.task.train["x"], loss.task.train["y"]
 
     def one(index: Tensor, key: Tensor) -> tuple[Tree, Tensor]:
-        grads, value, _ = loss.under_vmap().gradient(model, Batch({"x": x[index], "y": y[index]}, key))
-        return {k: formed(g) for k, g in grads.items()}, value
+        return loss.under_vmap().gradient(model, Batch({"x": x[index], "y": y[index]}, key))[:2]
 
     grads, values = torch.func.vmap(one, randomness="error")(rows, words)
     for c in range(3):

@@ -46,7 +46,7 @@ def trained(network: nn.Module, x: Tensor, meta: bool) -> Tree:
 
 @pytest.mark.parametrize("meta", [False, True])
 def test_training_is_that_of_plain_convolutions(network: nn.Sequential, meta: bool) -> None:
-    many = layers.many(network)
+    many = layers.many(network, "cuda")
     assert [type(m) for m in many if isinstance(m, nn.Conv2d)] == [patches.Conv2d, patches.Conv2d, nn.Conv2d]
     plain, quick = (trained(form, pictures(), meta) for form in (network, many))
     for name, value in plain.items():
@@ -57,5 +57,5 @@ def test_a_first_layer_forms_no_gradient_of_its_pictures(network: nn.Sequential,
     asked: list[int] = []
     own = patches._Spread.apply
     monkeypatch.setattr(patches._Spread, "apply", lambda outer, weight: (asked.append(outer.shape[-1]), own(outer, weight))[1])
-    trained(layers.many(network), pictures(), meta=False)
+    trained(layers.many(network, "cuda"), pictures(), meta=False)
     assert set(asked) == {9}  # of the 5x5 layer; never of the first, whose outputs are 13 wide
