@@ -18,8 +18,8 @@ from fl_sim import physical
 from fl_sim.product import Product
 from fl_sim.tree import Tree
 
-Value = Callable[..., tuple[Tensor, Tree]]
-"""``(params, *others) -> (loss (), further results)`` of one client, a pure function of trees."""
+Value = Callable[..., Tensor]
+"""``(params, *others) -> loss ()`` of one client, a pure function of trees."""
 Grads = tuple[Tensor | None, ...]
 """None: not used."""
 
@@ -64,44 +64,52 @@ class Linear(nn.Linear):
         return out.clone() if bias is None else out + bias  # never y itself: who comes next may write into it
 
 
-def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor, Tree]:
-    """(gradient in ``params``, loss (), further results) of one client, where ``physical.possible``. Nothing of it carries a graph."""
+def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor]:
+    """(gradient in ``params``, loss ()) of one client, where ``physical.possible``. Nothing of it carries a graph.
+
+    Raises RuntimeError where the network writes into something that all clients share, or into what a linear layer still needs.
+    """
     names = [list(tree) for tree in (params, *others)]
     products: list[str] = []
-    also: list[str] = []
 
-    def one(*flat: Tensor) -> tuple[Tensor, ...]:  # dicts cost vmap as much as a step
+    def one(*flat: Tensor) -> Tensor:  # dicts cost vmap as much as a step
         given = iter(flat)
-        loss, further = value(*({k: next(given) for k in tree} for tree in names))
-        also[:] = further
-        return loss, *further.values()
+        return value(*({k: next(given) for k in tree} for tree in names))
 
     def all_at_once(*flat: Tensor) -> tuple[Tensor, ...]:
         leaves = [x.detach().requires_grad_() for x in flat[: len(params)]]
-        uses: list[_Use] = []
-        _uses.now = uses
-        try:
-            with torch.enable_grad():
-                losses, *further = torch.func.vmap(one, randomness="error")(*leaves, *flat[len(params) :])
-        finally:
-            _uses.now = None
-        grads: Grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
-        sides = _sides(uses, grads[len(leaves) :])
-        formed: list[Tensor] = []
-        for name, leaf, plain in zip(names[0], leaves, grads, strict=False):
+        with torch.enable_grad():
+            losses, uses = _noted(one, *leaves, *flat[len(params) :])
+        found: Grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
+        sides = _sides(uses, found[len(leaves) :])
+        results = [losses.detach()]
+        for name, leaf, plain in zip(params, leaves, found, strict=False):
             pair: tuple[Tensor, ...] = sides.get(leaf.data_ptr(), ())
             if pair and plain is None:
                 products.append(name)
-                formed += pair
+                results += pair
             else:
                 whole = torch.zeros_like(leaf) if plain is None else plain
-                formed.append(whole + pair[0] @ pair[1] if pair else whole)  # a weight that something else uses too
-        return losses.detach(), *(x.detach() for x in further), *formed
+                results.append(whole + pair[0] @ pair[1] if pair else whole)  # a weight that something else uses too
+        return tuple(results)
 
     results = iter(physical.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
-    loss, further = next(results), {k: next(results) for k in also}
-    grads = {k: Product(next(results), next(results), under_vmap=True) if k in products else next(results) for k in params}
-    return grads, loss, further
+    loss = next(results)
+    return {k: Product(next(results), next(results), under_vmap=True) if k in products else next(results) for k in params}, loss
+
+
+def _noted(one: Callable[..., Tensor], *stacked: Tensor) -> tuple[Tensor, list[_Use]]:
+    """(losses (C,), passes through linear layers)."""
+    uses: list[_Use] = []
+    _uses.now = uses
+    try:
+        return torch.func.vmap(one, randomness="error")(*stacked), uses
+    except RuntimeError as error:
+        if "broadcast shape" in str(error):  # all that vmap says
+            raise RuntimeError(f"an in-place operation writes a client's numbers into a tensor that all clients share: {error}") from error
+        raise
+    finally:
+        _uses.now = None
 
 
 def _sides(uses: list[_Use], outer: Grads) -> dict[int, tuple[Tensor, Tensor]]:

@@ -9,7 +9,7 @@ Legend: B batch, K outputs, D parameters.
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -60,7 +60,8 @@ def _forms_of(module: nn.Module) -> _Forms:
 class Loss:
     """A module and a task bound together as functions of ``(model tree, batch)``.
 
-    ``batched`` chooses how gradients are taken: by autograd (the loop), or by torch.func (under vmap).
+    ``batched`` chooses how gradients are taken: by autograd (the loop), or under vmap: by ``fl_sim.batched`` on a CPU where
+    nothing is in its way (bfloat16, buffers, another transform), else by torch.func.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Loss:
             self._many = _forms_of(layers.many(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
+        self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
         self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
         self.batched = False
 
@@ -157,33 +159,27 @@ class Loss:
         return (grads if products else {k: formed(g) for k, g in grads.items()}), loss, buffers
 
     def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        network, params = self._forms.training, {k: model[k] for k in self.trainable}
+        if self.batched and self._stacks and physical.possible():
+            rest = {k: x for k, x in model.items() if k not in params}
+            value = partial(self._value_of, network)
+            return *batched.gradient(value, params, rest, batch.data, batch.given), {}
         buffers = {k: model[k].clone() for k in self.buffers}
 
-        def value(params: Tree) -> Tensor:
+        def value_at(params: Tree) -> Tensor:
             return self._value(network, {**model, **buffers, **params}, batch)
 
-        network = self._forms.training
-        params = {k: model[k] for k in self.trainable}
-        if self.batched and self.device.type == "cpu" and self.precision == "full" and not self.buffers and physical.possible():
-            return batched.gradient(
-                self._one(network), params, {k: x for k, x in model.items() if k not in params}, batch.data, batch.given
-            )
         if self.batched:
-            grads, loss = torch.func.grad_and_value(value)(params)
+            grads, loss = torch.func.grad_and_value(value_at)(params)
             return grads, loss, buffers
         leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
-        loss = value(leaves)
+        loss = value_at(leaves)
         grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
 
-    def _one(self, network: layers.Pure) -> batched.Value:
-        """The loss of one client, and its new buffers, as a function of tensors alone."""
-
-        def value(params: Tree, rest: Tree, data: Tree, given: Tree) -> tuple[Tensor, Tree]:
-            buffers = {k: rest[k].clone() for k in self.buffers}
-            return self._value(network, {**rest, **buffers, **params}, Batch(data, **given)), buffers
-
-        return value
+    def _value_of(self, network: layers.Pure, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
+        """The loss as a function of tensors alone."""
+        return self._value(network, {**rest, **params}, Batch(data, **given))
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""

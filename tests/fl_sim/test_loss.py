@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fl_sim import from_arrays, rng, tree
+from fl_sim import from_arrays, physical, rng, tree
 from fl_sim.loss import Batch, Loss
 from fl_sim.product import Product
 from fl_sim.task import Transform, cross_entropy
@@ -36,7 +36,6 @@ def batch_of(loss: Loss, rows: list[int], mask: list[bool] | None = None, key: i
 
 def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
     """The gradient as one of three clients', each with a model of its own."""
-
     grads, reported, buffers = torch.func.vmap(lambda own: loss.under_vmap().gradient(own, batch))(
         tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)])
     )
@@ -87,6 +86,27 @@ def test_an_input_that_is_written_into_is_an_error(gradient: Any) -> None:
         gradient(loss, loss.initial(), batch_of(loss, [0, 1]))
 
 
+def ordinary(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
+    """As one of three with a PyTorch that lacks the names of ``physical``."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(physical, "KNOWN", False)
+        return among_others(loss, model, batch)
+
+
+def sampled(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
+    """As one of three, sample by sample: one ``vmap`` in another. The mean over samples."""
+
+    def of_client(own: Tree) -> tuple[Tree, Tensor]:
+        def of_sample(row: Tree) -> tuple[Tree, Tensor]:
+            return loss.under_vmap().gradient(own, Batch({k: v[None] for k, v in row.items()}, batch.words))[:2]
+
+        grads, values = torch.func.vmap(of_sample)(batch.data)
+        return {k: g.mean(0) for k, g in grads.items()}, values.mean()
+
+    grads, values = torch.func.vmap(of_client)(tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)]))
+    return tree.take(grads, 1), values[1], {}
+
+
 def test_the_gradient_of_a_weight_is_not_formed() -> None:
     loss, seen = loss_of(network()), []
 
@@ -99,7 +119,7 @@ def test_the_gradient_of_a_weight_is_not_formed() -> None:
     assert seen == ["0.weight", "2.weight"]
 
 
-@pytest.mark.parametrize("gradient", [Loss.gradient, among_others])
+@pytest.mark.parametrize("gradient", [Loss.gradient, among_others, ordinary, sampled])
 @pytest.mark.parametrize("shape", [(4,), (5, 4)], ids=["rows", "rows of rows"])
 def test_the_gradient_is_autograds(gradient: Any, shape: tuple[int, ...]) -> None:
     def mean(outputs: Tensor) -> Tensor:
