@@ -147,6 +147,28 @@ def test_a_parameter_may_be_a_scalar(engine: str) -> None:
     assert model["scale"].shape == () and float(model["scale"]) != 2.0 and not watch.failed and not watch.notes
 
 
+class FedSGD(Strategy):
+    """Clients reply with one gradient: McMahan et al. 2017."""
+
+    reply_kind = "update"
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        grads, value, _ = self.gradient(model, model, next(iter(batches["train"])), loss)
+        return grads, state, {"loss": value}
+
+    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+        return tree.add(model, pooled, -0.1)
+
+
+def test_a_rule_may_reply_with_the_gradient_itself() -> None:
+    """Which under vmap is a product of two matrices, not yet formed."""
+    models = {engine: train(mlp(), engine, FedSGD()) for engine in ("loop", "vmap")}
+    assert not models["vmap"][1].notes
+    assert float(tree.norm(tree.sub(models["loop"][0], models["vmap"][0]))) < 1e-12
+
+
 class Random(nn.Module):
     """Draws from torch's global generator, as functional dropout does."""
 
