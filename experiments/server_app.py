@@ -117,6 +117,8 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             config = replace(config, clients=present(grid, served.node_timeout_s), cohort=0)
         with keeping_identity():
             setup = build(config)
+        allowed = Failures.parse(config.failures).allowed(len(setup.partition))
+        enough(grid, len(setup.partition), allowed)
         name = f"{served.run}-{number}"
         if resumed is not None and resumed.begin is not None:
             name = str(resumed.begin.facts.get("run", name))  # where the devices have their states
@@ -126,7 +128,7 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             len(setup.partition),
             {**experiment(setup), "run": name},
             holdout_clients=config.holdout_clients,
-            allowed_missing=Failures.parse(config.failures).allowed(len(setup.partition)),
+            allowed_missing=allowed,
             node_timeout_s=served.node_timeout_s,
             timeout_s=served.timeout_s,
             block_size=setup.config.block_size,
@@ -145,6 +147,15 @@ def told(summary: Summary, served: Served) -> Summary:
         with Path(served.report).open("a", encoding="utf-8") as file:
             file.write(json.dumps(summary) + "\n")
     return summary
+
+
+def enough(grid: Grid, clients: int, allowed_missing: int) -> None:
+    """Raises ConfigError where Flower's own simulation has too few nodes: none will come later, so waiting for them is vain."""
+    if type(grid).__name__ == "InMemoryGrid" and (there := present(grid, 60.0)) < clients - allowed_missing:
+        raise ConfigError(
+            f"clients = {clients}: Flower's simulation has {there} nodes, one client each; "
+            f"flwr run . --federation-config 'num-supernodes={clients}' ..., or python -m experiments.run, which needs none"
+        )
 
 
 def present(grid: Grid, timeout_s: float) -> int:

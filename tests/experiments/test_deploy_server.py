@@ -37,6 +37,18 @@ def test_missing_nodes_are_named_after_the_deadline(tmp_path: Path) -> None:
     assert "after 0.6 s no usable node is clients 0, 1 of 0..2; 1 are there" in str(error)
 
 
+def test_flowers_simulation_with_too_few_nodes_is_refused_at_once(tmp_path: Path) -> None:
+    """All nodes that it will ever have are there."""
+
+    class InMemoryGrid(InProcessGrid):
+        pass
+
+    with pytest.raises(ConfigError, match="clients = 3: .* has 2 nodes.*num-supernodes=3"):
+        one(InMemoryGrid.of(app, 2), tmp_path)
+    assert not list(tmp_path.iterdir())
+    assert one(InMemoryGrid.of(app, 3), tmp_path)[0]["status"] == "completed"
+
+
 def test_with_tolerance_the_rest_goes_on_without_them(tmp_path: Path) -> None:
     summary, error = one(InProcessGrid(app, {10: 2, 11: 0}), tmp_path, "--failures", "tolerate:0.4")
     assert error is None and summary["status"] == "completed" and summary["clients_failed"] == 2
