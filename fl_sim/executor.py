@@ -10,6 +10,7 @@ from typing import Any
 from fl_sim.block import BlockPlan, Learner
 from fl_sim.evaluate import evaluate
 from fl_sim.pool import Pool
+from fl_sim.recorder import Recorder
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult, run_plan
 
@@ -46,6 +47,8 @@ class Inline(Executor):
 
     def __init__(self, learner: Learner, engine: str = "loop", chunk: int = 0) -> None:
         self.learner, self.engine, self.chunk = learner, engine, chunk
+        self.recorder = Recorder()
+        """Of evaluations: training's graphs come and go."""
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
         """Each block when its result is asked for."""
@@ -56,4 +59,4 @@ class Inline(Executor):
 
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
         """Here."""
-        return evaluate(self.learner.loss, model, data)
+        return evaluate(self.learner.loss, model, data, self.recorder)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import batched, patches, product, rng, winograd
+from fl_sim.device import Precision
 
 
 class Dropout(nn.Module):
@@ -91,13 +92,13 @@ def quick(module: nn.Module) -> nn.Module | None:
     return module if gains else None
 
 
-def many(module: nn.Module, kind: str) -> nn.Module:
+def many(module: nn.Module, kind: str, precision: Precision = "full") -> nn.Module:
     """A copy for many clients at once: on a CPU linear layers as ``batched`` has them, on a GPU convolutions as ``patches`` has them."""
     module = twin(module)
     for m in module.modules():
-        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
+        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m, precision):
             m.__class__ = patches.Conv2d
-        elif kind == "cpu" and type(m) is nn.Linear:
+        elif kind == "cpu" and type(m) is nn.Linear and precision == "full":
             m.__class__ = batched.Linear
     return module
 

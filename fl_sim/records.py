@@ -34,6 +34,12 @@ def model(record: ArrayRecord) -> Tree:
     return {k: torch.from_numpy(np.asarray(v.numpy())) for k, v in record.items()}
 
 
+def owned(record: ArrayRecord) -> Tree:
+    """As ``model``, but what was made in this process for this one reader is handed on, not copied: the record is used up."""
+    own = [v.values if isinstance(v, Held) and v.values.flags.writeable else np.asarray(v.numpy()) for v in record.values()]
+    return dict(zip(record, map(torch.from_numpy, own), strict=True))
+
+
 _last: tuple[dict[str, tuple[Array, object]], Tree] = ({}, {})
 """The record that ``shared`` read last, as the very objects that it was made of, and its tree."""
 

@@ -125,12 +125,13 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             return None, None
         pooled = self.pool.finish(partial, self.model)
         new = self.server_step(self.model, pooled, server_round)
-        return records.held(tree.clone(new)), MetricRecord({"loss": losses / weights})
+        kept = type(self).server_step is not Strategy.server_step  # an own step may keep what it returns, and write into it later
+        return records.held(tree.clone(new) if kept else new), MetricRecord({"loss": losses / weights})
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
         content = records.of(reply.content, ArrayRecord)
         if "pool" in content:
-            block = records.model(content["pool"])
+            block = records.owned(content["pool"])
             return block if partial is None else self.pool.merge(partial, block)
         if not content:
             return partial

@@ -1,8 +1,9 @@
-"""One training step of S1's CNN for C clients with weights of their own, in several forms. No paper.
+"""One training step of a model of C clients with weights of their own, in several forms. No paper.
 
 grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
-patches (``fl_sim.patches``); channels-last; each as a CUDA graph, and compiled by ``torch.compile``, with the seconds that took.
-``python -m experiments.bench.gpu_steps DEVICE CLIENTS [tf32]``.
+patches (``fl_sim.patches``); few: that for pictures of few channels only, the rule in TF32; channels-last; each as a CUDA graph.
+S1's CNN also compiled by ``torch.compile``, with the seconds that took.
+``python -m experiments.bench.gpu_steps DEVICE CLIENTS full|tf32 [cnn|lenet]``.
 """
 
 import json
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clients.models.cnn import cnn
+from clients.models.lenet import lenet
 from fl_sim import layers, rng
 from fl_sim.device import prepare
 
@@ -68,9 +70,10 @@ def milliseconds(step: Step, *arguments: Any, device: torch.device, repeats: int
 def main() -> int:
     """The command."""
     device, clients, batch = torch.device(sys.argv[1]), int(sys.argv[2]), 10
-    prepare(device, torch.get_num_threads(), "tf32" if sys.argv[3:] == ["tf32"] else "full")
+    prepare(device, torch.get_num_threads(), "tf32" if sys.argv[3] == "tf32" else "full")
+    model = sys.argv[4] if sys.argv[4:] else "cnn"
     with rng.keyed_globals(0):
-        module = cnn((3, 32, 32), 10).eval()
+        module = {"cnn": cnn, "lenet": lenet}[model]((3, 32, 32), 10).eval()
     net = nn.Sequential(*module.children()).to(device)
     params = {k: v.detach().expand(clients, *v.shape).contiguous().to(device) for k, v in net.named_parameters()}
     pixels = rng.uniform(rng.words(rng.key(0, "steps")), (clients, batch, 3, 32, 32)).to(device)
@@ -79,15 +82,17 @@ def main() -> int:
     forms = {
         "grouped": (step_of(net), pixels),
         "patches": (step_of(layers.many(net, "cuda")), pixels),
+        "few": (step_of(layers.many(net, "cuda", "tf32")), pixels),
         "channels-last": (step_of(net), last),
     }
     if device.type == "cuda":
         forms |= {f"{name} + graph": (graphed(step, params, x, labels), x) for name, (step, x) in forms.items()}
     start = time.perf_counter()
-    compiled: Step = torch.compile(step_of(net))
-    compiled(params, pixels, labels)
+    if model == "cnn":
+        compiled: Step = torch.compile(step_of(net))
+        compiled(params, pixels, labels)
+        forms["grouped + torch.compile"] = compiled, pixels
     seconds = time.perf_counter() - start
-    forms["grouped + torch.compile"] = compiled, pixels
     figures = {name: milliseconds(step, params, x, labels, device=device) for name, (step, x) in forms.items()}
     print(json.dumps({"clients": clients, "batch": batch, "milliseconds": figures, "compile_seconds": seconds}))
     return 0

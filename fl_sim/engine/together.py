@@ -17,13 +17,15 @@ import torch
 from torch import Tensor
 
 from fl_sim import tree
-from fl_sim.block import Block, BlockPlan, Learner, local_settings, pad, padded_batches, resolve
+from fl_sim.block import Block, BlockPlan, Learner, local_settings, resolve
 from fl_sim.engine.outcome import Outcome
+from fl_sim.engine.vmap import trained
 from fl_sim.evaluate import BLOCK, evaluate
 from fl_sim.executor import Executor
+from fl_sim.local import LocalRule
 from fl_sim.loss import Batch
 from fl_sim.pool import Pool
-from fl_sim.product import formed
+from fl_sim.settings import Local
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult, gather, run_plan
 
@@ -198,27 +200,22 @@ class Together:
         if not parts:
             return {}, {}, {}
         learner, first = self.learner, parts[0]
-        loss, device = learner.loss.under_vmap(), learner.loss.device
         jobs = [job for part in parts for job in part.block.jobs]
         counts = torch.tensor([len(part.block.jobs) for part in parts])
-        models = {k: torch.stack([part.asked.model[k] for part in parts]) for k in first.asked.model}
-        models = {k: x.repeat_interleave(counts.to(device), 0) for k, x in models.items()}
+
+        def each(values: Tensor) -> Tensor:  # (R, ...), a run's, to (C, ...), its clients'
+            return values.repeat_interleave(counts.to(values.device), 0, output_size=len(jobs))
+
+        models = {k: each(torch.stack([part.asked.model[k] for part in parts])) for k in first.asked.model}
         said = {k: [float(part.plan.settings[k]) for part in parts] for k in self.axis if k in first.plan.settings}
-        values = {k: torch.tensor(v, dtype=loss.dtype).repeat_interleave(counts).to(device) for k, v in said.items()}
-        streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
-        states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
+        own = {k: each(torch.tensor(v, dtype=learner.loss.dtype)).to(learner.loss.device) for k, v in said.items()}
         server_round = int(first.plan.settings.get("server-round", 0))
 
-        def one(model: Tree, state: Tree, arrays: Mapping[str, tuple[Tensor, Tensor, Tensor]], own: Tree) -> Any:
-            settings = {**first.plan.settings, **own}
-            rule, local = learner.rule(first.plan.message_type, settings), local_settings(settings, server_round)
-            batches = {name: padded_batches(learner.data, *arrays[name], shape=streams[name]) for name in streams}
-            return [{k: formed(x) for k, x in table.items()} for table in rule.local_update(model, state, batches, loss, local)]
+        def told(numbers: Mapping[str, Any]) -> tuple[LocalRule, Local]:
+            settings = {**first.plan.settings, **numbers}
+            return learner.rule(first.plan.message_type, settings), local_settings(settings, server_round)
 
-        arrays = {name: (p.index, p.mask, p.words) for name, p in streams.items()}
-        made = torch.func.vmap(one, randomness="error")(models, states, arrays, values)
-        replies, new_states, metrics = ({k: v.detach() for k, v in t.items()} for t in made)
-        return replies, new_states, metrics
+        return trained(jobs, models, 0, learner, told, own)[:3]
 
     # Evaluation ----------------------------------------------------------------------------------------------------
 
