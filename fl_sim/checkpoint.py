@@ -24,8 +24,8 @@ from fl_sim.tree import Tree
 
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 KEEP = 2
-SHARE = 0.05
-"""Of a round's time, what a checkpoint may take; where it takes more, there is one every few rounds."""
+SHARE = 0.02
+"""Of a run's time, what checkpoints may take; where one takes more of a round, there is one every few rounds."""
 
 
 class Damaged(ValueError):

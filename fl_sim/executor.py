@@ -22,6 +22,8 @@ class Executor(ABC):
     """Engine of a block: loop or vmap."""
     chunk: int
     """Clients of a block that run at once, 0: all; halved where memory ran out."""
+    runs: int = 1
+    """Runs that share this process's time."""
     on_event: Callable[..., None] = staticmethod(lambda kind, **facts: None)
     """Told what is worth a line in the log (a worker that died)."""
 

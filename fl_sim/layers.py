@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import batched, patches, product, rng, winograd
-from fl_sim.device import Precision
 
 
 class Dropout(nn.Module):
@@ -92,13 +91,13 @@ def quick(module: nn.Module) -> nn.Module | None:
     return module if gains else None
 
 
-def many(module: nn.Module, kind: str, precision: Precision = "full") -> nn.Module:
+def many(module: nn.Module, kind: str) -> nn.Module:
     """A copy for many clients at once: on a CPU linear layers as ``batched`` has them, on a GPU convolutions as ``patches`` has them."""
     module = twin(module)
     for m in module.modules():
-        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m, precision):
+        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
             m.__class__ = patches.Conv2d
-        elif kind == "cpu" and type(m) is nn.Linear and precision == "full":
+        elif kind == "cpu" and type(m) is nn.Linear:
             m.__class__ = batched.Linear
     return module
 

@@ -2,8 +2,7 @@
 
 Under ``vmap`` a convolution of per-client weights becomes a grouped one, which cuDNN runs group by group. Here every
 client's patches (im2col) meet its weights in one ``bmm``; while all clients still share their weights, in a round's first
-step, it is one ordinary convolution. The derivatives are convolutions again, to any order. In TF32 and bfloat16 cuDNN's
-grouped kernels are as fast, but for pictures of few channels, which it takes client by client.
+step, it is one ordinary convolution. The derivatives are convolutions again, to any order.
 
 Legend: C clients, B batch, I channels in, O channels out, H x W pixels, k x k filter, h x w = (H - k + 1) x (W - k + 1).
 """
@@ -14,17 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fl_sim.device import Precision
 
-FEW = 8
-"""Channels in of which cuDNN's grouped kernels for tensor cores take multiples."""
-
-
-def suits(conv: nn.Conv2d, precision: Precision = "full") -> bool:
-    """Whether the layer is a plain square convolution of stride 1, and gains."""
+def suits(conv: nn.Conv2d) -> bool:
+    """Whether the layer is a plain square convolution of stride 1."""
     plain = conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
-    square = len({*conv.kernel_size}) == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
-    return plain and square and (precision == "full" or conv.in_channels % FEW > 0)
+    return plain and len({*conv.kernel_size}) == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 class Conv2d(nn.Conv2d):
@@ -35,15 +28,8 @@ class Conv2d(nn.Conv2d):
         if x.ndim != 4:
             return super().forward(x)
         high, wide = map(int, self.padding)
-        x = F.pad(lowered(x), (wide, wide, high, high)) if high or wide else lowered(x)
-        y: Tensor = _Convolve.apply(x, lowered(self.weight))
-        return y if self.bias is None else y + lowered(self.bias)[:, None, None]
-
-
-def lowered(x: Tensor) -> Tensor:
-    """``x`` as autocast hands it to a convolution; as it is where autocast is off."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) and x.dtype == torch.float32 else x
+        y: Tensor = _Convolve.apply(F.pad(x, (wide, wide, high, high)) if high or wide else x, self.weight)
+        return y if self.bias is None else y + self.bias[:, None, None]
 
 
 class _Convolve(torch.autograd.Function):

@@ -8,6 +8,7 @@ Legend: C clients.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -28,10 +29,13 @@ def possible() -> bool:
 
 def stacked(x: Tensor) -> Tensor:
     """(C, ...) of ``x`` (...) as one client sees it; what all clients share is repeated without being copied."""
-    vmap = retrieve_current_functorch_interpreter()
+    return _stacked(x, retrieve_current_functorch_interpreter())
+
+
+def _stacked(x: Tensor, vmap: Any) -> Tensor:
     value, dim = _unwrap_batched(x, vmap.level())
     if dim is None:
-        return value.expand(vmap.batch_size(), *value.shape)  # type: ignore[attr-defined]  # of a vmap's interpreter
+        return value.expand(vmap.batch_size(), *value.shape)
     return value.movedim(dim, 0) if dim else value  # autograd would see even a view of no change
 
 
@@ -49,7 +53,8 @@ def single(x: Tensor) -> Tensor:
 
 def outside(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
     """``function`` of stacked tensors, on one client's: called without ``vmap``."""
-    values = [stacked(x) for x in tensors]
-    with retrieve_current_functorch_interpreter().lower():
+    vmap = retrieve_current_functorch_interpreter()
+    values = [_stacked(x, vmap) for x in tensors]
+    with vmap.lower():
         results = function(*values)
-    return tuple(single(x) for x in results)
+    return tuple(_add_batch_dim(x, 0, vmap.level()) for x in results)

@@ -4,6 +4,7 @@ It, not the strategy, does logging, failure policy and callbacks; so Flower's ow
 wrappers have these too. No paper.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -143,11 +144,12 @@ class _Driver:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it is none."""
         new = records.shared(arrays)
         digest = self.hasher.submit(tree.digest, new)
-        problem = records.problem(arrays, None if self.foreign else self.run.model, new)
-        if problem:
-            raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
+        finite = same and math.isfinite(change)  # then so is each number
+        problem = records.problem(arrays, None if self.foreign else self.run.model, new, finite)
+        if problem:
+            raise RoundFailed(f"round {self.run.round}: the strategy's new model has {problem}; the last good model is kept")
         self.run.arrays = self.result.arrays = arrays
         self.run.model, self.model_round, self.digest = new, self.run.round, digest
         return change
@@ -197,7 +199,8 @@ class _Driver:
         own = own if isinstance(own, dict) else own[0]  # of a class with slots a pair
         made = Checkpoint(run.round, run.model, self.model_round, own, states, self.log.positions)
         refused = self.checkpoints.refused
-        self.checkpoints.save(made, float(run.rows[-1]["seconds"]))
+        executor = run.grid.executor if isinstance(run.grid, SimulationGrid) else None
+        self.checkpoints.save(made, float(run.rows[-1]["seconds"]) / (executor.runs if executor else 1))
         if self.checkpoints.refused and not refused:
             self.event("no_checkpoint", reason=self.checkpoints.refused)
 

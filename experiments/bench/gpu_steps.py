@@ -1,7 +1,7 @@
 """One training step of a model of C clients with weights of their own, in several forms. No paper.
 
 grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
-patches (``fl_sim.patches``); few: that for pictures of few channels only, the rule in TF32; channels-last; each as a CUDA graph.
+patches (``fl_sim.patches``); channels-last; each as a CUDA graph.
 S1's CNN also compiled by ``torch.compile``, with the seconds that took.
 ``python -m experiments.bench.gpu_steps DEVICE CLIENTS full|tf32 [cnn|lenet]``.
 """
@@ -82,7 +82,6 @@ def main() -> int:
     forms = {
         "grouped": (step_of(net), pixels),
         "patches": (step_of(layers.many(net, "cuda")), pixels),
-        "few": (step_of(layers.many(net, "cuda", "tf32")), pixels),
         "channels-last": (step_of(net), last),
     }
     if device.type == "cuda":

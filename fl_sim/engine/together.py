@@ -29,6 +29,9 @@ from fl_sim.settings import Local
 from fl_sim.tree import Tree
 from fl_sim.worker import BlockResult, gather, run_plan
 
+LEAST, ROOM = 16, 32 * 2**20
+"""On a CPU so many clients at once at least, and else as many as have weights of so many bytes: what a cache holds from step to step."""
+
 
 @dataclass
 class Asked:
@@ -62,7 +65,7 @@ class Together:
     axis : Sequence[str]
         The settings of messages in which the runs differ: floats that a local rule computes with.
     chunk : int (default: 0)
-        About so many clients at once, in whole blocks; 0: all of all runs. Halved where memory runs out.
+        About so many clients at once, in whole blocks; 0: all of all runs, on a CPU in ROOM. Halved where memory runs out.
     """
 
     def __init__(self, learner: Learner, axis: Sequence[str], chunk: int = 0) -> None:
@@ -80,7 +83,7 @@ class Together:
         def life(number: int) -> None:
             self._go[number].acquire()
             try:
-                results[number] = bodies[number](Party(self, number))
+                results[number] = bodies[number](Party(self, number, len(bodies)))
             except BaseException as error:
                 errors[number] = error
             alive.discard(number)
@@ -159,9 +162,12 @@ class Together:
 
     def _cuts(self, parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
         """Whole blocks of about ``chunk`` clients."""
+        most = self.chunk
+        if not most and self.learner.loss.device.type == "cpu":
+            most = max(LEAST, ROOM // max(tree.num_bytes(parts[0].asked.model), 1))
         start = clients = 0
         for end, part in enumerate(parts):
-            if self.chunk and clients and clients + len(part.block.jobs) > self.chunk:
+            if most and clients and clients + len(part.block.jobs) > most:
                 yield start, end
                 start, clients = end, 0
             clients += len(part.block.jobs)
@@ -246,8 +252,8 @@ class Party(Executor):
 
     engine = "vmap"
 
-    def __init__(self, together: Together, number: int) -> None:
-        self.together, self.number = together, number
+    def __init__(self, together: Together, number: int, runs: int) -> None:
+        self.together, self.number, self.runs = together, number, runs
 
     @property
     def chunk(self) -> int:  # type: ignore[override]

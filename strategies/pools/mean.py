@@ -21,11 +21,12 @@ class Mean(Pool):
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
         """One matrix-vector product a leaf."""
+        own: dict[torch.dtype, Tensor] = {}  # a GPU waits for each copy
         for k, x in replies.items():
             total = partial[k]
-            w = weights.to(total)
-            if len(w) == 1:
-                total.add_(x[0].to(total.dtype), alpha=float(w[0]))
+            w = own[total.dtype] = own.get(total.dtype, weights).to(total)
+            if len(weights) == 1:
+                total.add_(x[0].to(total.dtype), alpha=float(weights[0]))
             else:
                 total.add_((w @ x.to(total.dtype).reshape(len(w), -1)).reshape(total.shape))
         partial[WEIGHT] = partial[WEIGHT] + weights.sum().cpu()
