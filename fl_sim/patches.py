@@ -1,8 +1,8 @@
-"""Convolutions of clients that have weights of their own, on a GPU: one batched matrix product over patches. No paper.
+"""Convolutions of clients that have weights of their own, on a GPU: batched matrix products over patches. No paper.
 
 Under ``vmap`` a convolution of per-client weights becomes a grouped one, which cuDNN runs group by group. Here every
-client's patches (im2col) meet its weights in one ``bmm``; while all clients still share their weights, in a round's first
-step, it is one ordinary convolution. The derivatives are convolutions again, to any order.
+picture's patches along a row (im2col of one axis) meet each row of the filter in a ``bmm``; while all clients still share
+their weights, in a round's first step, it is one ordinary convolution. The derivatives are convolutions again, to any order.
 
 Legend: C clients, B batch, I channels in, O channels out, H x W pixels, k x k filter, h x w = (H - k + 1) x (W - k + 1).
 """
@@ -55,10 +55,12 @@ class _Convolve(torch.autograd.Function):
         if in_dims[1] is None:
             return _Convolve.apply(x.flatten(0, 1), weight).unflatten(0, x.shape[:2]), 0
         weight = _clients_first(weight, in_dims[1], info.batch_size)
-        k = weight.shape[-1]
-        filters = weight.permute(0, 3, 4, 2, 1).reshape(len(weight), -1, weight.shape[1])
-        y = torch.bmm(_patches(x, k), filters)
-        return y.reshape(*x.shape[:2], x.shape[-2] - k + 1, x.shape[-1] - k + 1, -1).permute(0, 1, 4, 2, 3), 0
+        filters, bands = _filters(weight, x.shape[1]), _bands(x, weight.shape[-1])
+        y = torch.bmm(bands[0], filters[0].mT)
+        for band, own in zip(bands[1:], filters[1:], strict=True):
+            y.baddbmm_(band, own.mT)
+        h, w = (size - weight.shape[-1] + 1 for size in x.shape[-2:])
+        return y.reshape(*x.shape[:2], h, w, -1).permute(0, 1, 4, 2, 3), 0
 
 
 class _Filter(torch.autograd.Function):
@@ -81,9 +83,9 @@ class _Filter(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, int | None], x: Tensor, outer: Tensor) -> tuple[Tensor, int]:
         x, outer = (_clients_first(a, d, info.batch_size) for a, d in zip((x, outer), in_dims, strict=True))
-        k = x.shape[-1] - outer.shape[-1] + 1
-        rows = outer.permute(0, 2, 1, 3, 4).flatten(2)
-        return torch.bmm(rows, _patches(x, k)).reshape(*rows.shape[:2], k, k, -1).permute(0, 1, 4, 2, 3), 0
+        k, rows = x.shape[-1] - outer.shape[-1] + 1, outer.flatten(0, 1).flatten(2)
+        parts = [torch.bmm(rows, band).reshape(*outer.shape[:3], k, -1).sum(1) for band in _bands(x, k)]
+        return torch.stack(parts, 2).permute(0, 1, 4, 2, 3), 0
 
 
 class _Spread(torch.autograd.Function):
@@ -110,19 +112,28 @@ class _Spread(torch.autograd.Function):
             return _Spread.apply(outer.flatten(0, 1), weight).unflatten(0, outer.shape[:2]), 0
         weight = _clients_first(weight, in_dims[1], info.batch_size)
         (clients, batch, _, h, w), (inputs, k) = outer.shape, weight.shape[2:4]
-        parts = torch.bmm(outer.permute(0, 1, 3, 4, 2).flatten(1, 3), weight.permute(0, 1, 3, 4, 2).flatten(2))
-        parts = parts.reshape(clients, batch, h, w, k, k, inputs)
-        made = outer.new_zeros(clients, batch, h + k - 1, w + k - 1, inputs)
-        for i in range(k):
-            for j in range(k):
-                made[:, :, i : i + h, j : j + w] += parts[:, :, :, :, i, j]
+        rows, high = outer.flatten(0, 1).flatten(2).mT, h + k - 1
+        bands = outer.new_zeros(clients * batch, high * w, k * inputs)
+        for i, own in enumerate(_filters(weight, batch)):
+            bands[:, i * w : (i + h) * w].baddbmm_(rows, own)
+        made = outer.new_zeros(clients, batch, high, w + k - 1, inputs)
+        for j, part in enumerate(bands.view(clients, batch, high, w, k, inputs).unbind(4)):
+            made[:, :, :, j : j + w] += part
         return made.permute(0, 1, 4, 2, 3), 0
 
 
-def _patches(x: Tensor, k: int) -> Tensor:
-    """(C, B, I, H, W) -> (C, B h w, k k I)."""
-    seen = x.unfold(3, k, 1).unfold(4, k, 1).permute(0, 1, 3, 4, 5, 6, 2)
-    return seen.reshape(len(x), -1, k * k * x.shape[2])
+def _bands(x: Tensor, k: int) -> list[Tensor]:
+    """(C, B, I, H, W) -> for each row of the filter a view (C B, h w, k I) of the pixels that it meets."""
+    seen = x.flatten(0, 1).unfold(3, k, 1).permute(0, 2, 3, 4, 1)
+    high, wide = seen.shape[1:3]
+    rows = seen.reshape(len(seen), high * wide, -1)
+    return [rows[:, i * wide : (high - k + 1 + i) * wide] for i in range(k)]
+
+
+def _filters(weight: Tensor, batch: int) -> list[Tensor]:
+    """(C, O, I, k, k) -> each row of the filter (C B, O, k I)."""
+    rows = weight.permute(3, 0, 1, 4, 2).flatten(3)
+    return [row[:, None].expand(-1, batch, -1, -1).flatten(0, 1) for row in rows]
 
 
 def _clients_first(x: Tensor, dim: int | None, clients: int) -> Tensor:
