@@ -11,6 +11,8 @@ from fl_sim import Callback, Run
 class Progress(Callback):
     """One bar a run: rounds, and the last accuracy and losses seen."""
 
+    reads_digest = False
+
     def __init__(self, config: Config, title: str = "") -> None:
         self.bar: tqdm[Any] = tqdm(total=config.rounds, desc=title or f"{config.strategy.name} seed {config.seed}", unit="round")
         self.seen: dict[str, str] = {}

@@ -13,6 +13,8 @@ ASKED = ("stop.target", "stop.patience")
 class Stopping(Callback):
     """Ends a run by ``stop.target``, ``stop.patience`` and ``time_limit``; ``seconds`` were spent before this process."""
 
+    reads_digest = False
+
     def __init__(self, config: Config, seconds: float = 0.0) -> None:
         self.config, self.start = config, time.monotonic() - seconds
 

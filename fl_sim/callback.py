@@ -14,6 +14,9 @@ from fl_sim.worker import BlockResult
 class Callback:
     """What a user may hook into a run; an exception in a hook fails the run."""
 
+    reads_digest: bool = True
+    """Whether ``on_round_end`` looks at the digest. Where none does, the next round begins while that is being made."""
+
     def on_run_start(self, run: "Run") -> None:
         """Before round 0 is evaluated."""
 

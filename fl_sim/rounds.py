@@ -52,6 +52,11 @@ class _Driver:
         self.hasher = ThreadPoolExecutor(1)
         self.digest: Future[str] = Future()
         """Of ``run.model``, made beside other work: a hash of large arrays holds no lock."""
+        self.line: Future[None] = Future()
+        """The last round's line, written once its digest is there."""
+        self.line.set_result(None)
+        ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
+        self.waits = any(callback.reads_digest for callback in ends)
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
         if isinstance(run.grid, SimulationGrid | DeployedGrid):
             run.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
@@ -167,13 +172,22 @@ class _Driver:
         if central is not None:
             self.result.evaluate_metrics_serverapp[run.round] = central
             row |= columns.of_central(central)
-        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": self.digest.result()}
+        self.line.result()
+        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
         if central is not None or evaluated is not None:
+            row["digest"] = self.digest.result()
             self.each("on_evaluation", row)
             if self.log is not None:
                 self.log.model(run.model, self.model_round)
+        if self.waits:
+            row["digest"] = self.digest.result()
         self.each("on_round_end", row)
         run.rows.append(row)
+        self.line = self.hasher.submit(self.write, row, self.digest)
+
+    def write(self, row: dict[str, Any], digest: Future[str]) -> None:
+        """Complete a round's line."""
+        row["digest"] = digest.result()
         if self.log is not None:
             self.log.round(row)
 
@@ -194,6 +208,7 @@ class _Driver:
         run = self.run
         if self.checkpoints is None or self.log is None or not (last or self.checkpoints.due(run.round)):
             return
+        self.line.result()
         states = run.grid.states if isinstance(run.grid, SimulationGrid | DeployedGrid) else {}
         own: Any = run.strategy.__getstate__() or {}
         own = own if isinstance(own, dict) else own[0]  # of a class with slots a pair
@@ -236,6 +251,7 @@ class _Driver:
                 run.round += 1
                 self.round()
                 self.checkpoint(last=run.round == run.num_rounds or bool(run.stopped))
+            self.line.result()
         except (Exception, SystemExit) as error:
             self.event("run_failed", reason=f"{type(error).__name__}: {error}")
             if isinstance(error, SystemExit):

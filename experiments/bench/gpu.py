@@ -87,14 +87,15 @@ def whole(runs: Runs) -> Row:
     start = time.perf_counter()
     first = command("experiments.run", "pfl-cifar10", "--rounds", "1", "--device", "cpu", "--dry-run", "--json")
     decoding = time.perf_counter() - start
-    precision = "full" if runs.device == "cpu" else "tf32"
-    summary = runs("pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds), "--precision", precision)
+    precision, threads = "full" if runs.device == "cpu" else "tf32", str(min(8, os.cpu_count() or 1))
+    summary = runs("pfl-cifar10", "--block_size", "50", "--rounds", str(runs.rounds), "--precision", precision, "--threads", threads)
     if first.get("error") or summary.get("error"):
         return first if first.get("error") else summary
     rounds = load(summary["run_dir"]).rounds
     evaluated = rounds["accuracy"].dropna()
     return {
         "precision": precision,
+        "threads": int(threads),
         "wall_seconds": summary["wall"],
         "run_seconds": summary["seconds"],
         "dry_run_before_seconds": decoding,
