@@ -14,8 +14,23 @@ def markdown(figures: Figures) -> str:
     columns = {"S1 on a GPU": [row[0] for row in rows], "s a round": [row[1] for row in rows], "": [row[2] for row in rows]}
     about = figures["machine"]
     have = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if version)
-    where = f"{about['device']}, {about['cpu']}, {about['cores']} cores; {have}; commit {figures['commit']}."
-    return "\n".join([*aligned(columns), "", *(f"- {line}" for line in truths(figures)), "", where]) + "\n"
+    where = f"{about['device']}, {about['cpu']}, {about['cores']} cores; {have}; commit {figures['commit']}"
+    earlier = {part: row["commit"] for part, row in figures.items() if isinstance(row, Mapping) and "commit" in row}
+    dated = "".join(f"; {part}: commit {commit}, an earlier day" for part, commit in earlier.items())
+    engines = [*by_cohort(figures), ""] if "engines" in figures else []
+    return "\n".join([*aligned(columns), "", *engines, *(f"- {line}" for line in truths(figures)), "", f"{where}{dated}."]) + "\n"
+
+
+def by_cohort(figures: Figures) -> list[str]:
+    """vmap against loop, by model and cohort."""
+    kinds = {key: row for key, row in figures["engines"].items() if isinstance(row, Mapping) and row.get("loop_over_vmap")}
+    columns = {
+        "model x cohort": list(kinds),
+        "vmap, s a round": [seconds(row["vmap"]["seconds_round"]) for row in kinds.values()],
+        "loop / vmap (loop: ten clients, scaled)": [f"{row['loop_over_vmap']:.1f}" for row in kinds.values()],
+        "vmap's memory, MB": [str(row["vmap"].get("gpu_mb", "")) for row in kinds.values()],
+    }
+    return aligned(columns)
 
 
 def of_whole(figures: Figures) -> list[tuple[str, str, str]]:
@@ -23,7 +38,7 @@ def of_whole(figures: Figures) -> list[tuple[str, str, str]]:
     if "whole" not in figures:
         return []
     row = figures["whole"]
-    told = f"all rounds in {row['wall_seconds']:.0f} s, start-up included; accuracy {row['accuracy_last_5']:.3f}"
+    told = f"all rounds in {row['wall_seconds']:.0f} s, start-up included, pictures decoded before; accuracy {row['accuracy_last_5']:.3f}"
     return [(f"vmap, {row['precision']}, from start to end", seconds(row["seconds_round"]), told)]
 
 
@@ -53,7 +68,12 @@ def truths(figures: Figures) -> list[str]:
     if "against_cpu" in figures:
         far = max(figures["against_cpu"][engine] for engine in ("loop", "vmap"))
         lines.append(f"Three rounds in float64, GPU against CPU: models differ by {far:.1g} (relative).")
-    if "steps" in figures:
-        steps = figures["steps"]["milliseconds"]
-        lines.append("One step of 50 clients, ms: " + ", ".join(f"{name} {ms:.1f}" for name, ms in steps.items()) + ".")
+    if "together" in figures:
+        ratios = " and ".join(f"{figures['together'][way]['ratio']:.1f} times over one after another on {way}" for way in ("loop", "vmap"))
+        lines.append(f"Fifteen runs of LeNet as one batch (--vmap_over): {ratios}.")
+    for precision in ("full", "tf32"):
+        if precision in figures.get("steps", {}):
+            steps = figures["steps"][precision]["milliseconds"]
+            forms = ", ".join(f"{name} {ms:.1f}" for name, ms in steps.items())
+            lines.append(f"One step of 50 clients of S1's CNN, {precision}, ms: {forms}.")
     return lines
