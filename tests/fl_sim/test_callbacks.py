@@ -90,6 +90,40 @@ def test_evaluation_on_clients_counts_as_one() -> None:
     assert len(seen) == 2 and seen[1]["evaluate_accuracy"] > 0
 
 
+class Looks(Callback):
+    """Sees whether the digest is there when a round ends."""
+
+    def __init__(self, reads_digest: bool) -> None:
+        self.reads_digest, self.seen = reads_digest, list[Any]()
+
+    def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
+        self.seen.append(row["digest"])
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_round_waits_for_its_digest_only_where_it_is_read(reads: bool, tmp_path: Path) -> None:
+    looks = Looks(reads)
+    with RoundLog.create(tmp_path, "run", "") as log:
+        result = go(looks, log=log, rounds=4)
+    lines = load(log.path).rounds
+    assert [digest is None for digest in looks.seen] == [False, not reads, False, not reads, False]  # even rounds are evaluated
+    assert [row["digest"] for row in result.rows] == lines["digest"].tolist() and lines["digest"].nunique() == 5
+
+
+def test_a_line_that_cannot_be_written_fails_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = RoundLog.round
+
+    def full(log: RoundLog, row: dict[str, Any]) -> None:
+        if row["round"] == 3:
+            raise OSError("no space left")
+        write(log, row)
+
+    monkeypatch.setattr(RoundLog, "round", full)
+    with RoundLog.create(tmp_path, "run", "") as log, pytest.raises(OSError, match="no space left"):
+        go(log=log, rounds=9)
+    assert load(log.path).rounds["round"].tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("hook", HOOKS)
 def test_an_exception_in_a_hook_fails_the_run(hook: str, tmp_path: Path) -> None:
     recorder = Recorder(breaks=hook, at=0 if hook == "on_run_start" else 2)

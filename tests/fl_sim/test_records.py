@@ -28,6 +28,17 @@ def test_a_tree_comes_back_bit_for_bit_and_is_the_callers_own() -> None:
     assert tree.digest(second) == tree.digest(records.model(record)) == tree.digest(MODEL)
 
 
+def test_what_was_made_here_for_one_reader_is_handed_on() -> None:
+    own = tree.clone({k: v for k, v in MODEL.items() if k != "turned"})
+    taken = records.owned(records.held(own))
+    assert all(taken[k].data_ptr() == own[k].data_ptr() for k in own) and taken["counter"].shape == ()
+    read_only = ArrayRecord()
+    read_only["w"] = Held(np.frombuffer(bytes(8), np.float32))
+    records.owned(read_only)["w"].add_(1)  # a copy: shared memory of Ray's, say
+    assert read_only["w"].numpy().tolist() == [0.0, 0.0]
+    assert tree.digest(records.owned(records.arrays(MODEL))) == tree.digest(MODEL)
+
+
 class TestShared:
     def test_a_record_is_read_once(self) -> None:
         record = records.arrays(MODEL)

@@ -16,6 +16,8 @@ from experiments.execution import Summary
 from experiments.run import main
 from experiments.values import ConfigError
 from fl_sim import load, tree
+from fl_sim.engine import together
+from fl_sim.engine.together import Together
 from fl_sim.loss import Batch, Loss
 from fl_sim.tree import Tree
 from strategies.fedavg import FedAvg
@@ -139,3 +141,17 @@ def test_the_command(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     said = json.loads(done.stdout.strip().splitlines()[-1])
     assert said["status"] == "completed" and len(said["runs"]) == 15 and len(list(tmp_path.glob("digits-*"))) == 15
+
+
+@pytest.mark.parametrize("room", [1, 2**30])
+def test_clients_are_cut_into_what_a_cache_holds(room: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    batch = Together._batch
+    monkeypatch.setattr(together, "ROOM", room)
+    monkeypatch.setattr(together, "LEAST", 10)
+    monkeypatch.setattr(
+        Together, "_batch", lambda self, parts: (sizes.append(sum(len(p.block.jobs) for p in parts)), batch(self, parts))[1]
+    )
+    summaries = run("--system.stragglers 0 --seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
+    assert sizes == ([10, 10] * 3 if room == 1 else [20] * 3)
+    assert not any(summary["bits_changed"] for summary in summaries)
