@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", default="lr,2nn", help="which, with commas between")
     parser.add_argument("--task", default="mnist", help="a task")
     parser.add_argument("--clients", default="100", help="how many share it; 10 train a round")
-    parser.add_argument("--rounds", default="5", help="rounds of each run")
+    parser.add_argument("--rounds", default="20", help="rounds of each run")
     parser.add_argument("--goes", type=int, default=3, help="turns")
     asked = parser.parse_args(argv)
     for model in asked.models.split(","):
