@@ -215,7 +215,7 @@ class _Batch:
             self.dispatch.learn(worker, self.kind, seconds / self.works[flight.place].cost)
 
     def lose(self, worker: int, reason: str) -> None:
-        """A worker died with its pieces, most likely over the first; all of them wait again."""
+        """A worker died with its pieces, most likely over the first, unless that had just been done; all wait again, each alone."""
         places = [flight.place for flight in self.flights.pop(worker)]
         self.waiting = sorted(self.waiting + places)
         work = self.works[places[0]]

@@ -21,11 +21,21 @@ one_ray = pytest.mark.ray
 
 
 def start(tmp_path: Path, *words: str, mark: str = "") -> subprocess.Popen[str]:
-    """The command, in a session of its own; ``mark`` is in the environment of all that it starts."""
+    """The command, in a session of its own; ``mark`` is in the environment of all that it starts.
+
+    It hears Ctrl-C, even if whoever runs the tests does not.
+    """
     command = [sys.executable, "-m", "experiments.run", *words, "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FL_SIM_TEST_MARK": mark}
     return subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
