@@ -152,7 +152,17 @@ def test_summaries_are_left_and_a_failed_run_does_not_stop_the_next(tmp_path: Pa
 
 
 def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_devices(tmp_path: Path) -> None:
-    words = [*WORDS, "--rounds", "4", "--strategy", "tests.conformance.stateful:Remembers", "--out", str(tmp_path)]
+    words = [
+        *WORDS,
+        "--rounds",
+        "4",
+        "--checkpoint_every",
+        "1",
+        "--strategy",
+        "tests.conformance.stateful:Remembers",
+        "--out",
+        str(tmp_path),
+    ]
     [config] = asked(words)
     grid, again = InProcessGrid.of(app, 3), InProcessGrid.of(app, 3)
 
