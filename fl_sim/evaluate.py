@@ -19,23 +19,23 @@ def evaluate(loss: Loss, model: Tree, data: Tree, recorder: Recorder | None = No
     On a GPU all blocks are asked for before one is waited for, and with a ``recorder`` replayed from the third time on.
     """
     total = len(data["y"]) if data else 0
-    starts, names = range(0, total, BLOCK), [list[str]()]
+    starts, names = range(0, total, BLOCK), list[str]()
     if not total:
         return {}
 
     def all_blocks(*leaves: Tensor) -> tuple[Tensor, ...]:
         blocks = [_means(loss, dict(zip(model, leaves, strict=True)), data, start) for start in starts]
-        names[0] = list(blocks[0])
-        return tuple(torch.stack([block[name] for block in blocks]) for name in names[0])
+        names[:] = blocks[0]
+        return tuple(torch.stack([block[name] for block in blocks]) for name in names)
 
     leaves = [v.to(loss.device) for v in model.values()]
-    if recorder is None or loss.device.type != "cuda":
+    if recorder is None or not recorder.takes(loss.device):
         columns = all_blocks(*leaves)
     else:
         shapes = tuple((k, v.shape, v.dtype) for k, v in zip(model, leaves, strict=True))
         columns = recorder((shapes, tuple((k, v.data_ptr()) for k, v in data.items())), all_blocks, leaves, names)
     sizes = [min(BLOCK, total - start) for start in starts]
-    found = {name: column.tolist() for name, column in zip(names[0], columns, strict=True)}
+    found = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
     return means(({name: mean[i] * size for name, mean in found.items()} for i, size in enumerate(sizes)), total)
 
 

@@ -76,7 +76,7 @@ class Loss:
         self.task = replace(task, transform=placed(task.transform, dtype, self.device))
         self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = self._many = _forms_of(self.training)
-        if precision == "full" or (precision == "tf32" and self.device.type == "cuda"):
+        if precision != "bf16":
             self._many = _forms_of(layers.many(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())

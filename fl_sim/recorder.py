@@ -39,6 +39,11 @@ class Recorder:
     def __reduce__(self) -> tuple[type["Recorder"], tuple[()]]:
         return Recorder, ()  # what was recorded belongs to this process
 
+    @staticmethod
+    def takes(device: torch.device) -> bool:
+        """Whether kernels of this kind of device can be recorded."""
+        return device.type == "cuda"
+
     def __call__(self, key: Hashable, function: Function, inputs: Sequence[Tensor], notes: list[Any]) -> tuple[Tensor, ...]:
         """``function(*inputs)``; what fixes its kernels besides the inputs' values is in ``key``. The result is the caller's own.
 

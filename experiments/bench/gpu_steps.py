@@ -1,8 +1,7 @@
 """One training step of a model of C clients with weights of their own, in several forms. No paper.
 
-grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: one batched matrix product over
-patches (``fl_sim.patches``); channels-last; each as a CUDA graph.
-S1's CNN also compiled by ``torch.compile``, with the seconds that took.
+grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: batched matrix products over
+patches (``fl_sim.patches``); channels-last; each as a CUDA graph. S1's CNN also compiled by ``torch.compile``, with the seconds that took.
 ``python -m experiments.bench.gpu_steps DEVICE CLIENTS full|tf32 [cnn|lenet]``.
 """
 

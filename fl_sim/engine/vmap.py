@@ -83,7 +83,7 @@ def trained(jobs: Sequence[Job], model: Tree, axis: int | None, learner: Learner
     inputs = [*model.values(), *states.values(), *own.values(), *arrays]
     function = torch.func.vmap(one, in_dims=(*(axis for _ in model), *(0 for _ in inputs[len(model) :])), randomness="error")
     kind = None
-    if device.type == "cuda":
+    if learner.recorder.takes(device):
         kind = _kind(*told({k: float(x[0]) for k, x in own.items()}), streams, inputs, [*model, *states, *own])
     flat = iter(function(*inputs) if kind is None else learner.recorder(kind, function, inputs, names))
     replies, new_states, metrics = ({k: next(flat).detach() for k in table} for table in names)

@@ -16,6 +16,7 @@ from experiments.execution import Summary
 from experiments.run import main
 from experiments.values import ConfigError
 from fl_sim import load, tree
+from fl_sim.checkpoint import Checkpoints
 from fl_sim.engine import together
 from fl_sim.engine.together import Together
 from fl_sim.loss import Batch, Loss
@@ -155,3 +156,11 @@ def test_clients_are_cut_into_what_a_cache_holds(room: int, tmp_path: Path, caps
     summaries = run("--system.stragglers 0 --seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
     assert sizes == ([10, 10] * 3 if room == 1 else [20] * 3)
     assert not any(summary["bits_changed"] for summary in summaries)
+
+
+def test_a_run_has_only_its_part_of_a_rounds_time_for_checkpoints(tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[float] = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, made, seconds: given.append(seconds))
+    summaries = run("--seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
+    rounds = [load(summary["run_dir"]).rounds["seconds"].iloc[1:] for summary in summaries]
+    assert sorted(given) == pytest.approx(sorted(seconds / 4 for own in rounds for seconds in own))
