@@ -171,6 +171,7 @@ class Deadly(FedAvg):
             for number in range(self.times):
                 with contextlib.suppress(FileExistsError):
                     (Path(self.folder) / f"death-{number}").touch(exist_ok=False)
+                    time.sleep(0.5)  # a worker that dies at once may take the block before with it, whose answer is on its way
                     os.kill(os.getpid(), signal.SIGKILL)
         return super().local_update(model, state, {"train": listed}, loss, local_)
 
@@ -212,12 +213,12 @@ def test_a_block_may_kill_two_workers(tmp_path: Path) -> None:
     made = on_ray(tmp_path, Deadly(folder=str(tmp_path), times=2), rounds=1)
     assert made.summary["digest"] == inline(tmp_path, rounds=1).summary["digest"]
     lost = made.log.events[made.log.events["event"] == "worker_lost"]
-    assert lost["attempt"].tolist() in ([1, 2], [1, 1]) and made.summary["workers"]["restarts"] == 2  # [1, 1]: see Dispatch.lose
+    assert lost["attempt"].tolist() == [1, 2] and made.summary["workers"]["restarts"] == 2
 
 
 def test_a_block_that_kills_three_workers_fails_the_run_by_its_clients(tmp_path: Path) -> None:
     with pytest.raises(RoundFailed, match=rf"train, block \d \(clients .*\b{CULPRIT}\b.*\): 3 workers died over it, the last one because"):
-        on_ray(tmp_path, Deadly(folder=str(tmp_path), times=4), rounds=1)  # 4: the first may count for the block before, see Dispatch.lose
+        on_ray(tmp_path, Deadly(folder=str(tmp_path), times=3), rounds=1)
 
 
 @dataclass
