@@ -199,10 +199,9 @@ class Slow(FedAvg):
 
 
 def test_a_worker_killed_at_work_changes_no_bit_and_is_in_the_log(tmp_path: Path) -> None:
-    plain = inline(tmp_path)
     kill = Kill()
     made = on_ray(tmp_path, Slow(), callbacks=[kill])
-    assert made.summary["digest"] == plain.summary["digest"] and kill.killed
+    assert made.summary["digest"] == inline(tmp_path).summary["digest"] and kill.killed
     [event] = made.log.events[made.log.events["event"] == "worker_lost"].to_dict("records")
     assert event["round"] == 2 and event["attempt"] == 1 and event["block"] >= 0 and "/" in event["node"] and event["reason"]
     facts = made.summary["workers"]
@@ -212,8 +211,8 @@ def test_a_worker_killed_at_work_changes_no_bit_and_is_in_the_log(tmp_path: Path
 def test_a_block_may_kill_two_workers(tmp_path: Path) -> None:
     made = on_ray(tmp_path, Deadly(folder=str(tmp_path), times=2), rounds=1)
     assert made.summary["digest"] == inline(tmp_path, rounds=1).summary["digest"]
-    lost = made.log.events[made.log.events["event"] == "worker_lost"]
-    assert lost["attempt"].tolist() == [1, 2] and made.summary["workers"]["restarts"] == 2
+    lost = made.log.events.query("event == 'worker_lost'")["attempt"].tolist()
+    assert lost == [1, 2] and made.summary["workers"]["restarts"] == 2
 
 
 def test_a_block_that_kills_three_workers_fails_the_run_by_its_clients(tmp_path: Path) -> None:
