@@ -18,6 +18,7 @@ from functools import cache
 
 import numpy as np
 import torch
+from numpy.random import mtrand
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
@@ -164,16 +165,23 @@ def key_globals(base: int) -> None:
         torch.cuda.manual_seed_all(base & (_MASK >> 1))
 
 
+_spare: list[np.random.MT19937] = []
+"""NumPy's generators between uses: saving and restoring the state of one takes 0.09 ms, putting another in its place 0.001."""
+
+
 @contextmanager
 def kept_globals() -> Iterator[None]:
-    """Restores the global generators after."""
-    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    """Restores the global generators after; NumPy's loses only the second of a pair of normal numbers that it may have kept."""
+    before = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
+    own = _spare.pop() if _spare else np.random.MT19937(0)
+    mtrand.set_bit_generator(own)
     try:
         yield
     finally:
         random.setstate(before[0])
-        np.random.set_state(before[1])
+        mtrand.set_bit_generator(before[1])
         torch.set_rng_state(before[2])
+        _spare.append(own)
 
 
 @contextmanager

@@ -15,18 +15,17 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
     A model that draws from torch's global generator after all (functional dropout) is keyed by client and round.
     """
     device = learner.loss.device
-    with rng.kept_globals():
-        for job in block.jobs:
-            batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
-            rng.key_globals(job.draw("globals"))
-            try:
+    for job in block.jobs:
+        batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
+        try:
+            with rng.keyed_globals(job.draw("globals")):
                 reply, state, metrics = block.rule.local_update(model, job.state, batches, learner.loss, block.local)
-            except Exception:
-                yield Outcome([job], error=traceback.format_exc())
-                continue
-            stacked = {k: v.detach()[None] for k, v in reply.items()}
-            numbers = {k: v.detach().reshape(1) for k, v in metrics.items()}
-            yield Outcome([job], stacked, {k: v.detach()[None] for k, v in state.items()}, numbers)
+        except Exception:
+            yield Outcome([job], error=traceback.format_exc())
+            continue
+        stacked = {k: v.detach()[None] for k, v in reply.items()}
+        numbers = {k: v.detach().reshape(1) for k, v in metrics.items()}
+        yield Outcome([job], stacked, {k: v.detach()[None] for k, v in state.items()}, numbers)
 
 
 def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[str, float]]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fl_sim import tree
+from fl_sim import rng, tree
 from fl_sim.block import Block, BlockPlan, Learner, local_settings, resolve
 from fl_sim.engine.outcome import Outcome
 from fl_sim.engine.vmap import trained
@@ -107,19 +107,21 @@ class Together:
     def _let(self, number: int) -> None:
         """Let one run work until it asks or ends. Ctrl-C reaches the main thread only: all get it at their next question."""
         self._asked.pop(number, None)
-        self._go[number].release()
-        while True:
-            try:
-                self._back.acquire()
-                return
-            except KeyboardInterrupt as interrupt:
-                self._interrupt = interrupt
+        with rng.kept_globals():
+            self._go[number].release()
+            while True:
+                try:
+                    self._back.acquire()
+                    return
+                except KeyboardInterrupt as interrupt:
+                    self._interrupt = interrupt
 
     def ask(self, number: int, asked: Asked) -> Any:
         """Called by a run: wait until all ask, then its answer. Raises what went wrong."""
         self._asked[number] = asked
-        self._back.release()
-        self._go[number].acquire()
+        with rng.kept_globals():  # others draw meanwhile
+            self._back.release()
+            self._go[number].acquire()
         if asked.error is not None:
             raise asked.error
         return asked.answer

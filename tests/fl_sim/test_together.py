@@ -1,19 +1,24 @@
 """Several runs as one batch: each equals its own run; what fails, fails alone."""
 
 import json
+import random
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pytest
 import torch
 from annotated_types import Ge
+from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.serverapp import Grid
 
 from experiments.cli import parse
 from experiments.execution import Summary
-from experiments.run import main
+from experiments.run import main, runs_of
 from experiments.values import ConfigError
 from fl_sim import load, tree
 from fl_sim.checkpoint import Checkpoints
@@ -164,3 +169,30 @@ def test_a_run_has_only_its_part_of_a_rounds_time_for_checkpoints(tmp_path: Path
     summaries = run("--seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
     rounds = [load(summary["run_dir"]).rounds["seconds"].iloc[1:] for summary in summaries]
     assert sorted(given) == pytest.approx(sorted(seconds / 4 for own in rounds for seconds in own))
+
+
+class Asking(FedAvg):
+    """Asks its clients in a hook, then draws from the process's generators how many take part."""
+
+    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+        asked = list(super().configure_train(server_round, arrays, config, grid))
+        list(grid.send_and_receive(asked))
+        draws = random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002 the strategy of a user
+        return list(super().configure_train(server_round, arrays, config, grid))[: 1 + int(10 * draws) % 4]
+
+
+def states() -> tuple[Any, str, str]:
+    """Of the process's generators."""
+    return random.getstate(), repr(np.random.get_state()), repr(torch.get_rng_state().tolist())  # noqa: NPY002
+
+
+def test_a_strategy_that_asks_in_a_hook_draws_what_it_draws_alone(tmp_path: Path, capsys: Any) -> None:
+    words = "--strategy tests.fl_sim.test_together:Asking --vmap_over seed=0..4"
+    sweep = parse([*COMMON.split(), "--out", str(tmp_path), *words.split()])
+    before = states()
+    batch = [summary for summary, _ in runs_of(sweep)]
+    assert states() == before
+    for summary in batch:
+        [own] = run(str(Path(summary["run_dir"]) / "config.toml"), tmp_path / "own", capsys)
+        assert list(load(summary["run_dir"]).rounds["clients"][1:]) == list(load(own["run_dir"]).rounds["clients"][1:])
+        assert apart(summary, own) < 1e-9
