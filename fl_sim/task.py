@@ -23,13 +23,21 @@ def cross_entropy(outputs: Tensor, batch: Tree) -> Tensor:
     """Softmax cross-entropy, nats: outputs (B, K), y (B,) int64, or a mean over time: outputs (B, T, K), y (B, T) -> (B,)."""
     if outputs.ndim == 2 and physical.possible():  # as one large batch: vmap takes the loss apart into a dozen operations
         return physical.outside(_cross_entropies, outputs, batch["y"])[0]
-    losses = F.cross_entropy(outputs.movedim(-1, 1), batch["y"], reduction="none")
-    return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
+    if outputs.ndim == 2:
+        return _cross_entropy(outputs, batch["y"])
+    return F.cross_entropy(outputs.movedim(-1, 1), batch["y"], reduction="none").flatten(1).mean(1)
 
 
 def _cross_entropies(outputs: Tensor, y: Tensor) -> tuple[Tensor]:
     """outputs (C, B, K), y (C, B) -> (C, B)."""
-    return (F.cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none").reshape(y.shape),)
+    return (_cross_entropy(outputs.flatten(0, 1), y.flatten()).reshape(y.shape),)
+
+
+def _cross_entropy(outputs: Tensor, y: Tensor) -> Tensor:
+    """outputs (B, K), y (B,) -> (B,). On a CPU many rows of few classes are taken class by class: a row alone would not fill a vector."""
+    by_class = outputs.shape[1] < 16 and len(outputs) > 32 and outputs.device.type == "cpu"
+    logs = outputs.t().log_softmax(0).t() if by_class else outputs.log_softmax(1)
+    return F.nll_loss(logs, y, reduction="none")
 
 
 def squared_error(outputs: Tensor, batch: Tree) -> Tensor:

@@ -23,6 +23,18 @@ def test_losses_and_metrics_give_one_number_a_sample() -> None:
     assert squared_error(torch.ones(2, 1), {"y": torch.tensor([0.0, 3.0])}).tolist() == [1.0, 4.0]  # y without an axis of its own
 
 
+@pytest.mark.parametrize("samples, classes", [(32, 10), (33, 10), (200, 15), (200, 16)])
+def test_cross_entropy_is_pytorchs_whichever_way_its_rows_lie(samples: int, classes: int) -> None:
+    with rng.keyed_globals(0):
+        outputs, y = torch.randn(samples, classes, dtype=torch.float64, requires_grad=True), torch.randint(classes, (samples,))
+    made, expected = cross_entropy(outputs, {"y": y}), F.cross_entropy(outputs, y, reduction="none")
+    torch.testing.assert_close(made, expected, rtol=1e-14, atol=0)
+    slopes = [torch.autograd.grad(losses.square().sum(), outputs, create_graph=True)[0] for losses in (made, expected)]
+    curves = [torch.autograd.grad(slope.square().sum(), outputs)[0] for slope in slopes]
+    torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(curves[0], curves[1], rtol=1e-12, atol=1e-14)
+
+
 def test_a_transform_scales_then_standardises() -> None:
     batch = {"x": torch.tensor([[0.0, 255.0]]), "y": torch.tensor([1])}
     done = Transform(scale=1 / 255, mean=torch.tensor(0.5), std=torch.tensor(0.25))(batch, None)
