@@ -1,7 +1,7 @@
 """``python -m experiments.bench.sweep``: fifteen runs as one batch (``--vmap_over``) against the same runs one after another. No paper.
 
 MNIST, 100 clients IID of 600 samples, 10 a round, batches of 10, 60 steps: 3 learning rates x 5 seeds. One process, one
-thread; the ways take turns. One line of JSON a model; for those that ``by_hand`` knows with the bare arithmetic of the batch.
+thread; the ways take turns. For models that ``by_hand`` knows also the bare arithmetic of the batch.
 """
 
 import argparse
@@ -10,9 +10,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
-from experiments.bench import by_hand
+from experiments.bench import ROOT, by_hand, machine
+from experiments.bench.table import aligned, ratio, seconds
 from experiments.cli import parse
 from experiments.run import runs_of
 
@@ -22,15 +25,45 @@ WAYS = {
     "loop, one after another": ["--engine", "loop", "--local.lr", "0.03"],
 }
 """One after another: the five seeds at one learning rate, times three."""
+HAND = "batched products by hand"
 
 
-def seconds(words: Sequence[str]) -> float:
-    """From the flags to the last summary. Raises what made a run fail."""
+def taken(words: Sequence[str]) -> float:
+    """Seconds from the flags to the last summary. Raises what made a run fail."""
     start = time.perf_counter()
     for _, error in runs_of(parse(list(words))):
         if error is not None:
             raise error
     return time.perf_counter() - start
+
+
+def measured(asked: argparse.Namespace, model: str) -> dict[str, Any]:
+    """Of each way the median of its seconds, and of its ratios to the batch's."""
+    common = ["--task", asked.task, "--model", model, "--clients", asked.clients, "--cohort", "10", "--local.batch_size", "10"]
+    common += ["--rounds", str(asked.rounds), "--evaluate_every", str(asked.rounds), "--seed", "0..4", "--quiet"]
+    goes: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for _ in range(asked.goes + 1):  # the first warms up
+            go = {way: taken([*common, *words, "--out", folder]) * (1 if way == "batch" else 3) for way, words in WAYS.items()}
+            if model in by_hand.SIZES and asked.task == "mnist":
+                go[HAND] = by_hand.seconds(model, 150, asked.rounds)
+            goes.append(go)
+    return {
+        way: {
+            "seconds": statistics.median(go[way] for go in goes[1:]),
+            "ratio": statistics.median(go[way] / go["batch"] for go in goes[1:]),
+        }
+        for way in goes[0]
+    }
+
+
+def markdown(figures: Mapping[str, Any]) -> str:
+    """A line a model."""
+    rows, about = figures["sweep"], figures["machine"]
+    columns = {"fifteen runs, MNIST": list(rows), "as one batch, s": [seconds(row["batch"]["seconds"]) for row in rows.values()]}
+    for way in (*list(WAYS)[1:], HAND):
+        columns[f"{way}: x as long"] = [ratio(row[way]["ratio"]) if way in row else "" for row in rows.values()]
+    return "\n".join([*aligned(columns), "", f"{about['cpu']}, one thread; commit {figures['commit']}, {figures['date']}."]) + "\n"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -41,21 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--clients", default="100", help="how many share it; 10 train a round")
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each run")
     parser.add_argument("--goes", type=int, default=3, help="turns")
+    parser.add_argument("--out", type=Path, help="a file for the figures, such as sweep.json")
     asked = parser.parse_args(argv)
-    for model in asked.models.split(","):
-        common = ["--task", asked.task, "--model", model, "--clients", asked.clients, "--cohort", "10", "--local.batch_size", "10"]
-        common += ["--rounds", str(asked.rounds), "--evaluate_every", str(asked.rounds), "--seed", "0..4", "--quiet"]
-        took: dict[str, list[float]] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            for go in range(asked.goes + 1):  # the first warms up
-                spent = {way: seconds([*common, *words, "--out", folder]) * (1 if way == "batch" else 3) for way, words in WAYS.items()}
-                if model in by_hand.SIZES and asked.task == "mnist":
-                    spent["by hand"] = by_hand.seconds(model, 150, asked.rounds)
-                if go:
-                    took = {way: [*took.get(way, []), value] for way, value in spent.items()}
-        ratios = {way: [a / b for a, b in zip(values, took["batch"], strict=True)] for way, values in took.items()}
-        row = {way: {"seconds": statistics.median(took[way]), "ratio": statistics.median(ratios[way])} for way in took}
-        print(json.dumps({"model": model, **row}), flush=True)
+    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine.machine(), "commit": machine.commit(ROOT)}
+    rows = {model: measured(asked, model) for model in asked.models.split(",")}
+    print(json.dumps(rows))
+    if asked.out is not None:
+        asked.out.write_text(json.dumps({**about, "sweep": rows}, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

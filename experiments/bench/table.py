@@ -1,6 +1,7 @@
 """``python -m experiments.bench.table RESULTS.json ... [--check]``: the figures as Markdown, between marks in README.md. No paper.
 
-``RESULTS.json`` is a ``bench.json`` of ``experiments.bench`` or a ``gpu.json`` of ``experiments.bench.gpu``.
+``RESULTS.json`` is a ``bench.json`` of ``experiments.bench``, a ``sweep.json`` of ``experiments.bench.sweep``, or a ``gpu.json`` of
+``experiments.bench.gpu``.
 
 Exit codes: 0; 1 with ``--check`` where the README says something else; 2 for bad input.
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -137,9 +139,11 @@ def foot(results: Results) -> str:
 
 def section(text: str, results: Results) -> str:
     """``text`` with its section of figures replaced. Raises ValueError where the marks are not there."""
-    from experiments.bench import gpu_table  # which has its tables aligned here
+    from experiments.bench import gpu_table, sweep  # which have their tables aligned here
 
-    name, made = ("bench", markdown(results, brief=True)) if "works" in results else ("gpu", gpu_table.markdown(results))
+    name = next((name for name, part in (("bench", "works"), ("sweep", "sweep")) if part in results), "gpu")
+    draw = {"bench": partial(markdown, brief=True), "sweep": sweep.markdown, "gpu": gpu_table.markdown}
+    made = draw[name](results)
     start, end = (mark.format(name) for mark in MARKS)
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
         raise ValueError(f"README: must hold {start} and {end} once each, in this order; add them where the figures shall be")
@@ -151,7 +155,7 @@ def section(text: str, results: Results) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench.table", description=__doc__)
-    parser.add_argument("results", type=Path, nargs="+", help="bench.json or gpu.json of a run")
+    parser.add_argument("results", type=Path, nargs="+", help="bench.json, sweep.json or gpu.json of a run")
     parser.add_argument("--readme", type=Path, default=README, help="the file that holds the marks")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the file is stale")
     options = parser.parse_args(argv)

@@ -1,11 +1,13 @@
-"""The floor of ``bench.sweep`` does what autograd does."""
+"""``bench.sweep``: its figures, and its floor, which does what autograd does."""
 
+import json
 from itertools import pairwise
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 
-from experiments.bench import by_hand
+from experiments.bench import by_hand, sweep
 from fl_sim import rng
 
 
@@ -31,3 +33,14 @@ def test_a_step_by_hand_is_a_step_of_sgd_of_each_client() -> None:
 
 def test_it_times_every_model_that_it_knows() -> None:
     assert all(by_hand.seconds(model, 3, 1, steps=2, samples=50) > 0 for model in by_hand.SIZES)
+
+
+def test_the_command_keeps_its_figures_and_draws_them(tmp_path: Path) -> None:
+    out = tmp_path / "sweep.json"
+    assert sweep.main(["--models", "lr", "--task", "digits", "--clients", "20", "--rounds", "1", "--goes", "1", "--out", str(out)]) == 0
+    figures = json.loads(out.read_text())
+    row = figures["sweep"]["lr"]
+    assert set(row) == set(sweep.WAYS) and row["batch"]["ratio"] == 1.0 and all(kept["seconds"] > 0 for kept in row.values())
+    figures["sweep"]["2nn"] = {**row, sweep.HAND: {"seconds": 1.0, "ratio": 0.5}}
+    head, _, first, second = sweep.markdown(figures).splitlines()[:4]
+    assert head.count("|") == first.count("|") == second.count("|") and " 0.50 " in second and "by hand" in head
