@@ -1,6 +1,6 @@
 """Many clients' dense networks trained by batched products written out by hand: the floor of ``bench.sweep``. No paper.
 
-No autograd, no vmap, no rounds, no logs: what PyTorch's kernels take for the arithmetic of fifteen runs, on samples drawn at random.
+No autograd, no vmap, no rounds, no logs: what PyTorch's kernels take for the arithmetic of fifteen runs, on samples drawn by key.
 
 Legend: C clients, B batch, I inputs, O outputs.
 """
@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fl_sim import heap
+from fl_sim import heap, rng
 
 SIZES = {"lr": (784, 10), "2nn": (784, 200, 200, 10)}
 """Of the models that it knows: inputs, hidden layers, classes."""
@@ -43,15 +43,20 @@ def seconds(model: str, clients: int, rounds: int, steps: int = 60, batch: int =
     heap.keep()
     torch.set_num_threads(1)
     sizes = SIZES[model]
-    x, y = torch.rand(samples, sizes[0]), torch.randint(sizes[-1], (samples,))
-    one = [(torch.randn(wide, narrow) * narrow**-0.5, torch.zeros(1, wide)) for narrow, wide in pairwise(sizes)]
+    draws = [rng.words(rng.key(0, "by-hand", number)) for number in range(len(sizes))]
+    x, y = rng.uniform(draws[0], (samples, sizes[0])), torch.arange(samples) % sizes[-1]
+    one = [
+        ((rng.uniform(words, (wide, narrow)) - 0.5) * narrow**-0.5, torch.zeros(1, wide))
+        for words, (narrow, wide) in zip(draws[1:], pairwise(sizes), strict=True)
+    ]
     most = max(ROOM // sum(4 * (weight.numel() + bias.numel()) for weight, bias in one), 1)
+    order = torch.from_numpy(rng.permutation(rng.key(0, "by-hand"), samples)).repeat(2 + min(clients, most) * batch // samples)
     start = time.perf_counter()
     for _ in range(rounds):
         for first in range(0, clients, most):
             here = min(most, clients - first)
             weights, biases = ([part.repeat(here, 1, 1) for part in parts] for parts in zip(*one, strict=True))
-            for _ in range(steps):
-                rows = torch.randint(samples, (here * batch,))
+            for number in range(steps):
+                rows = order.narrow(0, number * here * batch % samples, here * batch)
                 step(weights, biases, x.index_select(0, rows).view(here, batch, -1), y.index_select(0, rows).view(here, batch), 0.03)
     return time.perf_counter() - start

@@ -10,7 +10,6 @@ import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -141,9 +140,12 @@ def section(text: str, results: Results) -> str:
     """``text`` with its section of figures replaced. Raises ValueError where the marks are not there."""
     from experiments.bench import gpu_table, sweep  # which have their tables aligned here
 
-    name = next((name for name, part in (("bench", "works"), ("sweep", "sweep")) if part in results), "gpu")
-    draw = {"bench": partial(markdown, brief=True), "sweep": sweep.markdown, "gpu": gpu_table.markdown}
-    made = draw[name](results)
+    if "works" in results:
+        name, made = "bench", markdown(results, brief=True)
+    elif "sweep" in results:
+        name, made = "sweep", sweep.markdown(results)
+    else:
+        name, made = "gpu", gpu_table.markdown(results)
     start, end = (mark.format(name) for mark in MARKS)
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
         raise ValueError(f"README: must hold {start} and {end} once each, in this order; add them where the figures shall be")
