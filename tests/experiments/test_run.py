@@ -180,8 +180,10 @@ def test_a_failed_run_raises_in_python(tmp_path) -> None:
         def on_round_start(self, run) -> None:
             run.train_config["local.lr"] = 1e38  # the first update overflows float32
 
+    wrong = torch.nn.Linear(2, 2)  # one drawn at random may have all right, and then has no gradient
+    wrong.load_state_dict({"weight": torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), "bias": torch.zeros(2)})
     with pytest.raises(RoundFailed, match="round 1, client"):
-        run(model=torch.nn.Linear(2, 2), task=from_arrays(x * 1e6, y, clients=ids), rounds=2, callbacks=[Broken()], out=str(tmp_path))
+        run(model=wrong, task=from_arrays(x * 1e6, y, clients=ids), rounds=2, callbacks=[Broken()], out=str(tmp_path))
 
 
 def test_regression_has_no_accuracy(tmp_path) -> None:
