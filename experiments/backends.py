@@ -31,6 +31,8 @@ BACKENDS = {
     "devices": "-m experiments.deploy up --tls --auth --recipe {words}",
 }
 """Python's arguments for each backend; the first is what the others are compared with."""
+TABLE = Path("experiments/results/backends.md")
+"""Below the folder where the command runs: a test of it leaves the checkout alone."""
 CLOSE = 1e-5
 """By how much a weight may differ where another engine computes."""
 OF_THE_MACHINE = ("time", "seconds", "evaluate_seconds", "worker", "node", "device")
@@ -59,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     head += " round and the logs the same rows\nbut for times; else the largest difference of any weight of the last model.\n"
     about = f"Commit {commit(RESULTS)}; " + ", ".join(f"{name} {version}" for name, version in versions().items() if version)
     text = "\n".join([head, *table, "", "Wall time, start-up included, and commands:", "", "```", *said, "```", "", f"{about}.", ""])
-    (RESULTS / "backends.md").write_text(text, encoding="utf-8")
+    TABLE.parent.mkdir(parents=True, exist_ok=True)
+    TABLE.write_text(text, encoding="utf-8")
     print(text)
     return 0 if agree else 1
 

@@ -60,7 +60,10 @@ def measured(asked: argparse.Namespace, model: str) -> dict[str, Any]:
 def markdown(figures: Mapping[str, Any]) -> str:
     """A line a model."""
     rows, about = figures["sweep"], figures["machine"]
-    columns = {"fifteen runs, MNIST": list(rows), "as one batch, s": [seconds(row["batch"]["seconds"]) for row in rows.values()]}
+    columns = {
+        f"fifteen runs, {figures['task']}": list(rows),
+        "as one batch, s": [seconds(row["batch"]["seconds"]) for row in rows.values()],
+    }
     for way in (*list(WAYS)[1:], HAND):
         columns[f"{way}: x as long"] = [ratio(row[way]["ratio"]) if way in row else "" for row in rows.values()]
     return "\n".join([*aligned(columns), "", f"{about['cpu']}, one thread; commit {figures['commit']}, {figures['date']}."]) + "\n"
@@ -76,11 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--goes", type=int, default=3, help="turns")
     parser.add_argument("--out", type=Path, help="a file for the figures, such as sweep.json")
     asked = parser.parse_args(argv)
-    about = {"date": time.strftime("%Y-%m-%d"), "machine": machine.machine(), "commit": machine.commit(ROOT)}
-    rows = {model: measured(asked, model) for model in asked.models.split(",")}
-    print(json.dumps(rows))
-    if asked.out is not None:
-        asked.out.write_text(json.dumps({**about, "sweep": rows}, indent=1) + "\n", encoding="utf-8")
+    figures: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": machine.machine(), "commit": machine.commit(ROOT)}
+    figures |= {"task": asked.task, "sweep": {}}
+    for model in asked.models.split(","):
+        figures["sweep"][model] = measured(asked, model)
+        print(json.dumps({model: figures["sweep"][model]}), flush=True)
+        if asked.out is not None:  # what was measured is kept, whatever comes
+            asked.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
 
 
