@@ -184,17 +184,21 @@ def test_global_draws_run_on_the_loop_keyed_by_client_and_round() -> None:
     assert tree.digest(looped) == tree.digest(batched) != tree.digest(train(mlp(), "loop")[0])
 
 
-def test_global_draws_differ_between_clients_and_rounds() -> None:
+@pytest.mark.parametrize("block_size", [1, 2])
+def test_global_draws_differ_between_clients_and_rounds_and_depend_on_nothing_else(block_size: int) -> None:
     """Two clients, all samples alike, a learning rate of 0: four losses that only the draws tell apart."""
     x, y = np.tile(np.random.default_rng(0).normal(size=6), (8, 1)), np.zeros(8, np.int64)
     loss = Loss(mlp(Random()), from_arrays(x, y, x_test=x, y_test=y, outputs=3), torch.float64)
-    grid = SimulationGrid(make_app(loss, Partition.of([np.arange(4), np.arange(4, 8)])), 2)
-    losses: list[float] = []
-    grid.on_block = lambda result: losses.extend(answer.metrics["loss"] for answer in result.clients)
+    grid = SimulationGrid(make_app(loss, Partition.of([np.arange(4), np.arange(4, 8)])), 2, block_size=block_size)
     settings, arrays = records.config({"local.batch_size": 0, "local.lr": 0.0}), records.arrays(loss.initial())
-    for server_round in (1, 2):
-        list(grid.send_and_receive(FedAvg().configure_train(server_round, arrays, settings, grid)))
-    assert len(losses) == len(set(losses)) == 4
+    losses: dict[tuple[int, int, int], float] = {}
+    for order in (1, -1):
+        for server_round in (1, 2):
+            messages = list(FedAvg().configure_train(server_round, arrays, settings, grid))
+            for reply in grid.send_and_receive(messages[::order]):
+                losses[order, server_round, reply.metadata.src_node_id] = records.numbers(reply.content)["loss"]
+    assert len(losses) == 8 and len(set(losses.values())) == 4
+    assert all(losses[1, *key] == value for (_, *key), value in losses.items())
 
 
 @dataclass

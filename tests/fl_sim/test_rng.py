@@ -169,7 +169,8 @@ def draw_and_fail(base: int, expected: tuple[float, float, float]) -> None:
         raise RuntimeError("foreign code failed")
 
 
-def test_keyed_globals_key_foreign_code_and_give_back_the_generators() -> None:
+@pytest.mark.parametrize("_again", [False, True])  # with generators that were used before
+def test_keyed_globals_key_foreign_code_and_give_back_the_generators(_again: bool) -> None:
     with rng.keyed_globals(2**64 - 1):
         first = drawn_globally()
         following = drawn_globally()
