@@ -2,7 +2,7 @@
 
 ``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks;
 called with one message, the app answers for itself: a block of one on the loop, whose reply is a pool of one.
-``app`` is the ClientApp of a device, which makes its learner from what each message says (``clients/device.py``).
+``app`` is the ClientApp of a device, which makes its learner from what each message says (``clients/device/answer.py``).
 """
 
 from collections.abc import Mapping
@@ -11,16 +11,17 @@ from typing import Any
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from clients import device
-from clients.adapt import Personalize
-from fl_sim import records, registry, tree
-from fl_sim.block import Learner, Settings, plan_blocks
-from fl_sim.grid import arrays_of, reply_to
-from fl_sim.local import LocalRule
-from fl_sim.loss import Loss
-from fl_sim.partition import Partition
-from fl_sim.worker import run_plan
-from strategies.fedavg import FedAvg
+from clients.device import answer as device
+from clients.learner import make_learner
+from clients.rules import rule_for
+from fl_sim import tree
+from fl_sim.blocks.learner import Learner
+from fl_sim.blocks.plan import plan_blocks
+from fl_sim.engines.run_block import run_plan
+from fl_sim.grids.messages import arrays_of, reply_to
+from fl_sim.learning.loss import Loss
+from fl_sim.population.partition import Partition
+from fl_sim.wire import records
 
 
 class LearnerApp(ClientApp):
@@ -29,26 +30,9 @@ class LearnerApp(ClientApp):
     learner: Learner
 
 
-def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:
-    """The client half that a message names: by its name and numbers; plain local training where it names none.
-
-    ``own`` holds classes that cannot be imported by name (a notebook's). Raises ValueError for an unknown name.
-    """
-    if message_type.startswith("evaluate"):
-        given = {k.removeprefix("personalize."): v for k, v in settings.items() if k.startswith("personalize.")}
-        return Personalize(int(given.get("steps", 0)), float(given.get("lr", 0.0)), int(given.get("batch_size", 0)))
-    name = settings.get("strategy")
-    if name is None:
-        return FedAvg()
-    found = own[name] if own and name in own else registry.find("strategies", "strategy", name)
-    rule: LocalRule = found(**{k.removeprefix("strategy."): v for k, v in settings.items() if k.startswith("strategy.")})
-    return rule
-
-
 def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = None) -> LearnerApp:
     """The ClientApp of a task, a model (both bound in ``loss``) and a partition of the task's training samples."""
-    data = {k: v.to(loss.device) for k, v in loss.task.train.items()}
-    learner = Learner(loss, data, partition, lambda message_type, settings: rule_for(message_type, settings, own))
+    learner = make_learner(loss, partition, lambda message_type, settings: rule_for(message_type, settings, own))
     app = LearnerApp()
     app.learner = learner
 

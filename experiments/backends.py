@@ -16,11 +16,11 @@ import pandas as pd
 from safetensors.torch import load_file
 
 import fl_sim
-from experiments.bench.machine import commit
 from experiments.collect import RESULTS
-from experiments.server_app import DEFAULT
+from experiments.deploy.server_app import DEFAULT
+from experiments.provenance import commit
 from fl_sim import registry
-from fl_sim.roundlog import versions
+from fl_sim.logs.writer import versions
 
 RUN = "-m experiments.run {words}"
 BACKENDS = {
@@ -55,12 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}", file=sys.stderr)
             return 1
         said.append(f"{time.monotonic() - start:5.0f} s  {command}")
-        made[name] = {fl_sim.load(file.parent).config["strategy"]["name"]: file.parent for file in Path(out).glob("*/summary.json")}
+        made[name] = {
+            fl_sim.load(file.parent).config["strategy"]["name"]: file.parent
+            for file in Path(out).glob("*/summary.json")
+        }
     table, agree = compared(made)
     head = "# The same runs on each backend\n\nOf each backend, against `loop`: whether the model has the same bits after each"
     head += " round and the logs the same rows\nbut for times; else the largest difference of any weight of the last model.\n"
-    about = f"Commit {commit(RESULTS)}; " + ", ".join(f"{name} {version}" for name, version in versions().items() if version)
-    text = "\n".join([head, *table, "", "Wall time, start-up included, and commands:", "", "```", *said, "```", "", f"{about}.", ""])
+    about = f"Commit {commit(RESULTS)}; " + ", ".join(
+        f"{name} {version}" for name, version in versions().items() if version
+    )
+    text = "\n".join(
+        [head, *table, "", "Wall time, start-up included, and commands:", "", "```", *said, "```", "", f"{about}.", ""]
+    )
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(text, encoding="utf-8")
     print(text)

@@ -9,9 +9,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.analysis import compare, format_table, read
-from experiments.bench.machine import commit
-from experiments.plots import curves
+from experiments.analysis.compare import compare
+from experiments.analysis.curves import curves
+from experiments.analysis.frames import read
+from experiments.analysis.text_table import format_table
+from experiments.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import tyro
 
-from experiments import recipe as recipes
-from experiments.nouns import PACKAGES, offered, parameters
+from experiments.config import recipe_files
+from experiments.config.choices import PACKAGES, offered, parameters
 
 PLURALS = {"task": "tasks", "partition": "partitions", "model": "models", "strategy": "strategies"}
 
@@ -24,7 +24,7 @@ def listing() -> dict[str, list[dict[str, Any]]]:
             }
             for name, thing in offered(kind).items()
         ]
-    return {**found, "recipes": [{"name": name, "help": recipes.title(name)} for name in recipes.names()]}
+    return {**found, "recipes": [{"name": name, "help": recipe_files.title(name)} for name in recipe_files.names()]}
 
 
 def show(rows: dict[str, list[dict[str, Any]]]) -> str:

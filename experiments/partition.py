@@ -8,10 +8,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.cli import parse
-from experiments.comparison import new_folder
-from experiments.data import data
-from experiments.partition_stats import draw, frame, summary
+from experiments.analysis.partition_stats import draw, frame, summary
+from experiments.analysis.save_comparison import new_folder
+from experiments.config.command_line import parse
+from experiments.runs.data import data
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,16 +25,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows = frame(partition, task.labels)
         rows.to_csv(folder / "clients.csv", index=False)
         picture = draw(
-            partition, task.labels, folder / "partition.png", f"{config.task.name}, {config.partition.name}, {len(partition)} clients"
+            partition,
+            task.labels,
+            folder / "partition.png",
+            f"{config.task.name}, {config.partition.name}, {len(partition)} clients",
         )
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    numbers = {"task": config.task.name, "partition": config.partition.name, **config.partition.params, **summary(partition, task.labels)}
+    numbers = {
+        "task": config.task.name,
+        "partition": config.partition.name,
+        **config.partition.params,
+        **summary(partition, task.labels),
+    }
     if not asked.quiet:
-        print("\n".join(f"{key:16} {round(value, 4) if isinstance(value, float) else value}" for key, value in numbers.items()))
+        print(
+            "\n".join(
+                f"{key:16} {round(value, 4) if isinstance(value, float) else value}" for key, value in numbers.items()
+            )
+        )
         print(f"\n{rows.head(20).to_string(index=False, float_format=lambda v: f'{v:.3f}')}")
-        print(f"{'... and ' + str(len(rows) - 20) + ' more in clients.csv' if len(rows) > 20 else ''}\npicture: {picture}")
+        print(
+            f"{'... and ' + str(len(rows) - 20) + ' more in clients.csv' if len(rows) > 20 else ''}\npicture: {picture}"
+        )
     if asked.json:
         print(json.dumps({**numbers, "picture": str(picture)}, default=float))
     return 0

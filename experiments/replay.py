@@ -24,20 +24,23 @@ from typing import Any, cast
 from flwr.app import ArrayRecord, Message
 from safetensors import safe_open
 
-from experiments.build import Setup, build
-from experiments.config import Config
-from experiments.values import ConfigError
-from fl_sim import Callback, LocalRule, Loss, PoolingStrategy, RoundFailed, Run, flower, load, records, run_rounds, tree
-from fl_sim.block import BlockPlan, plan_blocks, resolve
-from fl_sim.device import prepare
-from fl_sim.engine.loop import reply_of
-from fl_sim.grid import arrays_of, client_of
-from fl_sim.local import Metrics
-from fl_sim.loss import Batch
-from fl_sim.reading import MODEL, RunLog
-from fl_sim.settings import Local
+from experiments.config.schema import Config
+from experiments.runs.setup import Setup, build
+from fl_sim import Callback, LocalRule, Loss, PoolingStrategy, RoundFailed, Run, load, run_rounds, tree
+from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.blocks.resolve import resolve
+from fl_sim.engines.loop import reply_of
+from fl_sim.engines.run_block import run_plan
+from fl_sim.errors import ConfigError
+from fl_sim.grids.messages import arrays_of, client_of
+from fl_sim.kernels.precision import prepare
+from fl_sim.learning.loss import Batch
+from fl_sim.learning.rule import Metrics
+from fl_sim.learning.settings import Local
+from fl_sim.logs.columns import MODEL
+from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
-from fl_sim.worker import run_plan
+from fl_sim.wire import flower, records
 
 TOLERANCE = {"float32": 1e-3, "float64": 1e-9}
 """Relative difference that counts as rounding between the loop and another engine, by dtype."""
@@ -78,8 +81,13 @@ class _Watch(Callback):
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         logged = self.digests.get(row["round"])
         if logged is not None and logged != row["digest"] and not self.drift:
-            made = ", ".join(f"{k} {v}" for k, v in self.versions.items() if k in ("torch", "numpy", "flwr")) or "unknown versions"
-            why = f"another kind of device, other libraries (it was made with {made}), callbacks, or changed code or data"
+            made = (
+                ", ".join(f"{k} {v}" for k, v in self.versions.items() if k in ("torch", "numpy", "flwr"))
+                or "unknown versions"
+            )
+            why = (
+                f"another kind of device, other libraries (it was made with {made}), callbacks, or changed code or data"
+            )
             self.drift = f"round {row['round']}: the model has digest {row['digest'][:12]}..., the log says {logged[:12]}...: {why}"
             print(self.drift, file=sys.stderr)
 
@@ -105,13 +113,25 @@ def replay(run: str | Path, server_round: int, client: int, setup: Setup | None 
     """
     log = load(run)
     if "app" in log.config:
-        raise ConfigError(f"{str(log.path)!r}: a run of a Flower app (--app); its ClientApp is its own, and cannot be replayed here")
-    last = int(max(log.rounds["round"].max(), log.clients["round"].max() if len(log.clients) else 0)) if len(log.rounds) else 0
+        raise ConfigError(
+            f"{str(log.path)!r}: a run of a Flower app (--app); its ClientApp is its own, and cannot be replayed here"
+        )
+    last = (
+        int(max(log.rounds["round"].max(), log.clients["round"].max() if len(log.clients) else 0))
+        if len(log.rounds)
+        else 0
+    )
     if not 1 <= server_round <= last:
-        raise ValueError(f"round = {server_round}: {str(run)!r} has the rounds 1..{last}" if last else f"{str(run)!r}: no round was run")
+        raise ValueError(
+            f"round = {server_round}: {str(run)!r} has the rounds 1..{last}"
+            if last
+            else f"{str(run)!r}: no round was run"
+        )
     rows = log.clients[(log.clients["round"] == server_round) & (log.clients["phase"] == "train")]
     if server_round in set(log.rounds["round"]) and client not in set(rows.loc[rows["status"] != "dropped", "client"]):
-        asked, dropped = (sorted(rows.loc[(rows["status"] == "dropped") == x, "client"].astype(int)) for x in (False, True))
+        asked, dropped = (
+            sorted(rows.loc[(rows["status"] == "dropped") == x, "client"].astype(int)) for x in (False, True)
+        )
         raise not_asked(client, server_round, asked, dropped)
     setup = setup or rebuild(log)
     prepare(setup.config.device, setup.config.threads, setup.config.precision)
@@ -144,7 +164,12 @@ def start_of(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord,
     """(the model that the round starts from, rounds run again for it, the first difference from the log)."""
     digests = {int(n): d for n, d in zip(log.rounds["round"], log.rounds["digest"], strict=True)}
     kept = kept_model(log, server_round - 1)
-    if server_round > 1 and kept and isinstance(setup.strategy, PoolingStrategy) and tree.digest(kept) == digests.get(server_round - 1):
+    if (
+        server_round > 1
+        and kept
+        and isinstance(setup.strategy, PoolingStrategy)
+        and tree.digest(kept) == digests.get(server_round - 1)
+    ):
         return records.arrays(kept), 0, ""
     if server_round > 1:
         print(f"recomputing rounds 1..{server_round - 1} on {setup.engine.name}", file=sys.stderr)
@@ -171,7 +196,9 @@ def kept_model(log: RunLog, server_round: int) -> Tree:
     return log.model() if saved == str(server_round) else {}
 
 
-def plan_of(setup: Setup, messages: Sequence[Message], client: int, server_round: int, dropped: Sequence[int]) -> tuple[BlockPlan, Tree]:
+def plan_of(
+    setup: Setup, messages: Sequence[Message], client: int, server_round: int, dropped: Sequence[int]
+) -> tuple[BlockPlan, Tree]:
     """The client's message as a block of one, and its model. Raises ValueError for a client that trains nothing in this round."""
     asked = {client_of(message): message for message in messages}
     if client not in asked:
@@ -208,12 +235,18 @@ def compare(done: Replay, log: RunLog, dtype: str) -> Replay:
     frame = log.clients
     rows = frame[(frame["round"] == done.round) & (frame["client"] == done.client) & (frame["phase"] == "train")]
     if not len(rows):
-        return replace(done, agreement="no row to compare with: its round failed before it answered", agrees=not done.drift)
+        return replace(
+            done, agreement="no row to compare with: its round failed before it answered", agrees=not done.drift
+        )
     row = rows.iloc[-1]
     if row["status"] == "failed" or done.reason:
         then, now = str(row["reason"] or "").strip().splitlines()[-1:], done.reason.strip().splitlines()[-1:]
         same = then == now
-        said = "fails as it did" if same else f"the log: {' '.join(then) or 'completed'}; the replay: {' '.join(now) or 'completed'}"
+        said = (
+            "fails as it did"
+            if same
+            else f"the log: {' '.join(then) or 'completed'}; the replay: {' '.join(now) or 'completed'}"
+        )
         return replace(done, agreement=said, agrees=same and not done.drift)
     logged = {name: float(row[name]) for name in done.numbers if name in row and not math.isnan(row[name])}
     apart = {name: abs(value - done.numbers[name]) / max(abs(value), 1e-12) for name, value in logged.items()}
@@ -237,7 +270,9 @@ def show(done: Replay) -> str:
             + (f"NOT the log's from {done.drift}" if done.drift else "every digest is the log's")
         )
     for name, value in done.numbers.items():
-        lines.append(f"{name:<16}{value!r:<24}{'the log: ' + repr(done.logged[name]) if name in done.logged else ''}".rstrip())
+        lines.append(
+            f"{name:<16}{value!r:<24}{'the log: ' + repr(done.logged[name]) if name in done.logged else ''}".rstrip()
+        )
     lines += [f"{'reply':<16}sha256 {done.digest}"] if done.digest else ["it failed:", done.reason.rstrip()]
     return "\n".join([*lines, f"agreement: {done.agreement}"])
 

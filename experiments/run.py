@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from experiments.build import build
-from experiments.cli import Invocation, parse
-from experiments.config import Config
-from experiments.data import as_partition
-from experiments.execution import Summary, execute
-from experiments.plan import describe
-from experiments.planner import ClientFailed, predict
-from experiments.recipe import make
-from experiments.resume import going_on
-from experiments.values import ConfigError
+from clients.shares import as_partition
+from experiments.config.command_line import Invocation, parse
+from experiments.config.recipe_files import make
+from experiments.config.schema import Config
+from experiments.runs.execute import execute
+from experiments.runs.plan import describe, predict
+from experiments.runs.resume import going_on
+from experiments.runs.setup import build
+from experiments.runs.summary import Summary
+from experiments.runs.trial import ClientFailed
 from fl_sim import Callback, RoundFailed, from_arrays, load
-from fl_sim.reading import RunLog
-from fl_sim.task import SampleFunction
+from fl_sim.errors import ConfigError
+from fl_sim.learning.measures import SampleFunction
+from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
 
 __all__ = ["Outcome", "from_arrays", "main", "run"]
@@ -63,10 +64,14 @@ def run(
     if any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
     if isinstance(settings.get("partition"), (list, tuple)):
-        settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)  # the task, when it is made, sets the bound
+        settings["partition"] = as_partition(
+            settings["partition"], "index arrays", 2**62
+        )  # the task, when it is made, sets the bound
     config = make(recipe, **settings)
     if config.engine == "flower":
-        raise ConfigError("engine = 'flower': objects from Python do not travel to Flower's actors; use the command line")
+        raise ConfigError(
+            "engine = 'flower': objects from Python do not travel to Flower's actors; use the command line"
+        )
     setup = build(config, metrics)
     summary, error = execute(setup, quiet, callbacks)
     if error is not None:
@@ -81,11 +86,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         asked = parse(sys.argv[1:] if argv is None else argv)
         if asked.app:
-            from experiments import foreign  # here, because only few calls want it
+            from experiments.apps import run_app  # here, because only few calls want it
 
             if asked.dry_run:
-                return show([foreign.describe(asked.app, config, asked.said, asked.app_config) for config in asked.configs], asked.json)
-            summaries = [foreign.run_app(asked.app, config, asked.quiet, asked.said, asked.app_config) for config in asked.configs]
+                return show(
+                    [run_app.describe(asked.app, config, asked.said, asked.app_config) for config in asked.configs],
+                    asked.json,
+                )
+            summaries = [
+                run_app.run_app(asked.app, config, asked.quiet, asked.said, asked.app_config)
+                for config in asked.configs
+            ]
             return report(summaries, asked.quiet, asked.json)
         if asked.dry_run:
             return show([planned(config) for config in asked.configs], asked.json)
@@ -114,12 +125,12 @@ def run_all(asked: Invocation) -> int:
 def runs_of(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
     """One run after another; with --vmap_over as one batch; of engine flower through Flower's own simulation."""
     if asked.vmap_over:
-        from experiments.sweep import run_together  # these two here, because they stand on this module
+        from experiments.runs.lockstep import run_together  # these two here, because they stand on this module
 
         return run_together(asked.configs, asked.vmap_over, asked.quiet)
     if asked.configs[0].engine == "flower":
-        from experiments.flower_engine import run_through_flower
-        from experiments.server_app import deployable
+        from experiments.deploy.flower_simulation import run_through_flower
+        from experiments.deploy.server_app import deployable
 
         return run_through_flower([deployable(replace(config, engine="loop")) for config in asked.configs])
     if asked.resume:
@@ -167,7 +178,9 @@ def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
 def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
     """Table and picture for people, JSON for programs; the exit code."""
     if not quiet:
-        from experiments.comparison import save_comparison  # here, because pandas and matplotlib load slowly
+        from experiments.analysis.save_comparison import (
+            save_comparison,
+        )  # here, because pandas and matplotlib load slowly
 
         table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])
         print(f"\n{table}\n\ncurves: {picture}")

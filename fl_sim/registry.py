@@ -37,7 +37,11 @@ def offered(module: ModuleType, kind: str) -> dict[str, Any]:
             foreign or inspect.isabstract(thing) or (inspect.isclass(thing) and "kind" in vars(thing))
         ):  # the base that sets kind is none itself
             continue
-        name = getattr(thing, "offered_as", "") if not inspect.isclass(thing) else module.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        name = (
+            getattr(thing, "offered_as", "")
+            if not inspect.isclass(thing)
+            else module.__name__.rsplit(".", 1)[-1].replace("_", "-")
+        )
         found[name] = thing
     return found
 
@@ -59,10 +63,14 @@ def find(package: str, kind: str, name: str) -> Any:
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
-            raise ValueError(f"{kind}.name = {name!r}: cannot be loaded ({error}); it must be package.module:Name") from error
+            raise ValueError(
+                f"{kind}.name = {name!r}: cannot be loaded ({error}); it must be package.module:Name"
+            ) from error
     known = names(package, kind)
     if name not in known:
-        raise ValueError(f"{kind}.name = {name!r}: unknown{nearest(name, known)}; choose one of {', '.join(known)} or package.module:Name")
+        raise ValueError(
+            f"{kind}.name = {name!r}: unknown{nearest(name, known)}; choose one of {', '.join(known)} or package.module:Name"
+        )
     return known[name]
 
 

@@ -44,7 +44,9 @@ def key(seed: int, purpose: str, *path: int) -> int:
 
 def keys(base: int, n: int) -> np.ndarray:
     """The keys ``key(..., 0) ... key(..., n - 1)`` below ``base``: (n,) uint64."""
-    z = (_STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) + np.uint64(base)
+    z = (_STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) + np.uint64(
+        base
+    )
     z = (z ^ (z >> _S30)) * _M1
     z = (z ^ (z >> _S27)) * _M2
     z ^= z >> _S31
@@ -133,7 +135,9 @@ def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype
     values = 1 << (32 // per)
     parts = _signed_parts(bits(pair, -(-n // per)), per)
     least = round(p * values) - values // 2
-    return parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)  # of whole numbers: x >= least, without slow booleans
+    return (
+        parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)
+    )  # of whole numbers: x >= least, without slow booleans
 
 
 def _signed_parts(x: Tensor, per: int) -> Tensor:
@@ -160,7 +164,9 @@ def key_globals(base: int) -> None:
     """Key the global generators of ``random``, NumPy and torch by ``base``."""
     random.seed(base)
     np.random.seed(base & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(base & (_MASK >> 1))  # torch.manual_seed asks every kind of device first: 200 us
+    torch.default_generator.manual_seed(
+        base & (_MASK >> 1)
+    )  # torch.manual_seed asks every kind of device first: 200 us
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(base & (_MASK >> 1))
 

@@ -39,7 +39,10 @@ def scale(a: Mapping[str, Tensor], factor: float | Tensor) -> Tree:
 
 def lerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], weight: float) -> Tree:
     """``a + weight * (b - a)``; exactly ``b`` at weight 1. Integer leaves come from ``b``; leaves that ``b`` lacks from ``a``."""
-    return {k: (torch.lerp(x, b[k], weight) if x.is_floating_point() and weight != 1 else b[k]) if k in b else x for k, x in a.items()}
+    return {
+        k: (torch.lerp(x, b[k], weight) if x.is_floating_point() and weight != 1 else b[k]) if k in b else x
+        for k, x in a.items()
+    }
 
 
 def where(condition: Tensor, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tree:

@@ -11,10 +11,10 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from fl_sim.loss import Batch, Loss
-from fl_sim.optim import given
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.optim import given
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 
 @dataclass

@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from annotated_types import Ge
 
-from fl_sim import optim, rng, tree
-from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
-from fl_sim.loss import Batch, Loss
-from fl_sim.settings import Local
+from fl_sim import rng, tree
+from fl_sim.learning import optim
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import Draw, Metrics, Sizes, Streams, passes
+from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 
 def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fl_sim import tree
-from fl_sim.local import Metrics
-from fl_sim.loss import Batch, Loss
-from fl_sim.pool import Pool
-from fl_sim.settings import Local
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import Metrics
+from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from fl_sim.wire.pool import Pool
+from strategies.base.strategy import Strategy
 from strategies.pools.max import AbsMax, Max
 
 
@@ -39,7 +39,9 @@ class MaxPool(Strategy):
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """Toward the maximum, or along the pooled update."""
-        return tree.add(model, pooled, self.server_lr) if self.of == "deltas" else tree.lerp(model, pooled, self.server_lr)
+        return (
+            tree.add(model, pooled, self.server_lr) if self.of == "deltas" else tree.lerp(model, pooled, self.server_lr)
+        )
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local

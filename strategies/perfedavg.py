@@ -19,11 +19,11 @@ import torch
 from annotated_types import Ge, Gt
 
 from fl_sim import local, tree
-from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
-from fl_sim.loss import Batch, Loss
-from fl_sim.settings import Local
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import Draw, Metrics, Sizes, Streams, passes
+from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 
 @dataclass
@@ -54,12 +54,16 @@ class PerFedAvg(Strategy):
         others = {name: iter(stream) for name, stream in batches.items() if name != "train"}
 
         def gradient(at: Tree, outer: Batch) -> tuple[Tree, torch.Tensor, Tree]:
-            return self.meta_gradient(at, next(others["inner"]), outer, next(others["hessian"]) if "hessian" in others else None, loss)
+            return self.meta_gradient(
+                at, next(others["inner"]), outer, next(others["hessian"]) if "hessian" in others else None, loss
+            )
 
         new, metrics = local.train(model, batches["train"], local_, gradient)
         return new, state, metrics
 
-    def meta_gradient(self, at: Tree, inner: Batch, outer: Batch, hessian: Batch | None, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
+    def meta_gradient(
+        self, at: Tree, inner: Batch, outer: Batch, hessian: Batch | None, loss: Loss
+    ) -> tuple[Tree, torch.Tensor, Tree]:
         """(I - alpha H(at; hessian)) grad l(at - alpha grad l(at; inner); outer)."""
         grads, _, _ = loss.gradient(at, inner)
         grads, value, buffers = loss.gradient(tree.add(at, grads, -self.inner_lr), outer)

@@ -15,10 +15,14 @@ CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 def blocks(text: str, language: str) -> list[str]:
     """The fenced code blocks of one language."""
-    return [body for name, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if name == language]
+    return [
+        body for name, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE) if name == language
+    ]
 
 
-COMMANDS = [line.split("  #")[0].strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()]
+COMMANDS = [
+    line.split("  #")[0].strip() for block in blocks(README, "bash") for line in block.splitlines() if line.strip()
+]
 PYTHON = [command for command in COMMANDS if command.startswith("python -m")]
 NEEDS_DATA = re.compile("cifar10|million").search
 """Of a command: whether it trains on real data. ``deploy`` has tests of its own: tests/experiments/test_deploy.py."""
@@ -26,7 +30,11 @@ NEEDS_DATA = re.compile("cifar10|million").search
 
 def python_m(command: str, cwd: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """Run a ``python -m`` line of a document in another folder, with more words behind it."""
-    words = [sys.executable, *shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:], *more]
+    words = [
+        sys.executable,
+        *shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:],
+        *more,
+    ]
     return subprocess.run(words, cwd=cwd, capture_output=True, text=True)
 
 
@@ -76,9 +84,7 @@ def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
 def test_the_notebook_snippet_works(tmp_path: Path) -> None:
     """README's lines with the names that a reader would have."""
     snippet = next(block for block in blocks(README, "python") if "run(" in block).replace("[...]", "[]")
-    before = (
-        "import numpy as np, torch\nfrom strategies.fedavg import FedAvg as Mine\nx = np.linspace(-1, 1, 120, dtype='f').reshape(60, 2)\n"
-    )
+    before = "import numpy as np, torch\nfrom strategies.fedavg import FedAvg as Mine\nx = np.linspace(-1, 1, 120, dtype='f').reshape(60, 2)\n"
     before += "y, ids, my_module = (x[:, 0] > 0).astype(int), np.arange(60) % 3, torch.nn.Linear(2, 2)\n"
     done = subprocess.run([sys.executable, "-c", before + snippet], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
@@ -86,5 +92,7 @@ def test_the_notebook_snippet_works(tmp_path: Path) -> None:
 
 def test_the_example_strategy_passes_the_contract(tmp_path: Path) -> None:
     (tmp_path / "fedmomentum.py").write_text(blocks(CONTRIBUTING, "python")[0])
-    done = subprocess.run([sys.executable, "-m", "experiments.check", "fedmomentum.py"], cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.check", "fedmomentum.py"], cwd=tmp_path, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

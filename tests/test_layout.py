@@ -12,7 +12,7 @@ LAYERS = ["fl_sim", "strategies", "clients", "experiments"]
 """From the bottom up: a layer imports itself and those before it."""
 
 FLOWER_API = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
-"""What Flower documents for apps; anything else of it is touched in fl_sim/flower.py alone."""
+"""What Flower documents for apps; anything else of it is touched in fl_sim/wire/flower.py alone."""
 
 MODULES = sorted(path.relative_to(ROOT) for layer in LAYERS for path in (ROOT / layer).rglob("*.py"))
 FILES = MODULES + sorted(path.relative_to(ROOT) for path in (ROOT / "tests").rglob("*.py"))
@@ -55,7 +55,7 @@ def test_a_layer_imports_none_above_it(module: Path) -> None:
 
 @every_module
 def test_only_one_file_touches_flower_beyond_its_documented_api(module: Path) -> None:
-    if module != Path("fl_sim/flower.py"):
+    if module != Path("fl_sim/wire/flower.py"):
         assert not [name for name in imported(parse(module)) if inside(name, {"flwr"}) and not inside(name, FLOWER_API)]
 
 
@@ -66,14 +66,33 @@ def test_only_one_file_makes_randomness(module: Path) -> None:
     tree = parse(module)
     makers = {"random", "numpy.random", "torch.random"}
     assert not [name for name in imported(tree) if inside(name, makers)]
-    generators = {"np.random", "numpy.random", "torch.random", "torch.manual_seed", "torch.seed", "torch.cuda.manual_seed_all"}
+    generators = {
+        "np.random",
+        "numpy.random",
+        "torch.random",
+        "torch.manual_seed",
+        "torch.seed",
+        "torch.cuda.manual_seed_all",
+    }
     draws = {
         f"torch.{name}"
-        for name in ("rand", "randn", "randint", "randperm", "bernoulli", "multinomial", "normal", "rand_like", "randn_like")
+        for name in (
+            "rand",
+            "randn",
+            "randint",
+            "randperm",
+            "bernoulli",
+            "multinomial",
+            "normal",
+            "rand_like",
+            "randn_like",
+        )
     }
     types = {"np.random.Generator"}
     used = {dotted(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not [name for name in used if inside(name, generators | draws) and not inside(name, types) and name != "np.random"]
+    assert not [
+        name for name in used if inside(name, generators | draws) and not inside(name, types) and name != "np.random"
+    ]
 
 
 @every_file
@@ -89,7 +108,9 @@ def test_every_file_says_what_it_is(file: Path) -> None:
     assert file.name != "utils.py"
 
 
-@pytest.mark.parametrize("file", [m for m in MODULES if m.parent == Path("strategies") and m.stem not in ("__init__", "base")], ids=str)
+@pytest.mark.parametrize(
+    "file", [m for m in MODULES if m.parent == Path("strategies") and m.stem != "__init__"], ids=str
+)
 def test_a_strategy_opens_with_its_paper(file: Path) -> None:
     head = ast.get_docstring(parse(file)) or ""
     years = [
@@ -101,7 +122,9 @@ def test_a_strategy_opens_with_its_paper(file: Path) -> None:
 
 
 def test_the_checks_see_what_they_look_for() -> None:
-    code = ast.parse("import numpy.random as r\nfrom flwr.common import x\ndef f():\n    from clients import app\n    torch.manual_seed(0)")
+    code = ast.parse(
+        "import numpy.random as r\nfrom flwr.common import x\ndef f():\n    from clients import app\n    torch.manual_seed(0)"
+    )
     assert list(imported(code)) == ["numpy.random", "flwr.common.x", "clients.app"]
     assert "torch.manual_seed" in {dotted(node) for node in ast.walk(code)}
     assert inside("flwr.common.x", {"flwr"}) and not inside("flwrx", {"flwr"})

@@ -6,7 +6,7 @@ NeurIPS 2024 (datasets and benchmarks), arXiv:2404.06430; after Reddi 2021, arXi
 
 from torch import nn
 
-from clients.models.shapes import image
+from clients.models._shapes import image
 from fl_sim.registry import offer
 
 
@@ -19,7 +19,15 @@ def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """
     channels, height, width = image("cnn", inputs, smallest=6)
     model = nn.Sequential(
-        *(nn.Conv2d(channels, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3), nn.MaxPool2d(2), nn.Flatten(), nn.ReLU(), nn.Dropout(0.25)),
+        *(
+            nn.Conv2d(channels, 32, 3),
+            nn.ReLU(),
+            nn.Conv2d(32, 64, 3),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.ReLU(),
+            nn.Dropout(0.25),
+        ),
         *(nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128), nn.ReLU(), nn.Dropout(0.5)),
         nn.Linear(128, outputs),
     )

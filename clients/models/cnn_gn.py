@@ -8,12 +8,14 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import nn
 
-from clients.models.shapes import image, positive
+from clients.models._shapes import image, positive
 from fl_sim.registry import offer
 
 
 @offer("model")
-def cnn_gn(inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] = 16, depth: Annotated[int, Ge(1)] = 1) -> nn.Module:
+def cnn_gn(
+    inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] = 16, depth: Annotated[int, Ge(1)] = 1
+) -> nn.Module:
     """Three stages of ``width``, 2 and 4 ``width`` channels; a stage halves the picture, the last takes its mean; then one linear layer.
 
     A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then pooling. 24 458 parameters on CIFAR-10
@@ -22,7 +24,9 @@ def cnn_gn(inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] =
     channels, _, _ = image("cnn-gn", inputs, smallest=4)
     positive("depth", depth)
     if width < 2 or width % 2:
-        raise ValueError(f"model.width = {width}: channels are normalised in 2 groups; choose an even number, for instance 16")
+        raise ValueError(
+            f"model.width = {width}: channels are normalised in 2 groups; choose an even number, for instance 16"
+        )
     layers: list[nn.Module] = []
     for stage, size in enumerate([width, 2 * width, 4 * width]):
         for _ in range(depth):

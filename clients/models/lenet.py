@@ -6,7 +6,7 @@ IEEE 86(11), 1998; sizes from Q. Li et al., "Federated Learning on Non-IID Data 
 
 from torch import nn
 
-from clients.models.shapes import image
+from clients.models._shapes import image
 from fl_sim.registry import offer
 
 

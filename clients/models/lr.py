@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from clients.models.shapes import flat
+from clients.models._shapes import flat
 from fl_sim.registry import offer
 
 

@@ -10,7 +10,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
-from clients.models.shapes import image
+from clients.models._shapes import image
 from fl_sim.registry import offer
 
 
@@ -24,7 +24,11 @@ class _Block(nn.Module):
             *(nn.Conv2d(out, out, 3, padding=1, bias=False), nn.GroupNorm(groups, out)),
         )
         same = channels == out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.GroupNorm(groups, out))
+        self.shortcut = (
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(channels, out, 1, stride, bias=False), nn.GroupNorm(groups, out))
+        )
         self.relu = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,7 +44,9 @@ def resnet18(inputs: tuple[int, ...], outputs: int, groups: Annotated[int, Ge(1)
     """
     channels, _, _ = image("resnet18", inputs, smallest=8)
     if groups < 1 or 64 % groups:
-        raise ValueError(f"model.groups = {groups}: must divide 64, the channels of the first stage; choose 1, 2, 4, 8, 16, 32 or 64")
+        raise ValueError(
+            f"model.groups = {groups}: must divide 64, the channels of the first stage; choose 1, 2, 4, 8, 16, 32 or 64"
+        )
     layers: list[nn.Module] = [nn.Conv2d(channels, 64, 3, padding=1, bias=False), nn.GroupNorm(groups, 64), nn.ReLU()]
     channels = 64
     for stage, size in enumerate([64, 128, 256, 512]):

@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import nn
 
-from clients.models.shapes import flat, positive
+from clients.models._shapes import flat, positive
 from fl_sim.registry import offer
 
 

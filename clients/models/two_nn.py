@@ -6,7 +6,7 @@ arXiv:1602.05629.
 
 from torch import nn
 
-from clients.models.shapes import flat
+from clients.models._shapes import flat
 from fl_sim.registry import offer
 
 
@@ -14,5 +14,10 @@ from fl_sim.registry import offer
 def two_nn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Linear 200, ReLU, linear 200, ReLU, linear: 199 210 parameters on MNIST, as in the paper."""
     return nn.Sequential(
-        nn.Flatten(), nn.Linear(flat("2nn", inputs), 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, outputs)
+        nn.Flatten(),
+        nn.Linear(flat("2nn", inputs), 200),
+        nn.ReLU(),
+        nn.Linear(200, 200),
+        nn.ReLU(),
+        nn.Linear(200, outputs),
     )

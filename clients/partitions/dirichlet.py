@@ -13,16 +13,21 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from clients.partitions.repair import build, check, check_alpha, classes, cuts, proportions
+from clients.partitions._repair import build, check, check_alpha, classes, cuts, proportions
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")
 def dirichlet(
-    task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5, min_samples: Annotated[int, Ge(1)] = 1, balance: bool = True
+    task: Task,
+    clients: int,
+    seed: int,
+    alpha: Annotated[float, Gt(0)] = 0.5,
+    min_samples: Annotated[int, Ge(1)] = 1,
+    balance: bool = True,
 ) -> Partition:
     """Label skew by ``alpha`` > 0: towards 0 a class has one owner, towards infinity all clients are alike.
 
@@ -40,7 +45,9 @@ def dirichlet(
         members = members[rng.permutation(rng.key(seed, "partition-order", k), len(members))]
         open_to = np.flatnonzero(sizes * clients < len(label)) if balance else np.arange(clients)
         shares = np.zeros(clients)
-        shares[open_to] = proportions(rng.generator(rng.key(seed, "partition-dirichlet", k)), alpha, np.ones(len(open_to)))
+        shares[open_to] = proportions(
+            rng.generator(rng.key(seed, "partition-dirichlet", k)), alpha, np.ones(len(open_to))
+        )
         owner[members] = cuts(shares, len(members))
         sizes += np.bincount(owner[members], minlength=clients)
     return build(owner, clients, seed, min_samples)

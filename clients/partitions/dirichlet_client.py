@@ -15,11 +15,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Gt
 
-from clients.partitions.repair import build, check, check_alpha, classes, proportions
+from clients.partitions._repair import build, check, check_alpha, classes, proportions
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")
@@ -37,7 +37,9 @@ def dirichlet_client(task: Task, clients: int, seed: int, alpha: Annotated[float
     counts = np.zeros((clients, len(left)), dtype=np.int64)
     for c in rng.permutation(rng.key(seed, "partition-turns"), clients).tolist():
         draw = rng.generator(rng.key(seed, "partition-mix", c))
-        counts[c] = _take(draw, proportions(draw, alpha, prior), left, len(label) // clients + (c < len(label) % clients))
+        counts[c] = _take(
+            draw, proportions(draw, alpha, prior), left, len(label) // clients + (c < len(label) % clients)
+        )
         left -= counts[c]
     owner = np.empty(len(label), dtype=np.int64)
     for k in range(len(left)):

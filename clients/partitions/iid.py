@@ -6,11 +6,11 @@ section 3 ("IID"). arXiv:1602.05629.
 
 import numpy as np
 
-from clients.partitions.repair import check
+from clients.partitions._repair import check
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")

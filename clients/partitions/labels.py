@@ -11,11 +11,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge
 
-from clients.partitions.repair import build, check, classes
+from clients.partitions._repair import build, check, classes
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")
@@ -30,7 +30,9 @@ def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int
     label = classes(task, "labels")
     k = int(label.max()) + 1
     if not 1 <= labels_per_client <= k:
-        raise ValueError(f"partition.labels_per_client = {labels_per_client}: task {task.name!r} has {k} labels; choose 1..{k}")
+        raise ValueError(
+            f"partition.labels_per_client = {labels_per_client}: task {task.name!r} has {k} labels; choose 1..{k}"
+        )
     if labels_per_client * clients < k:
         raise ValueError(
             f"partition.labels_per_client = {labels_per_client}: {clients} clients would leave some of the {k} labels without an owner; "

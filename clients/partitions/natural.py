@@ -7,11 +7,11 @@ Legend: M natural clients, C clients.
 
 import numpy as np
 
-from clients.partitions.repair import build, check
+from clients.partitions._repair import build, check
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")
@@ -22,11 +22,15 @@ def natural(task: Task, clients: int, seed: int) -> Partition:
     for a task without natural clients, and for C > M.
     """
     if task.clients is None:
-        raise ValueError(f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose; choose iid or dirichlet")
+        raise ValueError(
+            f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose; choose iid or dirichlet"
+        )
     known, owner = np.unique(task.clients, return_inverse=True)
     check(task, clients)
     if clients > len(known):
-        raise ValueError(f"clients = {clients}: task {task.name!r} has {len(known)} natural clients; choose at most {len(known)}")
+        raise ValueError(
+            f"clients = {clients}: task {task.name!r} has {len(known)} natural clients; choose at most {len(known)}"
+        )
     if clients < len(known):
         owner = (rng.permutation(rng.key(seed, "partition-groups"), len(known)) % clients)[owner]
     return build(owner.reshape(-1), clients, seed)

@@ -9,11 +9,11 @@ from typing import Annotated
 import numpy as np
 from annotated_types import Ge, Gt
 
-from clients.partitions.repair import build, check, check_alpha, cuts, proportions
+from clients.partitions._repair import build, check, check_alpha, cuts, proportions
 from fl_sim import rng
-from fl_sim.partition import Partition
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from fl_sim.partition import Partition, Resampled
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Partition, Resampled
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("partition")
@@ -24,5 +24,7 @@ def resample(task: Task, clients: int, seed: int, samples_per_client: Annotated[
     if clients < 1:
         raise ValueError(f"clients = {clients}: must be at least 1")
     if samples_per_client < 1:
-        raise ValueError(f"partition.samples_per_client = {samples_per_client}: must be at least 1 (no client may be empty)")
+        raise ValueError(
+            f"partition.samples_per_client = {samples_per_client}: must be at least 1 (no client may be empty)"
+        )
     return Resampled(task.num_train, clients, samples_per_client, seed)

@@ -5,9 +5,9 @@ A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technica
 
 from pathlib import Path
 
-from clients.tasks import cache, decode, sources
+from clients.sources import cache, decode, files
+from fl_sim.learning.task import Task
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 def _find(folder: Path) -> cache.Source | None:
@@ -29,5 +29,5 @@ def cifar10(data_dir: str | None = None) -> Task:
     ValueError where they cannot be had.
     """
     holds = "cifar10/train.parquet and cifar10/test.parquet (columns img or image, and label), or torchvision's cifar-10-batches-py"
-    arrays, _ = sources.load(sources.Wanted("cifar10", holds, _find, _fetch), data_dir)
-    return sources.image_task("cifar10", arrays, outputs=10, shape=(3, 32, 32))
+    arrays, _ = files.load(files.Wanted("cifar10", holds, _find, _fetch), data_dir)
+    return files.image_task("cifar10", arrays, outputs=10, shape=(3, 32, 32))

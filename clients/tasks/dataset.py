@@ -5,8 +5,9 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset
 
-from clients.tasks.decode import channels_first
-from fl_sim.task import Task, from_arrays
+from clients.sources.decode import channels_first
+from fl_sim.learning.arrays import from_arrays
+from fl_sim.learning.task import Task
 
 
 def from_dataset(train: Dataset[Any], test: Dataset[Any] | None = None, **options: Any) -> Task:

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 
 from fl_sim import rng
+from fl_sim.learning.measures import accuracy
+from fl_sim.learning.task import Task
+from fl_sim.learning.transform import Transform
 from fl_sim.registry import offer
-from fl_sim.task import Task, Transform, accuracy
 
 
 @offer("task")

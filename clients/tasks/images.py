@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.tasks import cache, decode, sources
+from clients.sources import cache, decode, files
+from fl_sim.learning.task import Task
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 @offer("task")
@@ -17,11 +17,13 @@ def images(data_dir: str | None = None, size: int = 32) -> Task:
     order of their names. Raises ValueError for a missing folder, an empty one, or a test class that train lacks.
     """
     if size < 1:
-        raise ValueError(f"task.size = {size}: pictures are resized to size x size pixels; choose 1 or more, for instance 32")
+        raise ValueError(
+            f"task.size = {size}: pictures are resized to size x size pixels; choose 1 or more, for instance 32"
+        )
     holds = "train/<class>/*.png and test/<class>/*.png"
-    wanted = sources.Wanted("images", holds, lambda folder: _find(folder, size) or _find(folder / "images", size))
-    arrays, _ = sources.load(wanted, data_dir)
-    return sources.image_task("images", arrays, outputs=int(arrays["train_y"].max()) + 1)
+    wanted = files.Wanted("images", holds, lambda folder: _find(folder, size) or _find(folder / "images", size))
+    arrays, _ = files.load(wanted, data_dir)
+    return files.image_task("images", arrays, outputs=int(arrays["train_y"].max()) + 1)
 
 
 def _find(folder: Path, size: int) -> cache.Source | None:
@@ -34,12 +36,16 @@ def _find(folder: Path, size: int) -> cache.Source | None:
         arrays = {}
         for split, entries in listed.items():
             if strange := sorted({label for _, label in entries} - set(names)):
-                raise ValueError(f"{folder / split / strange[0]}: a class that train lacks; train has {', '.join(names)}")
+                raise ValueError(
+                    f"{folder / split / strange[0]}: a class that train lacks; train has {', '.join(names)}"
+                )
             arrays[f"{split}_x"] = decode.stack(((str(file), file) for file, _ in entries), len(entries), "RGB", size)
             arrays[f"{split}_y"] = np.array([names.index(label) for _, label in entries], dtype=np.int64)
         return arrays
 
-    return cache.Source(folder, tuple(file for entries in listed.values() for file, _ in entries), read, variant=f"{size}x{size}")
+    return cache.Source(
+        folder, tuple(file for entries in listed.values() for file, _ in entries), read, variant=f"{size}x{size}"
+    )
 
 
 def _listed(folder: Path) -> list[tuple[Path, str]]:

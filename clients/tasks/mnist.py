@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.tasks import cache, decode, sources
+from clients.sources import cache, decode
+from clients.sources import files as sources
+from fl_sim.learning.task import Task
 from fl_sim.registry import offer
-from fl_sim.task import Task
 
 
 def _find(folder: Path) -> cache.Source | None:
@@ -42,5 +43,7 @@ def mnist(data_dir: str | None = None) -> Task:
     with np.load(folder / "writers.npz") as file:
         writers = file["train"]
     if len(writers) != task.num_train:
-        raise ValueError(f"{folder / 'writers.npz'}: {len(writers)} writers for {task.num_train} digits; there must be one for each")
+        raise ValueError(
+            f"{folder / 'writers.npz'}: {len(writers)} writers for {task.num_train} digits; there must be one for each"
+        )
     return replace(task, clients=np.unique(writers, return_inverse=True)[1].reshape(-1))

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 
 from fl_sim import rng
+from fl_sim.learning.measures import squared_error
+from fl_sim.learning.task import Task
 from fl_sim.registry import offer
-from fl_sim.task import Task, squared_error
 from fl_sim.tree import Tree
 
 TEST_CLIENTS = 100

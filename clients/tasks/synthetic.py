@@ -20,8 +20,9 @@ import numpy as np
 import torch
 
 from fl_sim import rng
+from fl_sim.learning.measures import accuracy
+from fl_sim.learning.task import Task
 from fl_sim.registry import offer
-from fl_sim.task import Task, accuracy
 from fl_sim.tree import Tree
 
 INPUTS, CLASSES = 60, 10

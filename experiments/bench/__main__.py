@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from experiments.bench import ROOT
-from experiments.bench.flags import BadFlag, Options, parse
+from experiments.bench.options import BadFlag, Options, parse
 
 Results = dict[str, Any]
 
@@ -41,24 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def bench(options: Options) -> Results:
     """All works, one after another; what was seen is written after each. What was started is ended, whatever happens."""
-    from experiments.bench import figures, machine, processes
-    from experiments.bench.compare import Bench, compare
+    from experiments import provenance
+    from experiments.bench.children import process_tree
+    from experiments.bench.tables import figures
+    from experiments.bench.turns import Bench, compare
 
     logs = options.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     results: Results = {
         "quick": options.quick,
         "date": time.strftime("%Y-%m-%d"),
-        "machine": machine.machine(),
-        "versions": machine.versions(),
-        "commit": machine.commit(ROOT),
-        "memory": processes.MEMORY,
+        "machine": provenance.machine(),
+        "versions": provenance.versions(),
+        "commit": provenance.commit(ROOT),
+        "memory": process_tree.MEMORY,
         "works": [],
         "rows": [],
     }
     mark = f"{os.getpid()}-{time.time_ns()}"
     with guarded(mark) as folder:
-        common = Bench(mark, machine.cores(), folder, logs, lambda line: print(line, file=sys.stderr, flush=True))
+        common = Bench(mark, provenance.cores(), folder, logs, lambda line: print(line, file=sys.stderr, flush=True))
         for work, systems in options.works:
             compared = compare(work, systems, common)
             results["works"].append(figures.work_row(compared))
@@ -71,7 +73,7 @@ def bench(options: Options) -> Results:
 def guarded(mark: str) -> Iterator[str]:
     """A folder for the moment. It and all children end with this process, also when it is killed: see ``guard``."""
     folder = tempfile.mkdtemp(prefix="flb")
-    command = [sys.executable, "-m", "experiments.bench.guard", mark, folder]
+    command = [sys.executable, "-m", "experiments.bench.children.guard", mark, folder]
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
     try:
         yield folder
@@ -83,8 +85,8 @@ def guarded(mark: str) -> Iterator[str]:
 
 def save(results: Results, options: Options) -> None:
     """The files."""
-    from experiments.bench.picture import draw  # here, because matplotlib loads slowly
-    from experiments.bench.table import markdown
+    from experiments.bench.tables.cpu_table import markdown
+    from experiments.bench.tables.picture import draw  # here, because matplotlib loads slowly
 
     (options.out / "bench.md").write_text(markdown(results), encoding="utf-8")
     (options.out / "bench.json").write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")

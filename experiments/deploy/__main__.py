@@ -12,11 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, get_type_hints
 
-from experiments.deploy import keys, plan
-from experiments.deploy.up import ROOT, Deployment, Wanted
-from experiments.server_app import DEFAULT, asked
-from experiments.values import ConfigError
+from experiments.deploy import instructions, keys
+from experiments.deploy.local import ROOT, Deployment, Wanted
+from experiments.deploy.server_app import DEFAULT, asked
 from fl_sim import RoundFailed
+from fl_sim.errors import ConfigError
 
 HELP = """usage: python -m experiments.deploy up   [--nodes 3] [--tls] [--auth] [--recipe NAME] [--key value ...]
        python -m experiments.deploy plan --hosts SERVER,DEVICE,... [--port 8000] [--no_tls] [--no_auth] [--recipe NAME] [--key value ...]
@@ -115,14 +115,18 @@ def up(options: Options, rest: Sequence[str]) -> int:
         raise ConfigError(f"nodes = {nodes}: must be at least 1")
     if any(config.num_clients != nodes for config in configs):
         if any(word.partition("=")[0] == "--clients" for word in rest):
-            raise ConfigError(f"clients = {configs[0].clients}: one node is one client; leave it out, or --nodes {configs[0].clients}")
+            raise ConfigError(
+                f"clients = {configs[0].clients}: one node is one client; leave it out, or --nodes {configs[0].clients}"
+            )
         args += ["--clients", str(nodes)]
     configs = asked(args)
     out = Path(configs[0].out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     data = str(Path(configs[0].data_dir).absolute()) if configs[0].data_dir else ""
     args = without(args, "--out", "--data_dir", "--data-dir") + (["--data_dir", data] if data else [])
-    wanted = Wanted(nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data)
+    wanted = Wanted(
+        nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data
+    )
     with tempfile.TemporaryDirectory(prefix="fl-sim-deploy-") as home:
         deployment = Deployment(wanted, Path(home))
         try:
@@ -152,7 +156,9 @@ def follow(deployment: Deployment) -> int:
         return 1
     for summary in summaries:
         accuracy = "" if summary["accuracy"] is None else f", accuracy {summary['accuracy']:.4f}"
-        deployment.say(f"{summary['status']}: {summary['rounds']} rounds{accuracy}, digest {summary['digest']}, {summary['run_dir']}")
+        deployment.say(
+            f"{summary['status']}: {summary['rounds']} rounds{accuracy}, digest {summary['digest']}, {summary['run_dir']}"
+        )
         if summary["error"]:
             print(f"run failed: {summary['error']}", file=sys.stderr)
     deployment.say(f"Flower's status of the run: {status}")
@@ -186,7 +192,7 @@ def show_plan(options: Options, rest: Sequence[str]) -> int:
     if any(config.num_clients != len(devices) for config in configs):
         args += ["--clients", str(len(devices))]
         asked(args)
-    print(plan.text(server, devices, options.port, not options.no_tls, not options.no_auth, args))
+    print(instructions.text(server, devices, options.port, not options.no_tls, not options.no_auth, args))
     return 0
 
 
@@ -201,7 +207,9 @@ def make_keys(options: Options, rest: Sequence[str]) -> int:
     keys.certificates(out, [server])
     for name in devices:
         keys.node_key(out, name)
-    print(f"{out}: ca.crt goes to every machine; server.crt and server.key to {server}; NAME.key to the device NAME; ca.key to none")
+    print(
+        f"{out}: ca.crt goes to every machine; server.crt and server.key to {server}; NAME.key to the device NAME; ca.key to none"
+    )
     return 0
 
 

@@ -33,7 +33,9 @@ class Link:
     def superlink(self, bind: str = "0.0.0.0") -> list[str]:
         """On the server."""
         safe = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
-        safe = [word if word.startswith("--") else str(self.keys / word) for word in safe] if self.tls else ["--insecure"]
+        safe = (
+            [word if word.startswith("--") else str(self.keys / word) for word in safe] if self.tls else ["--insecure"]
+        )
         auth = ["--enable-supernode-auth"] if self.auth else []
         kept = ["--database", self.database, "--isolation", "process"] if self.database else []
         where = ["--host", bind, "--port", str(self.port)]

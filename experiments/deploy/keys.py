@@ -29,13 +29,17 @@ def certificates(folder: Path, hosts: Sequence[str]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = _name("fl-sim certificate authority")
-    ca = _builder(ca_name, ca_name, ca_key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+    ca = _builder(ca_name, ca_name, ca_key.public_key()).add_extension(
+        x509.BasicConstraints(ca=True, path_length=0), critical=True
+    )
     ca = ca.add_extension(_usage(signs=True), critical=True)
     server = _builder(_name(hosts[0]), ca_name, server_key.public_key()).add_extension(
         x509.BasicConstraints(ca=False, path_length=None), critical=True
     )
     names = [_general(host) for host in dict.fromkeys((*hosts, *LOCAL))]
-    server = server.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(_usage(signs=False), critical=True)
+    server = server.add_extension(x509.SubjectAlternativeName(names), critical=False).add_extension(
+        _usage(signs=False), critical=True
+    )
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     server = server.add_extension(authority, critical=False)
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
@@ -49,7 +53,9 @@ def node_key(folder: Path, name: str) -> None:
     """``NAME.key`` (for the device) and ``NAME.pub`` (to be registered) in ``folder``. Raises FileExistsError where there is one."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     _write(folder / f"{name}.key", private, private=True)
     _write(folder / f"{name}.pub", public + b"\n", private=False)
@@ -94,7 +100,9 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
-    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
 
 
 def _write(file: Path, data: bytes, private: bool) -> None:

@@ -79,7 +79,9 @@ class Processes:
     def tail(self, name: str, lines: int = 15) -> str:
         """The end of what a process printed."""
         file = self.logs / f"{name}.log"
-        return "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if file.exists() else ""
+        return (
+            "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if file.exists() else ""
+        )
 
     def stop(self, patience_s: float = 5.0) -> None:
         """End all: asked at first, after ``patience_s`` made to. A second call finds nothing to do."""
@@ -102,7 +104,9 @@ class Processes:
             self._guardian = subprocess.Popen(command, env=self._plain, start_new_session=True)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
         if self._guardian is not None:
             self._guardian.kill()

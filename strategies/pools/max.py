@@ -8,8 +8,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from fl_sim.pool import Pool
 from fl_sim.tree import Tree
+from fl_sim.wire.pool import Pool
 
 LOW = "#low"
 """Ends the leaves of a partial that hold a minimum; ``#`` cannot occur in a module's names."""
@@ -65,4 +65,8 @@ class AbsMax(Max):
     def finish(self, partial: Tree, like: Tree) -> Tree:
         """Of the largest and the smallest the one that is farther from zero."""
         lows = {k: partial[k + LOW] for k in partial if k + LOW in partial}
-        return {k: torch.where(x >= -lows[k], x, lows[k]) if k in lows else x for k, x in partial.items() if not k.endswith(LOW)}
+        return {
+            k: torch.where(x >= -lows[k], x, lows[k]) if k in lows else x
+            for k, x in partial.items()
+            if not k.endswith(LOW)
+        }

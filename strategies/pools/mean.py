@@ -7,8 +7,8 @@ AISTATS 2017, arXiv:1602.05629, algorithm 1.
 import torch
 from torch import Tensor
 
-from fl_sim.pool import WEIGHT, Pool
 from fl_sim.tree import Tree
+from fl_sim.wire.pool import WEIGHT, Pool
 
 
 class Mean(Pool):
@@ -16,7 +16,9 @@ class Mean(Pool):
 
     def start(self, like: Tree) -> Tree:
         """Zero sums and zero weight."""
-        sums = {k: torch.zeros_like(x, dtype=x.dtype if x.is_floating_point() else torch.float64) for k, x in like.items()}
+        sums = {
+            k: torch.zeros_like(x, dtype=x.dtype if x.is_floating_point() else torch.float64) for k, x in like.items()
+        }
         return {**sums, WEIGHT: torch.zeros((), dtype=torch.float64)}
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:

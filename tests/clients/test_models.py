@@ -53,7 +53,10 @@ class TestEveryModel:
     def test_it_gives_outputs_for_each_sample_alone(self, name: str, shape: tuple[int, ...]) -> None:
         """No sample looks at another: true of GroupNorm, false of BatchNorm in training."""
         if shape not in takes(name):
-            with pytest.raises(ValueError, match=re.escape(f"model.name = {name!r}: cannot take samples of shape {shape}") + ".*2nn, mlp"):
+            with pytest.raises(
+                ValueError,
+                match=re.escape(f"model.name = {name!r}: cannot take samples of shape {shape}") + ".*2nn, mlp",
+            ):
                 build(name, shape)
             return
         model = build(name, shape, outputs=7).double().train()
@@ -115,7 +118,13 @@ class TestEveryModel:
         ("cnn", (3, 32, 32), 10, {}, 1_626_442),  # pfl-research; 28 * 32 + 289 * 64 + 12545 * 128 + 129 * 10
         ("cnn-gn", (3, 32, 32), 10, {}, 28 * 16 + 145 * 32 + 289 * 64 + 2 * (16 + 32 + 64) + 65 * 10),
         ("cnn-gn", (3, 32, 32), 10, {"depth": 2}, 73_178),
-        ("resnet18", (3, 32, 32), 10, {}, 11_173_962),  # torchvision's resnet18 with a 3x3 stem and 10 classes: the same number
+        (
+            "resnet18",
+            (3, 32, 32),
+            10,
+            {},
+            11_173_962,
+        ),  # torchvision's resnet18 with a 3x3 stem and 10 classes: the same number
     ],
 )
 def test_sizes(name: str, shape: tuple[int, ...], outputs: int, parameters: dict[str, int], expected: int) -> None:
@@ -133,7 +142,9 @@ def test_resnet18_has_the_parameters_of_torchvisions() -> None:
     ]
     assert count(ours) == count(theirs)
     assert {m.num_groups for m in ours.modules() if isinstance(m, nn.GroupNorm)} == {2}
-    assert {m.num_groups for m in build("resnet18", (3, 32, 32), groups=32).modules() if isinstance(m, nn.GroupNorm)} == {32}
+    assert {
+        m.num_groups for m in build("resnet18", (3, 32, 32), groups=32).modules() if isinstance(m, nn.GroupNorm)
+    } == {32}
 
 
 def test_resnet18_halves_the_picture_three_times() -> None:
@@ -148,7 +159,19 @@ def test_resnet18_halves_the_picture_three_times() -> None:
 def test_cnn_is_the_benchmarks() -> None:
     model = build("cnn", (3, 32, 32))
     kinds = [type(m).__name__ for m in model.children()]
-    assert kinds == ["Conv2d", "ReLU", "Conv2d", "MaxPool2d", "Flatten", "ReLU", "Dropout", "Linear", "ReLU", "Dropout", "Linear"]
+    assert kinds == [
+        "Conv2d",
+        "ReLU",
+        "Conv2d",
+        "MaxPool2d",
+        "Flatten",
+        "ReLU",
+        "Dropout",
+        "Linear",
+        "ReLU",
+        "Dropout",
+        "Linear",
+    ]
     assert [m.p for m in model.children() if isinstance(m, nn.Dropout)] == [0.25, 0.5]
     for name, p in model.named_parameters():
         if name.endswith("bias"):
@@ -174,20 +197,30 @@ def test_relu_commutes_with_pooling_and_flattening(name: str, published: list[st
     weights = list(model.parameters())
     ours, theirs = model(x), plain(x)
     assert torch.equal(ours, theirs)
-    for a, b in zip(torch.autograd.grad(ours.sin().sum(), weights), torch.autograd.grad(theirs.sin().sum(), weights), strict=True):
+    for a, b in zip(
+        torch.autograd.grad(ours.sin().sum(), weights), torch.autograd.grad(theirs.sin().sum(), weights), strict=True
+    ):
         assert torch.equal(a, b)
 
 
 def test_lenet_needs_sixteen_pixels_each_way() -> None:
     assert build("lenet", (1, 16, 16))(torch.rand(2, 1, 16, 16)).shape == (2, 10)  # 16 -> 12 -> 6 -> 2 -> 1
     for shape in [(1, 15, 16), (1, 16, 15)]:
-        with pytest.raises(ValueError, match=r"at least 16 x 16 pixels; models for any shape: lr, 2nn, mlp; for small pictures: cnn-gn"):
+        with pytest.raises(
+            ValueError, match=r"at least 16 x 16 pixels; models for any shape: lr, 2nn, mlp; for small pictures: cnn-gn"
+        ):
             build("lenet", shape)
 
 
 @pytest.mark.parametrize(
     "name, parameters",
-    [("mlp", {"hidden": 0}), ("sine-mlp", {"hidden": -1}), ("cnn-gn", {"depth": 0}), ("cnn-gn", {"width": 5}), ("resnet18", {"groups": 3})],
+    [
+        ("mlp", {"hidden": 0}),
+        ("sine-mlp", {"hidden": -1}),
+        ("cnn-gn", {"depth": 0}),
+        ("cnn-gn", {"width": 5}),
+        ("resnet18", {"groups": 3}),
+    ],
 )
 def test_bad_parameters_are_refused(name: str, parameters: dict[str, int]) -> None:
     ((key, value),) = parameters.items()
@@ -197,7 +230,12 @@ def test_bad_parameters_are_refused(name: str, parameters: dict[str, int]) -> No
 
 def test_mlp_is_its_formula() -> None:
     model = build("mlp", (2,), outputs=1, hidden=2)
-    weights = [torch.tensor([[1.0, 0.0], [0.0, -1.0]]), torch.tensor([0.0, 1.0]), torch.tensor([[2.0, 3.0]]), torch.tensor([-1.0])]
+    weights = [
+        torch.tensor([[1.0, 0.0], [0.0, -1.0]]),
+        torch.tensor([0.0, 1.0]),
+        torch.tensor([[2.0, 3.0]]),
+        torch.tensor([-1.0]),
+    ]
     with torch.no_grad():
         for p, w in zip(model.parameters(), weights, strict=True):
             p.copy_(w)

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_sim import registry
-from fl_sim.partition import Listed, Partition
-from fl_sim.task import Task
+from fl_sim.learning.task import Task
+from fl_sim.population.partition import Listed, Partition
 
 PARTITIONS = registry.names("clients.partitions", "partition")
 WITH_ALPHA = [name for name, function in PARTITIONS.items() if "alpha" in registry.parameters(function)]
@@ -37,7 +37,9 @@ def even(n: int, classes: int = 10) -> Task:
 
 def table(partition: Partition, labels: np.ndarray) -> np.ndarray:
     """(C, K) samples of each label."""
-    return np.stack([np.bincount(labels[partition.client(c)], minlength=labels.max() + 1) for c in range(len(partition))])
+    return np.stack(
+        [np.bincount(labels[partition.client(c)], minlength=labels.max() + 1) for c in range(len(partition))]
+    )
 
 
 def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) -> Listed:
@@ -53,7 +55,9 @@ def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) 
 
 
 def test_the_promised_partitions_are_there() -> None:
-    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural", "resample"} <= set(PARTITIONS)
+    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural", "resample"} <= set(
+        PARTITIONS
+    )
 
 
 @every_partition
@@ -116,7 +120,9 @@ class TestEveryPartitionThatDivides:
 
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_partitions_of_labels_need_labels(name: str) -> None:
-    with pytest.raises(ValueError, match=rf"partition\.name = '{name}': task 'made' has no class labels .* iid, quantity or natural"):
+    with pytest.raises(
+        ValueError, match=rf"partition\.name = '{name}': task 'made' has no class labels .* iid, quantity or natural"
+    ):
         PARTITIONS[name](task_of(None, 30), 3, 0)
 
 
@@ -130,14 +136,18 @@ def test_an_alpha_that_is_no_positive_number_is_refused(name: str, alpha: float)
 @pytest.mark.parametrize("name", ["dirichlet", "quantity"])
 class TestRepair:
     @pytest.mark.parametrize(
-        "least, said", [(0, "at least 1"), (11, "3 clients would need 33 samples, task 'made' has 30; choose at most 10")]
+        "least, said",
+        [(0, "at least 1"), (11, "3 clients would need 33 samples, task 'made' has 30; choose at most 10")],
     )
     def test_what_cannot_be_met_is_refused(self, name: str, least: int, said: str) -> None:
         with pytest.raises(ValueError, match=rf"partition\.min_samples = {least}: .*{said}"):
             PARTITIONS[name](even(30), 3, 0, min_samples=least)
 
     def test_what_is_moved_is_counted_and_told(self, name: str) -> None:
-        with pytest.warns(UserWarning, match=r"partition: (\d+) of 100 samples \(\d+%\) were moved to give each of 20 clients at least 5"):
+        with pytest.warns(
+            UserWarning,
+            match=r"partition: (\d+) of 100 samples \(\d+%\) were moved to give each of 20 clients at least 5",
+        ):
             partition = PARTITIONS[name](even(100), 20, 0, alpha=1e-6, min_samples=5)
         # each must end with exactly 5. A class of 10, or all 100, had one owner: at most 10 clients had any, at least 10 x 5 were given
         assert np.diff(partition.starts).tolist() == [5] * 20 and 50 <= partition.moved <= 95
@@ -154,7 +164,7 @@ class TestRepair:
 
 
 def test_a_repair_takes_from_the_largest() -> None:
-    from clients.partitions.repair import build
+    from clients.partitions._repair import build
 
     # sizes 6, 3, 0, 0 and at least 2 a client: 6 -> 5 -> 4 -> 3 gives three; then 3 and 3: the lower id gives the fourth
     with pytest.warns(UserWarning, match="4 of 9 samples"):
@@ -172,7 +182,9 @@ def test_dirichlet_small_alpha_gives_a_class_to_one_client_and_large_to_all_alik
     task = even(1000)
     assert task.labels is not None
     few = table(make("dirichlet", task, 10, alpha=1e-6), task.labels)
-    assert np.sort(few, 0)[-1].min() >= 91  # one owner each: all 100, but for at most 9 samples that empty clients were given
+    assert (
+        np.sort(few, 0)[-1].min() >= 91
+    )  # one owner each: all 100, but for at most 9 samples that empty clients were given
     alike = table(make("dirichlet", task, 10, alpha=1e6), task.labels)
     assert alike.min() >= 9 and alike.max() <= 11  # shares .1 +- 1e-4 of 100, cut to whole samples
 
@@ -188,7 +200,9 @@ def test_dirichlet_shares_have_the_variance_of_the_distribution() -> None:
 
 def test_dirichlet_balance_stops_at_the_mean() -> None:
     task = even(1000)
-    sizes = {balance: np.diff(make("dirichlet", task, 10, alpha=0.02, balance=balance).starts) for balance in (True, False)}
+    sizes = {
+        balance: np.diff(make("dirichlet", task, 10, alpha=0.02, balance=balance).starts) for balance in (True, False)
+    }
     # a client below the mean (100) takes at most one more class (100); without the cap some client gets more in this draw
     assert sizes[True].max() < 200 < sizes[False].max()
 
@@ -229,7 +243,8 @@ def test_labels_are_exactly_so_many_and_fairly_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    "clients, each, said", [(9, 1, "choose at least 2, or more clients"), (5, 11, r"choose 1\.\.10"), (5, 0, r"choose 1\.\.10")]
+    "clients, each, said",
+    [(9, 1, "choose at least 2, or more clients"), (5, 11, r"choose 1\.\.10"), (5, 0, r"choose 1\.\.10")],
 )
 def test_labels_that_cannot_be_are_refused(clients: int, each: int, said: str) -> None:
     with pytest.raises(ValueError, match=rf"partition\.labels_per_client = {each}: .*{said}"):

@@ -14,7 +14,9 @@ from torch.utils.data import Dataset, TensorDataset
 from clients.tasks import from_arrays, from_dataset
 from clients.tasks.sinusoid import TEST_CLIENTS
 from fl_sim import registry, rng, tree
-from fl_sim.task import Task, Transform, accuracy, cross_entropy, squared_error
+from fl_sim.learning.measures import accuracy, cross_entropy, squared_error
+from fl_sim.learning.task import Task
+from fl_sim.learning.transform import Transform
 
 TASKS = registry.names("clients.tasks", "task")
 
@@ -38,13 +40,18 @@ class TestEveryTask:
         assert task.name == name and task.num_train > 0
         for split in (task.train, task.test):
             assert split.keys() == task.train.keys() >= {"x", "y"} and len({len(v) for v in split.values()}) == 1
-            assert all(v.dtype == task.train[k].dtype and v.shape[1:] == task.train[k].shape[1:] for k, v in split.items())
+            assert all(
+                v.dtype == task.train[k].dtype and v.shape[1:] == task.train[k].shape[1:] for k, v in split.items()
+            )
             assert all(torch.isfinite(v.double()).all() for v in split.values())
         if task.labels is not None:
             assert np.array_equal(task.labels, task.train["y"].numpy())
             assert all(int(s["y"].min()) >= 0 and int(s["y"].max()) < task.outputs for s in (task.train, task.test))
         if task.clients is not None:
-            assert np.array_equal(np.unique(task.clients), np.arange(task.clients.max() + 1)) and len(task.clients) == task.num_train
+            assert (
+                np.array_equal(np.unique(task.clients), np.arange(task.clients.max() + 1))
+                and len(task.clients) == task.num_train
+            )
 
     def test_its_loss_and_metrics_give_one_number_a_sample(self, name: str, fake_data: Path) -> None:
         task = build(name, fake_data)
@@ -53,7 +60,11 @@ class TestEveryTask:
         for function in [task.loss, *task.metrics.values()]:
             assert function(outputs, batch).shape == (len(outputs),) and torch.isfinite(function(outputs, batch)).all()
         if task.train["x"].dtype == torch.uint8:
-            assert isinstance(task.transform, Transform) and (task.transform.mean, task.transform.std, task.transform.augment) == (
+            assert isinstance(task.transform, Transform) and (
+                task.transform.mean,
+                task.transform.std,
+                task.transform.augment,
+            ) == (
                 None,
                 None,
                 False,
@@ -63,10 +74,14 @@ class TestEveryTask:
 
     def test_it_is_the_same_each_time_and_keyed_by_its_seed(self, name: str, fake_data: Path) -> None:
         first, again = build(name, fake_data), build(name, fake_data)
-        assert all(tree.digest(getattr(first, split)) == tree.digest(getattr(again, split)) for split in ("train", "test"))
+        assert all(
+            tree.digest(getattr(first, split)) == tree.digest(getattr(again, split)) for split in ("train", "test")
+        )
         if "seed" in registry.parameters(TASKS[name]):
             other = build(name, fake_data, seed=1)
-            assert tree.digest(other.train) != tree.digest(first.train) and tree.digest(other.test) != tree.digest(first.test)
+            assert tree.digest(other.train) != tree.digest(first.train) and tree.digest(other.test) != tree.digest(
+                first.test
+            )
 
     def test_it_can_be_called_without_arguments_and_says_what_it_is(self, name: str, fake_data: Path) -> None:
         function = TASKS[name]
@@ -78,7 +93,12 @@ def test_digits_are_scikit_learns_split_once(fake_data: Path) -> None:
     from sklearn.datasets import load_digits
 
     task = build("digits", fake_data)
-    assert (task.num_train, len(task.test["y"]), task.inputs, task.outputs) == (1438, 359, (1, 8, 8), 10)  # 1797 // 5 = 359
+    assert (task.num_train, len(task.test["y"]), task.inputs, task.outputs) == (
+        1438,
+        359,
+        (1, 8, 8),
+        10,
+    )  # 1797 // 5 = 359
     x = torch.cat([task.train["x"], task.test["x"]]).reshape(-1, 64).numpy()
     y = torch.cat([task.train["y"], task.test["y"]]).numpy()
     pixels, label = load_digits(return_X_y=True)  # type: ignore[no-untyped-call, unused-ignore]
@@ -102,7 +122,9 @@ class TestSynthetic:
     def test_sizes_are_those_of_the_authors_script(self, fake_data: Path) -> None:
         task = build("synthetic", fake_data)
         # np.random.seed(0); np.random.lognormal(4, 2, 30).astype(int) + 50 begins 1909, 171, 436, 4876, 2337 and sums to 22349
-        assert task.clients is not None and np.bincount(task.clients)[:5].tolist() == [int(0.9 * n) for n in (1909, 171, 436, 4876, 2337)]
+        assert task.clients is not None and np.bincount(task.clients)[:5].tolist() == [
+            int(0.9 * n) for n in (1909, 171, 436, 4876, 2337)
+        ]
         assert task.num_train + len(task.test["y"]) == 22349 and task.inputs == (60,) and task.outputs == 10
 
     def test_it_is_what_the_authors_steps_give(self, fake_data: Path) -> None:
@@ -119,7 +141,10 @@ class TestSynthetic:
             y = np.argmax(x @ weight + bias, axis=1)
             ours = np.column_stack([task.train["x"].numpy(), task.labels])[task.clients == k]
             theirs = {tuple(row) for row in np.column_stack([x.astype(np.float32), y]).round(4).tolist()}
-            assert len(ours) == int(0.9 * sizes[k]) and {tuple(row) for row in ours.astype(np.float64).round(4).tolist()} <= theirs
+            assert (
+                len(ours) == int(0.9 * sizes[k])
+                and {tuple(row) for row in ours.astype(np.float64).round(4).tolist()} <= theirs
+            )
 
     def test_inputs_have_the_stated_spread(self, fake_data: Path) -> None:
         task = build("synthetic", fake_data)
@@ -157,7 +182,9 @@ class TestSynthetic:
         # the mean over 60 v_kj ~ N(B_k, 1): standard deviation sqrt(beta^2 + 1/60), that is .129 and 3.003, each to 1 / sqrt(2 * 39) = 11 %
         assert spread(alike) == pytest.approx(0.129, rel=0.5) and spread(apart) == pytest.approx(3.003, rel=0.5)
 
-    @pytest.mark.parametrize("key, value", [("clients", 0), ("alpha", -1.0), ("beta", float("inf")), ("alpha", float("nan")), ("seed", -1)])
+    @pytest.mark.parametrize(
+        "key, value", [("clients", 0), ("alpha", -1.0), ("beta", float("inf")), ("alpha", float("nan")), ("seed", -1)]
+    )
     def test_bad_numbers_are_refused(self, key: str, value: float, fake_data: Path) -> None:
         with pytest.raises(ValueError, match=rf"task\.{key} = {value}"):
             build("synthetic", fake_data, **{key: value})
@@ -181,7 +208,11 @@ class TestSinusoid:
     def test_it_is_a_regression_with_other_waves_as_its_test(self, fake_data: Path) -> None:
         task = build("sinusoid", fake_data, clients=3, samples=7)
         assert task.loss is squared_error and task.labels is None and task.outputs == 1 and task.inputs == (1,)
-        assert task.clients is not None and task.clients.tolist() == [0] * 7 + [1] * 7 + [2] * 7 and len(task.test["y"]) == 7 * TEST_CLIENTS
+        assert (
+            task.clients is not None
+            and task.clients.tolist() == [0] * 7 + [1] * 7 + [2] * 7
+            and len(task.test["y"]) == 7 * TEST_CLIENTS
+        )
 
     def test_a_wave_does_not_depend_on_how_many_there_are(self, fake_data: Path) -> None:
         few, many = (build("sinusoid", fake_data, clients=n) for n in (3, 30))
@@ -214,11 +245,15 @@ class TestFromDataset:
         assert task.inputs == (3, 4, 6) and task.train["x"].dtype == torch.uint8 and task.loss is cross_entropy
         assert task.train["x"][:, 0, 0, 0].tolist() == list(range(8)) and task.train["y"].tolist() == [0, 1] * 4
         assert (task.name, len(task.test["y"]), task.outputs, set(task.metrics)) == ("pictures", 2, 2, {"accuracy"})
-        assert from_dataset(Pictures("L", [6] * 8)).inputs == (1, 4, 6) and from_dataset(Pictures("P", [6] * 8)).inputs == (3, 4, 6)
+        assert from_dataset(Pictures("L", [6] * 8)).inputs == (1, 4, 6) and from_dataset(
+            Pictures("P", [6] * 8)
+        ).inputs == (3, 4, 6)
 
     def test_tensors_and_options(self) -> None:
         x = torch.rand(10, 3)
-        task = from_dataset(TensorDataset(x, x.sum(1)), clients=list(range(10)), metrics={"m": accuracy}, name="sums", test_share=0.2)
+        task = from_dataset(
+            TensorDataset(x, x.sum(1)), clients=list(range(10)), metrics={"m": accuracy}, name="sums", test_share=0.2
+        )
         assert (task.name, task.loss, set(task.metrics), task.num_train) == ("sums", squared_error, {"m"}, 8)
         assert task.clients is not None and task.clients.tolist() == list(range(8))
         torch.testing.assert_close(task.train["x"].sum(1), task.train["y"])

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fl_sim import Local, Loss
-from fl_sim.loss import Batch
+from fl_sim.learning.loss import Batch
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 
 class Broken(Strategy):
@@ -22,7 +22,9 @@ class Broken(Strategy):
     def __init__(self, how: str = "raises") -> None:
         self.how = how
 
-    def local_update(self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local) -> Any:
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> Any:
         new, state, metrics = super().local_update(model, state, batches, loss, local_)
         first, how = next(iter(new)), os.environ.get("BROKEN", self.how)
         if how == "raises":

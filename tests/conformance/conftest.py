@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from experiments.build import build
-from experiments.config import Config
-from experiments.execution import Summary, execute
+from experiments.config.schema import Config
+from experiments.runs.execute import execute
+from experiments.runs.setup import build
+from experiments.runs.summary import Summary
 from fl_sim import registry
 
 STRATEGIES = list(registry.names("strategies", "strategy"))

@@ -7,7 +7,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from fl_sim import flower
+from fl_sim.wire import flower
 
 
 class InProcessGrid(Grid):
@@ -35,7 +35,9 @@ class InProcessGrid(Grid):
     def run(self) -> Any:
         return self._run
 
-    def create_message(self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None) -> Message:
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
         raise NotImplementedError
 
     def get_node_ids(self) -> Iterable[int]:
@@ -76,4 +78,8 @@ def copied(record: Any) -> Any:
     """A record as it comes out of the wire: plain bytes, no shared objects."""
     kind = type(record)
     assert kind in (ArrayRecord, MetricRecord, ConfigRecord)
-    return kind.inflate(record.deflate(), children=record.children) if kind is ArrayRecord else kind.inflate(record.deflate())
+    return (
+        kind.inflate(record.deflate(), children=record.children)
+        if kind is ArrayRecord
+        else kind.inflate(record.deflate())
+    )

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Mapping
 
 from fl_sim import Local, Loss, local, tree
-from fl_sim.local import Metrics
-from fl_sim.loss import Batch
+from fl_sim.learning.loss import Batch
+from fl_sim.learning.rule import Metrics
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 
 class Remembers(Strategy):

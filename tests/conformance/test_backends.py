@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from clients.app import app
-from experiments.flower_engine import run_through_flower
-from experiments.server_app import Served, asked, serve
+from experiments.deploy.flower_simulation import run_through_flower
+from experiments.deploy.server_app import Served, asked, serve
 from tests.conformance.conftest import SMALL, STRATEGIES, check_same, rows, simulated
 from tests.conformance.in_process import InProcessGrid
 
@@ -43,7 +43,9 @@ def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) ->
         check_same(summary, simulated(config))
 
 
-@pytest.mark.parametrize("more", [["--dtype", "float64"], ["--standardize", "true", "--validation", "0.1"], ["--model", "cnn-gn"]])
+@pytest.mark.parametrize(
+    "more", [["--dtype", "float64"], ["--standardize", "true", "--validation", "0.1"], ["--model", "cnn-gn"]]
+)
 def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
     [config] = asked([*SMALL, *more, *out])
     [(summary, error)] = serve([config], InProcessGrid.of(app, 3), Served())
@@ -54,7 +56,10 @@ def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) -> None:
     [config] = asked([*SMALL, "--strategy", strategy, *out])
-    models = [load_file(Path(simulated(replace(config, engine=engine))["run_dir"]) / "model.safetensors") for engine in ("loop", "vmap")]
+    models = [
+        load_file(Path(simulated(replace(config, engine=engine))["run_dir"]) / "model.safetensors")
+        for engine in ("loop", "vmap")
+    ]
     for name, value in models[0].items():
         torch.testing.assert_close(models[1][name], value, rtol=1e-4, atol=1e-5)
 
@@ -72,8 +77,22 @@ def test_flowers_own_simulation_agrees(out: list[str]) -> None:
 def test_a_real_deployment_agrees(tmp_path: Path) -> None:
     """All strategies, one after another, on one SuperLink and three SuperNodes with TLS and node keys."""
     words = [*SMALL[1:], "--strategy", ",".join(STRATEGIES)]
-    command = [sys.executable, "-m", "experiments.deploy", "up", "--nodes", "3", "--tls", "--auth", "--recipe", SMALL[0], *words]
-    done = subprocess.run([*command, "--out", str(tmp_path / "real")], capture_output=True, text=True, timeout=900, env={**os.environ})
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.deploy",
+        "up",
+        "--nodes",
+        "3",
+        "--tls",
+        "--auth",
+        "--recipe",
+        SMALL[0],
+        *words,
+    ]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "real")], capture_output=True, text=True, timeout=900, env={**os.environ}
+    )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all processes of this deployment have ended" in done.stdout

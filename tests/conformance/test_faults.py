@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from experiments.deploy import keys
+from experiments.deploy.local import ROOT, Deployment, Wanted
 from experiments.deploy.processes import PROC, marked
-from experiments.deploy.up import ROOT, Deployment, Wanted
-from experiments.execution import Summary
-from experiments.server_app import asked
+from experiments.deploy.server_app import asked
+from experiments.runs.summary import Summary
 from tests.conformance.conftest import check_same, rows, simulated
 
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are found through /proc, which is not here")
@@ -33,7 +33,9 @@ NODE_LOST_S = 80
 
 
 @contextmanager
-def deployment(home: Path, nodes: int = 2, safe: bool = True, seconds: float = 480, **wanted: Any) -> Iterator[Deployment]:
+def deployment(
+    home: Path, nodes: int = 2, safe: bool = True, seconds: float = 480, **wanted: Any
+) -> Iterator[Deployment]:
     """One with nothing started yet; after ``seconds`` its processes are ended, and what waits for them fails."""
     made = Deployment(Wanted(nodes, safe, safe, (), home / "runs", 1, **wanted), home / "home")
     made.processes.env["PYTHONPATH"] = str(ROOT)  # the tests' strategies
@@ -83,7 +85,9 @@ def run_of(made: Deployment, words: Sequence[str]) -> Summary:
 
 def reasons(summary: Summary, server_round: int) -> dict[int, str]:
     """Client -> why it failed in a round."""
-    failed = [row for row in rows(summary, "events") if row["event"] == "client_failed" and row["round"] == server_round]
+    failed = [
+        row for row in rows(summary, "events") if row["event"] == "client_failed" and row["round"] == server_round
+    ]
     return {row["client"]: row["reason"] for row in failed}
 
 
@@ -95,12 +99,20 @@ def test_devices_that_fail_are_named_and_their_nodes_work_on(tmp_path: Path) -> 
         made.superlink()
         for n, what in enumerate(how):
             made.node(n, BROKEN=what)
-        status, [summary] = made.follow(made.submit([*BROKEN, "--clients", "7", "--rounds", "2", "--failures", "tolerate:0.9"]))
+        status, [summary] = made.follow(
+            made.submit([*BROKEN, "--clients", "7", "--rounds", "2", "--failures", "tolerate:0.9"])
+        )
     assert status == "finished:completed" and summary["status"] == "completed"
     for server_round in (1, 2):
         said = reasons(summary, server_round)
         assert sorted(said) == [1, 2, 3, 4, 5, 6]
-        for client, words in ((1, "the device gives up"), (2, "None"), (3, "NaN"), (4, "shape"), (5, "no reply within 60 s")):
+        for client, words in (
+            (1, "the device gives up"),
+            (2, "None"),
+            (3, "NaN"),
+            (4, "shape"),
+            (5, "no reply within 60 s"),
+        ):
             assert words in said[client]
 
 
@@ -222,7 +234,9 @@ def test_a_cut_cable_that_is_plugged_in_again(away_s: int, failed: bool, tmp_pat
         made.register(made.names)
         made.node(0, BROKEN="sleeps:5")
         made.node(1, "ip", "netns", "exec", name, BROKEN="sleeps:5")
-        number = made.submit([*BROKEN, "--clients", "2", "--rounds", "8" if failed else "2", "--failures", "tolerate:0.5"])
+        number = made.submit(
+            [*BROKEN, "--clients", "2", "--rounds", "8" if failed else "2", "--failures", "tolerate:0.5"]
+        )
         until((made.home / "node-1" / "state" / "sleeping").exists)
         subprocess.run(["ip", "-n", name, "link", "set", "inside", "down"], check=True)
         cut = time.monotonic()

@@ -10,25 +10,44 @@ import pandas as pd
 import pytest
 
 from experiments import analysis
-from experiments.plots import curves
-from fl_sim.reading import COLUMNS
-from fl_sim.roundlog import RoundLog
+from experiments.analysis.__main__ import main as analysis_main
+from experiments.analysis.curves import curves
+from fl_sim.logs.columns import COLUMNS
+from fl_sim.logs.writer import RoundLog
 
 ROOT = Path(__file__).parents[2]
 
 
 def make(
-    parent: Path, strategy: str, seed: int, accuracies: list[float | None], summary: dict[str, Any] | None = None, **settings: Any
+    parent: Path,
+    strategy: str,
+    seed: int,
+    accuracies: list[float | None],
+    summary: dict[str, Any] | None = None,
+    **settings: Any,
 ) -> Path:
     """A run whose round r takes 2 s (1 s more to evaluate), 1 MB down and 0.5 MB up."""
     extra = "".join(f"{name} = {value}\n" for name, value in settings.items())
-    config = f'seed = {seed}\nout = "{strategy}{seed}"\n[task]\nname = "digits"\n[strategy]\nname = "{strategy}"\n{extra}'
+    config = (
+        f'seed = {seed}\nout = "{strategy}{seed}"\n[task]\nname = "digits"\n[strategy]\nname = "{strategy}"\n{extra}'
+    )
     with RoundLog.create(parent, f"{strategy}-s{seed}", config) as log:
         for n, accuracy in enumerate(accuracies):
-            work = {"seconds": 2.0, "bytes_down": 1_000_000, "bytes_up": 500_000} if n else {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
+            work = (
+                {"seconds": 2.0, "bytes_down": 1_000_000, "bytes_up": 500_000}
+                if n
+                else {"seconds": 0.0, "bytes_down": 0, "bytes_up": 0}
+            )
             loss = 2.0 - n / 2
             log.round(
-                {"round": n, "accuracy": accuracy, "loss": loss, "evaluate_seconds": 1.0, "digest": f"{strategy}{seed}{n}" * 8, **work}
+                {
+                    "round": n,
+                    "accuracy": accuracy,
+                    "loss": loss,
+                    "evaluate_seconds": 1.0,
+                    "digest": f"{strategy}{seed}{n}" * 8,
+                    **work,
+                }
             )
         if summary is not None:
             log.summary(summary)
@@ -72,7 +91,9 @@ def test_a_folder_of_runs_stands_for_its_runs(runs: list[Path]) -> None:
         (1.5, "loss", (1, 2.0, 1_000_000, 500_000)),  # a loss is to fall: 2, 1.5, 1
     ],
 )
-def test_to_target_is_the_first_round_and_its_sums(runs: list[Path], target: float, metric: str, expected: tuple[Any, ...]) -> None:
+def test_to_target_is_the_first_round_and_its_sums(
+    runs: list[Path], target: float, metric: str, expected: tuple[Any, ...]
+) -> None:
     assert analysis.to_target(runs[0], target, metric) == expected
 
 
@@ -89,7 +110,9 @@ def test_interval_is_students(runs: list[Path]) -> None:
     row = table.loc["fedavg"]
     assert row["n"] == 2
     np.testing.assert_allclose(
-        [row["mean"], row["std"], row["low"], row["high"]], [0.85, 0.1 / 2**0.5, 0.85 - 0.63531, 0.85 + 0.63531], atol=1e-5
+        [row["mean"], row["std"], row["low"], row["high"]],
+        [0.85, 0.1 / 2**0.5, 0.85 - 0.63531, 0.85 + 0.63531],
+        atol=1e-5,
     )
     assert table.loc["fedprox", "n"] == 1 and table.loc["fedprox", ["std", "low", "high"]].isna().all()
 
@@ -111,7 +134,12 @@ def test_compare_is_one_row_a_strategy_over_seeds(runs: list[Path]) -> None:
     # three evaluations of 1 s, two rounds of 2 s, 1 MB and 0.5 MB
     assert (both["seconds"], both["mb_down"], both["mb_up"]) == (7.0, 2.0, 1.0)
     assert both["digest"] is None or pd.isna(both["digest"])
-    assert one["digest"] == "fedprox02" * 8 and one["reached"] == 0 and np.isnan(one["rounds_to_target"]) and one["accuracy"] == 0.6
+    assert (
+        one["digest"] == "fedprox02" * 8
+        and one["reached"] == 0
+        and np.isnan(one["rounds_to_target"])
+        and one["accuracy"] == 0.6
+    )
 
 
 def test_compare_tells_settings_apart_and_the_same_run_once(tmp_path: Path) -> None:
@@ -167,18 +195,27 @@ def test_curves_draw_a_line_a_strategy_and_bars_where_clients_were_fine_tuned(
         curves(runs, tmp_path / "c.png", metric="f1")
 
 
-def test_the_command_prints_the_table_and_draws(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert analysis.main([*map(str, runs), "--target", "0.8", "--png", str(tmp_path / "x.png")]) == 0
+def test_the_command_prints_the_table_and_draws(
+    runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert analysis_main([*map(str, runs), "--target", "0.8", "--png", str(tmp_path / "x.png")]) == 0
     printed = capsys.readouterr().out
     assert printed == analysis.format_table(analysis.compare(runs, 0.8)) + f"\n{tmp_path / 'x.png'}\n"
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
-    assert analysis.main([str(tmp_path / "gone")]) == 2
+    assert analysis_main([str(tmp_path / "gone")]) == 2
     assert f"{str(tmp_path / 'gone')!r} is not the folder of a run" in capsys.readouterr().err
 
 
 def test_bad_input_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
-    done = subprocess.run([sys.executable, "-m", "experiments.analysis", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 2 and done.stdout == "" and "is not the folder of a run" in done.stderr and "Traceback" not in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.analysis", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (
+        done.returncode == 2
+        and done.stdout == ""
+        and "is not the folder of a run" in done.stderr
+        and "Traceback" not in done.stderr
+    )
 
 
 def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None:

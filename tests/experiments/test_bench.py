@@ -14,20 +14,24 @@ import psutil
 import pytest
 import torch
 
-from experiments.bench import figures, flags, processes, table, works
+from experiments.bench import options
 from experiments.bench.__main__ import main
-from experiments.bench.child import Child, Stopped
-from experiments.bench.compare import Compared, Raw, _turn
-from experiments.bench.machine import processor
-from experiments.bench.prepare import moments, prepare
-from experiments.bench.settings import settings
+from experiments.bench.children import process_tree
+from experiments.bench.children.child import Child, Stopped
+from experiments.bench.children.observed import Compared, Raw
 from experiments.bench.systems import SYSTEMS, YARDSTICK
 from experiments.bench.systems.bare import Bare
 from experiments.bench.systems.yardstick import gflop_a_sample
-from experiments.bench.world import World
+from experiments.bench.tables import cpu_table, figures, readme
+from experiments.bench.turns import _turn
+from experiments.bench.workloads import catalogue
+from experiments.bench.workloads.as_config import settings
+from experiments.bench.workloads.prepare import moments, prepare
+from experiments.bench.workloads.shared_inputs import World
+from experiments.provenance import processor
 from experiments.run import run
 
-S1, S2 = works.WORKS[0], works.WORKS[2]
+S1, S2 = catalogue.WORKS[0], catalogue.WORKS[2]
 TINY = replace(S2, clients=6, cohort=3, train=120, test=20, random=True, whole=False)
 
 
@@ -35,8 +39,12 @@ def raw(system: str, seconds: list[float], examples: int = 100, **more: Any) -> 
     return Raw(system, seconds=seconds, facts=[{"examples": examples, "updates": 10} for _ in seconds], **more)
 
 
-def results(*raws: Raw, work: works.Work = S1) -> dict[str, Any]:
-    told = [{"gflops": 0.0, "gflop_a_sample": 0.5}, {"gflops": 80.0, "gflop_a_sample": 0.5}, {"gflops": 120.0, "gflop_a_sample": 0.5}]
+def results(*raws: Raw, work: catalogue.Work = S1) -> dict[str, Any]:
+    told = [
+        {"gflops": 0.0, "gflop_a_sample": 0.5},
+        {"gflops": 80.0, "gflop_a_sample": 0.5},
+        {"gflops": 120.0, "gflop_a_sample": 0.5},
+    ]
     compared = Compared(work, list(raws), {"random": False, "parameters": 7}, told)
     return {
         "machine": {"cpu": "a processor", "cores": 2, "memory_gib": 8.0, "system": "Linux"},
@@ -58,10 +66,18 @@ def test_ratios_are_taken_turn_by_turn() -> None:
 
 def test_figures_of_a_row() -> None:
     """100 samples of .5 GFLOP in 1, 2, 4 s: 50, 25, 12.5 GFLOP/s, the middle one a quarter of the 100 that a matrix product reaches."""
-    row = results(raw("ours-loop", [1.0, 2.0, 4.0], startup_s=[3.0], setup_s=[1.0], peak=(5, 9), accuracy=0.5))["rows"][0]
+    row = results(raw("ours-loop", [1.0, 2.0, 4.0], startup_s=[3.0], setup_s=[1.0], peak=(5, 9), accuracy=0.5))["rows"][
+        0
+    ]
     assert row["gflops"] == 25.0 and row["matmul_share"] == 0.25
     assert row["updates_per_s"] == 5.0 and row["seconds"] == {"median": 2.0, "min": 1.0, "max": 4.0}
-    assert (row["startup_s"], row["setup_s"], row["peak_bytes"], row["peak_rss_bytes"], row["accuracy"]) == (3.0, 1.0, 5, 9, 0.5)
+    assert (row["startup_s"], row["setup_s"], row["peak_bytes"], row["peak_rss_bytes"], row["accuracy"]) == (
+        3.0,
+        1.0,
+        5,
+        9,
+        0.5,
+    )
     assert row["cpu_s"] is None and row["ratio"] is None  # the reference did not run
 
 
@@ -73,18 +89,22 @@ def test_random_arrays_have_no_accuracy() -> None:
 def test_a_system_that_trained_on_other_samples_is_named() -> None:
     done = results(raw("ours-loop", [1.0], 90), raw("bare", [1.0]), raw("bare-careful", [1.0]))
     assert [row["same_work"] for row in done["rows"]] == [False, True, True]
-    assert "- ours-loop: did other work: [90] samples." in table.markdown(done)
+    assert "- ours-loop: did other work: [90] samples." in cpu_table.markdown(done)
 
 
 def test_a_system_without_figures_is_told_with_its_reason() -> None:
-    done = results(raw("bare-careful", [1.0]), Raw("pfl", "unavailable", "not installed"), Raw("bare", "failed", "ValueError: x\ny"))
-    text = table.markdown(done)
+    done = results(
+        raw("bare-careful", [1.0]),
+        Raw("pfl", "unavailable", "not installed"),
+        Raw("bare", "failed", "ValueError: x\ny"),
+    )
+    text = cpu_table.markdown(done)
     assert "- pfl: not available: not installed" in text and "- bare: failed: ValueError: x y" in text
     assert json.loads(json.dumps(done, allow_nan=False)) == done
 
 
 def test_the_table_is_markdown_with_as_many_cells_in_each_line() -> None:
-    text = table.markdown(results(raw("ours-loop", [2.0, 4.0], accuracy=0.377), raw("bare-careful", [1.0, 2.0])))
+    text = cpu_table.markdown(results(raw("ours-loop", [2.0, 4.0], accuracy=0.377), raw("bare-careful", [1.0, 2.0])))
     lines = [line for line in text.splitlines() if line.startswith("|")]
     assert len({line.count("|") for line in lines}) == 1 and len(lines) == 4
     assert "*ours-loop*: this simulator, engine loop, one process; *bare-careful*: " in text
@@ -92,22 +112,25 @@ def test_the_table_is_markdown_with_as_many_cells_in_each_line() -> None:
 
 
 def test_readme_section(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    readme, stored = tmp_path / "README.md", tmp_path / "bench.json"
+    document, stored = tmp_path / "README.md", tmp_path / "bench.json"
     stored.write_text(json.dumps(results(raw("bare-careful", [1.0]))))
-    command = [str(stored), "--readme", str(readme)]
-    readme.write_text("before\n")
-    assert table.main(command) == 2 and "must hold" in capsys.readouterr().err
-    start, end = (mark.format("bench") for mark in table.MARKS)
-    readme.write_text(f"before\n{start}\nold\n{end}\nafter\n")
-    assert table.main([*command, "--check"]) == 1 and "stale" in capsys.readouterr().err
-    assert table.main(command) == 0 and table.main([*command, "--check"]) == 0
-    text = readme.read_text()
+    command = [str(stored), "--readme", str(document)]
+    document.write_text("before\n")
+    assert readme.main(command) == 2 and "must hold" in capsys.readouterr().err
+    start, end = (mark.format("bench") for mark in readme.MARKS)
+    document.write_text(f"before\n{start}\nold\n{end}\nafter\n")
+    assert readme.main([*command, "--check"]) == 1 and "stale" in capsys.readouterr().err
+    assert readme.main(command) == 0 and readme.main([*command, "--check"]) == 0
+    text = document.read_text()
     assert text.startswith("before\n") and text.endswith("\nafter\n") and "bare-careful" in text and "old" not in text
 
 
 def test_the_readme_says_what_the_results_say() -> None:
-    stored = [str(table.README.parent / "experiments" / "results" / name) for name in ("bench.json", "sweep.json", "gpu.json")]
-    assert table.main([*stored, "--check"]) == 0
+    stored = [
+        str(readme.README.parent / "experiments" / "results" / name)
+        for name in ("bench.json", "sweep.json", "gpu.json")
+    ]
+    assert readme.main([*stored, "--check"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -128,22 +151,24 @@ def test_bad_flags(argv: list[str], told: str, capsys: pytest.CaptureFixture[str
 
 
 def test_flags_choose_works_and_systems() -> None:
-    plan = flags.parse(["--work", "S1,S3", "--systems", "flower,ours-loop,pfl", "--rounds", "3"]).works
+    plan = options.parse(["--work", "S1,S3", "--systems", "flower,ours-loop,pfl", "--rounds", "3"]).works
     assert {work.group for work, _ in plan} == {"S1", "S3"} and all(work.goes == 3 for work, _ in plan)
     assert {work.name: systems for work, systems in plan}["S3-10-of-100"] == ("ours-loop", "flower")
-    everything = flags.parse([]).works
-    assert [work for work, _ in everything] == list(works.WORKS) and everything[0][1] == works.SYSTEMS
+    everything = options.parse([]).works
+    assert [work for work, _ in everything] == list(catalogue.WORKS) and everything[0][1] == catalogue.SYSTEMS
 
 
 def test_a_quick_run_has_one_work_of_each_group_on_random_arrays() -> None:
-    small = works.quick(works.WORKS)
-    assert [work.group for work in small] == list(works.GROUPS)
+    small = catalogue.quick(catalogue.WORKS)
+    assert [work.group for work in small] == list(catalogue.GROUPS)
     assert all(work.random and work.clients <= 1000 and work.goes <= 2 for work in small)
 
 
 def test_every_system_has_its_file() -> None:
-    folder = Path(works.__file__).parent / "systems"
-    assert set(SYSTEMS) == set(works.SYSTEMS) and all((folder / f"{system.module}.py").is_file() for system in SYSTEMS.values())
+    folder = Path(catalogue.__file__).parents[1] / "systems"
+    assert set(SYSTEMS) == set(catalogue.SYSTEMS) and all(
+        (folder / f"{system.module}.py").is_file() for system in SYSTEMS.values()
+    )
 
 
 def test_another_system_begins_each_turn() -> None:
@@ -161,7 +186,9 @@ def test_flop_of_a_linear_layer(tmp_path: Path) -> None:
     """784 x 10 multiplications and additions forward, as many for the weight's gradient, none for the pixels'."""
     work = replace(TINY, clients=1, cohort=1)
     prepare(work, tmp_path, 1)
-    assert gflop_a_sample(World({"folder": str(tmp_path), "work": work.to_dict()})) == pytest.approx(2 * 2 * 784 * 10 / 1e9)
+    assert gflop_a_sample(World({"folder": str(tmp_path), "work": work.to_dict()})) == pytest.approx(
+        2 * 2 * 784 * 10 / 1e9
+    )
 
 
 @pytest.mark.parametrize("partition", [{"name": "iid"}, {"name": "dirichlet", "alpha": 0.3}], ids=["even", "uneven"])
@@ -199,7 +226,7 @@ def test_a_child_that_cannot_start_is_failed_with_its_reason(tmp_path: Path) -> 
         child.start()
     assert stopped.value.status == "failed" and "Traceback" in child.tail()
     child.close()
-    assert not processes.tree(child.mark)
+    assert not process_tree.tree(child.mark)
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="BlazeFL may be installed")
@@ -214,9 +241,13 @@ def test_a_system_whose_package_is_missing_is_unavailable(tmp_path: Path) -> Non
 
 def sleeper(mark: str) -> "subprocess.Popen[str]":
     """A marked process with a child of its own that hides its mark."""
-    code = "import os, subprocess, sys, time\nenv = {k: v for k, v in os.environ.items() if not k.startswith('FL_SIM')}\n"
+    code = (
+        "import os, subprocess, sys, time\nenv = {k: v for k, v in os.environ.items() if not k.startswith('FL_SIM')}\n"
+    )
     code += "subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], env=env)\nprint('up', flush=True)\ntime.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], env={**os.environ, processes.MARK: mark}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], env={**os.environ, process_tree.MARK: mark}, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline() == "up\n"
     return process
 
@@ -232,18 +263,18 @@ def wait_for(what: Any, limit_s: float = 20.0) -> None:
 def test_a_tree_is_frozen_measured_and_killed_with_what_hides_in_it() -> None:
     mark = f"test-{os.getpid()}-tree"
     process = sleeper(mark)
-    found = processes.tree(mark)
+    found = process_tree.tree(mark)
     assert len(found) == 2 and process.pid in found
-    processes.freeze(mark)
+    process_tree.freeze(mark)
     wait_for(lambda: all(p.status() == psutil.STATUS_STOPPED for p in found.values()))
-    pss, rss = processes.memory(mark)
-    assert processes.cpu_s(mark) > 0
+    pss, rss = process_tree.memory(mark)
+    assert process_tree.cpu_s(mark) > 0
     assert 0 < pss <= rss
-    processes.thaw(mark)
+    process_tree.thaw(mark)
     wait_for(lambda: all(p.status() != psutil.STATUS_STOPPED for p in found.values()))
-    processes.freeze(mark)
-    processes.kill(mark)
-    assert not processes.tree(mark) and process.wait() == -9
+    process_tree.freeze(mark)
+    process_tree.kill(mark)
+    assert not process_tree.tree(mark) and process.wait() == -9
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -251,9 +282,9 @@ def test_the_guard_ends_children_when_its_pipe_closes(tmp_path: Path) -> None:
     mark, folder = f"test-{os.getpid()}-guard", tmp_path / "moment"
     folder.mkdir()
     process = sleeper(mark)
-    command = [sys.executable, "-m", "experiments.bench.guard", mark, str(folder)]
+    command = [sys.executable, "-m", "experiments.bench.children.guard", mark, str(folder)]
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=Path(__file__).parents[2])
     assert guard.stdin is not None and process.poll() is None
     guard.stdin.close()
     assert guard.wait() == 0 and process.wait() == -9
-    assert not processes.tree(mark) and not folder.exists()
+    assert not process_tree.tree(mark) and not folder.exists()

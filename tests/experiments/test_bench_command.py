@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from experiments.bench import processes
+from experiments.bench.children import process_tree
 
 pytestmark = pytest.mark.slow
 COMMAND = [sys.executable, "-m", "experiments.bench", "--quick"]
@@ -29,7 +29,11 @@ def test_a_quick_run_ends_in_a_table_and_files(tmp_path: Path) -> None:
     assert ran == [("S1-skew", "ours-loop"), ("S2", "ours-vmap"), ("S2", "bare"), ("S3-10-of-100", "ours-loop")]
     for row in results["rows"]:
         assert row["status"] == "ok" and row["same_work"], row
-        assert row["seconds"]["min"] > 0 and row["peak_rss_bytes"] >= row["peak_bytes"] > 1e8 and row["startup_s"] > row["setup_s"]
+        assert (
+            row["seconds"]["min"] > 0
+            and row["peak_rss_bytes"] >= row["peak_bytes"] > 1e8
+            and row["startup_s"] > row["setup_s"]
+        )
         assert row["accuracy"] is None
     assert 0 < results["rows"][0]["matmul_share"] < 1 and results["works"][0]["random_arrays"]
     assert str(tmp_path) not in done.stdout
@@ -44,7 +48,7 @@ def test_children_end_with_the_benchmark(how: signal.Signals, code: int, tmp_pat
     for line in bench.stderr:
         if line.startswith("S1 bare: ") and "ready" not in line:
             break
-    children = processes.tree(f"{bench.pid}-")
+    children = process_tree.tree(f"{bench.pid}-")
     assert len(children) >= 2  # and the yardstick
     bench.send_signal(how)
     assert bench.wait(timeout=60) == code

@@ -12,13 +12,14 @@ import pytest
 import torch
 from flwr.app import Message, MetricRecord
 
-from experiments import check, contract
-from fl_sim.local import Metrics
-from fl_sim.loss import Batch, Loss
-from fl_sim.pool import Pool
-from fl_sim.settings import Local
+from experiments.check import __main__ as check
+from experiments.check import strategy_checks
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import Metrics
+from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
-from strategies.base import Strategy
+from fl_sim.wire.pool import Pool
+from strategies.base.strategy import Strategy
 from strategies.pools.mean import Mean
 
 
@@ -120,22 +121,22 @@ class HidesPersonal(Strategy):
 
 
 BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
-    (Explodes, contract.check_model_stays_finite, "NaN or infinity"),
-    (Stands, contract.check_model_stays_finite, "did not change the model"),
-    (Remembers, contract.check_same_digest_twice, "two runs with one seed differ"),
-    (Unpicklable, contract.check_pickles, "pickle"),
-    (CountsReplies, contract.check_block_size_does_not_matter, "block_size 1 against 4"),
-    (CountsReplies, contract.check_pooling_place_does_not_matter, "one reply a client"),
-    (LastWins, contract.check_order_of_replies_does_not_matter, "replies reversed"),
-    (TupleParameter, contract.check_parameters_travel, "do not fit into a message"),
-    (Forgets, contract.check_parameters_travel, "no attribute 'mu'"),
-    (LooksAtNumbers, contract.check_loop_and_vmap_agree, "vmap cannot run local_update"),
-    (IgnoresPadding, contract.check_loop_and_vmap_agree, "vmap against loop"),
-    (IgnoresPadding, contract.check_chunk_does_not_matter, "chunk 3 against loop"),
-    (WritesInPlace, contract.check_local_update_is_pure, "changes the global model in place"),
-    (OfMeans, contract.check_pool_is_associative, "pool: "),
-    (Explodes, contract.check_app_answers_as_the_grid, ""),
-    (HidesPersonal, contract.check_personal_evaluation, "personal_clients = None"),
+    (Explodes, strategy_checks.check_model_stays_finite, "NaN or infinity"),
+    (Stands, strategy_checks.check_model_stays_finite, "did not change the model"),
+    (Remembers, strategy_checks.check_same_digest_twice, "two runs with one seed differ"),
+    (Unpicklable, strategy_checks.check_pickles, "pickle"),
+    (CountsReplies, strategy_checks.check_block_size_does_not_matter, "block_size 1 against 4"),
+    (CountsReplies, strategy_checks.check_pooling_place_does_not_matter, "one reply a client"),
+    (LastWins, strategy_checks.check_order_of_replies_does_not_matter, "replies reversed"),
+    (TupleParameter, strategy_checks.check_parameters_travel, "do not fit into a message"),
+    (Forgets, strategy_checks.check_parameters_travel, "no attribute 'mu'"),
+    (LooksAtNumbers, strategy_checks.check_loop_and_vmap_agree, "vmap cannot run local_update"),
+    (IgnoresPadding, strategy_checks.check_loop_and_vmap_agree, "vmap against loop"),
+    (IgnoresPadding, strategy_checks.check_chunk_does_not_matter, "chunk 3 against loop"),
+    (WritesInPlace, strategy_checks.check_local_update_is_pure, "changes the global model in place"),
+    (OfMeans, strategy_checks.check_pool_is_associative, "pool: "),
+    (Explodes, strategy_checks.check_app_answers_as_the_grid, ""),
+    (HidesPersonal, strategy_checks.check_personal_evaluation, "personal_clients = None"),
 ]
 
 
@@ -143,15 +144,17 @@ BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
 def test_each_check_finds_what_it_is_there_for(cls: type[Strategy], broken: Callable[[Any], None], why: str) -> None:
     [target] = check.targets_of("strategy", cls.__name__, cls)
     result = check.run_check(target, broken)
-    if cls is Explodes and broken is contract.check_app_answers_as_the_grid:
+    if cls is Explodes and broken is strategy_checks.check_app_answers_as_the_grid:
         assert result.why == ""  # the server's fault is none of the client's half
     else:
         assert why in result.why and "\n" not in result.line() and result.line().startswith("FAILED strategy")
 
 
 def test_every_check_of_strategies_has_something_that_it_finds() -> None:
-    never = {contract.check_app_answers_as_the_grid}  # both halves come from one class here; a device with other code cannot be faked
-    assert {broken for _, broken, _ in BROKEN} == set(contract.CHECKS) and never <= set(contract.CHECKS)
+    never = {
+        strategy_checks.check_app_answers_as_the_grid
+    }  # both halves come from one class here; a device with other code cannot be faked
+    assert {broken for _, broken, _ in BROKEN} == set(strategy_checks.CHECKS) and never <= set(strategy_checks.CHECKS)
 
 
 def test_variants_come_from_literal_parameters_one_at_a_time() -> None:
@@ -183,7 +186,7 @@ def two_points() -> Task:
 BAD = '''
 from dataclasses import dataclass
 from typing import Literal
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 @dataclass
 class Half(Strategy):
@@ -202,7 +205,11 @@ def test_a_good_file_exits_0_and_leaves_nothing_behind(tmp_path: Path, capsys: p
     assert check.main([str(tmp_path / "my_parts.py")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "12 of 12 checks hold" and all(line.startswith("ok ") for line in lines[:-1])
-    assert {line.split(":")[0].removeprefix("ok     ") for line in lines[:-1]} == {"partition thirds", "model tiny", "task two-points"}
+    assert {line.split(":")[0].removeprefix("ok     ") for line in lines[:-1]} == {
+        "partition thirds",
+        "model tiny",
+        "task two-points",
+    }
     assert "my_parts" not in sys.modules and sys.path == path
 
 
@@ -218,10 +225,15 @@ def test_a_bad_file_exits_1_and_says_what_and_why(tmp_path: Path, capsys: pytest
     assert {"model stays finite", "loop and vmap agree"} <= bad and "parameters travel" not in bad
 
 
-def test_flowers_own_kind_of_strategy_is_checked_as_a_server_half(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_flowers_own_kind_of_strategy_is_checked_as_a_server_half(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "theirs.py").write_text("from flwr.serverapp.strategy import FedAdam\nclass Mine(FedAdam):\n    pass\n")
     assert check.main([str(tmp_path / "theirs.py")]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == f"{len(contract.FLOWER_CHECKS)} of {len(contract.FLOWER_CHECKS)} checks hold"
+    assert (
+        capsys.readouterr().out.splitlines()[-1]
+        == f"{len(strategy_checks.FLOWER_CHECKS)} of {len(strategy_checks.FLOWER_CHECKS)} checks hold"
+    )
 
 
 @pytest.mark.parametrize(
@@ -252,9 +264,15 @@ def test_what_cannot_be_checked_exits_2_in_one_line(
 
 def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
     (tmp_path / "beside.py").write_text("SHARE = 3\n")
-    (tmp_path / "parts.py").write_text(GOOD.replace("import numpy as np\n", "import numpy as np\nfrom beside import SHARE\n", 1))
+    (tmp_path / "parts.py").write_text(
+        GOOD.replace("import numpy as np\n", "import numpy as np\nfrom beside import SHARE\n", 1)
+    )
     root = Path(check.__file__).parents[1]
     made = subprocess.run(
-        [sys.executable, "-m", "experiments.check", "parts.py"], cwd=tmp_path, capture_output=True, text=True, env={"PYTHONPATH": str(root)}
+        [sys.executable, "-m", "experiments.check", "parts.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        env={"PYTHONPATH": str(root)},
     )
     assert (made.returncode, made.stderr) == (0, "") and made.stdout.endswith("12 of 12 checks hold\n")

@@ -9,13 +9,14 @@ import torch
 from torch import nn
 
 from clients.tasks.synthetic import synthetic
-from experiments import recipe as recipes
-from experiments.build import block_size
-from experiments.config import Config, expand, nested
-from experiments.nouns import PACKAGES, offered
-from experiments.recipe import make
-from experiments.values import ConfigError, seeds
+from experiments.config import recipe_files
+from experiments.config.choices import PACKAGES, offered
+from experiments.config.recipe_files import make
+from experiments.config.schema import Config, expand, nested
+from experiments.config.values import seeds
+from experiments.runs.block_size import block_size
 from fl_sim import Loss, from_arrays
+from fl_sim.errors import ConfigError
 
 
 def test_defaults_are_the_documented_ones() -> None:
@@ -91,10 +92,10 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
     assert config.rounds == 7 and config.data_dir == 'a "b" \\c' and getattr(config, kind).name == name
 
 
-@pytest.mark.parametrize("recipe", recipes.names())
+@pytest.mark.parametrize("recipe", recipe_files.names())
 def test_every_recipe_is_a_valid_plan_and_says_what_it_is(recipe: str) -> None:
-    assert expand(recipes.read(recipe))
-    assert recipes.title(recipe)
+    assert expand(recipe_files.read(recipe))
+    assert recipe_files.title(recipe)
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,13 @@ def test_impossible_plans_are_refused(settings: dict[str, Any], message: str) ->
 
 
 def test_the_largest_possible_plan_is_accepted() -> None:
-    plan: dict[str, Any] = {"clients": 20, "holdout_clients": 5, "cohort": 15, "personalize_steps": 1, "partition.held_out": 0.2}
+    plan: dict[str, Any] = {
+        "clients": 20,
+        "holdout_clients": 5,
+        "cohort": 15,
+        "personalize_steps": 1,
+        "partition.held_out": 0.2,
+    }
     assert make(**plan).num_clients == 20
     assert make(task="synthetic", cohort=30).num_clients == 30
 
@@ -181,9 +188,17 @@ def test_a_task_may_say_which_model_suits_it(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_parameters_reach_the_strategies_that_take_them_and_others_keep_their_defaults() -> None:
     both = expand(nested({"strategy": {"name": ["fedprox", "fedavg", "maml"], "inner_lr": 0.5}, "seed": "0..1"}))
-    assert [(c.strategy.name, c.seed) for c in both] == [(name, seed) for name in ("fedprox", "fedavg", "maml") for seed in (0, 1)]
+    assert [(c.strategy.name, c.seed) for c in both] == [
+        (name, seed) for name in ("fedprox", "fedavg", "maml") for seed in (0, 1)
+    ]
     assert both[0].strategy.params == {"mu": 0.01} and both[2].strategy.params == {}
-    assert both[4].strategy.params == {"inner_lr": 0.5, "inner_steps": 1, "order": 1, "optimizer": "sgd", "outer_lr": 0.1}
+    assert both[4].strategy.params == {
+        "inner_lr": 0.5,
+        "inner_steps": 1,
+        "order": 1,
+        "optimizer": "sgd",
+        "outer_lr": 0.1,
+    }
 
 
 def test_what_a_strategy_refuses_is_an_error_alone_and_dropped_among_others() -> None:
@@ -195,7 +210,9 @@ def test_what_a_strategy_refuses_is_an_error_alone_and_dropped_among_others() ->
     assert Config.from_dict(tomllib.loads(maml.to_toml())) == maml
 
 
-@pytest.mark.parametrize("value, expected", [(3, [3]), ([0, 2], [0, 2]), ("0,2", [0, 2]), ("1..3", [1, 2, 3]), ("0..1, 7", [0, 1, 7])])
+@pytest.mark.parametrize(
+    "value, expected", [(3, [3]), ([0, 2], [0, 2]), ("0,2", [0, 2]), ("1..3", [1, 2, 3]), ("0..1, 7", [0, 1, 7])]
+)
 def test_seeds(value: Any, expected: list[int]) -> None:
     assert seeds(value) == expected
 
@@ -224,7 +241,9 @@ def test_a_recipe_file_is_checked_by_itself(tmp_path: Path) -> None:
 
 def test_another_name_leaves_the_recipes_parameters_of_the_old_one_behind(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text("[strategy]\nname = 'fedprox'\nmu = 1.0\n[partition]\nname = 'dirichlet'\nalpha = 0.1\nheld_out = 0.2\n")
+    path.write_text(
+        "[strategy]\nname = 'fedprox'\nmu = 1.0\n[partition]\nname = 'dirichlet'\nalpha = 0.1\nheld_out = 0.2\n"
+    )
     config = make(str(path), strategy="fedavg", partition="quantity")
     assert config.strategy.params == {}
     assert config.partition.params == {"alpha": 0.1, "min_samples": 1, "seed": 0, "held_out": 0.2}

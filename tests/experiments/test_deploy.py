@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 from experiments.deploy import keys
 from experiments.deploy.__main__ import main, without
 from experiments.deploy.commands import ENVIRONMENT, Link, run
+from experiments.deploy.local import ROOT, copy_app, free_ports
 from experiments.deploy.processes import PROC, Processes, marked
-from experiments.deploy.up import ROOT, copy_app, free_ports
 
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
@@ -44,18 +44,38 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
         (["down"], "'down': unknown"),
     ],
 )
-def test_bad_input_exits_2_before_anything_starts(words: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_exits_2_before_anything_starts(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(words) == 2
     assert said in capsys.readouterr().err
 
 
 def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
-        main(["plan", "--hosts", "server.lan,laptop,pi", "--recipe", "digits-deploy", "--strategy", "fedprox", "--strategy.mu", "0.01"])
+        main(
+            [
+                "plan",
+                "--hosts",
+                "server.lan,laptop,pi",
+                "--recipe",
+                "digits-deploy",
+                "--strategy",
+                "fedprox",
+                "--strategy.mu",
+                "0.01",
+            ]
+        )
         == 0
     )
     text = capsys.readouterr().out
-    for wanted in ("flower-superlink", "--enable-supernode-auth", "--superlink server.lan:8000", "keys/pi.key", "register keys/laptop.pub"):
+    for wanted in (
+        "flower-superlink",
+        "--enable-supernode-auth",
+        "--superlink server.lan:8000",
+        "keys/pi.key",
+        "register keys/laptop.pub",
+    ):
         assert wanted in text
     nodes = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m clients.node")]
     assert [line[-1] for line in nodes] == ["partition-id=0 num-partitions=2", "partition-id=1 num-partitions=2"]
@@ -79,7 +99,11 @@ def test_keys_are_ones_that_tls_takes(tmp_path: Path, capsys: pytest.CaptureFixt
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(folder / "server.crt", folder / "server.key")
     private = load_ssh_private_key((folder / "10.0.0.7.key").read_bytes(), None)
     public = load_ssh_public_key((folder / "10.0.0.7.pub").read_bytes())
-    assert isinstance(private, ec.EllipticCurvePrivateKey) and private.public_key() == public and private.curve.name == "secp384r1"
+    assert (
+        isinstance(private, ec.EllipticCurvePrivateKey)
+        and private.public_key() == public
+        and private.curve.name == "secp384r1"
+    )
     modes = {file.name: oct(file.stat().st_mode & 0o077) for file in folder.iterdir()}
     assert {name for name, mode in modes.items() if mode == "0o0"} == {"ca.key", "server.key", "10.0.0.7.key"}
     with pytest.raises(FileExistsError):
@@ -116,7 +140,10 @@ def test_processes_end_with_all_their_children_whatever_happens(tmp_path: Path) 
     """Children in sessions of their own, one that ignores SIGTERM, and a parent that was killed before."""
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
     with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012 - the body is what is tested
-        started = [processes.start(name, [sys.executable, "-c", code], tmp_path) for name, code in (("a", CHILD), ("b", stubborn))]
+        started = [
+            processes.start(name, [sys.executable, "-c", code], tmp_path)
+            for name, code in (("a", CHILD), ("b", stubborn))
+        ]
         wait_for(lambda: processes.tail("a").count("up") == 2 and "up" in processes.tail("b"))
         started[0].kill()
         wait_for(lambda: len(marked(processes.mark)) == 2)
@@ -134,7 +161,9 @@ def test_a_killed_owner_takes_its_processes_along(tmp_path: Path) -> None:
         "with Processes(Path(sys.argv[1]), os.environ) as p:\n"
         f"    p.start('a', [sys.executable, '-c', {CHILD!r}], Path('.')); print(p.mark, flush=True); time.sleep(600)"
     )
-    process = subprocess.Popen([sys.executable, "-c", owner, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [sys.executable, "-c", owner, str(tmp_path)], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    )
     assert process.stdout is not None
     mark = process.stdout.readline().strip()
     wait_for(lambda: len(marked(mark)) == 2)
@@ -159,11 +188,19 @@ def test_the_document_says_what_the_code_does(capsys: pytest.CaptureFixture[str]
         assert main(shlex.split(line)[3:]) == 0
     planned = capsys.readouterr().out
     services = [shlex.split(line.partition("=")[2])[1:] for line in text.splitlines() if line.startswith("ExecStart")]
-    typed = [shlex.split(line)[1:] for line in planned.splitlines() if line.startswith(("flower-superlink", "python -m clients.node"))]
+    typed = [
+        shlex.split(line)[1:]
+        for line in planned.splitlines()
+        if line.startswith(("flower-superlink", "python -m clients.node"))
+    ]
     assert len(services) == 2 and all(service in typed for service in services)
-    environment = [line.partition("=")[2].split() for line in text.splitlines() if line.startswith("Environment=FLWR_D")]
+    environment = [
+        line.partition("=")[2].split() for line in text.splitlines() if line.startswith("Environment=FLWR_D")
+    ]
     assert environment == [[f"{k}={v}" for k, v in ENVIRONMENT.items()]] * 2
-    assert all(f"`{key}`" in text for key in ("node-timeout-s",)) and set(PYPROJECT["tool"]["flwr"]["app"]["config"]) >= {
+    assert all(f"`{key}`" in text for key in ("node-timeout-s",)) and set(
+        PYPROJECT["tool"]["flwr"]["app"]["config"]
+    ) >= {
         "args",
         "node-timeout-s",
     }
@@ -180,7 +217,9 @@ def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
     names = zipfile.ZipFile(bundle).namelist()
     packages = {name.partition("/")[0] for name in names}
     assert packages == {"fl_sim", "strategies", "clients", "experiments", "pyproject.toml", ".info"}
-    assert "experiments/recipes/digits-deploy.toml" in names and not [n for n in names if "bench/" in n or "results" in n or "test" in n]
+    assert "experiments/recipes/digits-deploy.toml" in names and not [
+        n for n in names if "bench/" in n or "results" in n or "test" in n
+    ]
     assert bundle.stat().st_size < 2 * 2**20
 
 

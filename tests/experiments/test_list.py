@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import list as listed
-from experiments.nouns import PACKAGES, offered
+from experiments.config.choices import PACKAGES, offered
 
 
 def test_the_listing_has_every_thing_with_a_line_of_help_and_its_parameters() -> None:
@@ -19,16 +19,22 @@ def test_the_listing_has_every_thing_with_a_line_of_help_and_its_parameters() ->
     by_name = {thing["name"]: thing["parameters"] for thing in rows["strategies"] + rows["partitions"]}
     assert by_name["fedprox"] == {"mu": 0.01} and by_name["fedavg"] == {}
     assert by_name["shards"] == {"shards_per_client": 2, "seed": 0, "held_out": 0.0}
-    assert "quickstart" in [recipe["name"] for recipe in rows["recipes"]] and all(recipe["help"] for recipe in rows["recipes"])
+    assert "quickstart" in [recipe["name"] for recipe in rows["recipes"]] and all(
+        recipe["help"] for recipe in rows["recipes"]
+    )
 
 
 def test_text_shows_parameters_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
     listed.main()
     text = capsys.readouterr().out
     assert "--strategy.mu 0.01" in text and "python -m experiments.run NAME" in text
-    assert [thing["name"] for things in listed.listing().values() for thing in things if thing["name"] not in text] == []
+    assert [
+        thing["name"] for things in listed.listing().values() for thing in things if thing["name"] not in text
+    ] == []
 
 
 def test_the_command_prints_json() -> None:
-    done = subprocess.run([sys.executable, "-m", "experiments.list", "--json"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.list", "--json"], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout) == listed.listing()

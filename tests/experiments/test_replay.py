@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from experiments import replay
-from experiments.build import build
-from experiments.execution import execute
-from experiments.recipe import make
+from experiments.config.recipe_files import make
 from experiments.run import run
+from experiments.runs.execute import execute
+from experiments.runs.setup import build
 from fl_sim import Callback, Run, from_arrays, load, tree
-from fl_sim.worker import BlockResult
+from fl_sim.engines.results import BlockResult
 
 SETTINGS: dict[str, Any] = {
     "task": "digits",
@@ -31,7 +31,7 @@ SETTINGS: dict[str, Any] = {
 }
 FRAGILE = '''
 from dataclasses import dataclass
-from strategies.base import Strategy
+from strategies.base.strategy import Strategy
 
 @dataclass
 class Fragile(Strategy):
@@ -77,7 +77,13 @@ def failed(folder: Path) -> Iterator[Path]:
     """A run whose clients raise in round 3."""
     (folder / "fragile_rule.py").write_text(FRAGILE)
     sys.path.insert(0, str(folder))
-    settings = {**SETTINGS, "system": {"stragglers": 0.0}, "out": str(folder), "strategy": "fragile_rule:Fragile", "engine": "loop"}
+    settings = {
+        **SETTINGS,
+        "system": {"stragglers": 0.0},
+        "out": str(folder),
+        "strategy": "fragile_rule:Fragile",
+        "engine": "loop",
+    }
     summary, error = execute(build(make(**settings)), quiet=True)
     assert error is not None
     yield Path(summary["run_dir"])
@@ -86,7 +92,11 @@ def failed(folder: Path) -> Iterator[Path]:
 
 def asked(path: Path, server_round: int, status: str = "completed") -> list[int]:
     rows = load(path).clients
-    return rows[(rows["round"] == server_round) & (rows["phase"] == "train") & (rows["status"] == status)]["client"].astype(int).tolist()
+    return (
+        rows[(rows["round"] == server_round) & (rows["phase"] == "train") & (rows["status"] == status)]["client"]
+        .astype(int)
+        .tolist()
+    )
 
 
 def call(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
@@ -99,7 +109,9 @@ def contents(path: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in path.rglob("*") if file.is_file()}
 
 
-def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(looped: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(
+    looped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before, log = contents(looped), load(looped)
     steps = []
     for client in asked(looped, 3):
@@ -119,7 +131,13 @@ def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(looped: Path
 def test_the_digest_is_that_of_the_reply(folder: Path) -> None:
     """Against the reply itself, which a foreign strategy of Flower's gets unpooled."""
     watch = Replies()
-    settings = {**SETTINGS, "strategy": "flwr.serverapp.strategy:FedAvg", "engine": "loop", "rounds": 2, "out": str(folder)}
+    settings = {
+        **SETTINGS,
+        "strategy": "flwr.serverapp.strategy:FedAvg",
+        "engine": "loop",
+        "rounds": 2,
+        "out": str(folder),
+    }
     made = run(**settings, callbacks=[watch])
     for (server_round, client), digest in watch.digests.items():
         done = replay.replay(made.summary["run_dir"], server_round, client)
@@ -135,12 +153,18 @@ def test_of_a_run_on_vmap_it_agrees_to_rounding(batched: Path, capsys: pytest.Ca
         assert "recomputing rounds 1..1 on vmap" in err
 
 
-def test_clients_that_trained_nothing_are_refused_and_those_that_did_are_named(batched: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clients_that_trained_nothing_are_refused_and_those_that_did_are_named(
+    batched: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     did, dropped = asked(batched, 2), asked(batched, 2, "dropped")
     assert len(did) == 3 and len(dropped) == 2
     other = next(c for c in range(12) if c not in did + dropped)
     names = f"these trained: {', '.join(map(str, sorted(did)))}"
-    for client, why in ((dropped[0], "is a straggler, whose partial work is dropped"), (other, "was not asked"), (99, "was not asked")):
+    for client, why in (
+        (dropped[0], "is a straggler, whose partial work is dropped"),
+        (other, "was not asked"),
+        (99, "was not asked"),
+    ):
         code, out, err = call(capsys, batched, "--round", 2, "--client", client)
         assert (code, out) == (2, "") and err == f"error: client = {client}: {why} in round 2; {names}\n"
 
@@ -155,19 +179,25 @@ def test_clients_that_trained_nothing_are_refused_and_those_that_did_are_named(b
         (["RUN", "--round", "x", "--client", 0], "invalid int value: 'x'"),
     ],
 )
-def test_bad_input_exits_2_without_a_traceback(looped: Path, words: list[Any], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_input_exits_2_without_a_traceback(
+    looped: Path, words: list[Any], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     code, out, err = call(capsys, *(looped if word == "RUN" else word for word in words))
     assert (code, out) == (2, "") and says in err and "Traceback" not in err
 
 
-def test_a_run_of_an_app_is_not_ours_to_replay(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_of_an_app_is_not_ours_to_replay(
+    looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.toml").write_text('app = "some/folder"\nrounds = 4\n')
     code, _, err = call(capsys, tmp_path, "--round", 2, "--client", asked(looped, 2)[0])
     assert code == 2 and "a run of a Flower app (--app)" in err and "Traceback" not in err
 
 
-def test_a_difference_from_the_log_is_told_with_its_first_round(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_difference_from_the_log_is_told_with_its_first_round(
+    looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("momentum = 0.9", "momentum = 0.8"))
@@ -193,7 +223,9 @@ def test_a_client_that_no_longer_fails_is_a_difference(failed: Path, monkeypatch
     assert not done.agrees and "ArithmeticError: too slow for me; the replay: completed" in done.agreement
 
 
-def test_rounds_before_that_fail_now_are_a_difference_too(failed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rounds_before_that_fail_now_are_a_difference_too(
+    failed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.copytree(failed, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("lr = 0.1\n", "lr = 0.04\n"))
@@ -207,8 +239,16 @@ def test_round_1_starts_from_the_initial_model(looped: Path) -> None:
 
 
 def test_objects_from_python_need_the_setup_again(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    task = from_arrays(torch.arange(120.0).reshape(60, 2) / 120, torch.arange(60) % 3, name="mine", clients=torch.arange(60) % 6)
-    settings: dict[str, Any] = {"task": task, "model": nn.Linear(2, 3), "partition": "natural", "rounds": 2, "out": str(folder)}
+    task = from_arrays(
+        torch.arange(120.0).reshape(60, 2) / 120, torch.arange(60) % 3, name="mine", clients=torch.arange(60) % 6
+    )
+    settings: dict[str, Any] = {
+        "task": task,
+        "model": nn.Linear(2, 3),
+        "partition": "natural",
+        "rounds": 2,
+        "out": str(folder),
+    }
     made = run(**settings)
     code, _, err = call(capsys, made.summary["run_dir"], "--round", 2, "--client", 4)
     assert code == 2 and "cannot be rebuilt" in err and "setup=build(make(...))" in err
@@ -227,7 +267,9 @@ def test_pdb_stops_at_the_start_of_local_update(
     assert "agreement: bit for bit" in out
 
 
-def test_pdb_opens_again_where_a_client_raises(failed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pdb_opens_again_where_a_client_raises(
+    failed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("c\np local_.lr < 0.08\nq\n"))
     code, out, err = call(capsys, failed, "--round", 3, "--client", asked(failed, 3, "failed")[0], "--pdb")
     assert code == 0 and "(Pdb) True" in out and "ArithmeticError: too slow for me" in err and "fails as it did" in out

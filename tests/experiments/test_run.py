@@ -31,7 +31,11 @@ def test_a_run_says_what_came_of_it(capsys, tmp_path) -> None:
     assert Path(summary["run_dir"]).parent == tmp_path and len(list(tmp_path.iterdir())) == 1
     assert log.rounds["round"].tolist() == [0, 1, 2]
     last = log.rounds.iloc[-1]
-    assert summary["accuracy"] == last["accuracy"] and summary["loss"] == last["loss"] and summary["digest"] == last["digest"]
+    assert (
+        summary["accuracy"] == last["accuracy"]
+        and summary["loss"] == last["loss"]
+        and summary["digest"] == last["digest"]
+    )
     assert summary["digest"] == tree.digest(log.model())  # SHA-256 over the final arrays
     assert summary["rounds_to_target"] == int(log.rounds.loc[log.rounds["accuracy"] >= 0.01, "round"].min())
     model_bytes = 4 * (64 * 64 + 64 + 64 * 10 + 10)  # the mlp on 8 x 8 digits, float32
@@ -59,12 +63,31 @@ def test_config_toml_repeats_the_run(capsys, tmp_path) -> None:
 
 def test_several_runs_end_in_one_object_and_a_folder_of_their_own(capsys, tmp_path) -> None:
     assert (
-        main([*SMALL, "--strategy", "fedavg,reptile", "--strategy.epsilon", "1.0", "--seed", "0..1", "--out", str(tmp_path), "--json"]) == 0
+        main(
+            [
+                *SMALL,
+                "--strategy",
+                "fedavg,reptile",
+                "--strategy.epsilon",
+                "1.0",
+                "--seed",
+                "0..1",
+                "--out",
+                str(tmp_path),
+                "--json",
+            ]
+        )
+        == 0
     )
     out = capsys.readouterr().out
     both = json.loads(out.splitlines()[-1])
     assert both["status"] == "completed"
-    assert [(r["strategy"], r["seed"]) for r in both["runs"]] == [("fedavg", 0), ("fedavg", 1), ("reptile", 0), ("reptile", 1)]
+    assert [(r["strategy"], r["seed"]) for r in both["runs"]] == [
+        ("fedavg", 0),
+        ("fedavg", 1),
+        ("reptile", 0),
+        ("reptile", 1),
+    ]
     assert len({r["run_dir"] for r in both["runs"]}) == 4
     compare = [p for p in tmp_path.iterdir() if p.name.startswith("compare")]
     assert len(compare) == 1 and (compare[0] / "curves.png").stat().st_size > 1000
@@ -84,11 +107,24 @@ def test_the_partition_has_a_seed_of_its_own(capsys, tmp_path) -> None:
 
 
 def test_dry_run_plans_and_writes_nothing(capsys, tmp_path) -> None:
-    code, plan, _ = call(capsys, "--dry-run", "--clients", "10", "--cohort", "4", "--local.batch-size", "16", "--out", str(tmp_path / "no"))
+    code, plan, _ = call(
+        capsys,
+        "--dry-run",
+        "--clients",
+        "10",
+        "--cohort",
+        "4",
+        "--local.batch-size",
+        "16",
+        "--out",
+        str(tmp_path / "no"),
+    )
     assert code == 0 and not (tmp_path / "no").exists()
     assert plan["clients"] == 10 and plan["cohort"] == 4 and plan["parameters"] == 64 * 64 + 64 + 64 * 10 + 10
     assert plan["samples_min"] == 143 and plan["samples_max"] == 144  # 1438 training digits over 10
-    assert plan["steps_max"] == 9 and plan["bytes_down_per_round"] == 4 * 4 * plan["parameters"]  # ceil(144 / 16); 4 clients, 4 bytes
+    assert (
+        plan["steps_max"] == 9 and plan["bytes_down_per_round"] == 4 * 4 * plan["parameters"]
+    )  # ceil(144 / 16); 4 clients, 4 bytes
 
 
 @pytest.mark.parametrize(
@@ -122,13 +158,30 @@ def test_bad_input_is_refused_before_any_work(capsys, tmp_path, words, names) ->
 def test_a_failed_run_exits_1_and_keeps_the_last_good_model(tmp_path) -> None:
     """Round 3 of a strategy of the user's own fails; the model of round 2 is what is left. As a user would, in a new process."""
     (tmp_path / "mine.py").write_text(
-        '"""No paper."""\nfrom strategies.base import Strategy\n\nclass Mine(Strategy):\n    """Fails."""\n\n'
+        '"""No paper."""\nfrom strategies.base.strategy import Strategy\n\nclass Mine(Strategy):\n    """Fails."""\n\n'
         "    def server_step(self, model, pooled, server_round):\n        assert server_round < 3, 'enough'\n        return pooled\n"
     )
-    command = [sys.executable, "-m", "experiments.run", "--strategy", "mine:Mine", "--rounds", "5", "--out", "runs", "--json", "--quiet"]
+    command = [
+        sys.executable,
+        "-m",
+        "experiments.run",
+        "--strategy",
+        "mine:Mine",
+        "--rounds",
+        "5",
+        "--out",
+        "runs",
+        "--json",
+        "--quiet",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     summary = json.loads(done.stdout.splitlines()[-1])
-    assert done.returncode == 1 and summary["status"] == "failed" and summary["rounds"] == 2 and "enough" in summary["error"]
+    assert (
+        done.returncode == 1
+        and summary["status"] == "failed"
+        and summary["rounds"] == 2
+        and "enough" in summary["error"]
+    )
     log = load(tmp_path / summary["run_dir"])
     assert tree.digest(log.model()) == log.rounds["digest"].iloc[-1] and "the last good model (round 2)" in done.stderr
     assert log.rounds["round"].tolist() == [0, 1, 2]
@@ -189,10 +242,16 @@ def test_a_failed_run_raises_in_python(tmp_path) -> None:
 def test_regression_has_no_accuracy(tmp_path) -> None:
     x, _, ids = points()
     outcome = run(
-        model=torch.nn.Linear(2, 1), task=from_arrays(x, x[:, 0] * 2, clients=ids), rounds=20, local={"lr": 0.3}, out=str(tmp_path)
+        model=torch.nn.Linear(2, 1),
+        task=from_arrays(x, x[:, 0] * 2, clients=ids),
+        rounds=20,
+        local={"lr": 0.3},
+        out=str(tmp_path),
     )
     assert outcome.log.rounds["accuracy"].isna().all() and outcome.summary["accuracy"] is None
-    assert outcome.summary["loss"] < 0.01 < outcome.log.rounds["loss"].iloc[0]  # y is linear in x: the squared error vanishes
+    assert (
+        outcome.summary["loss"] < 0.01 < outcome.log.rounds["loss"].iloc[0]
+    )  # y is linear in x: the squared error vanishes
 
 
 def test_a_name_taken_by_a_column_is_no_metric(tmp_path) -> None:

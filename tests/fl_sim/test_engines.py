@@ -11,15 +11,16 @@ from flwr.app import ConfigRecord
 from torch import Tensor, nn
 
 from clients.app import make_app
-from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, records, rng, run_rounds, tree
-from fl_sim.engine import ENGINES, choose
-from fl_sim.local import Metrics
-from fl_sim.loss import Batch, Loss
-from fl_sim.settings import Local
-from fl_sim.task import Transform
+from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds, tree
+from fl_sim.engines.choose import ENGINES, choose
+from fl_sim.engines.results import BlockResult
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import Metrics
+from fl_sim.learning.settings import Local
+from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
-from fl_sim.worker import BlockResult
-from strategies.base import Strategy, name_of
+from fl_sim.wire import records
+from strategies.base.strategy import Strategy, name_of
 from strategies.fedavg import FedAvg
 
 SETTINGS = {"local.epochs": 2, "local.batch_size": 4, "local.lr": 0.05, "local.momentum": 0.9}
@@ -45,10 +46,20 @@ def train(
     object.__setattr__(task, "transform", options.pop("transform", task.transform))
     loss = Loss(module, task, options.pop("dtype", torch.float64))
     strategy, watch = strategy or FedAvg(), Watch()
-    app = make_app(loss, Partition.of(np.split(np.arange(sum(SIZES)), np.cumsum(SIZES)[:-1])), {name_of(type(strategy)): type(strategy)})
+    app = make_app(
+        loss,
+        Partition.of(np.split(np.arange(sum(SIZES)), np.cumsum(SIZES)[:-1])),
+        {name_of(type(strategy)): type(strategy)},
+    )
     grid, failures = SimulationGrid(app, len(SIZES), engine=engine, **options), "tolerate:0.5"
     result = run_rounds(
-        strategy, grid, records.arrays(loss.initial()), 2, train_config=ConfigRecord(SETTINGS), failures=failures, callbacks=[watch]
+        strategy,
+        grid,
+        records.arrays(loss.initial()),
+        2,
+        train_config=ConfigRecord(SETTINGS),
+        failures=failures,
+        callbacks=[watch],
     )
     return records.model(result.arrays), watch
 
@@ -83,7 +94,9 @@ def test_an_unknown_engine_is_refused() -> None:
         choose("wmap", nn.Linear(1, 1), "cpu")
 
 
-@pytest.mark.parametrize("middle", [nn.Dropout(0.5), nn.GroupNorm(2, 8), nn.LayerNorm(8)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize(
+    "middle", [nn.Dropout(0.5), nn.GroupNorm(2, 8), nn.LayerNorm(8)], ids=lambda m: type(m).__name__
+)
 @pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["float64", "float32"])
 def test_layers_agree_on_all_engines(middle: nn.Module, dtype: torch.dtype, close: float) -> None:
     (model, _), (other, watch) = (train(mlp(middle), engine, dtype=dtype, block_size=3) for engine in ENGINES)
@@ -94,8 +107,14 @@ def test_layers_agree_on_all_engines(middle: nn.Module, dtype: torch.dtype, clos
 def test_pictures_agree_augmentation_included(augment: bool) -> None:
     with rng.keyed_globals(0):
         module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Dropout(0.25), nn.Flatten(), nn.Linear(4 * 16, 3))
-    made = [train(module, engine, inputs=(2, 6, 6), transform=Transform(augment=augment), block_size=2) for engine in ENGINES]
-    assert float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0])) and not made[1][1].notes
+    made = [
+        train(module, engine, inputs=(2, 6, 6), transform=Transform(augment=augment), block_size=2)
+        for engine in ENGINES
+    ]
+    assert (
+        float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0]))
+        and not made[1][1].notes
+    )
     plain, _ = train(module, "loop", inputs=(2, 6, 6), block_size=2)
     assert (tree.digest(plain) == tree.digest(made[0][0])) != augment
 
@@ -115,18 +134,30 @@ def test_batch_norm_trains_on_the_loop_and_its_counter_stays_whole(engine: str) 
     # By examples (4 * 2 + 6 * 4 + 8 * 4) / 18 = 3.6 batches in 2 epochs, rounded to 4, in each of 2 rounds.
     assert int(model["2.num_batches_tracked"]) == 8
     assert all(not torch.equal(model[k], initial[k]) and bool(torch.isfinite(model[k]).all()) for k in model)
-    assert len(watch.notes) == (2 if engine == "vmap" else 0) and all("its clients ran on the loop" in note for note in watch.notes)
+    assert len(watch.notes) == (2 if engine == "vmap" else 0) and all(
+        "its clients ran on the loop" in note for note in watch.notes
+    )
 
 
 def test_the_loops_faster_layers_agree_with_vmaps_plain_ones() -> None:
     """A convolution and a linear layer large enough for ``winograd`` and ``product``, dropout and momentum included."""
     with rng.keyed_globals(0):
         module = nn.Sequential(
-            *(nn.Conv2d(2, 32, 3), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(4), nn.Dropout(0.25), nn.Flatten()),
+            *(
+                nn.Conv2d(2, 32, 3),
+                nn.ReLU(),
+                nn.Conv2d(32, 64, 3, padding=1),
+                nn.MaxPool2d(4),
+                nn.Dropout(0.25),
+                nn.Flatten(),
+            ),
             *(nn.Linear(576, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 3)),
         )
     made = [train(module, engine, inputs=(2, 14, 14), block_size=3) for engine in ENGINES]
-    assert float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0])) and not made[1][1].notes
+    assert (
+        float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0]))
+        and not made[1][1].notes
+    )
 
 
 class Scaled(nn.Module):
@@ -245,4 +276,6 @@ def test_one_bad_client_is_named_and_the_others_count(engine: str, block_size: i
     assert bool(watch.notes) == (engine == "vmap" and way == "raise")
     assert all(bool(torch.isfinite(v).all()) for v in bad.values())
     others, _ = train(mlp(), "loop", Fragile(floor=-0.8, way="raise"), block_size=2)
-    assert float(tree.norm(tree.sub(bad, others))) < 1e-9 * float(tree.norm(bad))  # whatever the way to fail, the same are left out
+    assert float(tree.norm(tree.sub(bad, others))) < 1e-9 * float(
+        tree.norm(bad)
+    )  # whatever the way to fail, the same are left out

@@ -22,7 +22,11 @@ def test_keys_are_splitmix64() -> None:
 
 def test_many_keys_are_few_and_more() -> None:
     many = rng.keys(2**64 - 5, 5000)
-    assert np.array_equal(many[:4096], rng.keys(2**64 - 5, 4096)) and many.dtype == np.uint64 and len(set(many.tolist())) == 5000
+    assert (
+        np.array_equal(many[:4096], rng.keys(2**64 - 5, 4096))
+        and many.dtype == np.uint64
+        and len(set(many.tolist())) == 5000
+    )
 
 
 def test_keys_are_the_keys_one_step_below() -> None:
@@ -31,7 +35,14 @@ def test_keys_are_the_keys_one_step_below() -> None:
 
 
 def test_every_part_of_a_key_counts() -> None:
-    made = [rng.key(s, p, r, c, t) for s in (-1, 0, 1) for p in ("a", "b") for r in range(4) for c in range(4) for t in range(4)]
+    made = [
+        rng.key(s, p, r, c, t)
+        for s in (-1, 0, 1)
+        for p in ("a", "b")
+        for r in range(4)
+        for c in range(4)
+        for t in range(4)
+    ]
     assert len(set(made)) == 3 * 2 * 64
     assert rng.key(0, "a", 1, 2) != rng.key(0, "a", 2, 1)
 
@@ -136,9 +147,13 @@ def test_keep_masks(p: float) -> None:
     """Multiples of 1/256 take a byte an element, others two."""
     mask = rng.keep_mask(rng.words(13), (200, 200), p)
     # standard deviation sqrt(p (1 - p) / 40000) <= .0025; 5 of these. Exact at 0 and 1
-    assert set(mask.unique().tolist()) <= {0.0, 1.0} and abs(mask.double().mean() - (1 - p)) <= (0.0125 if 0 < p < 1 else 0)
+    assert set(mask.unique().tolist()) <= {0.0, 1.0} and abs(mask.double().mean() - (1 - p)) <= (
+        0.0125 if 0 < p < 1 else 0
+    )
     same = rng.keep_mask(rng.words(13), (7, 11), p, torch.float64)
-    assert same.dtype == torch.float64 and torch.equal(same.flatten(), mask.flatten()[:77].double())  # element i depends on i alone
+    assert same.dtype == torch.float64 and torch.equal(
+        same.flatten(), mask.flatten()[:77].double()
+    )  # element i depends on i alone
 
 
 @pytest.mark.parametrize("p", [0.25, 0.3])

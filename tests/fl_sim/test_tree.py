@@ -36,7 +36,9 @@ def test_adding_a_gradient_keeps_what_has_none() -> None:
 def test_lerp_goes_from_the_first_to_the_second() -> None:
     assert same(tree.lerp(A, B, 0.25), model(1.5, 2.0, 2.0, 5.0, count=9))
     odd = {"w": torch.tensor([0.1, 1e8, -3.3])}
-    assert same(tree.lerp(odd, {"w": torch.tensor([0.7, 1e-8, 5.5])}, 1.0), {"w": torch.tensor([0.7, 1e-8, 5.5])})  # exactly
+    assert same(
+        tree.lerp(odd, {"w": torch.tensor([0.7, 1e-8, 5.5])}, 1.0), {"w": torch.tensor([0.7, 1e-8, 5.5])}
+    )  # exactly
     assert same(tree.lerp(A, {"b": torch.tensor(0.0)}, 0.5), model(1.0, 2.0, 3.0, 2.0, count=5))
 
 
@@ -60,7 +62,11 @@ def test_norm_and_finiteness_look_at_numbers_only() -> None:
 
 
 def test_to_changes_numbers_and_leaves_counters() -> None:
-    assert {k: v.dtype for k, v in tree.to(A, torch.float64).items()} == {"w": torch.float64, "b": torch.float64, "n": torch.int64}
+    assert {k: v.dtype for k, v in tree.to(A, torch.float64).items()} == {
+        "w": torch.float64,
+        "b": torch.float64,
+        "n": torch.int64,
+    }
 
 
 def test_stack_and_take_are_inverse() -> None:

@@ -11,12 +11,13 @@ from flwr.app import ConfigRecord
 from torch import Tensor, nn
 
 from clients.app import make_app
-from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, records, rng, run_rounds, tree
-from fl_sim.block import Learner
-from fl_sim.loss import Batch, Loss
+from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds, tree
+from fl_sim.blocks.learner import Learner
+from fl_sim.engines.results import BlockResult, ClientResult
+from fl_sim.learning.loss import Batch, Loss
 from fl_sim.tree import Tree
-from fl_sim.worker import BlockResult, ClientResult
-from strategies.base import name_of
+from fl_sim.wire import records
+from strategies.base.strategy import name_of
 
 
 class Targets(nn.Module):
@@ -71,9 +72,14 @@ class Federation:
         """Rounds of ``strategy`` with the settings of a message; ``evaluate`` those of personal evaluation."""
         app = make_app(self.loss, self.partition, {name_of(type(strategy)): type(strategy)})
         made, trained = SimulationGrid(app, len(self.partition), holdout_clients=unseen, **grid), Trained()
-        config, personal = ConfigRecord({"rounds": rounds, **settings}), ConfigRecord({"rounds": rounds, **(evaluate or {})})
+        config, personal = (
+            ConfigRecord({"rounds": rounds, **settings}),
+            ConfigRecord({"rounds": rounds, **(evaluate or {})}),
+        )
         arrays = records.arrays(tree.to(start or self.loss.initial(), self.loss.dtype))
-        result = run_rounds(strategy, made, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained])
+        result = run_rounds(
+            strategy, made, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained]
+        )
         trained.model, trained.rows = records.model(result.arrays), result.rows
         return trained
 
@@ -83,12 +89,18 @@ def federation() -> Callable[..., Federation]:
     """``federation(module, [(x, y) of each client], dtype, held_out)``."""
 
     def make(
-        module: nn.Module, clients: Sequence[tuple[Any, Any]], dtype: torch.dtype = torch.float64, held_out: float = 0.0, **task: Any
+        module: nn.Module,
+        clients: Sequence[tuple[Any, Any]],
+        dtype: torch.dtype = torch.float64,
+        held_out: float = 0.0,
+        **task: Any,
     ) -> Federation:
         x, y = (np.concatenate([np.asarray(client[i]) for client in clients]) for i in (0, 1))
         ends = np.cumsum([len(client[1]) for client in clients])
         made = from_arrays(x, y, x_test=x[:1], y_test=y[:1], **task)
-        return Federation(Loss(module, made, dtype), Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(held_out, 0))
+        return Federation(
+            Loss(module, made, dtype), Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(held_out, 0)
+        )
 
     return make
 

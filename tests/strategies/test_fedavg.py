@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fl_sim import rng, tree
-from fl_sim.block import plan_blocks, resolve
+from fl_sim.blocks.plan import plan_blocks
+from fl_sim.blocks.resolve import resolve
 from strategies.fedavg import FedAvg
 
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -38,7 +39,12 @@ def test_one_client_and_one_epoch_is_torch_optim(
     draw = np.random.default_rng(0)
     x, y = draw.normal(size=(30, 5)), draw.integers(0, 3, 30)  # batches of 8, 8, 8, 6
     one = federation(network(), [(x, y)], dtype)
-    settings: dict[str, Any] = {"local.optimizer": name.split()[0], "local.lr": 0.05, "local.batch_size": 8, "local.clip_norm": clip_norm}
+    settings: dict[str, Any] = {
+        "local.optimizer": name.split()[0],
+        "local.lr": 0.05,
+        "local.batch_size": 8,
+        "local.clip_norm": clip_norm,
+    }
     settings |= {"local.momentum": 0.9} if "momentum" in name else {}
     settings |= {"local.weight_decay": 0.01} if "weight_decay" in name else {}
     trained = one.train(FedAvg(), settings, engine=engine)
@@ -63,7 +69,9 @@ def test_one_client_and_one_epoch_is_torch_optim(
     assert trained.rows[1]["train_loss"] == pytest.approx(sum(loss * n for loss, n in losses) / 30, rel=1e-5)
 
 
-@pytest.mark.parametrize("weighting, server_lr, expected", [("examples", 1.0, 1.0), ("uniform", 1.0, 2.0), ("examples", 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "weighting, server_lr, expected", [("examples", 1.0, 1.0), ("uniform", 1.0, 2.0), ("examples", 0.5, 0.5)]
+)
 def test_the_mean_by_hand(targets: Any, weighting: Any, server_lr: float, expected: float) -> None:
     # w = 0; one step of lr 1/2 on all samples ends at their mean: 4 for the client of one sample, 0 for that of three.
     # By examples (1 * 4 + 3 * 0) / 4 = 1, uniform (4 + 0) / 2 = 2; half a server step from 0 toward 1 is 1/2.
@@ -77,7 +85,11 @@ def test_the_mean_by_hand(targets: Any, weighting: Any, server_lr: float, expect
 def test_identical_clients_are_any_one_of_them(federation: Any, weighting: Any) -> None:
     draw = np.random.default_rng(0)
     data = draw.normal(size=(12, 5)), draw.integers(0, 3, 12)
-    settings = {"local.epochs": 3, "local.batch_size": 0, "local.momentum": 0.9}  # whole batches: the draws of order do not matter
+    settings = {
+        "local.epochs": 3,
+        "local.batch_size": 0,
+        "local.momentum": 0.9,
+    }  # whole batches: the draws of order do not matter
     strategy = FedAvg()
     strategy.weighting = weighting
     alone = federation(network(), [data]).train(FedAvg(), settings, rounds=2)
@@ -91,13 +103,18 @@ def test_identical_clients_are_any_one_of_them(federation: Any, weighting: Any) 
     "schedule, factors",
     [
         ("constant", [1, 1, 1, 1, 1]),
-        ("step", [1, 1, 0.1, 0.01, 0.01]),  # shares of the run done: 0, 1/4, 1/2, 3/4, 1; a tenth from 1/2 on, a hundredth from 3/4
+        (
+            "step",
+            [1, 1, 0.1, 0.01, 0.01],
+        ),  # shares of the run done: 0, 1/4, 1/2, 3/4, 1; a tenth from 1/2 on, a hundredth from 3/4
         ("cosine", [0.01 + 0.99 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(5)]),  # from 1 to 1/100
     ],
 )
 def test_learning_rates_by_round(targets: Any, schedule: str, factors: list[float]) -> None:
     # l = w^2 on one client with target 0: each round multiplies w by 1 - 2 lr_t.
-    trained = targets([[0.0]]).train(FedAvg(), {"local.lr": 0.1, "local.lr_schedule": schedule}, {"w": torch.ones(1)}, rounds=5)
+    trained = targets([[0.0]]).train(
+        FedAvg(), {"local.lr": 0.1, "local.lr_schedule": schedule}, {"w": torch.ones(1)}, rounds=5
+    )
     expected = math.prod(1 - 2 * 0.1 * factor for factor in factors)
     assert float(trained.model["w"]) == pytest.approx(expected, rel=1e-12)
 

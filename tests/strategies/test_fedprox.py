@@ -13,7 +13,9 @@ from strategies.fedprox import FedProx
 @pytest.mark.parametrize("mu", [0.0, 0.1, 3.0])
 def test_the_gradient_is_that_of_the_squared_norm(smooth: Any, batch_of: Any, mu: float) -> None:
     anchor = smooth.loss.initial()
-    at = {k: v + 0.3 * torch.linspace(-1, 1, v.numel(), dtype=torch.float64).reshape(v.shape) for k, v in anchor.items()}
+    at = {
+        k: v + 0.3 * torch.linspace(-1, 1, v.numel(), dtype=torch.float64).reshape(v.shape) for k, v in anchor.items()
+    }
     batch = batch_of(smooth.loss.task.train["x"][:10], smooth.loss.task.train["y"][:10])
     grads, value, _ = FedProx(mu=mu).gradient(at, anchor, batch, smooth.loss)
 
@@ -47,7 +49,9 @@ def test_two_steps_by_hand(targets: Any) -> None:
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
 def test_mu_0_without_stragglers_is_fedavg(smooth: Any, engine: str) -> None:
     settings = {"local.epochs": 2, "local.batch_size": 5, "local.momentum": 0.9}
-    prox, plain = (smooth.train(strategy, settings, rounds=3, engine=engine) for strategy in (FedProx(mu=0.0), FedAvg()))
+    prox, plain = (
+        smooth.train(strategy, settings, rounds=3, engine=engine) for strategy in (FedProx(mu=0.0), FedAvg())
+    )
     assert tree.digest(prox.model) == tree.digest(plain.model)
     other = smooth.train(FedProx(mu=0.5), settings, rounds=3, engine=engine)
     assert tree.digest(other.model) != tree.digest(plain.model)

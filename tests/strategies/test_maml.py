@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fl_sim import tree
-from fl_sim.local import Draw, Sizes
-from fl_sim.settings import Local
+from fl_sim.learning.rule import Draw, Sizes
+from fl_sim.learning.settings import Local
 from strategies.maml import MAML, halves
 
 
@@ -24,12 +24,16 @@ from strategies.maml import MAML, halves
         (2, 2, 0.975),  # times 1/4
     ],
 )
-def test_the_meta_gradient_of_a_quadratic(federation: Any, batch_of: Any, inner_steps: int, order: Any, expected: float) -> None:
+def test_the_meta_gradient_of_a_quadratic(
+    federation: Any, batch_of: Any, inner_steps: int, order: Any, expected: float
+) -> None:
     loss = federation(nn.Linear(1, 1, bias=False), [([[1.0]], [[1.0]])]).loss
     support, query = batch_of([[1.0], [2.0]], [[2.0], [0.0]]), batch_of([[3.0]], [[1.0]])
     model = {"weight": torch.ones(1, 1, dtype=torch.float64)}
     rule = MAML(inner_lr=0.1, inner_steps=inner_steps, order=order)
-    reply, _, metrics = rule.local_update(model, {}, {"support": [support] * inner_steps, "query": [query]}, loss, Local())
+    reply, _, metrics = rule.local_update(
+        model, {}, {"support": [support] * inner_steps, "query": [query]}, loss, Local()
+    )
     assert reply["weight"].item() == pytest.approx(expected, rel=1e-12)
     adapted = {1: 0.7, 2: 0.55}[inner_steps]
     assert metrics["loss"].item() == pytest.approx((3 * adapted - 1) ** 2, rel=1e-12)  # of the adapted model, on query
@@ -61,7 +65,9 @@ def test_inner_lr_0_gives_the_gradient_on_query_at_either_order(smooth: Any, bat
     plain, _, _ = smooth.loss.gradient(model, query)
     for order in (1, 2):
         rule = MAML(inner_lr=0.0, order=order)  # type: ignore[arg-type]
-        reply, _, _ = rule.local_update(model, {}, {"support": [batch_of(x[:5], y[:5])], "query": [query]}, smooth.loss, Local())
+        reply, _, _ = rule.local_update(
+            model, {}, {"support": [batch_of(x[:5], y[:5])], "query": [query]}, smooth.loss, Local()
+        )
         assert all(torch.allclose(reply[k], plain[k], rtol=0, atol=1e-14) for k in plain)
 
 
@@ -102,7 +108,9 @@ def test_splits_are_keyed_by_round_and_client_and_each_stream_stays_in_its_half(
 
     def parts(server_round: int, client: int) -> tuple[frozenset[int], frozenset[int]]:
         streams = rule.streams(Sizes(20, 5), local, Draw(0, server_round, client))
-        assert [len(b) for b in streams["support"]] == [3, 3, 3, 1] and [len(b) for b in streams["query"]] == [3]  # 10 of 20: 3 + 3 + 3 + 1
+        assert [len(b) for b in streams["support"]] == [3, 3, 3, 1] and [len(b) for b in streams["query"]] == [
+            3
+        ]  # 10 of 20: 3 + 3 + 3 + 1
         support, query = halves(20, Draw(0, server_round, client)("split"))
         assert set(np.concatenate(streams["support"])) <= set(support) and set(streams["query"][0]) <= set(query)
         return frozenset(support.tolist()), frozenset(query.tolist())

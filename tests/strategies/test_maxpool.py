@@ -21,12 +21,19 @@ A, B = [[1.0, -5.0, 2.0]], [[0.0, 3.0, -4.0], [0.0, 3.0, -4.0]]
         ("weights", [1.0, 1.0, 1.0], 1.0, [1.0, 3.0, 2.0]),  # where the round started plays no part
         ("weights", [1.0, 1.0, 1.0], 0.5, [1.0, 2.0, 1.5]),
         ("deltas", [0.0, 0.0, 0.0], 1.0, [1.0, -5.0, -4.0]),
-        ("deltas", [1.0, 1.0, 1.0], 1.0, [0.0, -5.0, -4.0]),  # deltas (0, -6, 1) and (-1, 2, -5): the largest are (-1, -6, -5)
+        (
+            "deltas",
+            [1.0, 1.0, 1.0],
+            1.0,
+            [0.0, -5.0, -4.0],
+        ),  # deltas (0, -6, 1) and (-1, 2, -5): the largest are (-1, -6, -5)
         ("deltas", [1.0, 1.0, 1.0], 0.5, [0.5, -2.0, -1.5]),
     ],
 )
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
-def test_by_hand(targets: Any, of: Any, start: list[float], server_lr: float, expected: list[float], engine: str) -> None:
+def test_by_hand(
+    targets: Any, of: Any, start: list[float], server_lr: float, expected: list[float], engine: str
+) -> None:
     strategy = MaxPool(of=of)
     strategy.server_lr = server_lr
     trained = targets([A, B]).train(strategy, STEP, {"w": torch.tensor(start)}, engine=engine)
@@ -58,4 +65,6 @@ def test_the_maximum_of_weights_is_no_smaller_than_any_client(smooth: Any) -> No
     settings = {"local.batch_size": 5, "local.epochs": 2}
     most = smooth.train(MaxPool(), settings).model
     mean = smooth.train(FedAvg(), settings).model
-    assert all(bool((most[k] >= mean[k] - 1e-12).all()) for k in most) and any(bool((most[k] > mean[k] + 1e-6).all()) for k in most)
+    assert all(bool((most[k] >= mean[k] - 1e-12).all()) for k in most) and any(
+        bool((most[k] > mean[k] + 1e-6).all()) for k in most
+    )

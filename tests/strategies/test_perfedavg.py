@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from fl_sim import tree
-from fl_sim.local import Draw, Sizes
-from fl_sim.settings import Local
+from fl_sim.learning.rule import Draw, Sizes
+from fl_sim.learning.settings import Local
 from strategies.fedavg import FedAvg
 from strategies.perfedavg import PerFedAvg
 
@@ -28,10 +28,16 @@ from strategies.perfedavg import PerFedAvg
 )
 def test_a_step_on_a_quadratic(federation: Any, batch_of: Any, order: Any, delta: float, expected: float) -> None:
     loss = federation(nn.Linear(1, 1, bias=False), [([[1.0]], [[1.0]])]).loss
-    inner, outer, hessian = batch_of([[1.0], [2.0]], [[2.0], [0.0]]), batch_of([[3.0]], [[1.0]]), batch_of([[2.0]], [[9.0]])
+    inner, outer, hessian = (
+        batch_of([[1.0], [2.0]], [[2.0], [0.0]]),
+        batch_of([[3.0]], [[1.0]]),
+        batch_of([[2.0]], [[9.0]]),
+    )
     batches = {"train": [outer], "inner": [inner], **({"hessian": [hessian]} if order != "fo" else {})}
     model = {"weight": torch.ones(1, 1, dtype=torch.float64)}
-    new, _, metrics = PerFedAvg(inner_lr=0.1, order=order, delta=delta).local_update(model, {}, batches, loss, Local(lr=0.5))
+    new, _, metrics = PerFedAvg(inner_lr=0.1, order=order, delta=delta).local_update(
+        model, {}, batches, loss, Local(lr=0.5)
+    )
     assert new["weight"].item() == pytest.approx(expected, rel=1e-9)
     assert metrics["loss"].item() == pytest.approx((3 * 0.7 - 1) ** 2, rel=1e-12)  # after the inner step, on D'
 
@@ -42,8 +48,12 @@ def test_inner_lr_0_is_fedavg_at_equal_weighting_on_the_same_batches(smooth: Any
     settings = {"local.epochs": 2, "local.batch_size": 5, "local.momentum": 0.9, "local.weight_decay": 0.01}
     plain = FedAvg()
     plain.weighting = "uniform"
-    here, there = (smooth.train(s, settings, rounds=3, engine=engine).model for s in (PerFedAvg(inner_lr=0.0, order=order), plain))
-    if engine == "loop":  # under vmap the first inner step is another matrix product than FedAvg's, of one model for all clients
+    here, there = (
+        smooth.train(s, settings, rounds=3, engine=engine).model for s in (PerFedAvg(inner_lr=0.0, order=order), plain)
+    )
+    if (
+        engine == "loop"
+    ):  # under vmap the first inner step is another matrix product than FedAvg's, of one model for all clients
         assert tree.digest(here) == tree.digest(there)
     assert float(tree.norm(tree.sub(here, there))) < 1e-14 * float(tree.norm(there))
     other = smooth.train(PerFedAvg(inner_lr=0.1, order=order), settings, rounds=3, engine=engine).model
@@ -57,9 +67,15 @@ def test_the_finite_difference_tends_to_the_exact_product(smooth: Any, batch_of:
     exact = PerFedAvg(order="exact").hessian_product(model, vector, batch, smooth.loss)
 
     def error(delta: float) -> float:
-        return float(tree.norm(tree.sub(PerFedAvg(order="hf", delta=delta).hessian_product(model, vector, batch, smooth.loss), exact)))
+        return float(
+            tree.norm(
+                tree.sub(PerFedAvg(order="hf", delta=delta).hessian_product(model, vector, batch, smooth.loss), exact)
+            )
+        )
 
-    assert error(1e-1) / error(1e-2) == pytest.approx(100, rel=0.1) and error(1e-2) / error(1e-3) == pytest.approx(100, rel=0.1)
+    assert error(1e-1) / error(1e-2) == pytest.approx(100, rel=0.1) and error(1e-2) / error(1e-3) == pytest.approx(
+        100, rel=0.1
+    )
     assert error(1e-3) < 1e-6 * float(tree.norm(exact)) and float(tree.norm(exact)) > 1e-2
 
 
@@ -76,7 +92,9 @@ def test_the_exact_product_is_the_hessian_times_the_vector(smooth: Any, batch_of
 
     vector = torch.linspace(-1, 1, len(flat), dtype=torch.float64)
     expected = torch.autograd.functional.hessian(value, flat) @ vector
-    as_tree = {k: p.reshape(s) for k, p, s in zip(names, torch.split(vector, [s.numel() for s in shapes]), shapes, strict=True)}
+    as_tree = {
+        k: p.reshape(s) for k, p, s in zip(names, torch.split(vector, [s.numel() for s in shapes]), shapes, strict=True)
+    }
     product = PerFedAvg(order="exact").hessian_product(model, as_tree, batch, smooth.loss)
     torch.testing.assert_close(torch.cat([product[k].flatten() for k in names]), expected, rtol=0, atol=1e-12)
 
@@ -89,8 +107,13 @@ def test_the_three_batches_of_a_step_are_independent_draws() -> None:
     )
     firsts = [tuple(streams[name][0]) for name in ("train", "inner", "hessian")]
     assert len(set(firsts)) == 3
-    assert all(sorted(np.concatenate(stream[:3])) == list(range(20)) for stream in streams.values())  # each: a pass over all
-    assert set(PerFedAvg(order="fo").streams(Sizes(20, 5), local, Draw(0, 1, 3))) == {"train", "inner"}  # nothing is gathered in vain
+    assert all(
+        sorted(np.concatenate(stream[:3])) == list(range(20)) for stream in streams.values()
+    )  # each: a pass over all
+    assert set(PerFedAvg(order="fo").streams(Sizes(20, 5), local, Draw(0, 1, 3))) == {
+        "train",
+        "inner",
+    }  # nothing is gathered in vain
     plain = FedAvg().streams(Sizes(20, 5), local, Draw(0, 1, 3))["train"]
     assert all(np.array_equal(a, b) for a, b in zip(streams["train"], plain, strict=True))  # D' are FedAvg's batches
 

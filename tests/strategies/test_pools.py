@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from fl_sim import tree
-from fl_sim.pool import Pool
 from fl_sim.tree import Tree
+from fl_sim.wire.pool import Pool
 from strategies.pools.max import AbsMax, Max
 from strategies.pools.mean import Mean
 
@@ -17,7 +17,9 @@ B = {"w": torch.tensor([0.0, 3.0, -4.0])}
 
 def pooled(pool: Pool, replies: list[Tree], weights: list[float]) -> Tree:
     like = replies[0]
-    return pool.finish(pool.add(pool.start(like), tree.stack(replies), torch.tensor(weights, dtype=torch.float64)), like)
+    return pool.finish(
+        pool.add(pool.start(like), tree.stack(replies), torch.tensor(weights, dtype=torch.float64)), like
+    )
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,10 @@ def test_epsilon_1_is_fedavg_at_equal_weighting(smooth: Any, engine: str) -> Non
     settings = {"local.epochs": 2, "local.batch_size": 5, "local.momentum": 0.9}
     plain = FedAvg()
     plain.weighting = "uniform"
-    models = [smooth.train(strategy, settings, rounds=3, engine=engine).model for strategy in (Reptile(epsilon=1.0), plain, FedAvg())]
+    models = [
+        smooth.train(strategy, settings, rounds=3, engine=engine).model
+        for strategy in (Reptile(epsilon=1.0), plain, FedAvg())
+    ]
     assert tree.digest(models[0]) == tree.digest(models[1]) != tree.digest(models[2])
 
 

@@ -1,22 +1,6 @@
 """The systems that are compared: one file each, run as ``python -m experiments.bench.systems.MODULE``. No paper."""
 
-from dataclasses import dataclass, field
-from typing import Any
-
-
-@dataclass(frozen=True)
-class System:
-    """How a system is started."""
-
-    module: str
-    """Its file here."""
-    what: str
-    """One line for the table."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Told to the child."""
-    env: dict[str, str] = field(default_factory=dict)
-    """Set for the child."""
-
+from experiments.bench.children.system import System
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
 """glibc keeps big buffers on the heap rather than giving them back and clearing new pages each time; 32 MiB is its largest threshold."""
@@ -26,8 +10,12 @@ SYSTEMS = {
     "ours-vmap": System("ours", "this simulator, engine vmap, one process", {"engine": "vmap"}),
     "ours-ray": System("ours", "this simulator, Ray workers, one a core", {"engine": "ray"}),
     "bare": System("bare", "a PyTorch loop as one writes it, one process, PyTorch's own threads"),
-    "bare-careful": System("careful", "the same loop with care: one process a core, one thread each, nothing copied twice", env=HEAP),
-    "flower": System("flower", "Flower's simulation, ClientApp as in its PyTorch quickstart, one actor a core", {"careful": False}),
+    "bare-careful": System(
+        "careful", "the same loop with care: one process a core, one thread each, nothing copied twice", env=HEAP
+    ),
+    "flower": System(
+        "flower", "Flower's simulation, ClientApp as in its PyTorch quickstart, one actor a core", {"careful": False}
+    ),
     "flower-careful": System(
         "flower", "Flower's simulation, data and model kept in the actor, no DataLoader, one thread", {"careful": True}
     ),

@@ -5,9 +5,9 @@ import copy
 import torch
 import torch.nn.functional as F
 
-from experiments.bench.runner import drive
-from experiments.bench.tokens import Facts, Tokens, serve
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts, Tokens, serve
+from experiments.bench.children.round_loop import drive
+from experiments.bench.workloads.shared_inputs import World
 
 
 class Bare:

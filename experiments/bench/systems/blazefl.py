@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from experiments.bench.runner import drive
-from experiments.bench.tokens import Facts, Tokens, Unavailable, serve
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
+from experiments.bench.children.round_loop import drive
+from experiments.bench.workloads.shared_inputs import World
 
 _worlds: dict[str, World] = {}
 """Read before the pools are forked, so that their processes find it here."""

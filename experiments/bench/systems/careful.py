@@ -12,9 +12,9 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.bench.runner import drive
-from experiments.bench.tokens import Facts, Tokens, serve
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts, Tokens, serve
+from experiments.bench.children.round_loop import drive
+from experiments.bench.workloads.shared_inputs import World
 
 Tree = dict[str, Tensor]
 

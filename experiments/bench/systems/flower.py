@@ -10,11 +10,11 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from flwr.simulation import run_simulation
 
-from experiments.bench.runner import evaluates
+from experiments.bench.children.protocol import Facts, Tokens, serve
+from experiments.bench.children.round_loop import evaluates
 from experiments.bench.systems.flower_clients import app
-from experiments.bench.tokens import Facts, Tokens, serve
-from experiments.bench.works import Work
-from experiments.bench.world import World
+from experiments.bench.workloads.catalogue import Work
+from experiments.bench.workloads.shared_inputs import World
 
 
 class Named(FedAvg):
@@ -22,7 +22,9 @@ class Named(FedAvg):
 
     cohorts: list[list[int]]
 
-    def configure_train(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid) -> Iterable[Message]:
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
         """One more config entry a message."""
         messages = super().configure_train(server_round, arrays, config, grid)
         for message, client in zip(messages, self.cohorts[server_round - 1], strict=True):
@@ -34,7 +36,10 @@ class Named(FedAvg):
 def strategy(work: Work, cohorts: list[list[int]]) -> Named:
     """So many of the nodes a round; no evaluation on clients."""
     made = Named(
-        fraction_train=work.cohort / work.clients, fraction_evaluate=0.0, min_train_nodes=work.cohort, min_available_nodes=work.clients
+        fraction_train=work.cohort / work.clients,
+        fraction_evaluate=0.0,
+        min_train_nodes=work.cohort,
+        min_available_nodes=work.clients,
     )
     made.cohorts = cohorts
     return made
@@ -74,7 +79,10 @@ def simulate(tokens: Tokens, work: Work, main: Any) -> None:
 
     cores = tokens.job["cores"]
     name = "nothing" if not work.task else "careful" if tokens.job["options"]["careful"] else "idiomatic"
-    backend = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": cores, "include_dashboard": False}}
+    backend = {
+        "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+        "init_args": {"num_cpus": cores, "include_dashboard": False},
+    }
     run_simulation(server, app(tokens.job, name), work.clients, backend_config=backend)
     if errors:
         raise errors[0]

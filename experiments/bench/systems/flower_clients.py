@@ -17,8 +17,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import Compose, Normalize, ToTensor
 
-from experiments.bench.tokens import Facts
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts
+from experiments.bench.workloads.shared_inputs import World
 
 Work = Callable[[Message], RecordDict]
 

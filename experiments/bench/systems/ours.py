@@ -7,14 +7,14 @@ from typing import Any
 
 import torch
 
-from experiments.bench.nothing import Nothing
-from experiments.bench.settings import settings
-from experiments.bench.tokens import Facts, Tokens, Unavailable, serve
-from experiments.bench.works import Work
-from experiments.bench.world import World
-from experiments.build import build
-from experiments.recipe import make
+from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
+from experiments.bench.systems.idle_clients import Nothing
+from experiments.bench.workloads.as_config import settings
+from experiments.bench.workloads.catalogue import Work
+from experiments.bench.workloads.shared_inputs import World
+from experiments.config.recipe_files import make
 from experiments.run import run
+from experiments.runs.setup import build
 from fl_sim import Callback, RoundLog, Run, from_arrays, run_rounds
 
 Tree = dict[str, torch.Tensor]

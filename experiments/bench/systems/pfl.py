@@ -19,9 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.bench.runner import evaluates
-from experiments.bench.tokens import Facts, Tokens, Unavailable, serve
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
+from experiments.bench.children.round_loop import evaluates
+from experiments.bench.workloads.shared_inputs import World
 from fl_sim import rng
 
 

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from experiments.bench.tokens import Facts, Tokens, serve
-from experiments.bench.world import World
+from experiments.bench.children.protocol import Facts, Tokens, serve
+from experiments.bench.workloads.shared_inputs import World
 
 SIZE, REPEATS = 2048, 5
 

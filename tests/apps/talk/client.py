@@ -25,5 +25,7 @@ def step(message: Message, context: Context) -> Message | None:
         return None
     if how == "nan":
         new[0] = np.nan
-    content = RecordDict({"arrays": ArrayRecord({"w": Array(new)}), "metrics": MetricRecord({"norm": float(np.linalg.norm(new))})})
+    content = RecordDict(
+        {"arrays": ArrayRecord({"w": Array(new)}), "metrics": MetricRecord({"norm": float(np.linalg.norm(new))})}
+    )
     return Message(content, reply_to=message)

@@ -17,7 +17,10 @@ def main(grid: Grid, context: Context) -> None:
     assert sum(reply.content["metrics"]["samples"] for reply in replies) >= 10 * len(nodes)
     w = np.random.normal(0, 1, 3).astype(np.float32)  # noqa: NPY002
     for number in range(context.run_config["rounds"]):
-        messages = [Message(RecordDict({"arrays": ArrayRecord({"w": Array(w)})}), node, "train.step") for node in random.sample(nodes, 3)]
+        messages = [
+            Message(RecordDict({"arrays": ArrayRecord({"w": Array(w)})}), node, "train.step")
+            for node in random.sample(nodes, 3)
+        ]
         try:
             if number < context.run_config["rounds"] - 1:
                 replies = grid.send_and_receive(messages)
@@ -31,4 +34,6 @@ def main(grid: Grid, context: Context) -> None:
             if not context.run_config["swallow"]:
                 raise
             return
-        w = np.mean([reply.content["arrays"]["w"].numpy() for reply in replies if reply.has_content()], axis=0).astype(np.float32)
+        w = np.mean([reply.content["arrays"]["w"].numpy() for reply in replies if reply.has_content()], axis=0).astype(
+            np.float32
+        )

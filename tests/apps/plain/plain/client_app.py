@@ -25,7 +25,9 @@ def train_fn(msg: Message, context: Context) -> Message:
     config["lr"] *= 0.9 ** rounds["done"]  # a client's copy of the message is its own
     metrics = {"train_loss": train(net, data, config["lr"]), "lr": config["lr"], "num-examples": len(data[0])}
     torch.rand(client)  # however much is drawn here, nobody else notices
-    return Message(RecordDict({"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord(metrics)}), reply_to=msg)
+    return Message(
+        RecordDict({"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord(metrics)}), reply_to=msg
+    )
 
 
 @app.evaluate()

@@ -1,0 +1,60 @@
+"""From a model's name and a task to a module and a learner, in the same way in a simulation and on a device."""
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from clients.shares import call
+from fl_sim import Task, rng
+from fl_sim.blocks.learner import Learner, Settings
+from fl_sim.errors import ConfigError
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import LocalRule
+from fl_sim.population.partition import Partition
+
+
+def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, name: str) -> nn.Module:
+    """The network for a task's shapes, with initial weights keyed by ``seed``.
+
+    Parameters
+    ----------
+    model : Callable or nn.Module
+        A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which is
+        copied, so that each run starts from the same weights.
+    params : Mapping
+        The model's own parameters.
+    seed : int
+        The run's.
+    name : str
+        What an error calls the model.
+
+    Raises ConfigError where it makes no ``torch.nn.Module``.
+    """
+    with rng.keyed_globals(rng.key(seed, "init")):
+        if isinstance(model, nn.Module) or not callable(model):
+            module = copy.deepcopy(model)
+        else:
+            module = call(model, {"inputs": task.inputs, "outputs": task.outputs, **params})
+    if not isinstance(module, nn.Module):
+        made = type(module).__name__
+        raise ConfigError(f"model.name = {name!r}: makes a {made}; it must make a torch.nn.Module")
+    return module
+
+
+def probe(loss: Loss, model: str, task: str) -> None:
+    """Evaluate loss and metrics on two samples. Raises ConfigError where model, loss or a metric does not fit the task."""
+    rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
+    try:
+        with torch.no_grad():
+            loss.metrics(loss.initial(), Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+    except Exception as error:
+        what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
+        raise ConfigError(f"model.name = {model!r}: {what}: {type(error).__name__}: {error}") from error
+
+
+def make_learner(loss: Loss, partition: Partition, rules: Callable[[str, Settings], LocalRule]) -> Learner:
+    """What training needs besides a message; the samples are copied to the loss's device once."""
+    return Learner(loss, {k: v.to(loss.device) for k, v in loss.task.train.items()}, partition, rules)

@@ -1,0 +1,114 @@
+"""A task's samples and their owners, prepared in the same way in a simulation and on a device."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from fl_sim import Task, Transform, rng
+from fl_sim.errors import ConfigError
+from fl_sim.population.partition import Partition
+from fl_sim.tree import Tree
+
+
+def prepared(task: Task, seed: int, validation: float, standardize: bool, augment: bool) -> tuple[Task, Tree]:
+    """(the task on what its clients share out, with its transform; the central validation samples).
+
+    Parameters
+    ----------
+    task : Task
+        With all of its training samples.
+    seed : int
+        Of the partition; keys the choice of validation samples.
+    validation : float
+        Share of the training samples that is kept centrally, 0..1.
+    standardize, augment : bool
+        Switch the transform's standardisation and augmentation on; see ``transform``.
+    """
+    kept: Tree = {}
+    count = round(validation * task.num_train)
+    if count:
+        order = rng.permutation(rng.key(seed, "validation"), task.num_train)
+        kept = task.subset(np.sort(order[:count])).train
+        task = task.subset(np.sort(order[count:]))
+    return replace(task, transform=transform(task, standardize, augment)), kept
+
+
+def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, name: str, **params: Any) -> Partition:
+    """Who owns which training sample of the task, with each client's held-out part.
+
+    ``divide`` is a function ``(task, clients, seed, **params)``, or a ready-made Partition or list of index arrays;
+    ``name`` is what errors call it. Raises ConfigError as ``as_partition`` does.
+    """
+    made = divide(task, clients, seed, **params) if callable(divide) else divide
+    return as_partition(made, name, task.num_train).hold_out(held_out, seed)
+
+
+def as_partition(made: Any, name: str, samples: int) -> Partition:
+    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice.
+
+    Of a partition whose clients share samples, only some clients are looked at: it may have any number of them.
+    """
+    if not isinstance(made, Partition):
+        try:
+            made = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in made])
+        except (TypeError, ValueError) as error:
+            what = f"makes a {type(made).__name__} that cannot be read ({error})"
+            raise ConfigError(
+                f"partition.name = {name!r}: {what}; it must make a fl_sim.Partition, or one index array a client"
+            ) from error
+    partition: Partition = made
+    kinds = partition.size_counts()
+    empty = int(kinds[kinds[:, :2].sum(1) < 1, 2].sum())
+    if empty or not len(partition):
+        raise ConfigError(
+            f"partition.name = {name!r}: {empty} of {len(partition)} clients own no sample; each must own one"
+        )
+    owned = np.sort(np.concatenate([partition.client(c) for c in looked_at(partition)]))
+    if owned[0] < 0 or owned[-1] >= samples:
+        raise ConfigError(f"partition.name = {name!r}: indices must be numbers of 0..{samples - 1}")
+    if partition.exclusive and (owned[1:] == owned[:-1]).any():
+        raise ConfigError(
+            f"partition.name = {name!r}: indices must be different numbers of 0..{samples - 1}, each owned by one client"
+        )
+    return partition
+
+
+def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
+    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so many, keyed."""
+    if partition.exclusive or len(partition) <= most:
+        return range(len(partition))
+    return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))
+
+
+def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
+    """Call ``maker`` with those of the arguments that it takes."""
+    takes = inspect.signature(maker).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in takes.values()):
+        return maker(**arguments)
+    return maker(**{k: v for k, v in arguments.items() if k in takes})
+
+
+def transform(task: Task, standardize: bool, augment: bool) -> Any:
+    """The task's transform with standardisation (by channel of images, else by feature) and augmentation switched on."""
+    made = task.transform
+    for key, wanted in (("standardize", standardize), ("augment", augment)):
+        if wanted and not isinstance(made, Transform):
+            raise ConfigError(f"{key} = true: task {task.name} has a transform of its own; put it there")
+    x = task.train["x"]
+    if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
+        raise ConfigError(
+            f"augment = true: task {task.name} has samples of shape {task.inputs}; crops and flips need images of at least 5 x 5"
+        )
+    if not isinstance(made, Transform):
+        return made
+    if standardize:
+        flat = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten(1).T
+        moments = [torch.var_mean(channel.double() * made.scale, correction=0) for channel in flat]
+        shape = (-1, 1, 1) if x.ndim == 4 else x.shape[1:]
+        mean, std = torch.stack([m for _, m in moments]), torch.stack([v for v, _ in moments]).sqrt()
+        made = replace(made, mean=mean.reshape(shape), std=torch.where(std > 0, std, 1.0).reshape(shape))
+    return replace(made, augment=augment)

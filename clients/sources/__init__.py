@@ -1,0 +1,1 @@
+"""From files to arrays: where a data set lies, how it is decoded and cached."""

@@ -1,0 +1,169 @@
+"""From files to arrays: the hub's parquet, torchvision's own files, folders of pictures. No paper.
+
+torchvision's files are read here without it: its CIFAR-10 reader unpickles, ours allows nothing but NumPy arrays.
+
+Legend: N samples; x (N, channels, height, width) uint8, y (N,) int64.
+"""
+
+import io
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clients.sources.cache import Arrays, Source
+
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
+"""Endings of a picture's file name."""
+
+
+def parquet(folder: Path, mode: str) -> Source | None:
+    """``train.parquet`` and ``test.parquet`` of the hub's schema; ``mode`` is PIL's (L or RGB)."""
+    files = (folder / "train.parquet", folder / "test.parquet")
+
+    def decode() -> Arrays:
+        (train_x, train_y), (test_x, test_y) = (_parquet(file, mode) for file in files)
+        return {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
+
+    return Source(folder, files, decode) if all(file.is_file() for file in files) else None
+
+
+def _parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: cannot be read as parquet ({error})") from error
+    columns = table.schema_arrow.names
+    image = next((name for name in ("img", "image") if name in columns), None)
+    if image is None or "label" not in columns:
+        raise ValueError(
+            f"{file}: has the columns {', '.join(columns)}; it needs img or image ({{bytes, path}}), and label"
+        )
+    if not pa.types.is_struct(table.schema_arrow.field(image).type) or not pa.types.is_integer(
+        table.schema_arrow.field("label").type
+    ):
+        raise ValueError(
+            f"{file}: column {image} must be {{bytes, path}} and label integer; it has {table.schema_arrow.types}"
+        )
+
+    def encoded() -> Iterable[tuple[str, io.BytesIO]]:
+        row = 0
+        for batch in table.iter_batches(1000, columns=[image]):
+            for data in pc.struct_field(batch.column(0), "bytes").to_pylist():
+                yield f"{file} row {row}", io.BytesIO(data or b"")
+                row += 1
+
+    labels = table.read(["label"]).column(0)
+    if labels.null_count:
+        raise ValueError(f"{file}: {labels.null_count} labels are missing")
+    return stack(encoded(), table.metadata.num_rows, mode), labels.to_numpy().astype(np.int64)
+
+
+def stack(encoded: Iterable[tuple[str, Any]], n: int, mode: str, size: int | None = None) -> np.ndarray:
+    """Decode ``n`` pictures, given as (where, file or path), to x; resized to ``size`` x ``size`` pixels, or all of one size already.
+
+    Raises ValueError that names where the first bad picture is.
+    """
+    from PIL import Image, UnidentifiedImageError
+
+    out = np.empty((n, 0, 0, 0), np.uint8)
+    for i, (where, file) in enumerate(encoded):
+        try:
+            with Image.open(file) as opened:
+                picture = opened.convert(mode)
+        except (UnidentifiedImageError, OSError) as error:
+            raise ValueError(f"{where}: cannot be decoded as a picture ({error})") from error
+        if size is not None and picture.size != (size, size):
+            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
+        pixels = channels_first(np.asarray(picture))
+        if i == 0:
+            out = np.empty((n, *pixels.shape), np.uint8)
+        if pixels.shape != out.shape[1:]:
+            raise ValueError(
+                f"{where}: a picture of shape {pixels.shape} among pictures of shape {out.shape[1:]}; they must be equal"
+            )
+        out[i] = pixels
+    return out
+
+
+def channels_first(pixels: np.ndarray) -> np.ndarray:
+    """(height, width) or (height, width, channels) -> (channels, height, width)."""
+    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+
+
+def cifar_batches(root: Path) -> Source | None:
+    """torchvision's ``cifar-10-batches-py`` below ``root``: A. Krizhevsky's own pickles."""
+    folder = root / "cifar-10-batches-py"
+    files = tuple(folder / name for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"))
+
+    def decode() -> Arrays:
+        x, y = zip(*(_cifar_batch(file) for file in files), strict=True)
+        return {"train_x": np.concatenate(x[:5]), "train_y": np.concatenate(y[:5]), "test_x": x[5], "test_y": y[5]}
+
+    return Source(folder, files, decode) if all(file.is_file() for file in files) else None
+
+
+class _ArraysOnly(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "_frombuffer"):
+            return super().find_class(
+                module.replace("numpy.core", "numpy._core") if np.__version__ >= "2" else module, name
+            )
+        if (module, name) == ("_codecs", "encode"):
+            return super().find_class(module, name)
+        raise pickle.UnpicklingError(f"it holds {module}.{name}")
+
+
+def _cifar_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        with file.open("rb") as opened:
+            batch = _ArraysOnly(opened, encoding="latin1").load()
+        x, y = np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32), np.asarray(batch["labels"], np.int64)
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        KeyError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        ImportError,
+        IndexError,
+    ) as error:
+        raise ValueError(f"{file}: is no batch of CIFAR-10 ({error}); download it again") from error
+    return x, y
+
+
+def mnist_raw(root: Path) -> Source | None:
+    """torchvision's ``MNIST/raw`` below ``root``: Y. LeCun's own files, unpacked."""
+    folder = root / "MNIST" / "raw"
+    names = {
+        "train_x": "train-images-idx3",
+        "train_y": "train-labels-idx1",
+        "test_x": "t10k-images-idx3",
+        "test_y": "t10k-labels-idx1",
+    }
+    files = {name: folder / f"{file}-ubyte" for name, file in names.items()}
+
+    def decode() -> Arrays:
+        arrays = {name: _idx(file) for name, file in files.items()}
+        return {
+            name: array[:, None] if name.endswith("x") else array.astype(np.int64) for name, array in arrays.items()
+        }
+
+    return Source(folder, tuple(files.values()), decode) if all(file.is_file() for file in files.values()) else None
+
+
+def _idx(file: Path) -> np.ndarray:
+    """One idx file of bytes: two zeros, type 8, the number of axes, each axis's length (big-endian), the bytes."""
+    data = file.read_bytes()
+    axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
+    lengths = np.frombuffer(data[4 : 4 + 4 * axes], ">u4").astype(np.int64)
+    if axes != (3 if "idx3" in file.name else 1) or len(data) != 4 + 4 * axes + lengths.prod():
+        raise ValueError(f"{file}: is no idx file of bytes, or not all of it; download it again")
+    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(lengths)

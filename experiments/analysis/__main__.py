@@ -1,0 +1,40 @@
+"""``python -m experiments.analysis RUN [RUN ...] [--target 0.8] [--png PATH]``: compare runs by their round logs."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from experiments.analysis.compare import compare
+from experiments.analysis.frames import read
+from experiments.analysis.text_table import format_table
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns 0, or 2 for bad input."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.analysis", description="Compare runs by their round logs."
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
+    parser.add_argument(
+        "--target", type=float, help="accuracy, a fraction: rounds to it (default: the runs' own target)"
+    )
+    parser.add_argument("--png", type=Path, metavar="PATH", help="draw the curves into this file")
+    options = parser.parse_args(arguments)
+    try:
+        logs = read(*options.runs)
+        print(format_table(compare(logs, options.target)))
+        if options.png:
+            from experiments.analysis.curves import (
+                curves,
+            )  # here, because matplotlib loads slowly and plots stands on this module
+
+            print(curves(logs, options.png))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Pictures of round logs: curves over rounds with a band over seeds, and accuracy before and after fine-tuning. No paper."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from experiments.analysis.frames import Run, groups, read, tidy
+from fl_sim.logs.reader import RunLog
+
+LABELS = {
+    "accuracy": "test accuracy",
+    "loss": "test loss",
+    "val_accuracy": "validation accuracy",
+    "val_loss": "validation loss",
+}
+
+
+def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:
+    """Draw ``metric`` by round into a PNG: one line a strategy (and differing setting), a band over seeds; returns ``path``.
+
+    The line is the mean over seeds; the band reaches from the lowest seed to the highest (an interval of the mean is wider than the
+    picture with two or three seeds; ``interval`` has it in numbers). Without ``metric``: accuracy, or loss where no run has an
+    accuracy (a regression). Runs with personal evaluations get a second panel: mean accuracy of clients on their
+    held-out samples before and after fine-tuning, last evaluation, mean over seeds. Folders of ``path`` are made.
+    Raises ValueError for a metric that no run has.
+    """
+    logs = read(*runs)
+    table = tidy(*logs)
+    name = metric or ("accuracy" if table["accuracy"].notna().any() else "loss")
+    if name not in table:
+        raise ValueError(f"metric = {name!r}: no run has it; they have {', '.join(map(str, table.columns))}")
+    keys, grouped = groups(logs)
+    labelled = {_label(keys, values): some for values, some in grouped.items()}
+    personal = _personal(labelled)
+    figure = Figure(figsize=(11 if len(personal) else 7, 4.2), layout="constrained")
+    panels = figure.subplots(1, 2 if len(personal) else 1, squeeze=False)[0]
+    _lines(panels[0], labelled, name)
+    if len(personal):
+        _bars(panels[1], personal)
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, format="png", dpi=120)
+    return file
+
+
+def _label(keys: list[str], values: tuple[Any, ...]) -> str:
+    """``fedprox, mu=0.01``: the strategy and what else tells the line apart."""
+    more = [
+        f"{key.rsplit('.', 1)[-1]}={value}"
+        for key, value in zip(keys[1:], values[1:], strict=True)
+        if value is not None
+    ]
+    return ", ".join([str(values[0]), *more])
+
+
+def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
+    for label, logs in labelled.items():
+        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max"]).dropna()
+        color = axes.plot(line.index, line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
+        axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set(xlabel="round", ylabel=LABELS.get(name, name))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:
+    """Accuracy before and after fine-tuning by label; no rows where no run was evaluated so."""
+    columns = ["personal_accuracy_before", "personal_accuracy"]
+    last = {
+        label: pd.concat([log.rounds[columns].dropna().tail(1) for log in logs]).mean()
+        for label, logs in labelled.items()
+    }
+    return pd.DataFrame(last).T.dropna()
+
+
+def _bars(axes: Axes, personal: pd.DataFrame) -> None:
+    places = range(len(personal))
+    for offset, (column, label) in zip(
+        (-0.2, 0.2), (("personal_accuracy_before", "before"), ("personal_accuracy", "after")), strict=True
+    ):
+        axes.bar([p + offset for p in places], personal[column], width=0.4, label=f"{label} fine-tuning")
+    axes.set_xticks(list(places), [str(label) for label in personal.index], rotation=30, ha="right", fontsize="small")
+    axes.set(ylabel="accuracy on clients' held-out samples", ylim=(0, 1))
+    axes.grid(alpha=0.3, axis="y")
+    axes.legend(fontsize="small", loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)

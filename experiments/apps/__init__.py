@@ -1,0 +1,1 @@
+"""Flower apps written by others, run unchanged."""

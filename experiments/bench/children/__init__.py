@@ -1,0 +1,1 @@
+"""Systems under measurement, each in a process of its own."""

@@ -1,0 +1,90 @@
+"""A child and all that it starts, as one thing: found by a mark in the environment, frozen, measured, killed. No paper.
+
+Ray's daemons outlive the process that started them and change their titles (which overwrites their environment in
+/proc), so a tree is every marked process and every descendant of one.
+"""
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable
+
+import psutil
+
+MARK = "FL_SIM_BENCH_MARK"
+"""The environment variable that a child hands down to all that it starts."""
+MEMORY = "pss" if sys.platform == "linux" else "rss"
+"""PSS counts a page that n processes share as 1/n in each, so that a sum counts it once; RSS counts it n times."""
+
+
+def tree(mark: str) -> dict[int, psutil.Process]:
+    """The processes whose mark starts with ``mark``, and their descendants, by id."""
+    children: dict[int, list[psutil.Process]] = {}
+    found: dict[int, psutil.Process] = {}
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            children.setdefault(process.ppid(), []).append(process)
+            if process.environ().get(MARK, "").startswith(mark):
+                found[process.pid] = process
+    queue = list(found)
+    while queue:
+        for process in children.get(queue.pop(), []):
+            if process.pid not in found:
+                found[process.pid] = process
+                queue.append(process.pid)
+    return found
+
+
+def freeze(mark: str) -> None:
+    """Stop a tree: while others are timed it must not poll, and Flower polls every node ten times a second."""
+    _each(tree(mark), psutil.Process.suspend)
+    _each(tree(mark), psutil.Process.suspend)  # what was being started meanwhile
+
+
+def thaw(mark: str) -> None:
+    """Let a tree go on."""
+    _each(tree(mark), psutil.Process.resume)
+
+
+def kill(mark: str) -> None:
+    """End a tree, frozen or not."""
+    for _ in range(100):
+        found = tree(mark)
+        if not found:
+            return
+        _each(found, psutil.Process.kill)
+        time.sleep(0.05)
+
+
+def memory(mark: str) -> tuple[int, int]:
+    """Bytes of a tree: as ``MEMORY`` says, and as the plain sum of resident sets."""
+    total = resident = 0
+    for process in tree(mark).values():
+        with contextlib.suppress(psutil.Error, OSError):
+            info = process.memory_full_info() if MEMORY == "pss" else process.memory_info()
+            total += info.pss if MEMORY == "pss" else info.rss
+            resident += info.rss
+    return total, resident
+
+
+def cpu_s(mark: str) -> float:
+    """Processor seconds of a tree until now, those of ended children included."""
+    total = 0.0
+    for process in tree(mark).values():
+        with contextlib.suppress(psutil.Error, OSError):
+            times = process.cpu_times()
+            total += (
+                times.user
+                + times.system
+                + getattr(times, "children_user", 0.0)
+                + getattr(times, "children_system", 0.0)
+            )
+    return total
+
+
+def _each(found: dict[int, psutil.Process], action: Callable[[psutil.Process], object]) -> None:
+    for process in found.values():
+        with contextlib.suppress(psutil.Error, OSError):
+            action(process)

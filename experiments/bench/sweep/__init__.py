@@ -1,0 +1,1 @@
+"""Measurements of ``--vmap_over``."""

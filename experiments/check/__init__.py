@@ -1,0 +1,1 @@
+"""Contract checks of strategies, tasks, partitions and models."""

@@ -1,0 +1,267 @@
+"""What every partition, task and model promises, as checks that raise AssertionError with the reason. No paper.
+
+``python -m experiments.check FILE`` runs them on what a user's own file offers; the tests on all that ship here.
+
+Legend: N samples, C clients, B batch, K outputs.
+"""
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fl_sim import Partition, Task, from_arrays, rng, tree
+from fl_sim.engines.choose import choose
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.measures import cross_entropy
+
+MakePartition = Callable[..., Partition]
+MakeTask = Callable[..., Task]
+MakeModel = Callable[..., nn.Module]
+CLIENTS = 12
+SHAPES = [((3, 16, 16), 10), ((3, 32, 32), 10), ((1, 28, 28), 10), ((6,), 3), ((1,), 1)]
+"""(shape of one sample, K): a model is checked on the first that it can take."""
+
+
+@functools.cache
+def mixed() -> Task:
+    """400 samples of 10 classes, unequally many, from 40 natural clients."""
+    draw = rng.generator(rng.key(0, "contract-partition"))
+    x, y = draw.normal(size=(400, 3)), (10 * draw.random(400) ** 1.5).astype(np.int64)
+    return from_arrays(x, y, clients=np.arange(400) % 40, x_test=x[:10], y_test=y[:10])
+
+
+def _owned(partition: Partition) -> list[list[int]]:
+    return [partition.client(c).tolist() for c in range(len(partition))]
+
+
+# Partitions ----------------------------------------------------------------------------------------------------------
+
+
+def _several(make: MakePartition) -> Iterator[Partition]:
+    """For few clients and many; a number that it refuses is left out."""
+    for clients in (CLIENTS, 3, 40):
+        try:
+            partition = make(mixed(), clients, 0)
+        except ValueError:
+            assert clients != CLIENTS, f"refuses {CLIENTS} clients"
+            continue  # too few or too many for it
+        assert isinstance(partition, Partition), f"returned {type(partition).__name__}, must be a fl_sim.Partition"
+        assert len(partition) == clients, f"{len(partition)} clients, {clients} were asked for"
+        yield partition
+
+
+def check_every_client_has_samples(make: MakePartition) -> None:
+    """As many clients as asked for, each with samples of the task, the same at every call; nothing held out yet; sizes as told."""
+    n = mixed().num_train
+    for partition in _several(make):
+        told = []
+        for c, mine in enumerate(_owned(partition)):
+            assert mine, f"client {c} of {len(partition)} has no sample"
+            assert min(mine) >= 0 and max(mine) < n, (
+                f"client {c} has indices {min(mine)}..{max(mine)}, must lie in 0..{n - 1}"
+            )
+            assert partition.client(c).dtype == np.int64 and partition.client(c).tolist() == mine, (
+                f"client({c}) differs from call to call"
+            )
+            assert partition.sizes(c)[1] == 0, "held-out parts are the run's affair: return none"
+            assert sum(partition.sizes(c)) == len(mine), (
+                f"client {c} has {len(mine)} samples, sizes({c}) says {partition.sizes(c)}"
+            )
+            told.append(partition.sizes(c))
+        for first in (None, 2):
+            expected = Counter(told[:first])
+            found = {(train, held): count for train, held, count in partition.size_counts(first).tolist()}
+            assert found == expected, f"size_counts({first}) says {found}, sizes(c) of these clients {dict(expected)}"
+
+
+def check_every_sample_has_one_owner(make: MakePartition) -> None:
+    """Every index exactly once; not for a partition that says ``exclusive = False``: its clients share samples."""
+    for partition in _several(make):
+        found = sorted(i for mine in _owned(partition) for i in mine)
+        assert not partition.exclusive or found == list(range(mixed().num_train)), (
+            f"{len(found)} indices, must be each of 0..{mixed().num_train - 1} once; where clients share samples: exclusive = False"
+        )
+
+
+def check_held_out_samples_train_nobody(make: MakePartition) -> None:
+    """With a share held out, a client of several samples has some of each kind, and none trains on what another holds out."""
+    for plain in _several(make):
+        trained, tested = set(), set()
+        partition = plain.hold_out(0.25, 0)
+        for c, mine in enumerate(_owned(partition)):
+            train, held = partition.sizes(c)
+            assert train + held == len(mine) == sum(plain.sizes(c)), (
+                f"client {c} has {len(mine)} samples, {train} + {held} by its sizes"
+            )
+            assert train > 0 and (held > 0 or len(mine) < 2), (
+                f"client {c} of {len(mine)} samples has {train} to train and {held} held out"
+            )
+            trained |= set(mine[:train])
+            tested |= set(mine[train:])
+        shared = trained & tested
+        assert not shared, f"{len(shared)} samples that some client holds out are trained on, by it or another one"
+
+
+def check_same_seed_same_partition(make: MakePartition) -> None:
+    """The same seed gives the same partition."""
+    assert _owned(make(mixed(), CLIENTS, 3)) == _owned(make(mixed(), CLIENTS, 3)), "two calls with one seed differ"
+
+
+def check_seeds_differ(make: MakePartition) -> None:
+    """Other seeds give other partitions; one without draws says so: ``@offer("partition", deterministic=True)``."""
+    made = [_owned(make(mixed(), CLIENTS, seed)) for seed in range(3)]
+    function = make.func if isinstance(make, functools.partial) else make
+    if getattr(function, "deterministic", False):
+        assert made[0] == made[1] == made[2], "is marked deterministic, but differs with the seed"
+    else:
+        assert made[0] != made[1] != made[2] != made[0], (
+            'seeds 0, 1, 2 give the same; without draws: @offer("partition", deterministic=True)'
+        )
+
+
+# Tasks ---------------------------------------------------------------------------------------------------------------
+
+
+def check_task_is_whole(make: MakeTask) -> None:
+    """x and y of one length, labels and natural clients too, nothing NaN, the test set of the same form, K outputs."""
+    task = make()
+    assert isinstance(task, Task), f"returned {type(task).__name__}, must be a fl_sim.Task"
+    for part in (task.train, task.test):
+        assert not part or {"x", "y"} <= set(part), f"has {sorted(part)}, must have x and y"
+        assert len({len(v) for v in part.values()}) <= 1, f"unequal lengths: { {k: len(v) for k, v in part.items()} }"
+        for name, value in part.items():
+            like = task.train[name]
+            assert (value.shape[1:], value.dtype) == (like.shape[1:], like.dtype), (
+                f"test {name} is not like training {name}"
+            )
+            assert not value.is_floating_point() or bool(torch.isfinite(value).all()), f"{name} holds NaN or infinity"
+    assert task.num_train > 0, "no training samples"
+    for name, owned in (("labels", task.labels), ("clients", task.clients)):
+        assert owned is None or len(owned) == task.num_train, f"{name}: {len(owned)} of them, {task.num_train} samples"
+    if task.clients is not None:
+        assert np.array_equal(np.unique(task.clients), np.arange(task.clients.max() + 1)), (
+            "clients must be numbered 0..C-1, none empty"
+        )
+    if task.loss is cross_entropy:
+        largest = max(int(part["y"].max()) for part in (task.train, task.test) if part)
+        assert largest < task.outputs, f"outputs = {task.outputs}, but y goes up to {largest}"
+
+
+def check_task_is_deterministic(make: MakeTask) -> None:
+    """Two calls give the same samples."""
+    digests = [[tree.digest(part) for part in (task.train, task.test)] for task in (make(), make())]
+    assert digests[0] == digests[1], "two calls give different samples"
+
+
+def check_task_counts_samples_singly(make: MakeTask) -> None:
+    """Loss and metrics give one number a sample, and the transform of a sample does not depend on its neighbours."""
+    task = make()
+    data = {
+        k: v[:6].double() if v.is_floating_point() or v.dtype == torch.uint8 else v[:6] for k, v in task.train.items()
+    }
+    words = rng.words(rng.key(0, "contract-task"))
+    for key in (words, None):
+        whole, half = (task.transform({k: v[:n] for k, v in data.items()}, key)["x"] for n in (6, 3))
+        assert torch.allclose(whole[:3], half), "transform: a sample's result depends on how many are in its batch"
+    outputs = torch.zeros(6, task.outputs, dtype=torch.float64)
+    for name, function in {"loss": task.loss, **task.metrics}.items():
+        values = function(outputs, task.transform(data, None))
+        assert values.shape == (6,), f"{name} gives shape {tuple(values.shape)} for 6 samples, must be (6,)"
+        assert bool(torch.isfinite(values).all()), f"{name} of outputs of zero is not finite"
+
+
+# Models --------------------------------------------------------------------------------------------------------------
+
+
+def _made(make: MakeModel, seed: int = 0) -> tuple[nn.Module, tuple[int, ...], int]:
+    """The model on the first shape that it can take."""
+    problems = []
+    for inputs, outputs in SHAPES:
+        try:
+            with rng.keyed_globals(seed):
+                return make(inputs, outputs), inputs, outputs
+        except ValueError as error:
+            problems.append(f"{inputs}: {error}")
+    raise AssertionError("can take no samples: " + "; ".join(problems))
+
+
+def _loss(make: MakeModel) -> tuple[Loss, Batch]:
+    module, inputs, outputs = _made(make)
+    draw = rng.generator(rng.key(0, "contract-model"))
+    x, y = (
+        draw.normal(size=(4, *inputs)),
+        draw.integers(0, max(outputs, 2), 4) if outputs > 1 else draw.normal(size=(4, 1)),
+    )
+    task = from_arrays(x, y, x_test=x, y_test=y, outputs=outputs)
+    return Loss(module, task, torch.float64), Batch(task.train, rng.words(1))
+
+
+def check_model_has_outputs(make: MakeModel) -> None:
+    """(B, inputs) -> (B, K), finite, for a batch of 1 too; in evaluation a sample's result does not depend on the others."""
+    module, inputs, outputs = _made(make)
+    x = torch.from_numpy(rng.generator(rng.key(0, "contract-model")).normal(size=(3, *inputs))).float()
+    with torch.no_grad():
+        whole, first = module.eval()(x), module(x[:1])
+    assert whole.shape == (3, outputs), f"{tuple(x.shape)} gives {tuple(whole.shape)}, must be {(3, outputs)}"
+    assert bool(torch.isfinite(whole).all()), "outputs are not finite"
+    assert torch.allclose(whole[:1], first, atol=1e-4), "in evaluation a sample's output depends on its neighbours"
+
+
+def check_model_is_keyed(make: MakeModel) -> None:
+    """Weights come from torch's global generator: the same after the same seed, others after another."""
+    a, b, c = (tree.digest(_made(make, seed)[0].state_dict()) for seed in (0, 0, 1))
+    assert a == b, "the same seed gives other weights"
+    assert a != c, "another seed gives the same weights: all runs would start alike"
+
+
+def check_model_learns_all(make: MakeModel) -> None:
+    """Each trainable parameter takes part in the loss: a finite gradient, not zero everywhere."""
+    loss, batch = _loss(make)
+    gradient, _, _ = loss.gradient(loss.initial(), batch)
+    assert gradient, "has no trainable parameter"
+    for name, g in gradient.items():
+        assert bool(torch.isfinite(g).all()), f"the gradient of {name} is not finite"
+        assert bool(g.any()), f"{name} has no gradient: it takes no part in the loss, or is dead at the start"
+
+
+def check_model_runs_batched(make: MakeModel) -> None:
+    """Under vmap the gradients are those of one client at a time, to 1e-9 in float64 (not for BatchNorm, which stays on the loop)."""
+    loss, batch = _loss(make)
+    if choose("vmap", loss.training, "cpu").name != "vmap":
+        return
+    models = [loss.initial(), tree.scale(loss.initial(), 1.1)]
+
+    def gradient(model: dict[str, Tensor]) -> Any:
+        return loss.under_vmap().gradient(model, batch)[0]
+
+    together = torch.func.vmap(gradient, randomness="error")(tree.stack(models))
+    for c, model in enumerate(models):
+        for name, g in loss.gradient(model, batch)[0].items():
+            assert torch.allclose(together[name][c], g, rtol=1e-9, atol=1e-12), (
+                f"the gradient of {name} under vmap is another"
+            )
+
+
+PARTITION_CHECKS: list[Callable[[Any], None]] = [
+    check_every_client_has_samples,
+    check_every_sample_has_one_owner,
+    check_held_out_samples_train_nobody,
+    check_same_seed_same_partition,
+    check_seeds_differ,
+]
+TASK_CHECKS: list[Callable[[Any], None]] = [
+    check_task_is_whole,
+    check_task_is_deterministic,
+    check_task_counts_samples_singly,
+]
+MODEL_CHECKS: list[Callable[[Any], None]] = [
+    check_model_has_outputs,
+    check_model_is_keyed,
+    check_model_learns_all,
+    check_model_runs_batched,
+]

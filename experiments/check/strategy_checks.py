@@ -1,0 +1,288 @@
+"""What every strategy promises, as checks: functions of a maker of strategies that raise AssertionError with the reason.
+
+``python -m experiments.check FILE`` runs them on a user's own file, ``tests/strategies/test_contract.py`` on all that ship
+here. They take place in ``experiments.check.world``, in float64, so that agreement means 1e-9. No paper.
+
+Legend: C clients.
+"""
+
+import functools
+import math
+import pickle
+from collections.abc import Callable
+
+import torch
+from flwr.app import ConfigRecord, Context, RecordDict
+
+from clients.rules import rule_for
+from experiments.check.world import (
+    PERSONAL,
+    ROUNDS,
+    SIZES,
+    TRAINING,
+    UNSEEN,
+    Make,
+    Reversed,
+    Wrapped,
+    app_of,
+    plain,
+    trained,
+    world,
+)
+from fl_sim import SimulationGrid, rng, tree
+from fl_sim.blocks.learner import Learner
+from fl_sim.blocks.padding import plain_batches
+from fl_sim.blocks.plan import plan_blocks
+from fl_sim.blocks.resolve import resolve
+from fl_sim.executors.base import Executor
+from fl_sim.executors.ray.options import Ray
+from fl_sim.grids.messages import client_of
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+from fl_sim.wire.pool import Pool
+from strategies.base.strategy import Strategy, name_of
+
+CLOSE = 1e-9
+"""Largest relative difference of what is equal up to rounding, in float64."""
+
+
+def assert_close(a: Tree, b: Tree, what: str) -> None:
+    """Equal names, and |a - b| <= 1e-9 |a| for each leaf."""
+    assert set(a) == set(b), f"{what}: different names {sorted(set(a) ^ set(b))}"
+    for name, x in a.items():
+        difference, size = float((x - b[name]).double().norm()), float(x.double().norm())
+        assert difference <= CLOSE * max(size, 1e-6), (
+            f"{what}: {name} differs by {difference / max(size, 1e-300):.1e} relative (allowed {CLOSE:.0e})"
+        )
+
+
+# Checks of any Flower strategy ---------------------------------------------------------------------------------------
+
+
+def check_model_stays_finite(make: Make) -> None:
+    """Three rounds: the model moves, keeps its names, shapes and dtypes, and holds no NaN or infinity."""
+    initial, run = world()[0].initial(), plain(make)
+    assert set(run.model) == set(initial), f"the model's names changed: {sorted(set(run.model) ^ set(initial))}"
+    for name, x in initial.items():
+        new = run.model[name]
+        assert (new.shape, new.dtype) == (x.shape, x.dtype), (
+            f"{name} was {tuple(x.shape)} {x.dtype}, is {tuple(new.shape)} {new.dtype}"
+        )
+        assert bool(torch.isfinite(new).all()), f"{name} holds NaN or infinity"
+    assert tree.digest(run.model) != tree.digest(initial), "three rounds did not change the model"
+
+
+def check_same_digest_twice(make: Make) -> None:
+    """The same seed gives the same bits: nothing is drawn from a global generator, no object remembers an earlier run."""
+    assert tree.digest(trained(make(), personal=True).model) == tree.digest(plain(make).model), (
+        "two runs with one seed differ"
+    )
+
+
+def check_pickles(make: Make) -> None:
+    """A worker elsewhere gets the same strategy."""
+    strategy = make()
+    copy = pickle.loads(pickle.dumps(strategy))
+    assert type(copy) is type(strategy), f"came back as {type(copy).__name__}"
+    if isinstance(strategy, Strategy):
+        assert copy.parameters() == strategy.parameters(), f"{strategy.parameters()} came back as {copy.parameters()}"
+
+
+def check_block_size_does_not_matter(make: Make) -> None:
+    """Blocks of 1 and of all clients give the model of blocks of 4, up to rounding."""
+    for size in (1, 16):
+        assert_close(plain(make).model, trained(make(), block_size=size).model, f"block_size {size} against 4")
+
+
+def check_order_of_replies_does_not_matter(make: Make) -> None:
+    """Replies that come in the opposite order give the same model, up to rounding."""
+    assert_close(plain(make).model, trained(make(), block_size=2, grid=Reversed).model, "replies reversed")
+
+
+# Checks of strategies with both halves -------------------------------------------------------------------------------
+
+
+def check_parameters_travel(make: Make) -> None:
+    """The numbers of the constructor fit into a message, and a client makes the same strategy of them."""
+    strategy = make()
+    sent = {f"strategy.{k}": v for k, v in strategy.parameters().items()}
+    try:
+        message = RecordDict({"config": ConfigRecord({**sent, "strategy": name_of(type(strategy))})})
+    except (TypeError, ValueError) as error:
+        raise AssertionError(f"parameters() = {strategy.parameters()} do not fit into a message: {error}") from error
+    rule = rule_for("train", dict(message.config_records["config"]), {name_of(type(strategy)): type(strategy)})
+    assert isinstance(rule, type(strategy)), (
+        f"a client finds {type(rule).__name__} by the name {name_of(type(strategy))!r}"
+    )
+    assert rule.parameters() == strategy.parameters(), f"sent {strategy.parameters()}, arrived {rule.parameters()}"
+
+
+def check_loop_and_vmap_agree(make: Make) -> None:
+    """A block as one batched model gives what client after client gives, and does not fall back to the loop."""
+    batched = plain(make, "vmap")
+    assert not batched.notes, f"vmap cannot run local_update: {batched.notes[0]}"
+    assert_close(plain(make).model, batched.model, "vmap against loop")
+
+
+def check_chunk_does_not_matter(make: Make) -> None:
+    """vmap over 3 clients of a block at a time gives the same, up to rounding."""
+    assert_close(plain(make).model, trained(make(), "vmap", block_size=8, chunk=3).model, "chunk 3 against loop")
+
+
+def check_pooling_place_does_not_matter(make: Make) -> None:
+    """Pooled in blocks before the reply, or one reply a client (as inside a wrapper of Flower's): the same, up to rounding."""
+    assert_close(plain(make).model, trained(Wrapped(make())).model, "one reply a client against pooled blocks")
+
+
+def check_local_update_is_pure(make: Make) -> None:
+    """``local_update`` changes neither model nor state nor samples in place, and gives the same twice; with BatchNorm too."""
+    for batch_norm in (False, True):
+        strategy, (loss, partition) = make(), world(batch_norm)
+        learner, model = app_of(strategy, batch_norm).learner, loss.initial()
+        grid = SimulationGrid(app_of(strategy, batch_norm), len(SIZES))
+        whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm takes no batch of one sample
+        messages = strategy.configure_train(1, records.arrays(model), records.config({**TRAINING, **whole}), grid)
+        orders = [
+            (0, client_of(m), grid.settings(m))
+            for m in messages
+            if partition.sizes(client_of(m))[0] >= (4 if batch_norm else 1)
+        ]
+        for plan in plan_blocks(learner, "train", orders, {}, 1):
+            block, _ = resolve(plan, learner)
+            job, replies = block.jobs[0], []
+            before = [tree.digest(t) for t in (model, job.state, learner.data)]
+            for _ in range(2):
+                batches = {name: plain_batches(learner.data, job, name, partition, loss.device) for name in job.streams}
+                replies.append(tree.digest(block.rule.local_update(model, job.state, batches, loss, block.local)[0]))
+                after = [tree.digest(t) for t in (model, job.state, learner.data)]
+                for name, old, new in zip(
+                    ("the global model", "the client's state", "the samples"), before, after, strict=True
+                ):
+                    assert old == new, f"local_update changes {name} in place" + " (BatchNorm's buffers)" * batch_norm
+            assert replies[0] == replies[1], "local_update on the same input gives another reply the second time"
+
+
+def check_pool_is_associative(make: Make) -> None:
+    """``merge`` in any grouping and order, and with the empty partial, gives the same; integer leaves keep their dtype."""
+    pool: Pool = make().pool
+    draw = rng.generator(rng.key(0, "contract-pool"))
+    like: Tree = {
+        "w": torch.zeros(4, 3, dtype=torch.float64),
+        "b": torch.zeros(3),
+        "counter": torch.zeros((), dtype=torch.int64),
+    }
+    replies = [
+        {k: torch.from_numpy(draw.normal(size=x.shape)).to(x.dtype) if x.ndim else x + 7 for k, x in like.items()}
+        for _ in range(5)
+    ]
+    weights = torch.arange(1, 6, dtype=torch.float64)
+
+    def part(*chosen: int) -> Tree:
+        return pool.add(pool.start(like), tree.stack(replies[c] for c in chosen), weights[list(chosen)])
+
+    whole: Tree = pool.finish(part(0, 1, 2, 3, 4), like)
+    for name, x in like.items():
+        assert (whole[name].shape, whole[name].dtype) == (x.shape, x.dtype), (
+            f"pool.finish: {name} is {tuple(whole[name].shape)} {whole[name].dtype}"
+        )
+    groupings: dict[str, Callable[[], Tree]] = {
+        "(a + b) + c": lambda: pool.merge(pool.merge(part(0, 1), part(2)), part(3, 4)),
+        "a + (b + c)": lambda: pool.merge(part(0, 1), pool.merge(part(2), part(3, 4))),
+        "c + b + a": lambda: pool.merge(pool.merge(part(4, 3), part(2)), part(1, 0)),
+        "one client at a time": lambda: functools.reduce(pool.merge, [part(c) for c in range(5)]),
+        "add after add": lambda: pool.add(part(0, 1, 2), tree.stack(replies[3:]), weights[3:]),
+        "nothing + all": lambda: pool.merge(pool.start(like), part(0, 1, 2, 3, 4)),
+        "all + nothing": lambda: pool.merge(part(0, 1, 2, 3, 4), pool.start(like)),
+    }
+    for name, grouped in groupings.items():
+        other = pool.finish(grouped(), like)
+        for key, x in whole.items():
+            atol = CLOSE if x.dtype == torch.float64 else 1e-5
+            assert torch.allclose(x, other[key], rtol=0, atol=atol), (
+                f"pool: {name} differs in {key}: {other[key].tolist()}, must be {x.tolist()}"
+            )
+
+
+def check_app_answers_as_the_grid(make: Make) -> None:
+    """The ClientApp called with one message, as on a device, replies bit for bit what the simulation gives that client."""
+    strategy, (loss, _) = make(), world()
+    app = app_of(strategy)
+    grid = SimulationGrid(app, len(SIZES), holdout_clients=UNSEEN, block_size=4)
+    arrays, evaluation = records.arrays(loss.initial()), records.config(PERSONAL)
+    sent = [*strategy.configure_train(1, arrays, records.config(TRAINING), grid)]
+    sent += strategy.configure_evaluate(ROUNDS, arrays, evaluation, grid)
+    assert sent, "configure_train sends no message"
+    replies = {reply.metadata.reply_to_message_id: reply for reply in grid.send_and_receive(sent)}
+    for message in sent:
+        context = Context(1, message.metadata.dst_node_id, {"partition-id": client_of(message)}, RecordDict(), {})
+        own, reply = app(message, context), replies[message.metadata.message_id]
+        for name, answer in (("simulation", reply), ("device", own)):
+            assert not answer.has_error(), f"client {client_of(message)} fails in {name}: {answer.error.reason}"
+        there, here = (records.merged(m.content.metric_records.values()) for m in (own, reply))
+        assert there == here, f"client {client_of(message)}: metrics on a device {there}, in simulation {here}"
+        bits = [[tree.digest(records.model(r)) for r in m.content.array_records.values()] for m in (own, reply)]
+        assert bits[0] == bits[1], (
+            f"client {client_of(message)}: the reply's arrays on a device are not those in simulation"
+        )
+
+
+def check_personal_evaluation(make: Make) -> None:
+    """Fine-tuning on clients gives finite numbers, seen and unseen apart, the same on loop and vmap, and trains nothing."""
+    rows = [plain(make).result.rows[-1], plain(make, "vmap").result.rows[-1]]
+    names = [name for name in rows[0] if name.startswith(("personal_", "unseen_"))]
+    partition = world()[1]
+    has_test_samples = [partition.sizes(c)[1] > 0 for c in range(len(partition))]  # the others do not count
+    for name, count in (
+        ("personal_clients", sum(has_test_samples[:-UNSEEN])),
+        ("unseen_clients", sum(has_test_samples[-UNSEEN:])),
+    ):
+        assert rows[0].get(name) == count, f"{name} = {rows[0].get(name)}, must be {count}"
+    for name in names:
+        a, b = rows[0][name], rows[1].get(name, math.nan)
+        assert math.isfinite(a) and math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9), (
+            f"{name} = {a} on the loop, {b} on vmap"
+        )
+    assert_close(plain(make).model, trained(make()).model, "the model trained with personal evaluation against without")
+
+
+def check_ray_gives_the_same_bits(make: Make) -> None:
+    """On two of Ray's workers the model and all numbers are those of one process, bit for bit, for loop and vmap."""
+    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works where Ray does not
+
+    def workers(learner: Learner, engine: str, chunk: int) -> Executor:
+        return RayExecutor(learner, engine, chunk, Ray(num_workers=2), 1)
+
+    for engine in ("loop", "vmap"):
+        there = trained(make(), engine, personal=True, executor=workers)
+        here = plain(make, engine)
+        assert tree.digest(there.model) == tree.digest(here.model), (
+            f"on ray, {engine} gives another model than in one process"
+        )
+        rows = [
+            [{k: v for k, v in row.items() if "seconds" not in k} for row in made.result.rows] for made in (here, there)
+        ]
+        assert rows[0] == rows[1], f"on ray, {engine} gives other numbers than in one process"
+
+
+FLOWER_CHECKS: list[Callable[[Make], None]] = [
+    check_model_stays_finite,
+    check_same_digest_twice,
+    check_pickles,
+    check_block_size_does_not_matter,
+]
+"""For strategies that are Flower's alone: a server half, whose clients train plainly."""
+CHECKS: list[Callable[[Make], None]] = [
+    *FLOWER_CHECKS,
+    check_order_of_replies_does_not_matter,
+    check_parameters_travel,
+    check_loop_and_vmap_agree,
+    check_chunk_does_not_matter,
+    check_pooling_place_does_not_matter,
+    check_local_update_is_pure,
+    check_pool_is_associative,
+    check_app_answers_as_the_grid,
+    check_personal_evaluation,
+]
+"""For strategies with both halves, subclasses of ``strategies.base.strategy.Strategy``."""
+RAY_CHECKS: list[Callable[[Make], None]] = [check_ray_gives_the_same_bits]
+"""For all strategies; apart, because they start Ray, which takes seconds."""

@@ -1,0 +1,152 @@
+"""A small world to try strategies in: hard clients, a small model, three rounds, all in float64.
+
+Clients of 1 and of 2 samples, of fewer samples than a batch, stragglers, momentum, weight decay, dropout (or BatchNorm):
+what breaks an implementation most often. ``experiments.check.strategy_checks`` checks strategies in it. No paper.
+
+Legend: C clients.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
+from flwr.serverapp import Grid
+from flwr.serverapp import strategy as flower_strategies
+from torch import nn
+
+from clients.app import LearnerApp, make_app
+from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds
+from fl_sim.blocks.learner import Learner
+from fl_sim.engines.results import BlockResult
+from fl_sim.executors.base import Executor
+from fl_sim.executors.inline import Inline
+from fl_sim.learning.loss import Loss
+from fl_sim.rounds.callbacks import RunResult
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+from strategies.base.strategy import Strategy, name_of
+
+Make = Callable[[], Any]
+"""Makes a fresh strategy; the same object for all checks of a thing, so that its plain run is computed once."""
+SIZES = [1, 2, 5, 24, 17, 9, 13, 20, 8, 6]
+"""Samples a client; the last two clients never train. A quarter of each client's is held out."""
+ROUNDS, UNSEEN = 3, 2
+TRAINING = {
+    "rounds": ROUNDS, "local.epochs": 2, "local.batch_size": 8, "local.lr": 0.05, "local.momentum": 0.9, "local.weight_decay": 0.01,
+    "system.stragglers": 0.4,
+}  # fmt: skip
+PERSONAL = {"rounds": ROUNDS, "personalize.steps": 3, "personalize.lr": 0.1, "personalize.batch_size": 4}
+
+
+@functools.cache
+def world(batch_norm: bool = False) -> tuple[Loss, Partition]:
+    """The small world: a classification of 6 numbers into 3 classes, a model with dropout (or BatchNorm), unequal clients."""
+    draw = rng.generator(rng.key(0, "contract"))
+    x = draw.normal(size=(sum(SIZES), 6))
+    y = (x @ draw.normal(size=(6, 3))).argmax(1)
+    task = from_arrays(x, y, x_test=x[:20], y_test=y[:20])
+    middle = nn.BatchNorm1d(12) if batch_norm else nn.Dropout(0.3)
+    with rng.keyed_globals(1):
+        module = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), middle, nn.Linear(12, 3))
+    partition = Partition.of(np.split(np.arange(len(y)), np.cumsum(SIZES)[:-1])).hold_out(0.25, seed=0)
+    return Loss(module, task, torch.float64), partition
+
+
+def app_of(strategy: Any, batch_norm: bool = False) -> LearnerApp:
+    """The ClientApp of the world, which knows the strategy's client half without any registration."""
+    return make_app(*world(batch_norm), {name_of(type(strategy)): type(strategy)})
+
+
+class Reversed(SimulationGrid):
+    """A grid whose replies come in the opposite order."""
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
+        """All replies of the grid, the last one first."""
+        return reversed(list(super().send_and_receive(messages, timeout=timeout)))
+
+
+class Wrapped(flower_strategies.Strategy):
+    """A strategy inside another one, as Flower's DP wrappers hold it: replies are not pooled before they travel."""
+
+    def __init__(self, inner: Strategy) -> None:
+        self.inner = inner
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The inner strategy's."""
+        return self.inner.configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """The inner strategy's."""
+        return self.inner.aggregate_train(server_round, replies)
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """The inner strategy's."""
+        return self.inner.configure_evaluate(server_round, arrays, config, grid)
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """The inner strategy's."""
+        return self.inner.aggregate_evaluate(server_round, replies)
+
+    def summary(self) -> None:
+        """Nothing."""
+
+
+class _Notes(Callback):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def on_block(self, run: Run, result: BlockResult) -> None:
+        self.notes += result.notes
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run of the world."""
+
+    model: Tree
+    result: RunResult
+    notes: Sequence[str]
+    """What the engine had to say: a block that fell back to the loop."""
+
+
+def trained(
+    strategy: flower_strategies.Strategy,
+    engine: str = "loop",
+    block_size: int = 4,
+    chunk: int = 0,
+    grid: type[SimulationGrid] = SimulationGrid,
+    personal: bool = False,
+    executor: Callable[[Learner, str, int], Executor] = Inline,
+) -> Trained:
+    """Three rounds of the world; ``executor`` makes whoever runs the blocks from (learner, engine, chunk)."""
+    inner = strategy.inner if isinstance(strategy, Wrapped) else strategy
+    app = app_of(inner)
+    made = grid(
+        app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=executor(app.learner, engine, chunk)
+    )
+    evaluate = records.config(PERSONAL) if personal else None
+    notes = _Notes()
+    initial = records.arrays(world()[0].initial())
+    with closing(made):
+        train = records.config(TRAINING)
+        result = run_rounds(
+            strategy, made, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes]
+        )
+    return Trained(records.model(result.arrays), result, notes.notes)
+
+
+@functools.lru_cache(maxsize=64)
+def plain(make: Make, engine: str = "loop") -> Trained:
+    """The run that others are compared with, with personal evaluation; once a ``make``."""
+    return trained(make(), engine, personal=True)

@@ -1,0 +1,1 @@
+"""From recipes, flags and Python to one checked config a run."""

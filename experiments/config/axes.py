@@ -1,0 +1,81 @@
+"""``--vmap_over KEY=A,B;KEY=C,D``: the runs at every combination of values."""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from experiments.config.choices import parameters
+from experiments.config.recipe_files import configs
+from experiments.config.schema import Config, Settings
+from experiments.config.tables import Server
+from experiments.config.values import seeds
+from fl_sim.errors import ConfigError
+from fl_sim.learning.settings import Local
+
+
+def over(recipe: Settings, said: Settings, axes: str) -> list[Config]:
+    """The runs of ``configs`` at every combination of the values of ``KEY=A,B;KEY=C,D``; seeds innermost. Raises ConfigError.
+
+    A key must be a number that runs of one batch can hold side by side: a float of ``local``, ``server`` or the strategy, or ``seed``.
+    """
+    if not axes:
+        return configs(recipe, said)
+    parsed = [_axis(part) for part in axes.split(";")]
+    engine, plain = said.get("engine", recipe.get("engine", "auto")), configs(recipe, said)
+    names = ", ".join(dict.fromkeys(config.strategy.name for config in plain))
+    if engine not in ("auto", "vmap"):
+        raise ConfigError(f"vmap_over = {axes!r}: needs engine vmap, but engine = {engine!r}; leave that out")
+    if "," in names:
+        raise ConfigError(
+            f"strategy.name = {names}: runs of one batch (vmap_over) have one strategy; run them one after another"
+        )
+    for key, values in parsed:
+        _check_axis(key, values, axes, plain[0])
+    batch: list[Config] = []
+    for chosen in itertools.product(*(values for _, values in parsed)):
+        point = dict(said)
+        for (key, _), value in zip(parsed, chosen, strict=True):
+            table, _, name = key.rpartition(".")
+            point = {**point, **({table: {**point.get(table, {}), name: value}} if table else {name: value})}
+        batch += configs(recipe, point)
+    return [replace(config, engine="vmap") for config in batch]
+
+
+def _axis(text: str) -> tuple[str, list[Any]]:
+    """``local.lr=.01,.1`` -> its key and values. Raises ConfigError."""
+    key, equals, values = text.strip().partition("=")
+    if not equals or not values:
+        raise ConfigError(f"vmap_over = {text!r}: must be KEY=A,B,C, such as local.lr=.01,.03,.1")
+    if key == "seed":
+        return key, list(seeds(values))
+    try:
+        return key, [float(value) for value in values.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f"vmap_over = {text!r}: {key} needs numbers between commas, such as local.lr=.01,.03,.1"
+        ) from None
+
+
+def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> None:
+    """Raise ConfigError for a setting that runs of one batch cannot differ in."""
+    own = {k: p.hint for k, p in parameters("strategy", config.strategy.thing).items()}
+    hints = {
+        "local": get_type_hints(Local, include_extras=True),
+        "server": get_type_hints(Server, include_extras=True),
+        "strategy": own,
+    }
+    known = [f"{table}.{k}" for table, types in hints.items() for k, hint in types.items() if _float(hint)]
+    if key != "seed" and (key not in known or (key == "local.clip_norm" and 0 in values)):
+        why = (
+            "= 0 means no clipping, another computation"
+            if key in known
+            else "changes what is computed, not a number in it"
+        )
+        raise ConfigError(
+            f"vmap_over = {axes!r}: {key} {why}; runs of one batch may differ in {', '.join(['seed', *known])}"
+        )
+
+
+def _float(hint: Any) -> bool:
+    return hint is float or (get_origin(hint) is Annotated and get_args(hint)[0] is float)

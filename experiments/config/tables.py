@@ -1,0 +1,32 @@
+"""The tables of a config that are not part of local training: ``server``, ``system`` and ``stop``."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+
+@dataclass(frozen=True)
+class Server:
+    """The server's step (``server.*``)."""
+
+    lr: Annotated[float, Gt(0)] = 1.0
+    """Step from the global model toward the pooled one; 1 replaces it."""
+
+
+@dataclass(frozen=True)
+class System:
+    """What devices do (``system.*``)."""
+
+    stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or keeps it."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """When a run ends early (``stop.*``): after the round that says so, with status ``stopped``."""
+
+    target: Annotated[float, Ge(0), Le(1)] = 0.0
+    """Central accuracy (a fraction) at which a run ends; 0: none."""
+    patience: Annotated[int, Ge(0)] = 0
+    """Evaluations in a row without a better accuracy (or, without accuracies, loss) than ever before, at which a run ends; 0: none."""

@@ -1,0 +1,73 @@
+"""Single values and their ranges: checked the same way wherever they come from."""
+
+import re
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+
+from fl_sim import registry
+from fl_sim.errors import ConfigError
+
+
+def _failures(text: str) -> str:
+    share = re.fullmatch(r"raise|tolerate:(\d*\.?\d+|\d+\.)", text)
+    if share is None or float(share[1] or 0) > 1:
+        raise ValueError("must be raise, or tolerate:SHARE with a share from 0 to 1, such as tolerate:0.2")
+    return text
+
+
+def _device(text: str) -> str:
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise ValueError("must be cpu, cuda or cuda:N")
+    return text
+
+
+Whole = Annotated[int, Ge(0)]
+Count = Annotated[int, Ge(1)]
+NotNegative = Annotated[float, Ge(0)]
+Share = Annotated[float, Ge(0), Lt(1)]
+Seed = Annotated[int, Ge(0), Lt(2**63)]
+Target = Annotated[float, Gt(0), Le(1)] | None
+Device = Annotated[str, AfterValidator(_device)]
+Failures = Annotated[str, AfterValidator(_failures)]
+
+
+def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
+    """``value`` as the type ``hint`` with its constraints (text is read as a number unless ``strict``).
+
+    Raises ConfigError that names the key, the value and what would be right; NaN and infinity are never right.
+    """
+    try:
+        return TypeAdapter(hint, config=ConfigDict(strict=strict, allow_inf_nan=False)).validate_python(value)
+    except ValidationError as error:
+        wrong = [e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in error.errors()]
+        near = registry.nearest(str(value), [str(c) for c in _literals(hint)])
+        raise ConfigError(f"{key} = {value!r}: {' or '.join(dict.fromkeys(wrong))}{near}") from error
+
+
+def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
+    """The error for a key that does not exist; suggests a key with the same last part (``lr``: ``local.lr``), or of similar spelling."""
+    same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    near = f" (did you mean {same[0]!r}?)" if same else registry.nearest(key, known)
+    return ConfigError(f"{key} = {value!r}: unknown key{near}; python -m experiments.run --help lists all")
+
+
+def seeds(value: Any) -> list[int]:
+    """``3``, ``[0, 1]``, ``"0,1,2"`` or ``"0..4"`` (both ends included). Raises ConfigError."""
+    found: list[Any] = []
+    for part in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]:
+        ends = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part) if isinstance(part, str) else None
+        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]
+    if not found:
+        raise ConfigError(f"seed = {value!r}: names no seed; give a whole number, or several as 0,1,2 or 0..4")
+    found = [int(seed) if isinstance(seed, str) and re.fullmatch(r"\s*-\d+\s*", seed) else seed for seed in found]
+    if len(set(map(str, found))) < len(found):
+        raise ConfigError(f"seed = {value!r}: names a seed twice, which would count one run as two; give each once")
+    return [check("seed", Seed, seed) for seed in found]
+
+
+def _literals(hint: Any) -> list[Any]:
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
+    return [value for part in get_args(hint) for value in _literals(part)]

@@ -1,0 +1,137 @@
+"""``execute``: one run from its parts to its summary, whatever happens in between. No paper."""
+
+import os
+import platform
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from experiments.config.schema import Config
+from experiments.runs.plan import predict
+from experiments.runs.progress import Progress
+from experiments.runs.resume import GoingOn, forked
+from experiments.runs.setup import Setup
+from experiments.runs.stop import Stopping
+from experiments.runs.summary import Summary, summarise
+from experiments.runs.trial import ClientFailed
+from fl_sim import Callback, RoundLog, run_rounds
+from fl_sim.kernels.precision import prepare
+from fl_sim.logs.writer import plain, versions
+from fl_sim.rounds.checkpoint import Checkpoints
+
+
+def execute(
+    setup: Setup,
+    quiet: bool,
+    callbacks: Sequence[Callback] = (),
+    resumed: GoingOn | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> tuple[Summary, BaseException | None]:
+    """Run to the end, write the summary whatever happens; returns it, and the error of a failed run.
+
+    In a new folder; with ``resumed`` in the one that it names, from where that run stood. ``facts`` are further plain
+    values for each checkpoint.
+    """
+    config, written = setup.config, resolved(setup)
+    begin = (resumed.begin if resumed else None) or forked(config)
+    log = opened(config, written, resumed)
+    prepare(config.device, config.threads, config.precision)
+    spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
+    start, error, stopped = time.perf_counter(), None, ""
+    keeper = _Keeper()
+    shown = [] if quiet else [Progress(config)]
+    facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
+    with log:
+        try:
+            if resumed is None or resumed.begin is None:
+                begun(setup, log, quiet)
+            result = run_rounds(
+                setup.strategy,
+                setup.grid,
+                setup.initial,
+                config.rounds,
+                train_config=setup.train_config,
+                evaluate_config=setup.evaluate_config,
+                evaluate_fn=setup.evaluate_fn,
+                log=log,
+                failures=config.failures,
+                callbacks=[*callbacks, Stopping(config, spent), keeper, *shown],
+                seed=config.seed,
+                checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
+                begin=begin,
+            )
+            stopped = result.stopped
+        except (Exception, KeyboardInterrupt) as caught:
+            error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
+        summary = summarise(setup, keeper.rows, error, stopped, spent + time.perf_counter() - start, log.path)
+        try:
+            if setup.grid.chunk != config.chunk:
+                log.config(replace(written, chunk=setup.grid.chunk).to_toml())
+            log.summary(summary)
+        except OSError as full:
+            error = error or full
+            summary["status"] = "failed"
+    setup.grid.close()
+    return plain(summary), error
+
+
+def opened(config: Config, written: Config, resumed: GoingOn | None) -> RoundLog:
+    """The run's log: a new folder, or the old one, cut back to where the run goes on."""
+    if resumed is None:
+        name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
+        return RoundLog.create(Path(config.out), name, written.to_toml())
+    begin = resumed.begin
+    log = RoundLog.reopen(resumed.folder, begin.positions if begin else {}, begin.round if begin else -1)
+    log.config(written.to_toml())
+    return log
+
+
+def begun(setup: Setup, log: RoundLog, quiet: bool) -> None:
+    """The first events of a run."""
+    config = setup.config
+    if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
+        log.event("plan", **settle(setup))
+    log.event(
+        "start",
+        engine=setup.engine.name,
+        note=setup.engine.reason,
+        moved=setup.partition.moved,
+        machine=platform.machine(),
+    )
+    if setup.engine.reason and not quiet:
+        print(f"note: {setup.engine.reason}", file=sys.stderr)
+
+
+def settle(setup: Setup) -> dict[str, Any]:
+    """Let the planner fill in what was left open of Ray's workers, which changes no result; returns what it found."""
+    try:
+        found, setup.grid.executor.settings = predict(setup)  # type: ignore[union-attr]
+    except ClientFailed as error:  # the run will say so in full
+        return {"fails": str(error)}
+    return found
+
+
+def resolved(setup: Setup) -> Config:
+    """The config with what was chosen by rule: its file repeats the run in any shell, whatever the rule says by then."""
+    config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
+    written = (
+        replace(config, ray=replace(config.ray, engine=engine))
+        if config.engine == "ray"
+        else replace(config, engine=engine)
+    )
+    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
+        written = replace(written, data_dir=str(Path(folder).resolve()))
+    return written
+
+
+class _Keeper(Callback):
+    """Keeps the lines of the round log, of a failed run too."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def on_run_start(self, run: Any) -> None:
+        self.rows = run.rows

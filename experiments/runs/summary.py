@@ -1,0 +1,54 @@
+"""The fields of ``summary.json``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments.runs.setup import Setup
+from fl_sim.logs.writer import versions
+
+Summary = dict[str, Any]
+
+
+def summarise(
+    setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path
+) -> Summary:
+    """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
+    config = setup.config
+    last: Summary = {}
+    for row in rows:
+        last |= {k: v for k, v in row.items() if v is not None}
+    reached = [r["round"] for r in rows if config.target is not None and (r.get("accuracy") or 0.0) >= config.target]
+    return {
+        "digest": last.get("digest"),
+        "status": "stopped" if stopped else "failed" if error is not None else "completed",
+        "rounds": rows[-1]["round"] if rows else 0,
+        "accuracy": last.get("accuracy"),
+        "loss": last.get("loss"),
+        "seconds": seconds,
+        "run_dir": str(path),
+        **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},
+        "seed": config.seed,
+        "engine": "ray" if config.engine == "ray" else setup.engine.name,
+        **{
+            k: last.get(k)
+            for k in (
+                "val_accuracy",
+                "personal_accuracy",
+                "personal_accuracy_before",
+                "personal_loss",
+                "unseen_accuracy",
+                "unseen_loss",
+            )
+        },
+        "rounds_to_target": min(reached, default=None),
+        "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
+        "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
+        "clients_failed": sum(r.get("failed") or 0 for r in rows),
+        "moved": setup.partition.moved,
+        "bits_changed": setup.grid.chunk != config.chunk,
+        "workers": setup.grid.executor.summary() if setup.grid.executor is not None else {},
+        "stopped": stopped or None,
+        "error": None if error is None or stopped else f"{type(error).__name__}: {error}",
+        "versions": versions(),
+    }

@@ -1,0 +1,1 @@
+"""Which clients train together, on which samples."""

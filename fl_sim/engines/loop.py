@@ -1,0 +1,41 @@
+"""One client after another: the oracle that other engines are compared with, and the debugger. No paper."""
+
+import traceback
+from collections.abc import Iterator
+
+from fl_sim import rng, tree
+from fl_sim.blocks.learner import Learner
+from fl_sim.blocks.padding import plain_batches
+from fl_sim.blocks.resolve import Block
+from fl_sim.engines.outcome import Outcome
+from fl_sim.tree import Tree
+
+
+def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Iterator[Outcome]:
+    """Run each client by itself, without padding; one that raises becomes its own outcome with the traceback.
+
+    A model that draws from torch's global generator after all (functional dropout) is keyed by client and round.
+    """
+    device = learner.loss.device
+    for job in block.jobs:
+        batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
+        try:
+            with rng.keyed_globals(job.draw("globals")):
+                reply, state, metrics = block.rule.local_update(model, job.state, batches, learner.loss, block.local)
+        except Exception:
+            yield Outcome([job], error=traceback.format_exc())
+            continue
+        stacked = {k: v.detach()[None] for k, v in reply.items()}
+        numbers = {k: v.detach().reshape(1) for k, v in metrics.items()}
+        yield Outcome([job], stacked, {k: v.detach()[None] for k, v in state.items()}, numbers)
+
+
+def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[str, float]]:
+    """One client's reply and metrics with nothing caught: for replay and ``--pdb``."""
+    job = block.jobs[0]
+    batches = {
+        name: plain_batches(learner.data, job, name, learner.partition, learner.loss.device) for name in job.streams
+    }
+    with rng.keyed_globals(job.draw("globals")):
+        reply, _, metrics = block.rule.local_update(tree.clone(model), job.state, batches, learner.loss, block.local)
+    return reply, {k: float(v) for k, v in metrics.items()}

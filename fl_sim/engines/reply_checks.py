@@ -1,0 +1,58 @@
+"""Checks of clients' replies, before they are pooled.
+
+Legend: C clients (leading axis of stacked replies).
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from fl_sim.learning.rule import LocalRule
+from fl_sim.tree import Tree
+
+
+def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
+    """Columns (C,) as Python numbers, brought from the device in one go."""
+    if all(x.device.type == "cpu" for x in columns.values()):
+        return {k: x.double().tolist() for k, x in columns.items()}
+    rows = torch.stack([x.double() for x in columns.values()]).tolist()
+    return dict(zip(columns, rows, strict=True))
+
+
+def shape_problem(replies: Mapping[str, Tensor], model: Tree, trainable: tuple[str, ...], rule: LocalRule) -> str:
+    """Why stacked replies (C, ...) do not fit the model they answer, or nothing."""
+    if rule.reply_kind == "none":
+        return ""
+    missing, unknown = sorted(set(trainable) - set(replies)), sorted(set(replies) - set(model))
+    if missing or unknown:
+        return f"wrong keys: missing {missing}, unknown {unknown}"
+    for k, x in replies.items():
+        if x.shape[1:] != model[k].shape:
+            return f"wrong shape: {k} is {tuple(x.shape[1:])}, must be {tuple(model[k].shape)}"
+        if x.dtype != model[k].dtype:
+            return f"wrong dtype: {k} is {x.dtype}, must be {model[k].dtype}"
+    return ""
+
+
+def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
+    """Position in C -> which leaf of its reply holds NaN or infinity."""
+    bad: dict[int, str] = {}
+    for k, x in replies.items():
+        if x.is_floating_point():
+            finite = torch.isfinite(x).reshape(len(x), -1).all(1)
+            if not bool(finite.all()):
+                for c in (~finite).nonzero().flatten().tolist():
+                    bad.setdefault(c, f"NaN or infinity in {k}")
+    return bad
+
+
+def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:
+    """``update_norm``: Euclidean norm of each client's update, (C,); {} where there is nothing to measure."""
+    anchored = rule.reply_kind == "weights"
+    squares = [
+        torch.linalg.vector_norm((x - model[k] if anchored else x).reshape(len(x), -1), dim=1)
+        for k, x in replies.items()
+        if x.is_floating_point()
+    ]
+    return {"update_norm": torch.linalg.vector_norm(torch.stack(squares), dim=0)} if squares else {}

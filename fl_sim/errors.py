@@ -1,0 +1,9 @@
+"""The errors that callers are meant to catch."""
+
+
+class ConfigError(ValueError):
+    """Bad input: the message names the key, the value seen, and what would be right."""
+
+
+class RoundFailed(RuntimeError):
+    """A round did not do what it was asked; says which, and why (a client's traceback, say)."""

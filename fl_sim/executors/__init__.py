@@ -1,0 +1,1 @@
+"""Who runs blocks: this process, several runs in lockstep, or Ray's workers."""

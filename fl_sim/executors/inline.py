@@ -1,0 +1,33 @@
+"""The executor that runs blocks in this process, one after another."""
+
+from collections.abc import Iterator, Sequence
+
+from fl_sim.blocks.learner import Learner
+from fl_sim.blocks.plan import BlockPlan
+from fl_sim.engines.evaluate import evaluate
+from fl_sim.engines.results import BlockResult
+from fl_sim.engines.run_block import run_plan
+from fl_sim.executors.base import Executor
+from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.tree import Tree
+from fl_sim.wire.pool import Pool
+
+
+class Inline(Executor):
+    """This process, one block after another."""
+
+    def __init__(self, learner: Learner, engine: str = "loop", chunk: int = 0) -> None:
+        self.learner, self.engine, self.chunk = learner, engine, chunk
+        self.recorder = Recorder()
+        """Of evaluations: training's graphs come and go."""
+
+    def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
+        """Each block when its result is asked for."""
+        for plan in plans:
+            result = run_plan(plan, model, self.learner, self.engine, self.chunk, pool)
+            self.chunk = result.chunk
+            yield result
+
+    def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
+        """Here."""
+        return evaluate(self.learner.loss, model, data, self.recorder)

@@ -1,0 +1,212 @@
+"""Ray, imported, started and looked at only where it is used. No paper.
+
+The one place that touches Ray beyond its documented API: to start it in half the time.
+"""
+
+import functools
+import importlib
+import math
+import os
+import re
+import socket
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+from fl_sim.errors import RoundFailed
+from fl_sim.executors.ray.options import Ray
+
+INHERIT = (
+    "CUBLAS_",
+    "GLIBC_",
+    "KMP_",
+    "MALLOC_",
+    "MKL_",
+    "NVIDIA_TF32_",
+    "OMP_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "PYTORCH_",
+    "TORCH_",
+)
+"""Beginnings of names of environment variables that may change bits or speed: workers on other machines get them too."""
+KNOCK_S = 10.0
+"""Longest wait for a cluster to answer."""
+
+
+@functools.cache
+def ray() -> Any:
+    """Ray, imported. Raises RoundFailed where it cannot be."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it will do anyway, less a warning
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise RoundFailed(
+            f"engine = 'ray': Ray cannot be imported ({error}); pip install ray, or use --engine loop"
+        ) from error
+
+
+_own: dict[str, bool] = {}
+"""Connections that were made here -> whether Ray itself was started for it."""
+
+
+def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
+    """Connect this process to the cluster at ``address``; empty: to a Ray of its own, unless it is connected already.
+
+    Raises RoundFailed where that fails, or where it is connected to another one.
+    """
+    if ray().is_initialized():
+        here = ray().get_runtime_context().gcs_address
+        if address not in ("", "auto", here):
+            cure = "call ray.shutdown() first, or leave the address out"
+            raise RoundFailed(
+                f"ray.address = {address!r}: this process is connected to Ray at {here!r} already; {cure}"
+            )
+        return
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        with _silent():
+            if address:
+                _knock(address)
+                ray().init(address=address, **quiet)
+            else:
+                with _lean():
+                    ray().init(
+                        "local",
+                        num_cpus=num_cpus,
+                        include_dashboard=False,
+                        object_store_memory=_store(store_bytes),
+                        **quiet,
+                    )
+    except Exception as error:
+        cure = "is a head running there (ray start --head)?" if address else "use --engine loop, or see Ray's logs"
+        what = (
+            f"ray.address = {address!r}: cannot be reached"
+            if address
+            else "engine = 'ray': Ray cannot be started on this machine"
+        )
+        raise RoundFailed(f"{what} ({type(error).__name__}: {error}); {cure}") from error
+    _own[connection()] = not address
+
+
+def started_here() -> bool:
+    """Whether the Ray that this process is connected to was started by ``connect``."""
+    return _own.get(connection(), False)
+
+
+def leave() -> None:
+    """Undo ``connect``: stop a Ray that was started for it, leave a cluster; a connection that others made stays."""
+    if _own and connection() in _own:
+        ray().shutdown()
+
+
+def connection() -> str:
+    """Which connection to Ray this is; empty: none."""
+    if not ray().is_initialized():
+        return ""
+    context = ray().get_runtime_context()
+    return f"{context.gcs_address} {context.get_job_id()}"
+
+
+def room(settings: Ray) -> int:
+    """How many workers of ``settings`` have room: on this machine, or in the cluster at ``settings.address``; at least 1.
+
+    Ray is imported only where there is an address. Raises RoundFailed where the cluster cannot be reached.
+    """
+    if settings.address or ("ray" in sys.modules and ray().is_initialized()):
+        connect(settings.address)
+        nodes: list[Mapping[str, float]] = [node["Resources"] for node in ray().nodes() if node["Alive"]]
+    else:
+        cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        nodes = [{"CPU": cpus, "GPU": torch.cuda.device_count() if settings.num_gpus else 0}]
+    return max(1, sum(fit(node, settings) for node in nodes))
+
+
+def fit(node: Mapping[str, float], settings: Ray) -> int:
+    """Workers that fit on a node with so many CPU and GPU; a fraction of a GPU lies on one GPU."""
+    by_cpu = math.floor(node.get("CPU", 0) / settings.num_cpus + 1e-9)
+    if not settings.num_gpus:
+        return by_cpu
+    share, gpus = settings.num_gpus, node.get("GPU", 0)
+    by_gpu = math.floor(gpus) * math.floor(1 / share + 1e-9) if share < 1 else math.floor(gpus / share + 1e-9)
+    return min(by_cpu, by_gpu)
+
+
+def environment() -> dict[str, str]:
+    """Of a worker where Ray was started by others: what may change bits or speed, and where to import from."""
+    own = {name: value for name, value in os.environ.items() if name.startswith(INHERIT)}
+    return {**own, "PYTHONPATH": os.pathsep.join([*_paths(), "${PYTHONPATH}"])}
+
+
+def reason(error: Exception) -> str:
+    """Ray's many lines as one."""
+    return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:800]
+
+
+def trace(error: Any) -> str:
+    """Where in a worker it was raised."""
+    return "\nIn the worker: " + re.sub(r"\x1b\[\d*m", "", str(error))
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody listens: Ray would wait for ever."""
+    told = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = told.removeprefix("ray://").rpartition(":")
+    if port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+
+
+def _store(wanted: int) -> int:
+    """Bytes of the object store: what is wanted, where shared memory has it; pages are taken only when used."""
+    folder = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None
+    free = int(folder.f_bavail * folder.f_frsize * 0.9) if folder else wanted
+    return max(min(wanted, free), 100 * 2**20)
+
+
+def _paths() -> list[str]:
+    """Where this process imports from, besides Python's own folders and installed packages."""
+    known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+    folders = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
+    return [path for path in dict.fromkeys(folders) if not path.startswith(known)]
+
+
+@contextmanager
+def _lean() -> Iterator[None]:
+    """While open, ``ray.init`` starts neither its autoscaler nor its log monitor: half the time, and 160 MB less.
+
+    Workers inherit this process's environment; they are told where it imports from.
+    """
+    parameter: Any = importlib.import_module("ray._private.parameter")
+    paths = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([*_paths(), *([paths] if paths else [])])
+    try:
+        with _replaced(
+            parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+        ):
+            yield
+    finally:
+        del os.environ["PYTHONPATH"]
+        os.environ |= {} if paths is None else {"PYTHONPATH": paths}
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """A connection made while this is open prints nothing to stdout: what died is an event, and stdout may be JSON."""
+    worker: Any = importlib.import_module("ray._private.worker")
+    with _replaced(worker, "listen_error_messages", lambda *args: None):
+        yield
+
+
+@contextmanager
+def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+    original = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)

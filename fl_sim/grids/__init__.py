@@ -1,0 +1,1 @@
+"""What stands behind Flower's ``Grid``: virtual clients, or real devices."""

@@ -1,0 +1,204 @@
+"""Counting one phase of a round while its replies stream past, and stopping at failures. No paper."""
+
+import math
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from flwr.app import ArrayRecord, Message, MetricRecord
+
+from fl_sim.errors import RoundFailed
+from fl_sim.wire import records
+from fl_sim.wire.reply_form import Likes
+
+FLUSH = 256
+"""So many rows are handed on at a time, where there is someone to take them: a round keeps no more."""
+
+
+@dataclass(frozen=True)
+class Failures:
+    """How many clients of a phase may fail: a share of those asked; 0 means none."""
+
+    share: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Failures":
+        """``raise`` or ``tolerate:SHARE`` with 0 <= SHARE <= 1. Raises ValueError otherwise."""
+        head, _, tail = text.partition(":")
+        try:
+            share = 0.0 if text == "raise" else float(tail)
+        except ValueError:
+            share = math.nan
+        if head not in ("raise", "tolerate") or not 0 <= share <= 1:
+            raise ValueError(
+                f"failures = {text!r}: must be raise, or tolerate:SHARE with 0 <= SHARE <= 1, such as tolerate:0.2"
+            )
+        return cls(share)
+
+    def allowed(self, asked: int) -> int:
+        """How many of so many clients may fail."""
+        return math.floor(self.share * asked + 1e-9)
+
+
+@dataclass
+class Tally:
+    """What came of a phase: counts, bytes, rows for ``clients.jsonl``."""
+
+    server_round: int
+    phase: str
+    messages: list[Message]
+    client_of: Mapping[int, int]
+    """Node id -> client id."""
+    unseen: Container[int] = ()
+    """Node ids that never train."""
+    weight_key: str = "num-examples"
+    """The metric that weights a reply."""
+    sink: Callable[[list[dict[str, Any]]], None] | None = None
+    """Takes rows as they come, a few at a time; None: all are kept."""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    """Those that no sink has taken."""
+    failures: list[tuple[int, str]] = field(default_factory=list)
+    completed: int = 0
+    bytes_up: int = 0
+    sums: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def bytes_down(self) -> int:
+        """Model bytes that the messages carry."""
+        sizes: dict[int, int] = {}
+        total = 0
+        for message in self.messages:
+            content = message.content
+            if id(content) not in sizes:
+                sizes[id(content)] = sum(map(records.num_bytes, records.of(content, ArrayRecord).values()))
+            total += sizes[id(content)]
+        return total
+
+    def sum(self, column: str) -> int | None:
+        """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them says it."""
+        return int(self.sums.get(column, 0)) if column in self.sums or not self.completed else None
+
+    def flush(self) -> None:
+        """Hand the rows that are left to the sink."""
+        if self.sink is not None and self.rows:
+            rows, self.rows = self.rows, []
+            self.sink(rows)
+
+    def gather(self, replies: Iterable[Message], policy: Failures) -> list[Message]:
+        """Replies until all are there, or more of them are errors than the policy allows: the rest then need not be computed."""
+        gathered, errors = [], 0
+        for reply in replies:
+            gathered.append(reply)
+            errors += reply.has_error()
+            if errors > policy.allowed(len(self.messages)):
+                break
+        return gathered
+
+    def watch(self, replies: Iterable[Message], likes: Likes, policy: Failures) -> Iterator[Message]:
+        """Pass good replies on, count all, end the round with ``RoundFailed`` when more fail than the policy allows."""
+        waiting = {message.metadata.message_id: message for message in self.messages}
+        for reply in replies:
+            message = waiting.pop(reply.metadata.reply_to_message_id, None)
+            if message is None:
+                raise RoundFailed(
+                    f"round {self.server_round}: a reply to no message of this round, from node {reply.metadata.src_node_id}"
+                )
+            said = _read(reply)
+            reason = _problem(message, reply, said, likes, self.weight_key)
+            client = self._row(message, said, reason)
+            if reason:
+                self._fail(client, reason, policy)
+            else:
+                yield reply
+        for message in waiting.values():
+            self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
+        if self.messages and not self.completed:
+            raise RoundFailed(
+                f"round {self.server_round}, {self.phase}: all {len(self.messages)} clients failed; the last: {self.failures[-1][1]}"
+            )
+
+    def _fail(self, client: int, reason: str, policy: Failures) -> None:
+        self.failures.append((client, reason))
+        allowed = policy.allowed(len(self.messages))
+        if len(self.failures) > allowed:
+            count = "" if allowed == 0 else f" ({len(self.failures)} of {len(self.messages)} failed, {allowed} allowed)"
+            raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
+
+    def _row(self, message: Message, said: "_Said | None", reason: str) -> int:
+        node = message.metadata.dst_node_id
+        client = self.client_of.get(node, node)
+        row: dict[str, Any] = {
+            "round": self.server_round, "client": client, "phase": self.phase, "status": "failed" if reason else "completed",
+            "reason": reason or None, "examples": None, "steps": None,
+        }  # fmt: skip
+        if self.phase == "personal":
+            row["unseen"] = node in self.unseen
+        if said is not None:
+            numbers, facts = said.numbers, said.facts
+            row["examples"] = numbers.pop(self.weight_key, None)
+            if isinstance(numbers.get("steps"), (int, float)):
+                row["steps"] = numbers.pop("steps")
+            for k, v in numbers.items():
+                row[f"client_{k}" if k in row else k] = v
+            for k in ("block", "weight"):
+                if k in facts:
+                    row[k] = facts[k]
+            if not reason:
+                self._count(row, said)
+        self.rows.append(row)
+        if self.sink is not None and len(self.rows) >= FLUSH:
+            self.flush()
+        return client
+
+    def _count(self, row: Mapping[str, Any], said: "_Said") -> None:
+        self.completed += 1
+        for column in ("examples", "steps"):
+            if row[column] is not None:
+                self.sums[column] = self.sums.get(column, 0) + row[column]
+        size = said.facts.get("num-bytes")
+        if size is None:
+            size = sum(records.num_bytes(record) for name, record in said.arrays.items() if name != "pool")
+        self.bytes_up += int(size)
+
+
+class _Said(NamedTuple):
+    """What a reply says, looked up once."""
+
+    arrays: dict[str, ArrayRecord]
+    numbers: dict[str, Any]
+    facts: Mapping[str, Any]
+
+
+def _read(reply: Message) -> _Said | None:
+    """None of a reply that is an error."""
+    if not reply.has_content():
+        return None
+    arrays: dict[str, ArrayRecord] = {}
+    numbers: dict[str, Any] = {}
+    facts: Mapping[str, Any] = {}
+    for name, record in reply.content.items():
+        if isinstance(record, MetricRecord):
+            numbers.update(record.items())
+        elif isinstance(record, ArrayRecord):
+            arrays[name] = record
+        elif name == "facts":
+            facts = dict(record.items())
+    return _Said(arrays, numbers, facts)
+
+
+def _problem(message: Message, reply: Message, said: _Said | None, likes: Likes, weight_key: str) -> str:
+    """Why a reply must not be used, or nothing. A partial pool was checked where it was made."""
+    if said is None:
+        return reply.error.reason or f"error code {reply.error.code}"
+    wanted = likes(message, reply) if said.arrays and said.arrays.keys() != {"pool"} else {}
+    for name, record in said.arrays.items():
+        try:
+            problem = "" if name == "pool" else records.problem(record, wanted.get(name))
+        except (ValueError, EOFError) as error:
+            problem = f"arrays that cannot be read: {error}"
+        if problem:
+            return problem
+    for name, value in said.numbers.items():
+        if not all(map(math.isfinite, value)) if isinstance(value, list) else not math.isfinite(value):
+            return f"{name} is {value}"
+    return records.weight_problem(said.numbers, weight_key)

@@ -1,0 +1,101 @@
+"""Who is who among the nodes of a deployment: asked once, remembered. No paper.
+
+Node ids are random, and new after a restart where nodes have no keys; partition ids are what an experiment knows.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import ConfigRecord, Error, Message, RecordDict
+from flwr.serverapp import Grid
+
+from fl_sim.errors import RoundFailed
+
+EXPERIMENT = "experiment"
+"""Name of the ConfigRecord that tells a device what the experiment is."""
+WORDS = {
+    0: "unknown",
+    1: "the ClientApp cannot be loaded",
+    3: "the message was lost",
+    5: "the node went away",
+    8: "the ClientApp crashed",
+}
+"""What other error codes of Flower's mean, where their reason does not say it."""
+
+POLL_S = 0.25
+"""Pause between two looks at nodes and replies; Flower's own grid pauses 3 s."""
+
+
+@dataclass
+class Nodes:
+    """The nodes of a run, by the client that each one is.
+
+    Parameters
+    ----------
+    num_clients : int
+        C: clients 0..C-1 are wanted.
+    """
+
+    num_clients: int
+    of: dict[int, int] = field(default_factory=dict)
+    """Client -> node id."""
+    said: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Client -> its answer to the query."""
+    refused: dict[int, str] = field(default_factory=dict)
+    """Node id -> why it cannot be used."""
+
+    pending: dict[str, int] = field(default_factory=dict)
+    """Message id -> node, of queries without an answer yet."""
+
+    def find(self, grid: Grid, experiment: ConfigRecord, timeout_s: float, allowed_missing: int = 0) -> None:
+        """Wait until all clients' nodes are there. Raises RoundFailed that names those missing after ``timeout_s``."""
+        missing = self.look(grid, experiment, range(self.num_clients), timeout_s, patient=True)
+        if len(missing) > allowed_missing:
+            why = "".join(f"; node {node}: {reason}" for node, reason in self.refused.items())
+            who = f"client{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of 0..{self.num_clients - 1}"
+            raise RoundFailed(
+                f"after {timeout_s:g} s no usable node is {who}; {self.num_clients - len(missing)} are there{why}"
+            )
+
+    def look(
+        self, grid: Grid, experiment: ConfigRecord, wanted: Iterable[int], timeout_s: float, patient: bool
+    ) -> list[int]:
+        """Ask nodes that are new who they are. Returns the clients of ``wanted`` whose node is not connected.
+
+        Waits for these: ``patient`` until they are there, else while nodes that are there have not said who they are.
+        """
+        end = time.monotonic() + timeout_s
+        while True:
+            there = set(grid.get_node_ids())
+            new = sorted(there - {*self.of.values(), *self.refused, *self.pending.values()})
+            asked = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
+            if asked:
+                self.pending |= {i: node for i, node in zip(grid.push_messages(asked), new, strict=True) if i}
+            for reply in grid.pull_messages(list(self.pending)) if self.pending else ():
+                self._introduced(there, self.pending.pop(reply.metadata.reply_to_message_id), reply)
+            absent = [c for c in wanted if self.of.get(c) not in there]
+            if not absent or time.monotonic() > end or not (patient or self.pending):
+                return absent
+            time.sleep(POLL_S)
+
+    def _introduced(self, there: set[int], node: int, reply: Message) -> None:
+        facts = None if reply.has_error() else reply.content.config_records.get("node")
+        if facts is None:
+            self.refused[node] = reason_of(reply.error) if reply.has_error() else "it does not say who it is"
+            return
+        client = int(str(facts["partition-id"]))
+        before = self.of.get(client)
+        if before is not None and before in there:
+            both = " and ".join(map(str, sorted((before, node))))
+            raise RoundFailed(
+                f"nodes {both} both say that they are client {client} (partition-id); each must have its own"
+            )
+        self.of[client], self.said[client] = node, dict(facts)
+
+
+def reason_of(error: Error) -> str:
+    """Flower's error in words."""
+    what = WORDS.get(error.code, "")
+    return ": ".join(filter(None, [what, error.reason or ""])) or f"error code {error.code}"

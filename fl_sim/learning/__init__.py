@@ -1,0 +1,1 @@
+"""What one client computes: task, loss, local rule, training."""

@@ -1,0 +1,76 @@
+"""A task from a user's arrays.
+
+Legend: N samples.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from fl_sim import rng
+from fl_sim.learning.measures import SampleFunction, accuracy, cross_entropy, squared_error
+from fl_sim.learning.task import Task
+from fl_sim.learning.transform import Transform
+
+
+def from_arrays(
+    x: Any,
+    y: Any,
+    *,
+    clients: Any = None,
+    x_test: Any = None,
+    y_test: Any = None,
+    loss: SampleFunction | None = None,
+    metrics: Mapping[str, SampleFunction] | None = None,
+    outputs: int | None = None,
+    test_share: float = 0.2,
+    name: str = "arrays",
+) -> Task:
+    """A task from arrays or tensors: x (N, ...), y (N,) integer classes or (N, ...) floats, clients (N,) any ids.
+
+    Without a test set, a keyed ``test_share`` of the samples is set aside as one. Integer y means
+    classification (cross-entropy, accuracy), float y regression (squared error), unless ``loss`` and
+    ``metrics`` say otherwise. uint8 x is scaled to [0, 1]. Raises ValueError for lengths that differ
+    and for NaN or infinity.
+    """
+    tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
+    owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
+    for label, length in [("y", len(tree["y"])), ("clients", len(tree["x"]) if owners is None else len(owners))]:
+        if length != len(tree["x"]):
+            raise ValueError(f"from_arrays: {label} has {length} rows, x has {len(tree['x'])}; they must be equal")
+    if (x_test is None) != (y_test is None):
+        raise ValueError("from_arrays: of x_test and y_test one is missing; give both or neither")
+    given = (
+        {} if x_test is None else {"x": torch.as_tensor(np.asarray(x_test)), "y": torch.as_tensor(np.asarray(y_test))}
+    )
+    if given and len(given["x"]) != len(given["y"]):
+        raise ValueError(
+            f"from_arrays: y_test has {len(given['y'])} rows, x_test has {len(given['x'])}; they must be equal"
+        )
+    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *given.values()]):
+        raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
+    classes = not tree["y"].is_floating_point()
+    tree["y"] = tree["y"].long() if classes else tree["y"]
+    if given:
+        test = {**given, "y": given["y"].to(tree["y"].dtype)}
+    else:
+        order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
+        held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
+        test, tree = {k: v[held] for k, v in tree.items()}, {k: v[kept] for k, v in tree.items()}
+        owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
+    size = outputs or (
+        int(torch.cat([tree["y"].flatten(), test["y"].flatten()]).max()) + 1 if classes else int(tree["y"][0].numel())
+    )
+    return Task(
+        name=name,
+        train=tree,
+        test=test,
+        outputs=size,
+        loss=loss or (cross_entropy if classes else squared_error),
+        metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
+        transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
+        labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
+        clients=owners,
+    )

@@ -1,0 +1,196 @@
+"""The loss of one batch as a pure function of a whole model: what a local rule differentiates.
+
+Randomness is passed in: dropout masks and augmentations are drawn from the batch's key, so that
+the loop, ``vmap``, a retry and a device give the same numbers. No paper.
+
+Legend: B batch, K outputs, D parameters.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fl_sim import rng
+from fl_sim.kernels import allocator, client_gradients, layers, leave_vmap
+from fl_sim.kernels.low_rank import formed
+from fl_sim.kernels.precision import Precision
+from fl_sim.learning.task import Task
+from fl_sim.learning.transform import placed
+from fl_sim.tree import Tree
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's samples of one client, as stored (before the task's transform)."""
+
+    data: Tree
+    """x (B, ...), y (B, ...)."""
+    words: Tensor
+    """(2,) int32: the key of this step's draws."""
+    mask: Tensor | None = None
+    """(B,) bool: which samples are real; None means all."""
+    active: Tensor | None = None
+    """() bool: False for a padded step, which changes nothing; None means active."""
+
+    @property
+    def size(self) -> Tensor | int:
+        """How many samples are real; 0 in a padded step."""
+        return len(self.data["y"]) if self.mask is None else self.mask.sum()
+
+    @property
+    def given(self) -> Tree:
+        """What else a loss needs: the key, and the mask where there is one."""
+        return {"words": self.words} if self.mask is None else {"words": self.words, "mask": self.mask}
+
+
+class _Forms(NamedTuple):
+    """One network twice: as it trains, and as it is evaluated."""
+
+    training: layers.Pure
+    evaluating: layers.Pure
+
+
+def _forms_of(module: nn.Module) -> _Forms:
+    return _Forms(layers.Pure(module), layers.Pure(layers.twin(module).eval()))
+
+
+class Loss:
+    """A module and a task bound together as functions of ``(model tree, batch)``.
+
+    ``batched`` chooses how gradients are taken: by autograd (the loop), or under vmap: by ``fl_sim.kernels.client_gradients`` on a CPU where
+    nothing is in its way (bfloat16, buffers, another transform), else by torch.func.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        task: Task,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        precision: Precision = "full",
+    ) -> None:
+        self.dtype, self.device, self.precision = dtype, torch.device(device), precision
+        self.task = replace(task, transform=placed(task.transform, dtype, self.device))
+        self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
+        self._plain = self._many = _forms_of(self.training)
+        if precision != "bf16":
+            self._many = _forms_of(layers.many(self.training, self.device.type))
+        self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
+        self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
+        self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
+        self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
+        self.batched = False
+
+    def under_vmap(self) -> "Loss":
+        """The same loss, for use inside ``torch.func.vmap``."""
+        twin = copy.copy(self)
+        twin.batched = True
+        return twin
+
+    def initial(self) -> Tree:
+        """The module's own parameters and persistent buffers, each once: the model of round 0."""
+        names = {*dict(self.training.named_parameters()), *self.buffers}
+        return {k: v.detach().clone() for k, v in self.training.state_dict().items() if k in names}
+
+    @property
+    def _forms(self) -> "_Forms":
+        allocator.keep()
+        return self._many if self.batched else self._alone
+
+    @cached_property
+    def _alone(self) -> "_Forms":
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
+        quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        if quick is None:
+            return self._plain
+        forms = _forms_of(quick)
+        return forms if self._agree(forms) else self._plain
+
+    def _agree(self, forms: "_Forms") -> bool:
+        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show why."""
+        batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
+        for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
+            outputs = []
+            for network in (plain, quick):
+                with torch.no_grad(), rng.keyed_globals(0):
+                    try:
+                        outputs.append(self._outputs(network, model, batch, words)[0])
+                    except Exception:
+                        return False
+            if not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4):
+                return False
+        return True
+
+    def _outputs(
+        self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
+    ) -> tuple[Tensor, Tree]:
+        data = {
+            k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
+        }
+        data = self.task.transform(data, words)
+        if words is not None and self._dropouts:
+            keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
+            model = {**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}
+        if self.precision != "bf16":
+            return network(model, data["x"]), data
+        with torch.autocast(self.device.type, torch.bfloat16):
+            outputs = network(model, data["x"])
+        return outputs.to(self.dtype), data
+
+    def _mean(self, values: Tensor, mask: Tensor | None) -> Tensor:
+        if mask is None:
+            return values.mean()
+        return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+
+    def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
+        return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
+
+    def _value(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
+        outputs, data = self._outputs(network, model, batch, batch.words)
+        return self._mean(self.task.loss(outputs, data), batch.mask)
+
+    def gradient(self, model: Mapping[str, Tensor], batch: Batch, products: bool = False) -> tuple[Tree, Tensor, Tree]:
+        """(gradient by trainable name, loss (), new buffers) of one batch; nothing of it carries a graph.
+
+        ``products``: gradients may be ``Product``s, for whoever only adds them to a weight.
+        """
+        grads, loss, buffers = self._gradient(model, batch)
+        return (grads if products else {k: formed(g) for k, g in grads.items()}), loss, buffers
+
+    def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        network, params = self._forms.training, {k: model[k] for k in self.trainable}
+        if self.batched and self._stacks and leave_vmap.possible():
+            rest = {k: x for k, x in model.items() if k not in params}
+            value = partial(self._value_of, network)
+            return *client_gradients.gradient(value, params, rest, batch.data, batch.given), {}
+        buffers = {k: model[k].clone() for k in self.buffers}
+
+        def value_at(params: Tree) -> Tensor:
+            return self._value(network, {**model, **buffers, **params}, batch)
+
+        if self.batched:
+            grads, loss = torch.func.grad_and_value(value_at)(params)
+            return grads, loss, buffers
+        leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
+        loss = value_at(leaves)
+        grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
+
+    def _value_of(self, network: layers.Pure, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
+        """The loss as a function of tensors alone."""
+        return self._value(network, {**rest, **params}, Batch(data, **given))
+
+    def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
+        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""
+        functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
+        if len(batch.data["y"]) == 0:
+            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}
+        outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
+        return {name: self._mean(f(outputs, data), batch.mask) for name, f in functions.items()}

@@ -1,0 +1,91 @@
+"""Optimisers as pure functions of trees: the arithmetic of torch.optim, without its state, so that ``vmap`` can run many.
+
+SGD with momentum: Sutskever et al., "On the importance of initialization and momentum in deep
+learning", ICML 2013, in torch.optim's form. Adam: Kingma and Ba, ICLR 2015, arXiv:1412.6980, alg. 1.
+AdamW: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101, alg. 2.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fl_sim.kernels.low_rank import Product
+from fl_sim.tree import Tree
+
+State = dict[str, Tree]
+Step = Callable[[Tree, Tree, State, int, "Rates"], tuple[Tree, State]]
+"""``(params, gradients, state, step from 0, rates) -> (new params, new state)``."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """The numbers of an update rule; those it does not know are ignored. Each may be a 0-dim tensor: one of several runs of a batch."""
+
+    lr: float | Tensor
+    momentum: float | Tensor = 0.0
+    weight_decay: float | Tensor = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    in_place: bool = False
+    """Whether sgd may write into ``params``: a model that is nobody else's (one pass over memory less)."""
+
+
+def given(number: float | Tensor) -> bool:
+    """Whether a rate plays a part; of a tensor nothing is known but that it may."""
+    return isinstance(number, Tensor) or number != 0
+
+
+def _plus(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
+    """``a + factor * b``."""
+    if isinstance(b, Product):
+        return b.added_to(a, factor)
+    return a + b * factor if isinstance(factor, Tensor) else torch.add(a, b, alpha=factor)
+
+
+def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
+    """The same, written into ``a``."""
+    if isinstance(b, Product):
+        return b.added_to(a, factor, in_place=True)
+    return a.add_(b * factor) if isinstance(factor, Tensor) else a.add_(b, alpha=factor)
+
+
+def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
+    """``b <- momentum * b + g + weight_decay * w``; ``w <- w - lr * b``."""
+    if given(rates.weight_decay):
+        grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
+    if given(rates.momentum):
+        if state:
+            grads = {k: _plus(g, state["momentum"][k], rates.momentum) for k, g in grads.items()}
+        state = {"momentum": grads}
+    plus = _plus_ if rates.in_place else _plus
+    return {k: plus(p, grads[k], -rates.lr) for k, p in params.items()}, state
+
+
+def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
+    """Adam; weight decay is added to the gradient. ``step`` counts from 0."""
+    if given(rates.weight_decay):
+        grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
+    b1, b2 = rates.betas
+    zero = {k: torch.zeros_like(g) for k, g in grads.items()}
+    first = {k: torch.lerp(m, grads[k], 1 - b1) for k, m in state.get("first", zero).items()}
+    second = {k: v * b2 + (1 - b2) * grads[k] * grads[k] for k, v in state.get("second", zero).items()}
+    size, root = rates.lr / (1 - b1 ** (step + 1)), (1 - b2 ** (step + 1)) ** 0.5
+    new = {k: p - size * first[k] / (second[k].sqrt() / root + rates.eps) for k, p in params.items()}
+    return new, {"first": first, "second": second}
+
+
+def adamw(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
+    """Adam with decoupled weight decay: ``w <- (1 - lr * weight_decay) * w`` first."""
+    decayed = {k: p * (1 - rates.lr * rates.weight_decay) for k, p in params.items()}
+    return adam(decayed, grads, state, step, Rates(rates.lr, betas=rates.betas, eps=rates.eps))
+
+
+RULES: Mapping[str, Step] = {"sgd": sgd, "adam": adam, "adamw": adamw}
+
+
+def clip(grads: Tree, largest: float, norm: Tensor) -> Tree:
+    """Scale ``grads`` so that their Euclidean ``norm`` is at most ``largest`` (as torch.nn.utils.clip_grad_norm_)."""
+    factor = (largest / (norm + 1e-6)).clamp(max=1.0)
+    return {k: g * factor for k, g in grads.items()}

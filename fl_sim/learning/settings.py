@@ -1,0 +1,43 @@
+"""The settings that travel with a round, as frozen dataclasses: the one list of names for code, TOML and flags.
+
+Constraints are ``annotated_types`` marks, checked by whoever reads a config; a field's docstring is its help.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Lt
+
+
+@dataclass(frozen=True)
+class Local:
+    """Training inside one client (``local.*``)."""
+
+    epochs: Annotated[int, Ge(1)] = 1
+    """Passes over the client's training samples in a round. Ignored where steps > 0."""
+    steps: Annotated[int, Ge(0)] = 0
+    """Optimiser steps in a round; 0 means: counted in epochs."""
+    batch_size: Annotated[int, Ge(0)] = 32
+    """Samples a step; 0 means all of the client's samples."""
+    optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
+    """Update rule, as in torch.optim."""
+    lr: Annotated[float, Ge(0)] = 0.1
+    """Learning rate in round 1."""
+    momentum: Annotated[float, Ge(0), Lt(1)] = 0.0
+    """Momentum of sgd."""
+    weight_decay: Annotated[float, Ge(0)] = 0.0
+    """L2 penalty (sgd, adam) or decoupled decay (adamw)."""
+    clip_norm: Annotated[float, Ge(0)] = 0.0
+    """Largest Euclidean norm of a step's gradient; 0 means no clipping."""
+    lr_schedule: Literal["constant", "cosine", "step"] = "constant"
+    """Learning rate by round: constant; cosine to 1 % in the last round; step: a tenth after one half, a hundredth after three quarters."""
+
+    def lr_at(self, server_round: int, rounds: int) -> float:
+        """The learning rate in round ``server_round`` (1-based) of ``rounds``."""
+        done = min((server_round - 1) / max(rounds - 1, 1), 1.0)
+        if self.lr_schedule == "cosine":
+            return self.lr * (0.01 + 0.99 * (1 + math.cos(math.pi * done)) / 2)
+        if self.lr_schedule == "step":
+            return self.lr * (0.01 if done >= 0.75 else 0.1 if done >= 0.5 else 1.0)
+        return self.lr

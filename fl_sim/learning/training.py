@@ -1,0 +1,45 @@
+"""Local training of one client: one optimiser step a batch."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fl_sim import tree
+from fl_sim.learning import optim
+from fl_sim.learning.loss import Batch
+from fl_sim.learning.rule import Metrics
+from fl_sim.learning.settings import Local
+from fl_sim.tree import Tree
+
+Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
+"""``(model, batch) -> (gradient, loss (), new buffers)``. Must not keep ``model``: the next step may write into its tensors."""
+
+
+def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradient) -> tuple[Tree, Metrics]:
+    """Local training: one optimiser step a batch along ``gradient``; a padded step (``batch.active`` False) changes nothing.
+
+    Returns the new model and ``loss``: the mean over all samples used, each at the model that met it.
+    """
+    rule = optim.RULES[local.optimizer]
+    rates = optim.Rates(local.lr, local.momentum, local.weight_decay)
+    in_place = replace(rates, in_place=True)
+    state: optim.State = {}
+    total: Tensor | float = 0.0
+    count: Tensor | int = 0
+    for step, batch in enumerate(batches):
+        grads, loss, buffers = gradient(model, batch)
+        if local.clip_norm:
+            grads = optim.clip(grads, local.clip_norm, tree.norm(grads))
+        own = step > 0 and batch.active is None  # after the first step these tensors are this client's own
+        params, new_state = rule({k: model[k] for k in grads}, grads, state, step, in_place if own else rates)
+        new = {**model, **buffers, **params}
+        if batch.active is not None:
+            new = tree.where(batch.active, new, model)
+            old_state = state or {name: tree.zeros(value) for name, value in new_state.items()}
+            new_state = {name: tree.where(batch.active, value, old_state[name]) for name, value in new_state.items()}
+        model, state = new, new_state
+        total, count = total + loss * batch.size, count + batch.size
+    denominator = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
+    return model, {"loss": torch.as_tensor(total / denominator)}

@@ -1,0 +1,1 @@
+"""The round log: its columns, its writer, its reader."""

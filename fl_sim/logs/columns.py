@@ -1,0 +1,186 @@
+"""The files and columns of a round log: names, units, meanings.
+
+The tables below are the one list of names: the writer fills them, ``docs/logs.md`` prints them
+(tested). A user's own metrics and callbacks may add columns under any name that is not theirs.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+CONFIG = "config.toml"
+
+
+MODEL = "model.safetensors"
+
+
+SUMMARY = "summary.json"
+
+
+class Column(NamedTuple):
+    """One documented column."""
+
+    unit: str
+    """"text", "yes/no", or the unit of a number."""
+    meaning: str
+    """What it says, and when it is null."""
+
+
+def _personal(prefix: str, whom: str) -> dict[str, Column]:
+    """The columns of a personal evaluation; all null in rounds without one."""
+    before, after = "before fine-tuning", "after fine-tuning"
+    return {
+        f"{prefix}_clients": Column(
+            "clients",
+            f"{whom}: how many were fine-tuned and tested; null (as all below) in rounds without a personal evaluation",
+        ),
+        f"{prefix}_accuracy_before": Column(
+            "fraction", f"{whom}: accuracy on own held-out samples {before}, mean over clients"
+        ),
+        f"{prefix}_accuracy": Column("fraction", f"{whom}: the same {after}"),
+        f"{prefix}_accuracy_weighted": Column("fraction", f"{whom}: accuracy {after}, weighted by held-out samples"),
+        f"{prefix}_accuracy_p10": Column("fraction", f"{whom}: 10th percentile over clients of accuracy {after}"),
+        f"{prefix}_accuracy_worst": Column("fraction", f"{whom}: lowest accuracy of a client {after}"),
+        f"{prefix}_share_worse": Column(
+            "fraction", f"{whom}: share of clients whose accuracy (regression: loss) is worse {after} than before"
+        ),
+        f"{prefix}_loss_before": Column(
+            "per sample", f"{whom}: loss on own held-out samples {before}, mean over clients"
+        ),
+        f"{prefix}_loss": Column("per sample", f"{whom}: the same {after}"),
+    }
+
+
+ROUNDS: dict[str, Column] = {
+    "round": Column("number", "0 is the initial model, 1 the model after the first round"),
+    "accuracy": Column(
+        "fraction", "of the global model on the central test set; null where not evaluated, or a regression"
+    ),
+    "loss": Column("per sample", "of the global model on the central test set; null where not evaluated"),
+    "val_accuracy": Column("fraction", "of the global model on the central validation share; null without one"),
+    "val_loss": Column("per sample", "of the global model on the central validation share; null without one"),
+    "train_loss": Column(
+        "per sample",
+        "mean over the completed clients, weighted by examples, of a client's mean loss over its local steps",
+    ),
+    "lr": Column("1", "learning rate of the local steps in this round"),
+    "clients": Column("clients", "asked to train in this round"),
+    "completed": Column("clients", "whose work was used"),
+    "failed": Column("clients", "that answered with an error or not at all; never pooled"),
+    "dropped": Column("clients", "stragglers whose partial work was not used"),
+    "examples": Column("samples", "training samples of the completed clients"),
+    "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
+    "bytes_down": Column("bytes", "of models that a real deployment would send to clients in this round"),
+    "bytes_up": Column("bytes", "of models that a real deployment would send to the server in this round"),
+    "seconds": Column("s", "wall time of the round without evaluation"),
+    "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
+    "padded_share": Column(
+        "fraction",
+        "of the places in clients' batches, those that only fill up a block; null on the loop and where runs train as one batch",
+    ),
+    "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
+    "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),
+    **_personal("personal", "seen clients"),
+    **_personal("unseen", "clients that never train"),
+}
+
+
+CLIENTS: dict[str, Column] = {
+    "round": Column("number", "the round"),
+    "client": Column("number", "partition id"),
+    "phase": Column(
+        "text",
+        "train; personal (an evaluation on the client, after fine-tuning); of Flower apps also evaluate and query",
+    ),
+    "status": Column("text", "completed, failed or dropped"),
+    "examples": Column("samples", "training samples of the client"),
+    "steps": Column("steps", "local optimiser steps it took"),
+    "loss": Column(
+        "per sample", "train: mean over its local steps; personal: on its held-out samples after fine-tuning"
+    ),
+    "update_norm": Column(
+        "1", "train: Euclidean norm of its model's change (of its gradient, where a strategy replies with one)"
+    ),
+    "weight": Column("1", "train: weight in the pool, not normalised"),
+    "block": Column("number", "train: the block of the round that computed it"),
+    "reason": Column("text", "of a failure; null otherwise"),
+    "unseen": Column("yes/no", "personal: whether the client never trains"),
+    "accuracy_before": Column("fraction", "personal: on its held-out samples before fine-tuning"),
+    "accuracy": Column("fraction", "personal: on its held-out samples after fine-tuning"),
+    "loss_before": Column("per sample", "personal: on its held-out samples before fine-tuning"),
+    "held_out": Column("samples", "personal: its held-out samples"),
+}
+
+
+EVENTS: dict[str, Column] = {
+    "time": Column("s", "wall clock, since 1970-01-01 UTC"),
+    "event": Column("text", "what happened; further columns are its facts"),
+    "round": Column("number", "in which it happened; null outside of rounds"),
+    "reason": Column("text", "of client_failed, run_failed, worker_lost"),
+    "block": Column(
+        "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
+    ),
+    "worker": Column(
+        "number", "of worker_started (before its first work for this run) and worker_lost: which of Ray's workers"
+    ),
+    "node": Column("text", "that worker's machine: its address, and Ray's id of the node"),
+    "device": Column("text", "of worker_started: its kind of CPU or GPU"),
+    "attempt": Column("number", "of worker_lost: how many workers were lost over the block so far"),
+}
+
+
+SUMMARY_KEYS: dict[str, Column] = {
+    "status": Column("text", "completed, failed or stopped (by a callback or the user)"),
+    "digest": Column("text", "SHA-256 of the final global model"),
+    "rounds": Column("rounds", "done"),
+    "accuracy": Column("fraction", "of the final model on the central test set; null for a regression"),
+    "loss": Column("per sample", "of the final model on the central test set"),
+    "val_accuracy": Column("fraction", "of the final model on the central validation share; null without one"),
+    "personal_accuracy_before": Column(
+        "fraction", "last of the rounds' column, as the four that follow; null without a personal evaluation"
+    ),
+    "personal_accuracy": Column("fraction", "seen clients: after fine-tuning"),
+    "personal_loss": Column("per sample", "seen clients: after fine-tuning"),
+    "unseen_accuracy": Column("fraction", "clients that never train: after fine-tuning"),
+    "unseen_loss": Column("per sample", "clients that never train: after fine-tuning"),
+    "rounds_to_target": Column(
+        "rounds", "first round that reaches the target accuracy; null without a target, or if never"
+    ),
+    "seconds": Column("s", "wall time of the whole run, evaluation included"),
+    "bytes_down": Column("bytes", "sum over rounds"),
+    "bytes_up": Column("bytes", "sum over rounds"),
+    "clients_failed": Column("clients", "sum over rounds"),
+    "moved": Column("samples", "that the partition moved so that no client is too small"),
+    "stopped": Column("text", "why the run ended before its last round; null if it did not"),
+    "error": Column("text", "why the run failed; null otherwise"),
+    "run_dir": Column("text", "the run's folder"),
+    "app": Column("text", "folder of the Flower app, in runs of --app; the nouns below are then null or the app's own"),
+    "strategy": Column("text", "name"),
+    "task": Column("text", "name"),
+    "model": Column("text", "name"),
+    "partition": Column("text", "name"),
+    "seed": Column("number", "of every draw but the partition's"),
+    "engine": Column("text", "that computed the blocks"),
+    "workers": Column(
+        "table", "of engine ray: how many, their idle share, retries (`docs/cluster.md`); empty otherwise"
+    ),
+    "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
+    "versions": Column("table", "of Python and the libraries, by name"),
+}
+
+
+COLUMNS: dict[str, dict[str, Column]] = {
+    "rounds": ROUNDS,
+    "clients": CLIENTS,
+    "events": EVENTS,
+    "summary": SUMMARY_KEYS,
+}
+"""Documented names by file: ``rounds``, ``clients`` and ``events`` (columns), ``summary`` (keys)."""
+
+
+def check_own(names: Iterable[str], table: str = "rounds") -> None:
+    """Raise ValueError for a user's metric or column that has the name of a documented column of ``table``."""
+    for name in names:
+        if name in COLUMNS[table]:
+            raise ValueError(
+                f"metric {name!r}: {table}.jsonl has a column of this name already ({COLUMNS[table][name].meaning}); choose another name"
+            )

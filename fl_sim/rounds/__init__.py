@@ -1,0 +1,1 @@
+"""Drives a strategy, round by round: hooks, failures, callbacks, checkpoints, log lines."""

@@ -1,0 +1,1 @@
+"""Trees and pools as Flower's records and messages."""

@@ -1,0 +1,52 @@
+"""A pool: an associative reduction of client models, so that a worker sends back one model a block, not one a client.
+
+Legend: C clients (leading axis), partial = a tree in the pool's own form.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from flwr.serverapp.strategy import Strategy
+from torch import Tensor
+
+from fl_sim.tree import Tree
+
+WEIGHT = "#weight"
+"""The leaf of a partial that holds the sum of weights; ``#`` cannot occur in a module's names."""
+
+
+class Pool(ABC):
+    """``finish(merge(add(start(), ...), add(start(), ...)))``: any grouping gives the same up to rounding;
+    merging the empty partial changes nothing."""
+
+    @abstractmethod
+    def start(self, like: Tree) -> Tree:
+        """The empty partial for replies shaped as ``like``."""
+
+    @abstractmethod
+    def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
+        """Take in stacked replies (C, ...) with positive weights (C,) float64; may reuse the memory of ``partial``."""
+
+    @abstractmethod
+    def merge(self, a: Tree, b: Tree) -> Tree:
+        """The partial of both; may reuse the memory of ``a``."""
+
+    @abstractmethod
+    def finish(self, partial: Tree, like: Tree) -> Tree:
+        """The pooled tree, with the dtypes of ``like``."""
+
+
+class PoolingStrategy(Strategy):
+    """A Flower strategy that names a pool: replies may come as partial pools of whole blocks.
+
+    Only when the object given to ``run_rounds`` is itself of this class does pooling happen before the
+    reply. A wrapper around one (Flower's DP wrappers) gets one reply a client.
+    """
+
+    dropped: Sequence[int] = ()
+    """Clients of the round whose partial work is not used: set by ``configure_train``."""
+
+    @property
+    @abstractmethod
+    def pool(self) -> Pool:
+        """The reduction of replies."""

@@ -1,0 +1,89 @@
+"""The form of a reply's arrays: names, shapes, types, by their headers alone. No paper.
+
+A strategy of ours asks for replies that look like its model. A foreign one may send anything, so that its clients'
+replies are compared with what their own messages carried, and with each other.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from flwr.app import ArrayRecord, Message
+
+from fl_sim.tree import Tree
+
+Likes = Callable[[Message, Message], Mapping[str, Tree]]
+"""``(message, reply) -> what ArrayRecords of the reply must look like``; a record without an entry may look like anything."""
+
+
+def anything(message: Message, reply: Message) -> Mapping[str, Tree]:
+    """Arrays of any form."""
+    return {}
+
+
+def as_model(model: Tree) -> Likes:
+    """Every ArrayRecord of a reply looks like ``model``."""
+    return lambda message, reply: dict.fromkeys(reply.content.array_records, model)
+
+
+def as_sent(types: Mapping[str, str]) -> Likes:
+    """A reply's ArrayRecord looks like the one of its name in the message (or the only one); it may have ``types`` instead of its types."""
+    kept: dict[int, tuple[ArrayRecord, Tree]] = {}
+
+    def look(record: ArrayRecord, like: ArrayRecord) -> Tree:
+        if id(like) not in kept:
+            kept[id(like)] = like, {k: _header(array.shape, array.dtype) for k, array in like.items()}
+        sent = kept[id(like)][1]
+        other = {k: types[k] for k in sent if k in types and k in record and record[k].dtype == types[k]}
+        return {**sent, **{k: _header(tuple(sent[k].shape), dtype) for k, dtype in other.items()}}
+
+    def likes(message: Message, reply: Message) -> dict[str, Tree]:
+        sent, got = message.content.array_records, reply.content.array_records
+        only = next(iter(sent.values())) if len(sent) == len(got) == 1 else None
+        pairs = [(name, record, sent.get(name, only)) for name, record in got.items()]
+        return {name: look(record, like) for name, record, like in pairs if like is not None}
+
+    return likes
+
+
+def expected(
+    messages: Sequence[Message], replies: Sequence[Message], initial: Mapping[str, torch.Tensor], averages: bool
+) -> Likes:
+    """What the replies to a foreign strategy's messages must look like: what these carried.
+
+    The types of ``initial`` (the run's first model) are right as well: Flower's strategies turn integers and float32
+    into float64 as they average. Where no reply looks as expected, the app has a protocol of its own: then a
+    strategy with an aggregation of its own gets any; one that ``averages`` gets other types, if most replies agree on them.
+    """
+    asked = {message.metadata.message_id: message for message in messages}
+    answered = [r for r in replies if r.has_content() and r.metadata.reply_to_message_id in asked]
+    pairs = [(asked[r.metadata.reply_to_message_id], r) for r in answered]
+    likes = as_sent({k: str(v.dtype).removeprefix("torch.") for k, v in initial.items()})
+    if not pairs or any(_fits(message, reply, likes) for message, reply in pairs):
+        return likes
+    if not averages:
+        return anything
+    types = Counter(
+        tuple((k, x.dtype) for record in r.content.array_records.values() for k, x in sorted(record.items()))
+        for r in answered
+    )
+    [(common, count)] = types.most_common(1)
+    return as_sent(dict(common)) if 2 * count > len(pairs) else likes
+
+
+def _header(shape: tuple[int, ...], dtype: str) -> torch.Tensor:
+    """A tensor without memory; types that torch does not know count as bytes, whose form is free."""
+    return torch.empty(shape, dtype=getattr(torch, dtype, torch.uint8), device="meta")
+
+
+def _fits(message: Message, reply: Message, likes: Likes) -> bool:
+    """Whether a reply's arrays have the form expected."""
+    for name, like in likes(message, reply).items():
+        record = reply.content.array_records[name]
+        if set(record) != set(like):
+            return False
+        for key, x in like.items():
+            found = tuple(record[key].shape), f"torch.{record[key].dtype}"
+            if x.dtype != torch.uint8 and found != (tuple(x.shape), str(x.dtype)):
+                return False
+    return True

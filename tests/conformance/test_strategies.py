@@ -1,0 +1,39 @@
+"""Every strategy that ships here keeps the contract, in each of its ways; a new file is covered the day it appears."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from experiments.check.__main__ import Target, targets_of
+from experiments.check.strategy_checks import CHECKS, RAY_CHECKS
+from fl_sim import registry
+
+FOUND = registry.names("strategies", "strategy")
+TARGETS = [target for name, cls in FOUND.items() for target in targets_of("strategy", name, cls)]
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
+def test_contract(target: Target, check: Callable[[Any], None]) -> None:
+    check(target.make)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("check", RAY_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
+def test_contract_on_ray(target: Target, check: Callable[[Any], None]) -> None:
+    check(target.make)
+
+
+def test_the_promised_strategies_and_their_ways_are_there() -> None:
+    assert {"fedavg", "fedprox", "maxpool", "reptile", "maml", "perfedavg"} <= set(FOUND)
+    ways = {
+        "maml(order=2)",
+        "maml(optimizer='adam')",
+        "perfedavg(order='hf')",
+        "perfedavg(order='exact')",
+        "maxpool(of='deltas')",
+    }
+    assert ways | {"reptile(anneal='linear')"} <= {target.name for target in TARGETS}

@@ -1,0 +1,63 @@
+"""Partition statistics by hand on three clients and two labels."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.analysis.partition_stats import BUBBLES, counts, draw, frame, summary
+from fl_sim.population.partition import Partition
+
+LABELS = np.array([5, 5, 5, 7, 7, 7, 7, 7])
+PARTITION = Partition.of([np.array([0, 1, 3, 4]), np.array([5, 6, 7]), np.array([2])], moved=1)
+"""Mixes (2, 2), (0, 3), (1, 0) of the labels 5 and 7; of all: (3, 5) of 8."""
+
+
+def test_counts() -> None:
+    assert counts(PARTITION, LABELS).tolist() == [[2, 2], [0, 3], [1, 0]]
+    assert counts(PARTITION, None).tolist() == [[4], [3], [1]]
+
+
+def test_a_row_a_client() -> None:
+    rows = frame(PARTITION.hold_out(0.5, 0), LABELS)
+    assert rows["client"].tolist() == [0, 1, 2] and rows["samples"].tolist() == [4, 3, 1]
+    assert rows["held_out"].tolist() == [2, 2, 0] and rows["labels"].tolist() == [
+        2,
+        1,
+        1,
+    ]  # round(1.5) = 2; one sample: none
+    assert rows["largest_share"].tolist() == [0.5, 1, 1]
+    assert rows["entropy"].tolist() == [1, 0, 0]  # bits of (1/2, 1/2) and of one label
+    # TV to (3/8, 5/8): |1/2 - 3/8| = 1/8; |0 - 3/8| = 3/8; |1 - 3/8| = 5/8
+    assert rows["distance"].tolist() == pytest.approx([1 / 8, 3 / 8, 5 / 8])
+
+
+def test_the_summary() -> None:
+    found = summary(PARTITION, LABELS)
+    assert {k: found[k] for k in ("clients", "samples", "min", "median", "max", "moved")} == {
+        **{"clients": 3, "samples": 8, "min": 1, "median": 3, "max": 4, "moved": 1}
+    }
+    assert (
+        found["distance"] == pytest.approx(3 / 8)
+        and found["labels"] == pytest.approx(4 / 3)
+        and found["entropy"] == pytest.approx(1 / 3)
+    )
+
+
+def test_without_labels_there_are_sizes_alone() -> None:
+    assert set(summary(PARTITION, None)) == {"clients", "samples", "min", "median", "max", "moved"}
+    assert frame(PARTITION, None)[["labels", "largest_share", "entropy", "distance"]].isna().all(axis=None)
+
+
+@pytest.mark.parametrize("clients", [3, BUBBLES + 1])
+@pytest.mark.parametrize("labelled", [True, False])
+def test_the_picture_shows_each_client_and_label(clients: int, labelled: bool, tmp_path: Path) -> None:
+    """Another partition of the same data gives other pixels, the same one the same."""
+    labels = np.arange(4 * clients) % 4 if labelled else None
+    even = Partition.of(np.split(np.arange(4 * clients), clients))
+    odd = Partition.of(np.split(np.arange(4 * clients), [6, *range(8, 4 * clients, 4)]))
+    files = [draw(partition, labels, tmp_path / f"{i}.png", title="t") for i, partition in enumerate([even, odd, even])]
+    pixels = [np.asarray(Image.open(file)) for file in files]
+    assert pixels[0].shape == pixels[1].shape == (600, 1200, 4)
+    assert np.array_equal(pixels[0], pixels[2]) and not np.array_equal(pixels[0], pixels[1])

@@ -1,0 +1,252 @@
+"""Every partition, task and model that ships here keeps its contract; and the checks find what breaks it."""
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from experiments.check import component_checks
+from experiments.check.__main__ import OF_KIND, Target, targets_of
+from experiments.config.choices import PACKAGES
+from fl_sim import Partition, Task, from_arrays, registry, rng
+from fl_sim.population.partition import Resampled
+from fl_sim.registry import offer
+
+SLOW = {"resnet18"}
+"""Models that a quick run leaves out."""
+
+
+def cases(kind: str) -> list[Any]:
+    """(target, check) of all that ships here; a task that reads a data folder is not among them."""
+    found = []
+    for name, thing in registry.names(PACKAGES[kind], kind).items():
+        if kind == "task" and "data_dir" in inspect.signature(thing).parameters:
+            continue
+        marks = [pytest.mark.slow] if name in SLOW else []
+        for target in targets_of(kind, name, thing):
+            label = target.name.replace("'", "")
+            found += [
+                pytest.param(target, check, id=f"{label}-{check.__name__.removeprefix('check_')}", marks=marks)
+                for check in OF_KIND[kind]
+            ]
+    return found
+
+
+@pytest.mark.parametrize("target, check", [*cases("partition"), *cases("model"), *cases("task")])
+def test_contract(target: Target, check: Callable[[Any], None]) -> None:
+    check(target.make)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("check", component_checks.TASK_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("name", ["cifar10", "mnist"])
+def test_contract_of_real_data(name: str, check: Callable[[Any], None], real_data: Path) -> None:
+    if not (real_data / name).is_dir():
+        pytest.skip(f"{real_data} has no {name}")
+    check(lambda: registry.find(PACKAGES["task"], "task", name)(data_dir=str(real_data)))
+
+
+def cut(order: np.ndarray, clients: int) -> Partition:
+    return Partition.of(np.array_split(order, clients))
+
+
+def loses_one(task: Task, clients: int, seed: int) -> Partition:
+    return cut(rng.permutation(seed, task.num_train)[1:], clients)
+
+
+def leaves_one_empty(task: Task, clients: int, seed: int) -> Partition:
+    return Partition.of([*np.array_split(rng.permutation(seed, task.num_train), clients - 1), np.empty(0, int)])
+
+
+def too_many(task: Task, clients: int, seed: int) -> Partition:
+    return cut(rng.permutation(seed, task.num_train), clients + 1)
+
+
+class Restless(Resampled):
+    def client(self, c: int) -> np.ndarray:
+        return np.frombuffer(os.urandom(self.per_client), np.uint8).astype(np.int64)
+
+
+def restless(task: Task, clients: int, seed: int) -> Partition:
+    return Restless(task.num_train, clients, 5, seed)
+
+
+class Miscounts(Resampled):
+    def size_counts(self, first: int | None = None) -> np.ndarray:
+        return super().size_counts(first) + 1
+
+
+def miscounts(task: Task, clients: int, seed: int) -> Partition:
+    return Miscounts(task.num_train, clients, 5, seed)
+
+
+class SharesInSecret(Resampled):
+    exclusive = True
+
+
+def shares_in_secret(task: Task, clients: int, seed: int) -> Partition:
+    return SharesInSecret(task.num_train, clients, 5, seed)
+
+
+class Leaks(Resampled):
+    def hold_out(self, share: float, seed: int) -> Resampled:
+        return replace(super().hold_out(share, seed), order=np.arange(self.samples) % (self.samples // 2))
+
+
+def leaks(task: Task, clients: int, seed: int) -> Partition:
+    return Leaks(task.num_train, clients, 5, seed)
+
+
+def unkeyed(task: Task, clients: int, seed: int) -> Partition:
+    return cut(np.frombuffer(os.urandom(8 * task.num_train), np.int64).argsort(), clients)
+
+
+def seedless(task: Task, clients: int, seed: int) -> Partition:
+    return cut(np.arange(task.num_train), clients)
+
+
+@offer("partition", deterministic=True)
+def not_deterministic(task: Task, clients: int, seed: int) -> Partition:
+    return cut(rng.permutation(seed, task.num_train), clients)
+
+
+@offer("partition", deterministic=True)
+def in_order(task: Task, clients: int, seed: int) -> Partition:
+    return cut(np.arange(task.num_train), clients)
+
+
+def batchy(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """In evaluation, too, a sample's output depends on its batch."""
+
+    class Batchy(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = super().forward(x)
+            return made - made.mean(0)
+
+    return Batchy(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
+
+
+def wrong_size(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs + 1))
+
+
+def always_alike(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    made = nn.Linear(int(np.prod(inputs)), outputs)
+    nn.init.constant_(made.weight, 0.5)
+    nn.init.zeros_(made.bias)
+    return nn.Sequential(nn.Flatten(), made)
+
+
+def idle_layer(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    class Idle(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = self[1](self[0](x))
+            return made
+
+    return Idle(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs), nn.Linear(2, 2))
+
+
+def in_place(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """Writes into a buffer that is no client's own: not under vmap."""
+
+    class InPlace(nn.Sequential):
+        def __init__(self, *layers: nn.Module) -> None:
+            super().__init__(*layers)
+            self.register_buffer("seen", torch.zeros(outputs, dtype=torch.float64), persistent=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            made: Tensor = super().forward(x)
+            self.seen.add_(made.detach().sum(0))
+            return made
+
+    return InPlace(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
+
+
+def picky(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    raise ValueError("never happy")
+
+
+X = np.arange(20.0).reshape(10, 2)
+
+
+def made_task(**changes: Any) -> Callable[[], Task]:
+    """A task with some of its fields spoilt."""
+
+    def make() -> Task:
+        task = from_arrays(X, np.arange(10) % 2)
+        for name, value in changes.items():
+            object.__setattr__(task, name, value(task) if callable(value) and name != "loss" else value)
+        return task
+
+    return make
+
+
+def random_task() -> Task:
+    return from_arrays(np.frombuffer(os.urandom(160), np.uint8).reshape(80, 2).copy(), np.arange(80) % 2)
+
+
+def nan_task() -> Task:
+    task = from_arrays(X, np.arange(10) % 2)
+    task.train["x"][0] = float("nan")
+    return task
+
+
+BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
+    (loses_one, component_checks.check_every_sample_has_one_owner, "319 indices|must be each of"),
+    (leaves_one_empty, component_checks.check_every_client_has_samples, "has no sample"),
+    (too_many, component_checks.check_every_client_has_samples, "13 clients, 12 were asked for"),
+    (restless, component_checks.check_every_client_has_samples, "differs from call to call"),
+    (miscounts, component_checks.check_every_client_has_samples, r"size_counts\(None\) says"),
+    (shares_in_secret, component_checks.check_every_sample_has_one_owner, "where clients share samples"),
+    (leaks, component_checks.check_held_out_samples_train_nobody, "that some client holds out are trained on"),
+    (unkeyed, component_checks.check_same_seed_same_partition, "two calls with one seed differ"),
+    (seedless, component_checks.check_seeds_differ, "give the same"),
+    (not_deterministic, component_checks.check_seeds_differ, "marked deterministic"),
+    (made_task(labels=np.zeros(3)), component_checks.check_task_is_whole, "labels: 3 of them"),
+    (made_task(clients=np.array([0, 2] * 4)), component_checks.check_task_is_whole, "numbered 0"),
+    (made_task(outputs=1), component_checks.check_task_is_whole, "outputs = 1, but y goes up to 1"),
+    (nan_task, component_checks.check_task_is_whole, "x holds NaN"),
+    (random_task, component_checks.check_task_is_deterministic, "different samples"),
+    (
+        made_task(loss=lambda outputs, batch: outputs.mean()),
+        component_checks.check_task_counts_samples_singly,
+        "must be \\(6,\\)",
+    ),
+    (
+        made_task(transform=lambda task: lambda batch, words: {**batch, "x": batch["x"] - batch["x"].mean(0)}),
+        component_checks.check_task_counts_samples_singly,
+        "depends on how many",
+    ),
+    (batchy, component_checks.check_model_has_outputs, "depends on its neighbours"),
+    (wrong_size, component_checks.check_model_has_outputs, r"must be \(3, 10\)"),
+    (picky, component_checks.check_model_has_outputs, "can take no samples"),
+    (always_alike, component_checks.check_model_is_keyed, "another seed gives the same weights"),
+    (idle_layer, component_checks.check_model_learns_all, "2.weight has no gradient"),
+    (in_place, component_checks.check_model_runs_batched, "in-place|inplace"),
+]
+
+
+@pytest.mark.parametrize("make, check, why", BROKEN, ids=lambda x: getattr(x, "__name__", "").removeprefix("check_"))
+def test_each_check_finds_what_it_is_there_for(make: Any, check: Callable[[Any], None], why: str) -> None:
+    with pytest.raises((AssertionError, RuntimeError), match=why):
+        check(make)
+
+
+def test_every_check_has_something_that_it_finds() -> None:
+    assert {check for _, check, _ in BROKEN} == {
+        *component_checks.PARTITION_CHECKS,
+        *component_checks.TASK_CHECKS,
+        *component_checks.MODEL_CHECKS,
+    }
+
+
+def test_a_partition_without_draws_may_say_so() -> None:
+    for check in component_checks.PARTITION_CHECKS:
+        check(in_order)

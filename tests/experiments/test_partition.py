@@ -1,0 +1,43 @@
+"""``python -m experiments.partition``: numbers, a table and a picture of who owns what."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.partition import main
+
+
+def test_it_prints_draws_and_saves(capsys, tmp_path) -> None:
+    words = [
+        "--task",
+        "digits",
+        "--partition",
+        "shards",
+        "--partition.shards_per_client",
+        "2",
+        "--clients",
+        "10",
+        "--out",
+        str(tmp_path),
+        "--json",
+    ]
+    assert main(words) == 0
+    out = capsys.readouterr().out
+    numbers = json.loads(out.splitlines()[-1])
+    picture = Path(numbers["picture"])
+    assert picture.parent.parent == tmp_path and picture.stat().st_size > 5000
+    rows = pd.read_csv(picture.parent / "clients.csv")
+    assert rows["samples"].sum() == 1438 and len(rows) == 10 and numbers["clients"] == 10
+    assert rows["labels"].max() <= 4  # two shards of sorted labels hold at most four of them
+    assert "largest_share" in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--partition", "dirichlett"], ["--partition", "natural"], ["--clients", "2000"], ["--partition.alpha", "1"]],
+)
+def test_bad_input(capsys, tmp_path, words) -> None:
+    assert main([*words, "--out", str(tmp_path / "no")]) == 2
+    assert capsys.readouterr().err.startswith("error: ") and not (tmp_path / "no").exists()

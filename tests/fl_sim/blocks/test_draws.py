@@ -1,0 +1,56 @@
+"""Draws made for a whole block are those of each client's own call."""
+
+import numpy as np
+import pytest
+
+from fl_sim import rng
+from fl_sim.blocks.draws import FEW, step_keys, streams_of
+from fl_sim.learning.rule import Draw, Sizes, Streams
+from fl_sim.learning.settings import Local
+from strategies.fedavg import FedAvg
+
+SIZES = [5] * FEW + [0] * FEW + [1] * FEW + [9] + [40] * (FEW + 1)
+
+
+def draws_of(seed: int) -> list[Draw]:
+    return [Draw(seed, 3, 1_000_000 * c) for c in range(len(SIZES))]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**63 + 9])
+@pytest.mark.parametrize(
+    "local", [Local(), Local(epochs=3, batch_size=4), Local(steps=7, batch_size=2), Local(batch_size=0), Local(steps=1)]
+)
+def test_batches_are_those_of_each_client_alone(seed: int, local: Local) -> None:
+    rule, sizes, draws = FedAvg(), [Sizes(n, 2) for n in SIZES], draws_of(seed)
+    together = streams_of(rule, sizes, local, draws)
+    assert [SIZES[c] for c in together] == [5] * FEW + [1] * FEW + [40] * (
+        FEW + 1
+    )  # the lone size, and no samples: one by one
+    for c, made in together.items():
+        alone = rule.streams(sizes[c], local, draws[c])
+        assert list(made) == list(alone) == ["train"] and len(made["train"]) == len(alone["train"])
+        for a, b in zip(made["train"], alone["train"], strict=True):
+            assert np.array_equal(a, b) and a.dtype == b.dtype
+
+
+def test_a_rule_with_streams_of_its_own_is_asked_for_each_client() -> None:
+    class Own(FedAvg):
+        def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
+            return {"train": []}
+
+    assert streams_of(Own(), [Sizes(5, 0)] * 8, Local(), draws_of(0)[:8]) == {}
+
+
+@pytest.mark.parametrize("steps", [0, 1, 6])
+def test_keys_of_steps_are_those_of_each_client_alone(steps: int) -> None:
+    draws = [*draws_of(5), Draw(6, 3, 1), Draw(5, 4, 1)]  # another seed, another round
+    made = step_keys(draws, "train", steps)
+    assert made.shape == (len(draws), steps) and made.dtype == np.uint64
+    for own, draw in zip(made, draws, strict=True):
+        assert np.array_equal(own, rng.keys(draw("step-train"), steps))
+
+
+def test_keys_below_many_bases_are_those_below_each() -> None:
+    bases = rng.keys(3, 5)
+    assert np.array_equal(rng.below(bases[:, None], np.arange(4)), np.stack([rng.keys(int(base), 4) for base in bases]))
+    assert rng.heads(bases, "word").tolist() == [rng.key(int(base), "word") for base in bases]

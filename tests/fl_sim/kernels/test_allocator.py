@@ -1,0 +1,30 @@
+"""glibc keeps large buffers: no page fault for a buffer that was there a moment ago."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+CODE = """
+import resource, torch
+from fl_sim.kernels import allocator as heap
+heap.keep()
+heap.keep()
+def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(3): torch.zeros(10_000_000)
+before = faults()
+for _ in range(3): torch.zeros(10_000_000)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+@pytest.mark.parametrize(
+    "own, kept", [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)], ids=["as it is", "set by the user"]
+)
+def test_large_buffers_stay(own: dict[str, str], kept: bool) -> None:
+    """Forty megabytes are 9766 pages (fewer where pages are huge), and more than glibc ever keeps by itself."""
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("MALLOC_") and k != "GLIBC_TUNABLES"} | own
+    done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, env=environ, check=True)
+    assert (int(done.stdout) < 10) == kept

@@ -1,0 +1,73 @@
+"""Checkpoints: whole or not there, what goes in comes out, damage is seen."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from fl_sim import tree
+from fl_sim.rounds import checkpoint
+from fl_sim.rounds.checkpoint import Checkpoint, Damaged
+
+
+def made(number: int) -> Checkpoint:
+    shared = torch.arange(6.0, dtype=torch.float64)
+    model = {"a.weight": shared.reshape(2, 3), "b": shared[:2], "n": torch.tensor(number)}
+    states = {7: {"m/x": torch.ones(2)}, 3: {}}
+    return Checkpoint(
+        number,
+        model,
+        number,
+        {"moments": {"w": {"x": torch.ones(1)}}, "k": [1]},
+        states,
+        {"rounds.jsonl": 10},
+        {"seconds": 0.5},
+    )
+
+
+def test_what_goes_in_comes_out(tmp_path: Path) -> None:
+    before = made(4)
+    after = checkpoint.read(checkpoint.save(tmp_path, before))
+    assert tree.digest(after.model) == tree.digest(before.model)
+    assert set(after.states) == {3, 7} and torch.equal(after.states[7]["m/x"], torch.ones(2)) and after.states[3] == {}
+    assert (after.round, after.model_round, after.positions, after.facts) == (
+        4,
+        4,
+        {"rounds.jsonl": 10},
+        {"seconds": 0.5},
+    )
+    assert after.strategy["k"] == [1] and torch.equal(after.strategy["moments"]["w"]["x"], torch.ones(1))
+
+
+def test_the_last_two_are_kept_and_nothing_else_lies_about(tmp_path: Path) -> None:
+    for number in (1, 2, 10, 11, 11):
+        checkpoint.save(tmp_path, made(number))
+    assert [checkpoint.round_of(p) for p in checkpoint.listed(tmp_path)] == [10, 11]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
+    for number in (12, 13):
+        checkpoint.save(tmp_path, made(number), keep=0)
+    assert [checkpoint.round_of(p) for p in checkpoint.listed(tmp_path)] == [10, 11, 12, 13]
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
+def test_a_damaged_one_is_seen_and_the_one_before_it_used(tmp_path: Path, damage: object) -> None:
+    checkpoint.save(tmp_path, made(1))
+    last = checkpoint.save(tmp_path, made(2))
+    last.write_bytes(damage(last.read_bytes()))  # type: ignore[operator]
+    with pytest.raises(Damaged, match="checksum"):
+        checkpoint.read(last)
+    found, wrong = checkpoint.latest(tmp_path)
+    assert found is not None and found.round == 1 and len(wrong) == 1
+    assert checkpoint.latest(tmp_path, 2)[0] is None and checkpoint.latest(tmp_path / "none") == (None, [])
+
+
+def test_a_write_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, made(1))
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoint.save(tmp_path, made(2))
+    assert [p.name.split("-")[1] for p in (tmp_path / "checkpoints").iterdir()] == ["000001"]
