@@ -32,7 +32,7 @@ from fl_sim.blocks.resolve import resolve
 from fl_sim.engines.loop import reply_of
 from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
-from fl_sim.grids.messages import arrays_of, client_of
+from fl_sim.grids.messages import arrays_of, client_of, settings_of
 from fl_sim.kernels.precision import prepare
 from fl_sim.learning.loss import Batch
 from fl_sim.learning.rule import Metrics
@@ -142,8 +142,7 @@ def replay(run: str | Path, server_round: int, client: int, setup: Setup | None 
     plan, model = plan_of(setup, messages, client, server_round, dropped)
     if debug:
         step_through(plan, model, setup)
-    assert setup.grid.learner is not None
-    answer = run_plan(plan, model, setup.grid.learner, "loop", 1, None).clients[0]
+    answer = run_plan(plan, model, setup.learner, "loop", 1, None).clients[0]
     numbers = {} if answer.reason else {"examples": answer.examples, "steps": answer.steps, **answer.metrics}
     done = Replay(server_round, client, setup.engine.name, recomputed, drift, numbers, reason=answer.reason)
     done = replace(done, digest="" if answer.reason else tree.digest(answer.reply))
@@ -170,7 +169,7 @@ def start_of(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord,
         and isinstance(setup.strategy, PoolingStrategy)
         and tree.digest(kept) == digests.get(server_round - 1)
     ):
-        return records.arrays(kept), 0, ""
+        return records.encode(kept), 0, ""
     if server_round > 1:
         print(f"recomputing rounds 1..{server_round - 1} on {setup.engine.name}", file=sys.stderr)
     watch, config = _Watch(digests, log.summary.get("versions", {})), setup.config
@@ -203,11 +202,10 @@ def plan_of(
     asked = {client_of(message): message for message in messages}
     if client not in asked:
         raise not_asked(client, server_round, sorted(asked), dropped)
-    learner, message = setup.grid.learner, asked[client]
-    assert learner is not None
+    learner, message = setup.learner, asked[client]
     kind = message.metadata.message_type
-    [plan] = plan_blocks(learner, kind, [(0, client, setup.grid.settings(message))], setup.grid.states, 1)
-    return plan, tree.to(records.model(arrays_of(message)), learner.loss.dtype, learner.loss.device)
+    [plan] = plan_blocks(learner, kind, [(0, client, settings_of(message, setup.config.seed))], setup.grid.states, 1)
+    return plan, tree.to(records.decode(arrays_of(message)), learner.loss.dtype, learner.loss.device)
 
 
 def not_asked(client: int, server_round: int, asked: Sequence[int], dropped: Sequence[int]) -> ValueError:
@@ -218,11 +216,10 @@ def not_asked(client: int, server_round: int, asked: Sequence[int], dropped: Seq
 
 def step_through(plan: BlockPlan, model: Tree, setup: Setup) -> None:
     """Debug the client's ``local_update``; where it raises, once more at that place."""
-    assert setup.grid.learner is not None
     print(f"client {plan.orders[0].client}: at the start of local_update; n steps, c goes on, q ends", file=sys.stderr)
     try:
-        block, _ = resolve(plan, setup.grid.learner)
-        reply_of(replace(block, rule=_Stopping(block.rule)), model, setup.grid.learner)
+        block, _ = resolve(plan, setup.learner)
+        reply_of(replace(block, rule=_Stopping(block.rule)), model, setup.learner)
     except bdb.BdbQuit:
         print("left the debugger", file=sys.stderr)
     except Exception as error:

@@ -18,7 +18,7 @@ from experiments.config.recipe_files import make
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
 from experiments.runs.plan import describe, predict
-from experiments.runs.resume import going_on
+from experiments.runs.resume import resume
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
@@ -140,7 +140,7 @@ def runs_of(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]
 
 def go_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
     """The rest of a run; the stored summary where nothing is left to do."""
-    found = going_on(folder, config)
+    found = resume(folder, config)
     if found.finished is not None:
         return dict(found.finished), None
     return execute(build(config), quiet, resumed=found)

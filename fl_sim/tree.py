@@ -23,7 +23,9 @@ def leafwise(f: Callable[..., Tensor], first: Mapping[str, Tensor], *others: Map
 
 
 def add(a: Mapping[str, Tensor], b: Mapping[str, Tensor], scale: float | Tensor = 1.0) -> Tree:
-    """``a + scale * b``. ``b`` may lack leaves of ``a`` (buffers): these are kept."""
+    """``a + scale * b``. ``b`` may lack leaves of ``a`` (buffers): these are kept. With the number 0, ``a`` itself."""
+    if not isinstance(scale, Tensor) and scale == 0:
+        return dict(a)
     return {k: torch.add(x, b[k] * scale) if k in b and x.is_floating_point() else x for k, x in a.items()}
 
 

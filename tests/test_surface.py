@@ -4,8 +4,9 @@ import inspect
 
 import fl_sim
 
-SURFACE = """Batch Callback Local LocalRule Loss Partition Pool PoolingStrategy RoundFailed RoundLog Run SimulationGrid Task Transform
-from_arrays load run_rounds""".split()  # noqa: SIM905
+SURFACE = """Batch BlockResult Callback ConfigError Local LocalRule Loss Partition Pool PoolingStrategy RoundFailed
+RoundLog Run RunLog SimulationGrid Task Transform accuracy cross_entropy from_arrays load local offer optim rng run_rounds
+squared_error tree""".split()  # noqa: SIM905
 
 
 def test_the_surface_is_what_it_was() -> None:

@@ -22,6 +22,7 @@ from clients.device.kept import kept
 from clients.device.own import Own, Said
 from clients.shares import divided, prepared
 from fl_sim import registry
+from fl_sim.dotted import table
 from fl_sim.learning.task import Task
 
 PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model": "clients.models"}
@@ -30,7 +31,7 @@ PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model":
 def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
     """What ``said[kind]`` names, and its parameters. Of what ships here only the one module is imported. Raises ValueError."""
     name = str(said[kind])
-    params = {k.removeprefix(f"{kind}."): v for k, v in said.items() if k.startswith(f"{kind}.")}
+    params = table(said, kind)
     if ":" not in name:
         try:
             found = registry.offered(importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}"), kind)

@@ -21,8 +21,8 @@ from experiments.config.choices import Choice
 from experiments.config.schema import Config
 from experiments.runs.progress import Progress
 from fl_sim import RoundFailed, SimulationGrid, run_rounds, tree
-from fl_sim.grids.exchange import Failures, Tally
-from fl_sim.grids.monitored import WatchedGrid, clients_of, phase_of
+from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.grids.monitored import MonitoredGrid, clients_of, phase_of
 from fl_sim.logs.writer import versions
 from fl_sim.rounds import round_row
 from fl_sim.rounds.driver import EvaluateFn
@@ -36,7 +36,7 @@ class Session:
 
     def __init__(self, project: Project, config: Config, quiet: bool, log: AppLog, grid: SimulationGrid) -> None:
         self.project, self.config, self.quiet, self.log, self.grid = project, config, quiet, log, grid
-        self.watched = WatchedGrid(grid, Failures.parse(config.failures), self.begin, self.end)
+        self.watched = MonitoredGrid(grid, Failures.parse(config.failures), self.begin, self.end)
         self.strategies: list[str] = []
         self.failed: BaseException | None = None
         self.digest: str | None = None
@@ -64,7 +64,7 @@ class Session:
                 self.bar.close()
         if self.sent is not None and not self.strategies:
             try:
-                self.log.model(records.model(self.sent[0]), self.sent[1])
+                self.log.model(records.decode(self.sent[0]), self.sent[1])
             except TypeError as error:  # arrays of a type that torch does not know
                 self.log.event("model_not_saved", reason=str(error))
         return self.failed
@@ -108,15 +108,15 @@ class Session:
 
     # Exchanges that are the app's own ------------------------------------------------------------------------------
 
-    def begin(self, messages: list[Message]) -> Tally:
+    def begin(self, messages: list[Message]) -> Exchange:
         """Before an exchange; the first one tells the initial model."""
         self.since = time.perf_counter()
         if not self.log.rows:
             first = _arrays(messages)
-            self.log.round({"round": 0, "digest": None if first is None else tree.digest(records.model(first))})
-        return Tally(len(self.log.rows), phase_of(messages), messages, clients_of(self.grid, messages))
+            self.log.round({"round": 0, "digest": None if first is None else tree.digest(records.decode(first))})
+        return Exchange(len(self.log.rows), phase_of(messages), messages, clients_of(self.grid, messages))
 
-    def end(self, tally: Tally, good: list[Message], error: RoundFailed | None) -> None:
+    def end(self, tally: Exchange, good: list[Message], error: RoundFailed | None) -> None:
         """After an exchange: its clients' rows, and its own if it did not fail."""
         for client, reason in tally.failures:
             self.log.event("client_failed", round=tally.server_round, client=client, phase=tally.phase, reason=reason)

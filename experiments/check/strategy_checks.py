@@ -141,7 +141,7 @@ def check_local_update_is_pure(make: Make) -> None:
         learner, model = app_of(strategy, batch_norm).learner, loss.initial()
         grid = SimulationGrid(app_of(strategy, batch_norm), len(SIZES))
         whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm takes no batch of one sample
-        messages = strategy.configure_train(1, records.arrays(model), records.config({**TRAINING, **whole}), grid)
+        messages = strategy.configure_train(1, records.encode(model), records.config({**TRAINING, **whole}), grid)
         orders = [
             (0, client_of(m), grid.settings(m))
             for m in messages
@@ -208,7 +208,7 @@ def check_app_answers_as_the_grid(make: Make) -> None:
     strategy, (loss, _) = make(), world()
     app = app_of(strategy)
     grid = SimulationGrid(app, len(SIZES), holdout_clients=UNSEEN, block_size=4)
-    arrays, evaluation = records.arrays(loss.initial()), records.config(PERSONAL)
+    arrays, evaluation = records.encode(loss.initial()), records.config(PERSONAL)
     sent = [*strategy.configure_train(1, arrays, records.config(TRAINING), grid)]
     sent += strategy.configure_evaluate(ROUNDS, arrays, evaluation, grid)
     assert sent, "configure_train sends no message"
@@ -220,7 +220,7 @@ def check_app_answers_as_the_grid(make: Make) -> None:
             assert not answer.has_error(), f"client {client_of(message)} fails in {name}: {answer.error.reason}"
         there, here = (records.merged(m.content.metric_records.values()) for m in (own, reply))
         assert there == here, f"client {client_of(message)}: metrics on a device {there}, in simulation {here}"
-        bits = [[tree.digest(records.model(r)) for r in m.content.array_records.values()] for m in (own, reply)]
+        bits = [[tree.digest(records.decode(r)) for r in m.content.array_records.values()] for m in (own, reply)]
         assert bits[0] == bits[1], (
             f"client {client_of(message)}: the reply's arrays on a device are not those in simulation"
         )

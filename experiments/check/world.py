@@ -137,13 +137,13 @@ def trained(
     )
     evaluate = records.config(PERSONAL) if personal else None
     notes = _Notes()
-    initial = records.arrays(world()[0].initial())
+    initial = records.encode(world()[0].initial())
     with closing(made):
         train = records.config(TRAINING)
         result = run_rounds(
             strategy, made, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes]
         )
-    return Trained(records.model(result.arrays), result, notes.notes)
+    return Trained(records.decode(result.arrays), result, notes.notes)
 
 
 @functools.lru_cache(maxsize=64)

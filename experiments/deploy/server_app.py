@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -22,7 +22,7 @@ from clients.device.state import KEPT
 from experiments.config.command_line import parse
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
-from experiments.runs.resume import going_on
+from experiments.runs.resume import resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
@@ -115,7 +115,7 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
     """Run after run on the same nodes: (summary, the error of a failed run)."""
     nodes: Nodes | None = None
     for number, config in enumerate(configs):
-        resumed = going_on(Path(served.resume), config) if served.resume else None
+        resumed = resume(Path(served.resume), config) if served.resume else None
         if resumed is not None and resumed.finished is not None:
             yield told(dict(resumed.finished), served), None
             continue
@@ -140,10 +140,8 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             block_size=setup.config.block_size,
             nodes=known,
         )
-        deployed.chunk, nodes = config.chunk, deployed.nodes
-        summary, error = execute(
-            replace(setup, grid=cast(Any, deployed)), quiet=True, resumed=resumed, facts={"run": name}
-        )
+        nodes = deployed.nodes
+        summary, error = execute(replace(setup, grid=deployed), quiet=True, resumed=resumed, facts={"run": name})
         yield told(summary, served), error
 
 

@@ -24,8 +24,8 @@ Done = tuple[Summary, BaseException | None]
 def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[Done]:
     """(summary, error) of each run. A model that vmap cannot take runs one run after another, and says why."""
     first = build(configs[0])
-    learner, config = first.grid.learner, configs[0]
-    if first.engine.name != "vmap" or learner is None:
+    learner, config = first.learner, configs[0]
+    if first.engine.name != "vmap":
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
         return (execute(build(config), quiet) for config in configs)
     prepare(config.device, config.threads, config.precision)

@@ -11,7 +11,6 @@ import torch
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, PROCESS_BYTES, STEPS, first_round, free_bytes, trial
 from fl_sim import tree
-from fl_sim.blocks.plan import plan_blocks
 from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
 from fl_sim.wire import flower
@@ -21,19 +20,11 @@ MEGABYTE = 1e6
 
 def describe(setup: Setup) -> dict[str, Any]:
     """Clients, samples a client, local steps, bytes, memory, engine: facts of the config, and of round 1 where a draw decides."""
-    config, partition, learner = setup.config, setup.partition, setup.grid.learner
-    assert learner is not None
+    config, partition, learner = setup.config, setup.partition, setup.learner
     registered = len(partition) - config.holdout_clients
     kinds, every = partition.size_counts(registered), partition.size_counts()
     cohort = config.cohort or registered
-    settings = {
-        **setup.train_config,
-        **getattr(setup.strategy, "_settings", lambda r, c: {})(1, setup.train_config),
-        "server-round": 1,
-    }
-    plans = plan_blocks(
-        learner, "train", [(i, i, settings) for i in range(min(cohort, registered))], {}, config.block_size
-    )
+    plans = first_round(setup)
     steps = np.array([order.steps for plan in plans for order in plan.orders])
     model = learner.loss.initial()
     size, sample = tree.num_bytes(model), sum(v[0].numel() * v.element_size() for v in learner.data.values())
@@ -72,8 +63,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
     """(what a round will take, in a few numbers; Ray's settings with what the user left open filled in). Raises ClientFailed."""
     config, plans = setup.config, first_round(setup)
-    learner = setup.grid.learner
-    assert learner is not None
+    learner = setup.learner
     tried = trial(setup, plans)
     device, model = learner.loss.device, tree.num_bytes(learner.loss.initial())
     loop = setup.engine.name == "loop"

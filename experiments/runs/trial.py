@@ -19,6 +19,7 @@ from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.engines.run_block import run_plan
 from fl_sim.kernels.precision import prepare
 from fl_sim.wire import records
+from strategies.base import Strategy
 
 STEPS = 10
 """At most so many steps are tried."""
@@ -47,19 +48,17 @@ class Trial:
 
 def first_round(setup: Setup) -> list[BlockPlan]:
     """The blocks of a round like the first: as many clients as it has, the lowest ids."""
-    learner, config = setup.grid.learner, setup.config
-    assert learner is not None
+    learner, config = setup.learner, setup.config
     cohort = config.cohort or len(setup.partition) - config.holdout_clients
-    own = getattr(setup.strategy, "_settings", None)
+    own = setup.strategy.round_settings if isinstance(setup.strategy, Strategy) else None
     settings = {**setup.train_config, **(own(1, setup.train_config) if own else {}), "server-round": 1}
     return plan_blocks(learner, "train", ((c, c, settings) for c in range(cohort)), {}, config.block_size)
 
 
 def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
     """Train the client with the most steps once (on vmap its whole block), at most STEPS steps, after one step to warm up."""
-    learner, engine = setup.grid.learner, setup.engine.name
-    assert learner is not None
-    model = tree.to(records.model(setup.initial), learner.loss.dtype, learner.loss.device)
+    learner, engine = setup.learner, setup.engine.name
+    model = tree.to(records.decode(setup.initial), learner.loss.dtype, learner.loss.device)
     device, longest = learner.loss.device, max(plans[0].orders[0].steps, 1)
 
     def train(steps: int, alone: bool = False) -> float:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fl_sim.dotted import table
 from fl_sim.kernels.cuda_graphs import Recorder
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.rule import LocalRule
@@ -31,6 +32,5 @@ class Learner:
 
 def local_settings(settings: Settings, server_round: int) -> Local:
     """The ``local.*`` settings of a message, with the learning rate of this round by its schedule."""
-    given = {k.removeprefix("local."): v for k, v in settings.items() if k.startswith("local.")}
-    local = Local(**given)
+    local = Local(**table(settings, "local"))
     return replace(local, lr=local.lr_at(server_round, int(settings.get("rounds", 1))), lr_schedule="constant")

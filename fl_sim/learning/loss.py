@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fl_sim import rng
+from fl_sim import rng, tree
 from fl_sim.kernels import allocator, client_gradients, layers, leave_vmap
 from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.precision import Precision
@@ -62,8 +62,21 @@ def _forms_of(module: nn.Module) -> _Forms:
 class Loss:
     """A module and a task bound together as functions of ``(model tree, batch)``.
 
-    ``batched`` chooses how gradients are taken: by autograd (the loop), or under vmap: by ``fl_sim.kernels.client_gradients`` on a CPU where
-    nothing is in its way (bfloat16, buffers, another transform), else by torch.func.
+    ``batched`` chooses how gradients are taken. False: by autograd, for one client at a time. True, inside ``vmap``: by
+    ``fl_sim.kernels.client_gradients`` on a CPU in full precision, for models without buffers; else by ``torch.func``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; it is copied.
+    task : Task
+        Its loss, metrics and transform.
+    dtype : torch.dtype (default: float32)
+        Of parameters and inputs.
+    device : str or torch.device (default: "cpu")
+        Where models and batches are.
+    precision : {"full", "tf32", "bf16"} (default: "full")
+        Of matrix products; "bf16" runs the network under autocast.
     """
 
     def __init__(
@@ -91,6 +104,17 @@ class Loss:
         twin = copy.copy(self)
         twin.batched = True
         return twin
+
+    def received(self, model: Mapping[str, Tensor]) -> Tree:
+        """A model out of a message, ready to train: this loss's dtype and device, no memory shared with ``model``.
+
+        Counters that a strategy averaged (Flower's average every array) are rounded back to whole numbers.
+        """
+        whole = {k: x for k, x in self.training.state_dict().items() if not x.is_floating_point() and k in model}
+        counters = {
+            k: (model[k].round() if model[k].is_floating_point() else model[k]).to(x.dtype) for k, x in whole.items()
+        }
+        return tree.to({**model, **counters}, self.dtype, self.device, copy=True)
 
     def initial(self) -> Tree:
         """The module's own parameters and persistent buffers, each once: the model of round 0."""
@@ -156,15 +180,16 @@ class Loss:
         outputs, data = self._outputs(network, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
 
-    def gradient(self, model: Mapping[str, Tensor], batch: Batch, products: bool = False) -> tuple[Tree, Tensor, Tree]:
-        """(gradient by trainable name, loss (), new buffers) of one batch; nothing of it carries a graph.
+    def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph."""
+        grads, loss, buffers = self.step_gradient(model, batch)
+        return {k: formed(g) for k, g in grads.items()}, loss, buffers
 
-        ``products``: gradients may be ``Product``s, for whoever only adds them to a weight.
+    def step_gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        """As ``gradient``, for an optimiser step: the gradient of a linear layer may be kept as a product of two matrices.
+
+        Such a gradient behaves as a tensor in every operation; adding it to a weight does not compute it first.
         """
-        grads, loss, buffers = self._gradient(model, batch)
-        return (grads if products else {k: formed(g) for k, g in grads.items()}), loss, buffers
-
-    def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
         if self.batched and self._stacks and leave_vmap.possible():
             rest = {k: x for k, x in model.items() if k not in params}

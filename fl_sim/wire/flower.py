@@ -21,7 +21,6 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_sim import rng
-from fl_sim.wire import flower
 
 Record = TypeVar("Record", ConfigRecord, MetricRecord, RecordDict)
 SERVER_NODE = 1
@@ -215,10 +214,9 @@ def driven_by(start: Any) -> Iterator[None]:
 
 @contextmanager
 def keeping_identity() -> Iterator[None]:
-    """While open, a SimulationGrid may be made (it makes this process its server); afterwards messages are Flower's run's again."""
-    who: Any = vars(flower)["TaskIdentity"]
-    before = who.run_id, who.node_id, who.task_id
+    """While open, a SimulationGrid may be built, which makes this process its server; Flower's own identity comes back after."""
+    before = TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id
     try:
         yield
     finally:
-        who.run_id, who.node_id, who.task_id = before
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = before

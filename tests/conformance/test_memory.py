@@ -24,7 +24,7 @@ grid = SimulationGrid(make_app(loss, resample(task, 100_000, 0, samples_per_clie
 strategy = FedAvg()
 strategy.cohort = cohort
 settings = records.config({"local.steps": 1, "local.lr": 0.01})
-result = run_rounds(strategy, grid, records.arrays(loss.initial()), 1, train_config=settings)
+result = run_rounds(strategy, grid, records.encode(loss.initial()), 1, train_config=settings)
 assert result.rows[-1]["completed"] == cohort
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 """

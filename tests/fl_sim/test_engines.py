@@ -55,13 +55,13 @@ def train(
     result = run_rounds(
         strategy,
         grid,
-        records.arrays(loss.initial()),
+        records.encode(loss.initial()),
         2,
         train_config=ConfigRecord(SETTINGS),
         failures=failures,
         callbacks=[watch],
     )
-    return records.model(result.arrays), watch
+    return records.decode(result.arrays), watch
 
 
 def mlp(*middle: nn.Module) -> nn.Module:
@@ -127,9 +127,9 @@ def test_batch_norm_trains_on_the_loop_and_its_counter_stays_whole(engine: str) 
     loss = Loss(mlp(nn.BatchNorm1d(8)), from_arrays(x, y, x_test=x, y_test=y, outputs=3), torch.float64)
     assert choose("vmap", loss.training, "cpu").name == "loop"
     app = make_app(loss, Partition.of(np.split(np.arange(18), [4, 10])))  # 4, 6, 8 samples: 1, 2, 2 batches an epoch
-    grid, start = SimulationGrid(app, 3, engine=engine), records.arrays(loss.initial())
+    grid, start = SimulationGrid(app, 3, engine=engine), records.encode(loss.initial())
     result = run_rounds(FedAvg(), grid, start, 2, train_config=ConfigRecord(SETTINGS), callbacks=[watch])
-    model, initial = records.model(result.arrays), loss.initial()
+    model, initial = records.decode(result.arrays), loss.initial()
     assert model["2.num_batches_tracked"].dtype == torch.int64
     # By examples (4 * 2 + 6 * 4 + 8 * 4) / 18 = 3.6 batches in 2 epochs, rounded to 4, in each of 2 rounds.
     assert int(model["2.num_batches_tracked"]) == 8
@@ -221,7 +221,7 @@ def test_global_draws_differ_between_clients_and_rounds_and_depend_on_nothing_el
     x, y = np.tile(np.random.default_rng(0).normal(size=6), (8, 1)), np.zeros(8, np.int64)
     loss = Loss(mlp(Random()), from_arrays(x, y, x_test=x, y_test=y, outputs=3), torch.float64)
     grid = SimulationGrid(make_app(loss, Partition.of([np.arange(4), np.arange(4, 8)])), 2, block_size=block_size)
-    settings, arrays = records.config({"local.batch_size": 0, "local.lr": 0.0}), records.arrays(loss.initial())
+    settings, arrays = records.config({"local.batch_size": 0, "local.lr": 0.0}), records.encode(loss.initial())
     losses: dict[tuple[int, int, int], float] = {}
     for order in (1, -1):
         for server_round in (1, 2):

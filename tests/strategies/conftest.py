@@ -76,11 +76,11 @@ class Federation:
             ConfigRecord({"rounds": rounds, **settings}),
             ConfigRecord({"rounds": rounds, **(evaluate or {})}),
         )
-        arrays = records.arrays(tree.to(start or self.loss.initial(), self.loss.dtype))
+        arrays = records.encode(tree.to(start or self.loss.initial(), self.loss.dtype))
         result = run_rounds(
             strategy, made, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained]
         )
-        trained.model, trained.rows = records.model(result.arrays), result.rows
+        trained.model, trained.rows = records.decode(result.arrays), result.rows
         return trained
 
 

@@ -49,7 +49,7 @@ def ask(
     strategy = setup.strategy
     assert isinstance(strategy, Strategy)
     flower.identify()
-    told = {**strategy._settings(settings.pop("server_round", 1), setup.train_config), **settings}
+    told = {**strategy.round_settings(settings.pop("server_round", 1), setup.train_config), **settings}
     content = {
         "arrays": setup.initial,
         "config": records.config(told),
@@ -63,7 +63,7 @@ def ask(
 def digest(reply: Message) -> str:
     assert reply.has_content(), reply.error.reason
     return str(
-        sum(float(x.double().abs().sum()) for x in records.model(reply.content.array_records["arrays"]).values())
+        sum(float(x.double().abs().sum()) for x in records.decode(reply.content.array_records["arrays"]).values())
     )
 
 

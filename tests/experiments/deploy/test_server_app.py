@@ -122,10 +122,10 @@ def test_a_device_is_not_trusted(what: str, why: str, tmp_path: Path) -> None:
 
     def tamper(node: int, reply: Message) -> Message:
         if reply.metadata.message_type == "train" and grid.partitions[node] == 1 and reply.has_content():
-            model = records.model(reply.content.array_records["arrays"])
+            model = records.decode(reply.content.array_records["arrays"])
             name = next(iter(model))
             model[name] = model[name][None] if what == "shape" else model[name] * float("nan")
-            reply.content["arrays"] = records.arrays(model)
+            reply.content["arrays"] = records.encode(model)
         return reply
 
     grid.tamper = tamper

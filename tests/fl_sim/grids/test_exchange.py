@@ -36,7 +36,7 @@ def skewed(engine: str, block_size: int, order: list[int], log: RoundLog | None 
     app = make_app(loss, Partition.of(np.split(np.arange(len(y)), np.cumsum(sizes)[:-1])))
     grid = SimulationGrid(app, len(sizes), engine=engine, block_size=block_size)
     settings = records.config({"local.batch_size": 2, "local.lr": 0.1})
-    return run_rounds(FedAvg(), grid, records.arrays(loss.initial()), 1, train_config=settings, log=log, **options)
+    return run_rounds(FedAvg(), grid, records.encode(loss.initial()), 1, train_config=settings, log=log, **options)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 4, 1, 5, 2, 6, 3, 7]])
@@ -84,7 +84,7 @@ def test_the_log_is_the_same_however_rows_are_handed_on(tmp_path: Path, monkeypa
         log = RoundLog.create(tmp_path, f"flush{flush}", "seed = 0\n")
         grid = SimulationGrid(app_of(FedAvg()), len(SIZES), holdout_clients=UNSEEN, block_size=4)
         run_rounds(
-            FedAvg(), grid, records.arrays(world()[0].initial()), 2, train_config=records.config(TRAINING), log=log
+            FedAvg(), grid, records.encode(world()[0].initial()), 2, train_config=records.config(TRAINING), log=log
         )
         files.append((log.path / "clients.jsonl").read_bytes())
     assert files[0] == files[1] and files[0].count(b'"dropped"') > 0

@@ -34,7 +34,7 @@ def grid_of(sizes: list[int] = SIZES, **options: Any) -> SimulationGrid:
 
 def messages_of(grid: SimulationGrid, strategy: FedAvg | None = None) -> list[Message]:
     assert grid.learner is not None
-    arrays = records.arrays(grid.learner.loss.initial())
+    arrays = records.encode(grid.learner.loss.initial())
     return list((strategy or FedAvg()).configure_train(1, arrays, records.config(SETTINGS), grid))
 
 
@@ -71,7 +71,7 @@ def test_every_message_has_one_reply_and_a_block_one_pool(block_size: int, block
         assert ("arrays" in reply.content.array_records) == (not pooled)
         if "pool" in reply.content.array_records:
             mine = list(facts["covers"])
-            weight = float(records.model(reply.content.array_records["pool"])[WEIGHT])
+            weight = float(records.decode(reply.content.array_records["pool"])[WEIGHT])
             assert weight == sum(SIZES[client_of(m)] for m in sent if m.metadata.message_id in mine)
             assert facts["pooled_in"] == message.metadata.message_id and message.metadata.message_id in mine
             assert all(
@@ -106,7 +106,7 @@ def test_a_client_without_samples_is_a_failure_of_its_own(engine: str) -> None:
         for reply in replies.values()
         if reply.has_content() and "pool" in reply.content.array_records
     ]
-    assert float(records.model(pool)[WEIGHT]) == 7
+    assert float(records.decode(pool)[WEIGHT]) == 7
 
 
 def test_push_and_pull_hand_each_reply_out_once() -> None:
@@ -124,7 +124,7 @@ def test_clients_draw_by_their_own_id_whoever_else_is_asked() -> None:
     few.cohort = 2
     for reply in grid.send_and_receive(messages_of(grid, few)):
         same = everyone[reply.metadata.src_node_id]
-        digests = [tree.digest(records.model(r.content.array_records["arrays"])) for r in (reply, same)]
+        digests = [tree.digest(records.decode(r.content.array_records["arrays"])) for r in (reply, same)]
         assert digests[0] == digests[1]
 
 

@@ -107,7 +107,7 @@ def test_one_client_at_a_time_uses_the_quick_form_where_that_is_the_same_functio
     loss = loss_of(make, size)
     batch, model = Batch(dict(loss.task.train), rng.words(3)), loss.initial()
     before = tree.digest(model)
-    alone, plain = loss.gradient(model, batch, products=True), loss.under_vmap().gradient(model, batch)
+    alone, plain = loss.step_gradient(model, batch), loss.under_vmap().gradient(model, batch)
     assert alone[1].item() == pytest.approx(plain[1].item(), rel=1e-12) and tree.digest(model) == before
     for name, g in plain[0].items():
         torch.testing.assert_close(alone[0][name], g, rtol=0, atol=1e-12)

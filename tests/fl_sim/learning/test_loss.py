@@ -113,7 +113,7 @@ def test_the_gradient_of_a_weight_is_not_formed() -> None:
     loss, seen = loss_of(network()), []
 
     def one(own: Tree) -> Tensor:
-        grads, value, _ = loss.under_vmap().gradient(own, batch_of(loss, [0, 1]), products=True)
+        grads, value, _ = loss.under_vmap().step_gradient(own, batch_of(loss, [0, 1]))
         seen.extend(k for k, g in grads.items() if isinstance(g, Product) and g._formed is None)
         return value
 

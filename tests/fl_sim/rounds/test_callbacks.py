@@ -67,7 +67,7 @@ def go(
     grid = SimulationGrid(app_of(FedAvg()), len(SIZES), block_size=4)
     strategy = more.pop("strategy", FedAvg())
     initial, train = (
-        records.arrays(world()[0].initial()),
+        records.encode(world()[0].initial()),
         records.config({**TRAINING, "system.stragglers": 0.0, **(settings or {})}),
     )
     return run_rounds(
@@ -234,7 +234,7 @@ def test_numbers_of_a_users_own_hide_no_documented_column() -> None:
         return MetricRecord({"round": 99, "digest": 1.0, "test_accuracy": 0.75, "eval-loss": 0.5, "f1": 0.3})
 
     grid = SimulationGrid(app_of(FedAvg()), 2)
-    [row, _] = run_rounds(FedAvg(), grid, records.arrays(world()[0].initial()), 1, evaluate_fn=central).rows
+    [row, _] = run_rounds(FedAvg(), grid, records.encode(world()[0].initial()), 1, evaluate_fn=central).rows
     assert (row["round"], row["central_round"], row["central_digest"], row["f1"]) == (0, 99, 1.0, 0.3)
     assert (row["accuracy"], row["test_accuracy"], row["loss"]) == (0.75, 0.75, 0.5) and len(row["digest"]) == 64
 

@@ -28,7 +28,7 @@ SETTINGS = {**TRAINING, "system.stragglers": 0.0}
 
 def go(strategy: Strategy, log: RoundLog | None = None, rounds: int = 3, **options: Any) -> RunResult:
     grid = SimulationGrid(app_of(strategy), len(SIZES), holdout_clients=UNSEEN, block_size=4)
-    start = records.arrays(world()[0].initial())
+    start = records.encode(world()[0].initial())
     return run_rounds(
         strategy, grid, start, rounds, train_config=records.config({**SETTINGS, "rounds": rounds}), log=log, **options
     )
@@ -125,7 +125,7 @@ def test_tolerated_failures_are_logged_and_left_out_of_the_mean(log: RoundLog) -
             return asked if server_round == 1 else asked[2:]
 
     others = go(Without(), callbacks=[Slowing()])
-    a, b = (records.model(r.arrays) for r in (result, others))
+    a, b = (records.decode(r.arrays) for r in (result, others))
     assert float(tree.norm(tree.sub(a, b))) < 1e-12 * float(tree.norm(a))  # as if it had not been asked
 
 
@@ -154,8 +154,8 @@ class Poison(FedAvg):
         """NaN in round 2."""
         arrays, metrics = super().aggregate_train(server_round, replies)
         assert arrays is not None
-        spoiled = {k: v * float("nan") for k, v in records.model(arrays).items()}
-        return (records.arrays(spoiled) if server_round == 2 else arrays), metrics
+        spoiled = {k: v * float("nan") for k, v in records.decode(arrays).items()}
+        return (records.encode(spoiled) if server_round == 2 else arrays), metrics
 
 
 def test_a_new_model_that_is_not_finite_is_never_accepted(log: RoundLog) -> None:

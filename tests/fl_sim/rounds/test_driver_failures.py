@@ -55,7 +55,7 @@ def setup(strategy: FedAvg, engine: str, loss: Any = cross_entropy) -> tuple[Sim
     bound = Loss(nn.Linear(3, 2), task(loss), torch.float64)
     parts = Partition.of(np.split(np.arange(30), CLIENTS))
     app = make_app(bound, parts, {name_of(type(strategy)): type(strategy)})
-    return SimulationGrid(app, CLIENTS, engine=engine, block_size=4), records.arrays(bound.initial())
+    return SimulationGrid(app, CLIENTS, engine=engine, block_size=4), records.encode(bound.initial())
 
 
 def survivors(strategy: FedAvg, grid: SimulationGrid, initial: Any) -> Tree:
@@ -66,7 +66,7 @@ def survivors(strategy: FedAvg, grid: SimulationGrid, initial: Any) -> Tree:
             return [m for m in super().configure_train(*args) if m.metadata.dst_node_id != CULPRIT + 2]
 
     Without.__module__, Without.__qualname__ = type(strategy).__module__, type(strategy).__qualname__
-    return records.model(run_rounds(Without(), grid, initial, 1).arrays)
+    return records.decode(run_rounds(Without(), grid, initial, 1).arrays)
 
 
 def check(strategy: FedAvg, engine: str, reason: str, path: Path, loss: Any = cross_entropy) -> RoundLog:
@@ -80,7 +80,7 @@ def check(strategy: FedAvg, engine: str, reason: str, path: Path, loss: Any = cr
     clients = load(log.path).clients
     assert clients[clients["status"] == "failed"]["client"].tolist() == [CULPRIT]
     wanted = survivors(strategy, grid, initial)
-    for k, value in records.model(result.arrays).items():
+    for k, value in records.decode(result.arrays).items():
         torch.testing.assert_close(value, wanted[k], rtol=1e-9, atol=1e-12)
     return log
 
@@ -184,7 +184,7 @@ class Weighted(FedAvg):
 
 def test_the_machine_weighs_by_what_a_client_has_not_by_what_its_rule_says() -> None:
     plain, said = [run_rounds(s, *setup(s, "vmap"), 1) for s in (FedAvg(), Weighted())]
-    assert tree.digest(records.model(plain.arrays)) == tree.digest(records.model(said.arrays))
+    assert tree.digest(records.decode(plain.arrays)) == tree.digest(records.decode(said.arrays))
 
 
 def test_a_client_without_samples_is_a_failure_with_a_weight_of_zero() -> None:
@@ -194,7 +194,7 @@ def test_a_client_without_samples_is_a_failure_with_a_weight_of_zero() -> None:
         with pytest.raises(
             RoundFailed, match="round 1, client 1, train: weight = 0.0: the client has no training samples"
         ):
-            run_rounds(FedAvg(), SimulationGrid(app, 3, engine=engine), records.arrays(bound.initial()), 1)
+            run_rounds(FedAvg(), SimulationGrid(app, 3, engine=engine), records.encode(bound.initial()), 1)
 
 
 def test_exit_codes_of_the_command_line(

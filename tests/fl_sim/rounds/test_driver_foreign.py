@@ -90,7 +90,7 @@ def test_another_seed_trains_other_clients() -> None:
         run_rounds(
             Recorded(**SOME),
             grid,
-            records.arrays(world()[0].initial()),
+            records.encode(world()[0].initial()),
             3,
             train_config=records.config(TRAINING),
             seed=seed,
@@ -105,8 +105,8 @@ def test_fedavg_of_flower_is_ours_when_the_same_clients_train() -> None:
     theirs = trained(FedAvg(**ALL), engine="loop").model
     grid = SimulationGrid(app_of(ours), len(SIZES), holdout_clients=UNSEEN)
     settings = records.config({**TRAINING, "system.stragglers": 0.0})  # Flower's FedAvg knows none
-    result = run_rounds(ours, grid, records.arrays(world()[0].initial()), 3, train_config=settings)
-    for name, value in records.model(result.arrays).items():
+    result = run_rounds(ours, grid, records.encode(world()[0].initial()), 3, train_config=settings)
+    for name, value in records.decode(result.arrays).items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-12)
 
 
@@ -118,22 +118,21 @@ def test_integer_counters_and_widened_types_come_back_to_clients_as_they_were() 
     for strategy in (FedAvg(**ALL), FedAdam(**ALL)):
         grid = SimulationGrid(app, 3)
         settings = records.config({"local.lr": 0.05, "local.batch_size": 5, "rounds": 3})
-        result = run_rounds(strategy, grid, records.arrays(loss.initial()), 3, train_config=settings)
-        wide = {k for k, v in records.model(result.arrays).items() if v.dtype == torch.float64}
+        result = run_rounds(strategy, grid, records.encode(loss.initial()), 3, train_config=settings)
+        wide = {k for k, v in records.decode(result.arrays).items() if v.dtype == torch.float64}
         assert "1.num_batches_tracked" in wide and result.rows[-1]["completed"] == 3
-        assert {k: v.dtype for k, v in grid._decode(result.arrays).items()} == {
-            k: v.dtype for k, v in loss.initial().items()
-        }
+        received = loss.received(records.decode(result.arrays))
+        assert {k: v.dtype for k, v in received.items()} == {k: v.dtype for k, v in loss.initial().items()}
 
 
 def client_updates(strategy: fedavg.FedAvg, blocks: int) -> tuple[Tree, list[Tree], list[int]]:
     """The initial model, each client's model after round 1, its examples: from a grid that does not pool."""
     grid = SimulationGrid(app_of(strategy), 3, block_size=blocks)
-    initial = records.arrays(world()[0].initial())
+    initial = records.encode(world()[0].initial())
     messages = strategy.configure_train(1, initial, records.config({**TRAINING, "system.stragglers": 0.0}), grid)
     replies = list(grid.send_and_receive(messages))
-    models = [records.model(reply.content["arrays"]) for reply in replies]
-    return records.model(initial), models, [int(reply.content["metrics"]["num-examples"]) for reply in replies]
+    models = [records.decode(reply.content["arrays"]) for reply in replies]
+    return records.decode(initial), models, [int(reply.content["metrics"]["num-examples"]) for reply in replies]
 
 
 def clipped_mean(start: Tree, models: list[Tree], examples: list[int], norm: float) -> Tree:
@@ -156,9 +155,9 @@ def test_a_wrapper_around_our_fedavg_clips_every_client_of_a_block(engine: str) 
     )
     grid = SimulationGrid(app_of(fedavg.FedAvg()), 3, engine=engine, block_size=3)
     settings = records.config({**TRAINING, "system.stragglers": 0.0})
-    result = run_rounds(wrapper, grid, records.arrays(start), 1, train_config=settings)
+    result = run_rounds(wrapper, grid, records.encode(start), 1, train_config=settings)
     for k, wanted in clipped_mean(start, models, examples, norm).items():
-        torch.testing.assert_close(records.model(result.arrays)[k], wanted, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(records.decode(result.arrays)[k], wanted, rtol=1e-9, atol=1e-12)
     assert sum(n > norm for n in norms) == 2 and grid.pool is None
 
 
@@ -169,8 +168,8 @@ def test_the_noise_of_a_wrapper_is_reproducible_and_of_its_size() -> None:
         )
         grid = SimulationGrid(app_of(fedavg.FedAvg()), 3)
         settings = records.config({**TRAINING, "system.stragglers": 0.0})
-        return records.model(
-            run_rounds(wrapper, grid, records.arrays(world()[0].initial()), 2, train_config=settings).arrays
+        return records.decode(
+            run_rounds(wrapper, grid, records.encode(world()[0].initial()), 2, train_config=settings).arrays
         )
 
     draw_from_all()
@@ -192,10 +191,10 @@ def test_client_side_clipping_needs_the_mod_and_works_with_it() -> None:
     def wrapped(client_app: ClientApp) -> ArrayRecord:
         wrapper = DifferentialPrivacyClientSideFixedClipping(fedavg.FedAvg(), 0.0, norm, 3)
         grid, settings = SimulationGrid(client_app, 3), records.config({**TRAINING, "system.stragglers": 0.0})
-        return run_rounds(wrapper, grid, records.arrays(start), 1, train_config=settings).arrays
+        return run_rounds(wrapper, grid, records.encode(start), 1, train_config=settings).arrays
 
     for k, wanted in clipped_mean(start, models, examples, norm).items():
-        torch.testing.assert_close(records.model(wrapped(app))[k], wanted, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(records.decode(wrapped(app))[k], wanted, rtol=1e-9, atol=1e-12)
     with pytest.raises(ValueError, match="clipping_norm.*fixedclipping_mod"):
         wrapped(inner)
     with pytest.raises(ValueError, match="proximal-mu.*--strategy fedprox"):
