@@ -1,8 +1,9 @@
 """The Flower ClientApp: the same rules in simulation and on a SuperNode.
 
-``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks; called with one
-message, the app answers for itself: a block of one on the loop, whose reply is a pool of one. ``app`` is the ClientApp of a
-device, which makes its learner from the experiment that each message describes (``clients/device/answer.py``).
+``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks; called with
+one message, the app answers for itself: a block of one on the loop, whose reply is a pool of one. ``app`` is the
+ClientApp of a device, which makes its learner from the experiment that each message describes
+(``clients/device/answer.py``).
 """
 
 from collections.abc import Mapping

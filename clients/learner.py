@@ -29,8 +29,8 @@ def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, na
     Parameters
     ----------
     model : Callable or nn.Module
-        A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which is
-        copied, so that each run starts from the same weights.
+        A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which
+        is copied, so that each run starts from the same weights.
     params : Mapping
         The model's own parameters.
     seed : int
@@ -52,7 +52,10 @@ def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, na
 
 
 def probe(loss: Loss, model: str, task: str) -> None:
-    """Evaluate loss and metrics on two samples. Raises ConfigError where model, loss or a metric does not fit the task."""
+    """Evaluate loss and metrics on two samples.
+
+    Raises ConfigError where model, loss or a metric does not fit the task.
+    """
     rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
     try:
         with torch.no_grad():

@@ -11,7 +11,8 @@ from strategies.fedavg import FedAvg
 
 
 def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:
-    """The client half of a message's algorithm, made from its name and numbers alone; without a name, plain local training.
+    """The client half of a message's algorithm, made from its name and numbers alone; without a name, plain local
+    training.
 
     Parameters
     ----------

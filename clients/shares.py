@@ -48,7 +48,9 @@ def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, n
 
 
 def as_partition(made: Any, name: str, samples: int) -> Partition:
-    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice.
+    """A Partition, also from one index array a client.
+
+    Raises ConfigError where some index is no training sample, or is owned twice.
 
     Of a partition whose clients share samples, only some clients are looked at: it may have any number of them.
     """
@@ -78,7 +80,9 @@ def as_partition(made: Any, name: str, samples: int) -> Partition:
 
 
 def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
-    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so many, keyed."""
+    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so
+    many, keyed.
+    """
     if partition.exclusive or len(partition) <= most:
         return range(len(partition))
     return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))

@@ -53,10 +53,10 @@ def run(
 ) -> Outcome:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
 
-    ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those of
-    the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is partitioned
-    by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as means. Raises
-    ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
+    ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those
+    of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is
+    partitioned by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as
+    means. Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     task = settings.get("task")
     if getattr(task, "clients", None) is not None:

@@ -2,8 +2,8 @@
 ICML 2017, arXiv:1703.03400, algorithm 1, as federated by Chen, Luo, Dong, Li, He, "Federated Meta-Learning
 with Fast Convergence and Efficient Communication", 2018, arXiv:1802.07876, algorithm 1.
 
-    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n; query)
-    server:  w <- optimiser(w, mean_k g_k)
+    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n;
+    query) server:  w <- optimiser(w, mean_k g_k)
 
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """

@@ -1,9 +1,9 @@
 """How a device answers a message: it builds its part of the experiment, trains or evaluates, and replies.
 
-The message brings all that is needed. Besides the model and the round's settings it holds a ConfigRecord ``experiment`` that
-names task, partition and model (those that ship here, or ``package.module:Name`` of the app's own code). The device adds what
-its node config holds: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``, ``state-dir``. Every message gets
-an answer: an error on the device becomes an error reply with its reason.
+The message brings all that is needed. Besides the model and the round's settings it holds a ConfigRecord ``experiment``
+that names task, partition and model (those that ship here, or ``package.module:Name`` of the app's own code). The
+device adds what its node config holds: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``,
+``state-dir``. Every message gets an answer: an error on the device becomes an error reply with its reason.
 """
 
 import os
@@ -59,7 +59,9 @@ def work(message: Message, context: Context, rules: Rules) -> Message:
 
 
 def introduce(message: Message, context: Context, rules: Rules) -> Message:
-    """Answer a ``query``: the client's id, its software, and how many samples of the experiment it has, if one is described."""
+    """Answer a ``query``: the client's id, its software, and how many samples of the experiment it has, if one is
+    described.
+    """
     client = partition_id(context)
     packages = {name: version(name) for name in ("flwr", "torch", "numpy")}
     facts: dict[str, Any] = {

@@ -29,7 +29,10 @@ PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model":
 
 
 def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
-    """What ``said[kind]`` names, and its parameters. Of what ships here only the one module is imported. Raises ValueError."""
+    """What ``said[kind]`` names, and its parameters.
+
+    Of what ships here only the one module is imported. Raises ValueError.
+    """
     name = str(said[kind])
     params = table(said, kind)
     if ":" not in name:
@@ -61,7 +64,8 @@ def own_samples(said: Said, client: int, data_dir: str) -> tuple[Task, Own]:
     return kept(said, client, lambda: _part(said, client, make, params))
 
 
-# A part of a shared data set ---------------------------------------------------------------------------------------------
+# A part of a shared data set
+# ---------------------------------------------------------------------------------------------
 
 
 def _part(said: Said, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, Own]:

@@ -44,7 +44,9 @@ class Choice:
     params: Mapping[str, Any] = field(default_factory=dict)
     """All settable parameters, defaults included; of a partition its ``seed`` and ``held_out`` too."""
     thing: Any = field(default=None, compare=False, repr=False)
-    """What the name stands for: a function or class to be called with ``params``, or an object that was given ready-made."""
+    """What the name stands for: a function or class to be called with ``params``, or an object that was given
+    ready-made.
+    """
 
     @property
     def made(self) -> bool:
@@ -74,7 +76,8 @@ COMMON = {
 
 
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
-    """The things that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its parameters.
+    """The things that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its
+    parameters.
 
     A parameter reaches the things that take it. Raises ConfigError for a name that finds nothing, a parameter that
     none takes, a value out of range.
@@ -115,7 +118,10 @@ def names_in(kind: str, name: Any) -> list[Any]:
 
 
 def load(kind: str, name: Any) -> Any:
-    """What ``name`` stands for; anything but text stands for itself. ``package.module:Name`` is looked for in the working folder too."""
+    """What ``name`` stands for; anything but text stands for itself.
+
+    ``package.module:Name`` is looked for in the working folder too.
+    """
     if not isinstance(name, str):
         if name is None or isinstance(name, (bool, int, float, list, dict)):
             raise ConfigError(
@@ -154,7 +160,9 @@ def label(kind: str, thing: Any) -> str:
 
 
 def parameters(kind: str, thing: Any) -> dict[str, Parameter]:
-    """What may be set of a thing: the numbers and texts in its signature (none where it is ready-made), and what is common to its kind."""
+    """What may be set of a thing: the numbers and texts in its signature (none where it is ready-made), and what is
+    common to its kind.
+    """
     found: dict[str, Parameter] = {}
     if _is_maker(thing):
         docs = field_docs(thing)

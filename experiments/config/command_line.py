@@ -40,7 +40,8 @@ class Options:
     json: bool = False
     """The last line of stdout is the summary as one JSON object."""
     vmap_over: str = ""
-    """Runs trained as one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of floats such as local.lr, times the seeds."""
+    """Runs trained as one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of floats such as local.lr, times the seeds.
+    """
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,9 @@ def no_value(key: str) -> ConfigError:
 
 
 def _schema(settings: Settings) -> Any:
-    """An instance of a dataclass with one field a flag, at its value by ``settings``: what tyro reads flags and help from."""
+    """An instance of a dataclass with one field a flag, at its value by ``settings``: what tyro reads flags and help
+    from.
+    """
     configs = expand(settings, explicit={}, plan=False)
     tables: list[tuple[str, Any, Any]] = []
     for kind in PACKAGES:

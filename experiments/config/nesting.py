@@ -12,7 +12,9 @@ Settings = dict[str, Any]
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
-    """Dotted keys and bare names as nested dicts: ``{"model": "x", "local.lr": 1}`` is ``{"model": {"name": "x"}, "local": {"lr": 1}}``."""
+    """Dotted keys and bare names as nested dicts: ``{"model": "x", "local.lr": 1}`` is ``{"model": {"name": "x"},
+    "local": {"lr": 1}}``.
+    """
     result: Settings = {}
     for key, value in settings.items():
         head, _, rest = key.partition(".")
@@ -27,7 +29,9 @@ def nested(settings: Mapping[str, Any]) -> Settings:
 
 
 def without(settings: Settings, dotted: Sequence[str]) -> Settings:
-    """Nested settings less those keys, and less what is None: TOML cannot say it, and it is the default wherever it is allowed."""
+    """Nested settings less those keys, and less what is None: TOML cannot say it, and it is the default wherever it is
+    allowed.
+    """
     kept: Settings = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

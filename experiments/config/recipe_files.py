@@ -32,7 +32,9 @@ def title(recipe: str) -> str:
 
 
 def read(recipe: str) -> Settings:
-    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves. Raises ConfigError.
+    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves.
+
+    Raises ConfigError.
 
     A file may name a Flower app (``app = "PATH"``) and its own config (table ``app_config``): the config of such a run.
     """
@@ -54,7 +56,8 @@ def read(recipe: str) -> Settings:
 
 
 def completed(settings: Settings, path: Path) -> Settings:
-    """The config that a run stored, with the values of ``OLD_DEFAULTS`` for keys that did not exist when it was written.
+    """The config that a run stored, with the values of ``OLD_DEFAULTS`` for keys that did not exist when it was
+    written.
 
     Any other file is a recipe: a key that it lacks has today's default.
     """
@@ -78,8 +81,8 @@ def one_of(local: Settings, both: bool = False) -> None:
 def overlay(base: Settings, over: Settings) -> Settings:
     """``base`` (a recipe) with ``over`` (flags) on top.
 
-    Of local.epochs and local.steps, the one in ``over`` rules. Where ``over`` names another component (a strategy, say),
-    the recipe's parameters for the old one are dropped, except those that the new one takes too.
+    Of local.epochs and local.steps, the one in ``over`` rules. Where ``over`` names another component (a strategy,
+    say), the recipe's parameters for the old one are dropped, except those that the new one takes too.
     """
     local = over.get("local", {})
     if "epochs" in local and "steps" in local:

@@ -1,4 +1,5 @@
-"""One run's complete config: frozen dataclasses, filled from a recipe (TOML), flags or Python, and checked before any work.
+"""One run's complete config: frozen dataclasses, filled from a recipe (TOML), flags or Python, and checked before any
+work.
 
 Explicit settings are sparse nested dicts (``nested``); ``expand`` turns them into complete configs.
 """
@@ -48,7 +49,10 @@ class Config:
     strategy: Choice
     """The algorithm, both halves."""
     data_dir: str | None = None
-    """Folder of real data sets: DIR/<task>/{train,test}.parquet or torchvision's files. None: FL_SIM_DATA, or a download."""
+    """Folder of real data sets: DIR/<task>/{train,test}.parquet or torchvision's files.
+
+    None: FL_SIM_DATA, or a download.
+    """
     validation: Share = 0.0
     """Share of the training samples kept centrally for choices; 0: every sample trains."""
     clients: Whole = 0
@@ -86,8 +90,9 @@ class Config:
     target: Target = None
     """Accuracy (a fraction) that "rounds to target" in the tables refers to; stop.target is the one that ends a run."""
     engine: Literal["auto", "loop", "vmap", "ray", "flower"] = "auto"
-    """How blocks run: one client after another (loop), as one batched model (vmap), one of these by a fixed rule (auto), on Ray's
-    workers (ray); or not in blocks, through Flower's own simulation (flower)."""
+    """How blocks run: one client after another (loop), as one batched model (vmap), one of these by a fixed rule
+    (auto), on Ray's workers (ray); or not in blocks, through Flower's own simulation (flower).
+    """
     ray: Ray = field(default_factory=Ray)
     """Ray's workers."""
     block_size: Whole = 0
@@ -109,11 +114,16 @@ class Config:
     failures: Failures = "raise"
     """What a failing client does: raise fails the run; tolerate:0.2 drops up to that share of a round's clients."""
     checkpoint_every: Whole = 0
-    """Rounds between checkpoints; one comes after the last round too. 0: as often as checkpoints take at most 2 % of the time."""
+    """Rounds between checkpoints; one comes after the last round too. 0: as often as checkpoints take at most 2 % of
+    the time.
+    """
     checkpoint_keep: Whole = 2
     """How many checkpoints stay, of the last rounds; 0: all."""
     schedule_rounds: Whole = 0
-    """The number of rounds that schedules (local.lr_schedule, strategy.anneal) end at; 0: rounds. A run that has it can be made longer."""
+    """The number of rounds that schedules (local.lr_schedule, strategy.anneal) end at; 0: rounds.
+
+    A run that has it can be made longer.
+    """
     stop: Stop = field(default_factory=Stop)
     """When a run ends early."""
     time_limit: NotNegative = 0.0

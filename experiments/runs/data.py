@@ -11,7 +11,9 @@ from fl_sim.tree import Tree
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
-    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of several runs."""
+    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of
+    several runs.
+    """
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
     key = repr(([(c.name, c.params, id(c.thing)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))

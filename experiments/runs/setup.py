@@ -1,4 +1,7 @@
-"""From a config to the objects that run: task, partition, model, strategy, app, grid. All is checked before any work."""
+"""From a config to the objects that run: task, partition, model, strategy, app, grid.
+
+All is checked before any work.
+"""
 
 import copy
 import inspect

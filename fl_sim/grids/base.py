@@ -62,7 +62,9 @@ class ClientGrid(Grid):
         return node_id
 
     def for_strategy(self, failures: Failures, begin: Begin, end: End) -> Grid:
-        """The grid that a strategy's hook gets, which may exchange messages of its own; default: this one, not monitored."""
+        """The grid that a strategy's hook gets, which may exchange messages of its own; default: this one, not
+        monitored.
+        """
         return self
 
     def worker_summary(self) -> Mapping[str, Any]:

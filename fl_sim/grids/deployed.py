@@ -27,7 +27,8 @@ from fl_sim.wire.pool import Pool
 NO_REPLY, NO_NODE = 4, 5
 """Flower's error codes for a reply, and for a node, that is not available."""
 GRACE_S = 10.0
-"""A message lives longer than this grid waits for its reply, so that it is this grid which reports that time is over."""
+"""A message lives longer than this grid waits for its reply, so that it is this grid which reports that time is over.
+"""
 
 
 class DeployedGrid(ClientGrid):
@@ -92,7 +93,10 @@ class DeployedGrid(ClientGrid):
         return self.grid.run
 
     def get_node_ids(self) -> Sequence[int]:
-        """Clients that may train, ascending. The first call waits for their nodes. Raises RoundFailed that names those missing."""
+        """Clients that may train, ascending.
+
+        The first call waits for their nodes. Raises RoundFailed that names those missing.
+        """
         if not self._found:
             self.nodes.find(self.grid, self.experiment, self.node_timeout_s, self.allowed_missing)
             self._found = True
@@ -107,8 +111,8 @@ class DeployedGrid(ClientGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """One reply a message: errors as they come, then the good ones in the order of a simulation's blocks.
 
-        A message without an answer after ``timeout`` seconds, or ``timeout_s``, gets an error reply, and its device need
-        not answer later. Raises ValueError for a message to a client that is not there.
+        A message without an answer after ``timeout`` seconds, or ``timeout_s``, gets an error reply, and its device
+        need not answer later. Raises ValueError for a message to a client that is not there.
         """
         sent = list(messages)
         for message in sent:

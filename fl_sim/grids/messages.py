@@ -35,14 +35,17 @@ def arrays_of(message: Message) -> ArrayRecord:
 
 
 def settings_of(message: Message, seed: int, skip: str = "") -> Settings:
-    """A message's ConfigRecords as one mapping, with ``seed`` where it names none; the record called ``skip`` is left out."""
+    """A message's ConfigRecords as one mapping, with ``seed`` where it names none; the record called ``skip`` is left
+    out.
+    """
     configs = records.of(message.content, ConfigRecord)
     merged = records.merged(record for name, record in configs.items() if name != skip)
     return {"seed": seed, **{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}}
 
 
 def answered(message: Message, call: Callable[[], object]) -> Message:
-    """The reply that ``call()`` returns, where it is a proper reply to ``message``; else an error reply with the reason.
+    """The reply that ``call()`` returns, where it is a proper reply to ``message``; else an error reply with the
+    reason.
 
     Whatever a ClientApp raises, ``sys.exit`` included, is that client's failure, whose reason is the traceback.
     """

@@ -1,4 +1,6 @@
-"""A grid whose exchanges are counted: messages that a strategy's hook or an app sends itself are logged, and failures count."""
+"""A grid whose exchanges are counted: messages that a strategy's hook or an app sends itself are logged, and failures
+count.
+"""
 
 import time
 from collections.abc import Iterable
@@ -14,7 +16,9 @@ from fl_sim.grids.messages import CLIENT_ERROR
 from fl_sim.wire import reply_form
 
 POLLS, WAIT_S = 4, 3.0
-"""A caller waits for more nodes when it has polled them ``POLLS`` times over ``WAIT_S`` seconds with hardly any work between."""
+"""A caller waits for more nodes when it has polled them ``POLLS`` times over ``WAIT_S`` seconds with hardly any work
+between.
+"""
 
 
 class MonitoredGrid(Grid):
@@ -57,7 +61,10 @@ class MonitoredGrid(Grid):
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes that may train. Raises RoundFailed where the caller waits for more than there are, which would never end."""
+        """Nodes that may train.
+
+        Raises RoundFailed where the caller waits for more than there are, which would never end.
+        """
         self._polls.append((time.monotonic(), time.process_time()))
         waited, worked = (now - first for now, first in zip(self._polls[-1], self._polls[0], strict=True))
         nodes = self.grid.get_node_ids()

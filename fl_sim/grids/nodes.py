@@ -50,7 +50,10 @@ class Nodes:
     """Message id -> node, of queries without an answer yet."""
 
     def find(self, grid: Grid, experiment: ConfigRecord, timeout_s: float, allowed_missing: int = 0) -> None:
-        """Wait until all clients' nodes are connected. Raises RoundFailed that names those missing after ``timeout_s``."""
+        """Wait until all clients' nodes are connected.
+
+        Raises RoundFailed that names those missing after ``timeout_s``.
+        """
         missing = self.absent(grid, experiment, range(self.num_clients), timeout_s, patient=True)
         if len(missing) > allowed_missing:
             why = "".join(f"; node {node}: {reason}" for node, reason in self.refused.items())

@@ -31,7 +31,9 @@ class PlainApp:
         self._counts: dict[tuple[str, int, int], int] = {}
 
     def draw(self, message: Message) -> int:
-        """The key of the draws for a message: its round, if it names one, and how many of its type its client had in it."""
+        """The key of the draws for a message: its round, if it names one, and how many of its type its client had in
+        it.
+        """
         server_round = settings_of(message, self.seed).get("server-round")
         known = server_round if isinstance(server_round, int) else 0
         kind = (message.metadata.message_type, known, client_of(message))

@@ -33,7 +33,8 @@ class SimulationGrid(ClientGrid):
     Parameters
     ----------
     client_app : ClientApp
-        With the attribute ``learner`` (``clients.app.make_app``) its clients run in blocks; without, one message at a time.
+        With the attribute ``learner`` (``clients.app.make_app``) its clients run in blocks; without, one message at a
+        time.
     num_clients : int
         C: how many clients there are, with ids 0..C-1.
     holdout_clients : int (default: 0)
@@ -125,7 +126,8 @@ class SimulationGrid(ClientGrid):
         return range(end - self.holdout_clients, end)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """One reply a message: blocks in their fixed order as they are consumed; other apps in the order of the messages.
+        """One reply a message: blocks in their fixed order as they are consumed; other apps in the order of the
+        messages.
 
         Raises ValueError for a message to a node that is not there.
         """
@@ -143,7 +145,10 @@ class SimulationGrid(ClientGrid):
     # Blocks ------------------------------------------------------------------------------------------------------
 
     def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner, executor: Executor) -> Iterator[Message]:
-        """Replies block by block. The executor gets all blocks of a model at once and decides itself when it runs them."""
+        """Replies block by block.
+
+        The executor gets all blocks of a model at once and decides itself when it runs them.
+        """
         read = _Reader(self)
         groups: dict[tuple[str, int], tuple[ArrayRecord, list[tuple[int, int, Settings]]]] = {}
         for position, message in enumerate(messages):

@@ -128,7 +128,9 @@ class Loss:
 
     @cached_property
     def _alone(self) -> "_Forms":
-        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with
+        ``view``.
+        """
         quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
         if quick is None:
             return self._plain
@@ -136,7 +138,9 @@ class Loss:
         return forms if self._agree(forms) else self._plain
 
     def _agree(self, forms: "_Forms") -> bool:
-        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show why."""
+        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show
+        why.
+        """
         batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
         for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
             outputs = []
@@ -186,7 +190,8 @@ class Loss:
         return {k: formed(g) for k, g in grads.items()}, loss, buffers
 
     def step_gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
-        """As ``gradient``, for an optimiser step: the gradient of a linear layer may be kept as a product of two matrices.
+        """As ``gradient``, for an optimiser step: the gradient of a linear layer may be kept as a product of two
+        matrices.
 
         Such a gradient behaves as a tensor in every operation; adding it to a weight does not compute it first.
         """
@@ -213,7 +218,9 @@ class Loss:
         return self._value(network, {**rest, **params}, Batch(data, **given))
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""
+        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there
+        are none.
+        """
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}

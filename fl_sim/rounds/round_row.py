@@ -56,7 +56,9 @@ def dropped_client(server_round: int, client: int) -> dict[str, Any]:
 
 
 def of_clients(phase: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Aggregated numbers of clients: ``loss`` of training is ``train_loss``; a name that begins so keeps it (``eval_acc``)."""
+    """Aggregated numbers of clients: ``loss`` of training is ``train_loss``; a name that begins so keeps it
+    (``eval_acc``).
+    """
     prefix = PREFIXES[phase]
     named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in metrics.items()}
     return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()}
@@ -69,7 +71,8 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of central evaluation under their own names; under ``central_NAME`` where the log has a column of that name.
+    """Numbers of central evaluation under their own names; under ``central_NAME`` where the log has a column of that
+    name.
 
     ``accuracy`` and ``loss`` are also filled from the only name that means the same (``test_accuracy``, ``eval_acc``,
     ``centralized_loss``). An accuracy in percent is not taken: the column is a fraction.

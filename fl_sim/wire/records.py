@@ -71,8 +71,8 @@ def problem(
 ) -> str:
     """Why a reply's arrays must not be pooled, or nothing: NaN or infinity; keys, shapes or dtypes unlike those sent.
 
-    Byte strings in arrays (uint8, as tree ensembles travel) have a free shape. ``decoded`` : the record as a tree, where
-    it is at hand; ``finite`` : that each number is finite is known.
+    Byte strings in arrays (uint8, as tree ensembles travel) have a free shape. ``decoded`` : the record as a tree,
+    where it is at hand; ``finite`` : that each number is finite is known.
     """
     if sent is not None and set(record) != set(sent):
         return f"wrong keys: missing {sorted(set(sent) - set(record))}, unknown {sorted(set(record) - set(sent))}"

@@ -22,7 +22,10 @@ from strategies.base.personal import summarise
 from strategies.pools.mean import Mean
 
 PACKAGE = "strategies"
-"""Modules of this package are named by their last part in messages and configs. Old runs hold these names: keep them."""
+"""Modules of this package are named by their last part in messages and configs.
+
+Old runs hold these names: keep them.
+"""
 
 
 class Strategy(PoolingStrategy, LocalRule, ABC):
@@ -47,7 +50,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     server_lr: float = 1.0
     """Step of the server toward the pooled model."""
     server_state: Mapping[str, Tree] = {}
-    """What ``server_step`` keeps for the next round (momentum, say), by name. Assign a new mapping; checkpoints keep it."""
+    """What ``server_step`` keeps for the next round (momentum, say), by name.
+
+    Assign a new mapping; checkpoints keep it.
+    """
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Attributes as older versions wrote them into checkpoints, and their names today."""
@@ -64,7 +70,9 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return tree.lerp(model, pooled, self.server_lr)
 
     def parameters(self) -> dict[str, Any]:
-        """The algorithm's numbers by name: the constructor's parameters, read back from the attributes of the same names."""
+        """The algorithm's numbers by name: the constructor's parameters, read back from the attributes of the same
+        names.
+        """
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @property
@@ -86,7 +94,9 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where it would be dropped."""
+        """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where it would be
+        dropped.
+        """
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
         ids = _ids(grid.get_node_ids())
@@ -166,7 +176,9 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Personal evaluation in a few numbers: seen clients as ``personal_*``, clients that never train as ``unseen_*``."""
+        """Personal evaluation in a few numbers: seen clients as ``personal_*``, clients that never train as
+        ``unseen_*``.
+        """
         rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
         numbers = {
             **summarise("personal", [row for unseen, row in rows if not unseen]),
@@ -184,12 +196,16 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return new, state, metrics
 
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
-        """(gradient, loss, new buffers) of one step at ``model``; ``anchor`` is the global model that the client received."""
+        """(gradient, loss, new buffers) of one step at ``model``; ``anchor`` is the global model that the client
+        received.
+        """
         return loss.step_gradient(model, batch)
 
 
 def name_of(cls: type) -> str:
-    """How a client finds its half: the module's last part for what ships here, ``package.module:Class`` for a user's own."""
+    """How a client finds its half: the module's last part for what ships here, ``package.module:Class`` for a user's
+    own.
+    """
     package, _, module = cls.__module__.rpartition(".")
     return module.replace("_", "-") if package == PACKAGE else f"{cls.__module__}:{cls.__qualname__}"
 
