@@ -64,8 +64,7 @@ def own_samples(said: Said, client: int, data_dir: str) -> tuple[Task, Own]:
     return kept(said, client, lambda: _part(said, client, make, params))
 
 
-# A part of a shared data set
-# ---------------------------------------------------------------------------------------------
+# A part of a shared data set ----------------------------------------------------------------------------------------
 
 
 def _part(said: Said, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, Own]:

@@ -52,7 +52,7 @@ class Invocation(Options):
     """The recipe's name or path; "" where there is none."""
     configs: Sequence[Config] = ()
     """One a run: strategies outer, seeds inner."""
-    said: Collection[str] = ()
+    explicit: Collection[str] = ()
     """The dotted keys that flags or the recipe set explicitly, options apart."""
     app_config: Mapping[str, Any] = field(default_factory=dict)
     """The app's own config as the config.toml of an earlier run recorded it; empty: the app's pyproject.toml rules."""
@@ -94,7 +94,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         **{"app": app, **options},
         recipe=recipe,
         configs=over(base, nested(values), options.get("vmap_over", "")),
-        said=sorted({*flatten(base), *values}),
+        explicit=sorted({*flatten(base), *values}),
         app_config=app_config,
     )
 

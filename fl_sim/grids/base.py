@@ -75,7 +75,7 @@ class ClientGrid(Grid):
         """Shut workers down, where there are any."""
         return
 
-    # What is the same for all of Flower's grids -------------------------------------------------------------------
+    # What is the same for all of Flower's grids ---------------------------------------------------------------------
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None

@@ -81,7 +81,7 @@ class DeployedGrid(ClientGrid):
         self._found = False
         self._reported: dict[int, int] = {}
 
-    # Flower's Grid -----------------------------------------------------------------------------------------------
+    # Flower's Grid --------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
         """Take over a Run."""
@@ -123,7 +123,7 @@ class DeployedGrid(ClientGrid):
             check_settings(settings_of(message, 0))
         return self._exchanged(sent, self.timeout_s if timeout is None else min(timeout, self.timeout_s))
 
-    # Exchanges ---------------------------------------------------------------------------------------------------
+    # Exchanges ------------------------------------------------------------------------------------------------------
 
     def _exchanged(self, sent: Sequence[Message], timeout_s: float) -> Iterator[Message]:
         """See ``send_and_receive``."""

@@ -104,7 +104,7 @@ class SimulationGrid(ClientGrid):
         if self.executor is not None:
             self.executor.close()
 
-    # Flower's Grid -----------------------------------------------------------------------------------------------
+    # Flower's Grid --------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
         """Take over a Run."""
@@ -142,7 +142,7 @@ class SimulationGrid(ClientGrid):
             return (app(message, draw) for message, draw in [(message, app.draw(message)) for message in sent])
         return self._answer_in_blocks(sent, self.learner, self.executor)
 
-    # Blocks ------------------------------------------------------------------------------------------------------
+    # Blocks ---------------------------------------------------------------------------------------------------------
 
     def _answer_in_blocks(self, messages: Sequence[Message], learner: Learner, executor: Executor) -> Iterator[Message]:
         """Replies block by block.

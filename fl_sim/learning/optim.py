@@ -32,8 +32,8 @@ class Rates:
     """Whether sgd may write into ``params``: a model that is nobody else's (one pass over memory less)."""
 
 
-def given(number: float | Tensor) -> bool:
-    """Whether a rate plays a part; of a tensor nothing is known but that it may."""
+def is_active(number: float | Tensor) -> bool:
+    """Whether a rate is not zero; a tensor counts as not zero, because its value must not be read under ``vmap``."""
     return isinstance(number, Tensor) or number != 0
 
 
@@ -53,9 +53,9 @@ def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
 
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
     """``b <- momentum * b + g + weight_decay * w``; ``w <- w - lr * b``."""
-    if given(rates.weight_decay):
+    if is_active(rates.weight_decay):
         grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
-    if given(rates.momentum):
+    if is_active(rates.momentum):
         if state:
             grads = {k: _plus(g, state["momentum"][k], rates.momentum) for k, g in grads.items()}
         state = {"momentum": grads}
@@ -65,7 +65,7 @@ def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tup
 
 def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
     """Adam; weight decay is added to the gradient. ``step`` counts from 0."""
-    if given(rates.weight_decay):
+    if is_active(rates.weight_decay):
         grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
     b1, b2 = rates.betas
     zero = {k: torch.zeros_like(g) for k, g in grads.items()}

@@ -75,7 +75,7 @@ class _Driver:
         self.places, self.samples = self.places + result.places, self.samples + result.samples
         self.each("on_block", result)
 
-    # Rounds --------------------------------------------------------------------------------------------------------
+    # Rounds ---------------------------------------------------------------------------------------------------------
 
     def round(self) -> None:
         """Train, take the new model, evaluate, write the line."""
@@ -166,7 +166,7 @@ class _Driver:
         finally:
             self.calls.log_exchange(exchange)
 
-    # Checkpoints ---------------------------------------------------------------------------------------------------
+    # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def restore(self, begin: Checkpoint) -> None:
         """Continue behind a checkpoint's round. The lines that were logged by then are the run's."""

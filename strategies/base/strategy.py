@@ -58,7 +58,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     renamed: ClassVar[Mapping[str, str]] = {}
     """Attributes as older versions wrote them into checkpoints, and their names today."""
 
-    # Server half ---------------------------------------------------------------------------------------------------
+    # Server half ----------------------------------------------------------------------------------------------------
 
     @property
     def pool(self) -> Pool:
@@ -186,7 +186,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         }
         return records.metrics(numbers) if numbers else None
 
-    # Client half ---------------------------------------------------------------------------------------------------
+    # Client half ----------------------------------------------------------------------------------------------------
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
