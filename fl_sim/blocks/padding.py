@@ -80,13 +80,13 @@ def padded_batches(data: Tree, index: Tensor, mask: Tensor, words: Tensor, shape
 
 def rows_of(data: Tree, index: Tensor) -> Tree:
     """``v[index]`` of samples that all clients share; ``vmap`` would go the long way, four times as slow."""
-    if not leave_vmap.possible():
+    if not leave_vmap.is_possible():
         return {k: v[index] for k, v in data.items()}
 
     def chosen(index: Tensor) -> tuple[Tensor, ...]:
         return tuple(v.index_select(0, index.flatten()).reshape(*index.shape, *v.shape[1:]) for v in data.values())
 
-    return dict(zip(data, leave_vmap.outside(chosen, index), strict=True))
+    return dict(zip(data, leave_vmap.call_outside_vmap(chosen, index), strict=True))
 
 
 def plain_batches(data: Tree, job: Job, name: str, partition: Partition, device: torch.device) -> Iterator[Batch]:

@@ -55,12 +55,12 @@ class Linear(nn.Linear):
         noted = _uses.now
         if noted is None:
             return F.linear(x, self.weight, self.bias)
-        weight = leave_vmap.stacked(self.weight)
+        weight = leave_vmap.to_stacked(self.weight)
         shared = weight.stride(0) == 0  # the first step of all clients: one matrix product
-        y = leave_vmap.watched(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
-        rows = leave_vmap.stacked(x).detach()
+        y = leave_vmap.to_stacked_with_grad(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
+        rows = leave_vmap.to_stacked(x).detach()
         noted.append(_Use(weight, rows, y, rows._version))
-        out, bias = leave_vmap.single(y), cast(Tensor | None, self.bias)
+        out, bias = leave_vmap.to_single(y), cast(Tensor | None, self.bias)
         return out.clone() if bias is None else out + bias  # never y itself: who comes next may write into it
 
 
@@ -93,7 +93,7 @@ def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor]:
                 results.append(whole + pair[0] @ pair[1] if pair else whole)  # a weight that something else uses too
         return tuple(results)
 
-    results = iter(leave_vmap.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
+    results = iter(leave_vmap.call_outside_vmap(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
     loss = next(results)
     return {
         k: Product(next(results), next(results), under_vmap=True) if k in products else next(results) for k in params

@@ -50,7 +50,7 @@ class Product(Tensor):
         def plus(a: Tensor, left: Tensor, right: Tensor) -> tuple[Tensor]:  # vmap's own addmm would form the product
             return (a.baddbmm_(left, right, alpha=alpha) if in_place else torch.baddbmm(a, left, right, alpha=alpha),)
 
-        return leave_vmap.outside(plus, formed(a), left, self.right)[0]
+        return leave_vmap.call_outside_vmap(plus, formed(a), left, self.right)[0]
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -166,7 +166,7 @@ class Loss:
 
     def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
-        if self.batched and self._stacks and leave_vmap.possible():
+        if self.batched and self._stacks and leave_vmap.is_possible():
             rest = {k: x for k, x in model.items() if k not in params}
             value = partial(self._value_of, network)
             return *client_gradients.gradient(value, params, rest, batch.data, batch.given), {}

@@ -18,7 +18,7 @@ def test_it_is_possible_under_one_vmap_only() -> None:
     seen: list[bool] = []
 
     def look(x: Tensor) -> Tensor:
-        seen.append(leave_vmap.possible())
+        seen.append(leave_vmap.is_possible())
         return x.sum()
 
     look(OUTPUTS)
