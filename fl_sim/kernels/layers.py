@@ -34,19 +34,19 @@ class Dropout(nn.Module):
         return x * kept.mul_(1 / (1 - self.p) if self.p < 1 else 0.0).to(x.dtype)
 
 
-def keyed(module: nn.Module) -> nn.Module:
+def with_keyed_dropout(module: nn.Module) -> nn.Module:
     """Replace every ``nn.Dropout`` below ``module`` (in place) by the keyed one."""
     for name, child in module.named_children():
-        module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else keyed(child))
+        module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else with_keyed_dropout(child))
     return module
 
 
-def twin(module: nn.Module) -> nn.Module:
+def copy_sharing_tensors(module: nn.Module) -> nn.Module:
     """A copy that shares its tensors."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
-class Pure:
+class FunctionalModule:
     """A module as a function of its tensors: ``torch.func.functional_call`` at half the cost."""
 
     def __init__(self, module: nn.Module) -> None:
@@ -74,12 +74,12 @@ class Pure:
                 place[leaf] = tensor
 
 
-def quick(module: nn.Module) -> nn.Module | None:
+def one_client_form(module: nn.Module) -> nn.Module | None:
     """A copy for one client at a time on a CPU: channels last in memory, faster layers where ``winograd`` or ``product`` suits.
 
     None where nothing would be gained.
     """
-    module, gains = twin(module), False
+    module, gains = copy_sharing_tensors(module), False
     for m in module.modules():
         if type(m) is nn.Conv2d and winograd.suits(m):
             m.__class__ = winograd.Conv3x3
@@ -92,9 +92,9 @@ def quick(module: nn.Module) -> nn.Module | None:
     return module if gains else None
 
 
-def many(module: nn.Module, kind: str) -> nn.Module:
+def many_clients_form(module: nn.Module, kind: str) -> nn.Module:
     """A copy for many clients at once: on a CPU linear layers as ``batched`` has them, on a GPU convolutions as ``patches`` has them."""
-    module = twin(module)
+    module = copy_sharing_tensors(module)
     for m in module.modules():
         if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
             m.__class__ = patches.Conv2d

@@ -34,10 +34,10 @@ def test_a_module_is_a_function_of_its_tensors_and_keeps_its_own() -> None:
     values = {k: torch.rand_like(v) if v.is_floating_point() else v.clone() for k, v in module.state_dict().items()}
     mean = values["1.running_mean"].clone()
     expected = torch.func.functional_call(module, {k: v.clone() for k, v in values.items()}, (x,))
-    assert torch.equal(layers.Pure(module)(values, x), expected)
+    assert torch.equal(layers.FunctionalModule(module)(values, x), expected)
     assert not torch.equal(values["1.running_mean"], mean)  # BatchNorm writes into the buffer that it was given
     with pytest.raises(RuntimeError):
-        layers.Pure(module)(values, torch.randn(6, 5))
+        layers.FunctionalModule(module)(values, torch.randn(6, 5))
     assert tree.digest(module.state_dict()) == before and not any(
         v is p for v in values.values() for p in module.parameters()
     )
@@ -45,7 +45,7 @@ def test_a_module_is_a_function_of_its_tensors_and_keeps_its_own() -> None:
 
 def test_only_what_is_named_is_replaced() -> None:
     module, x = nn.Linear(4, 3), torch.randn(2, 4)
-    assert torch.equal(layers.Pure(module)({"bias": torch.zeros(3)}, x), x @ module.weight.T)
+    assert torch.equal(layers.FunctionalModule(module)({"bias": torch.zeros(3)}, x), x @ module.weight.T)
 
 
 def test_a_tied_weight_is_one() -> None:
@@ -118,11 +118,11 @@ def test_one_client_at_a_time_uses_the_quick_form_where_that_is_the_same_functio
 
 def test_the_quick_form_shares_tensors_and_takes_what_suits() -> None:
     module = large()
-    quick = layers.quick(module)
+    quick = layers.one_client_form(module)
     assert quick is not None and {id(p) for p in quick.parameters()} == {id(p) for p in module.parameters()}
     assert [type(m) for m in quick.modules() if isinstance(m, nn.Conv2d)] == [nn.Conv2d, Conv3x3]
     assert all(type(m) is nn.Conv2d for m in module.modules() if isinstance(m, nn.Conv2d))
-    assert layers.quick(nn.Sequential(nn.Linear(4, 3), nn.ReLU())) is None
+    assert layers.one_client_form(nn.Sequential(nn.Linear(4, 3), nn.ReLU())) is None
 
 
 def test_a_loss_with_a_quick_form_can_be_copied_and_sent() -> None:

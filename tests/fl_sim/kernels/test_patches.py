@@ -27,7 +27,7 @@ def pictures(width: int = 13) -> Tensor:
 
 def trained(network: nn.Module, x: Tensor, meta: bool) -> Tree:
     """Per client two steps from shared weights; then, if asked, a gradient through a third step."""
-    start, function = {k: v.detach() for k, v in network.named_parameters()}, layers.Pure(network)
+    start, function = {k: v.detach() for k, v in network.named_parameters()}, layers.FunctionalModule(network)
 
     def loss(params: Tree, x: Tensor) -> Tensor:
         return function(params, x).sin().square().sum()
@@ -47,7 +47,7 @@ def trained(network: nn.Module, x: Tensor, meta: bool) -> Tree:
 
 @pytest.mark.parametrize("meta", [False, True])
 def test_training_is_that_of_plain_convolutions(network: nn.Sequential, meta: bool) -> None:
-    many = layers.many(network, "cuda")
+    many = layers.many_clients_form(network, "cuda")
     assert [type(m) for m in many if isinstance(m, nn.Conv2d)] == [patches.Conv2d, patches.Conv2d, nn.Conv2d]
     plain, quick = (trained(form, pictures(), meta) for form in (network, many))
     for name, value in plain.items():
@@ -62,5 +62,5 @@ def test_a_first_layer_forms_no_gradient_of_its_pictures(
     monkeypatch.setattr(
         patches._Spread, "apply", lambda outer, weight: (asked.append(outer.shape[-1]), own(outer, weight))[1]
     )
-    trained(layers.many(network, "cuda"), pictures(), meta=False)
+    trained(layers.many_clients_form(network, "cuda"), pictures(), meta=False)
     assert set(asked) == {9}  # of the 5x5 layer; never of the first, whose outputs are 13 wide
