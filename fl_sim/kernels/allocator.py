@@ -16,7 +16,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 @cache
-def keep() -> None:
+def keep_large_buffers() -> None:
     """Tell this process's glibc, once; does nothing elsewhere."""
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return

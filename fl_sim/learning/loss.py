@@ -99,7 +99,7 @@ class Loss:
 
     @property
     def _forms(self) -> "_Forms":
-        allocator.keep()
+        allocator.keep_large_buffers()
         return self._many if self.batched else self._alone
 
     @cached_property

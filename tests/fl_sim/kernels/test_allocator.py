@@ -8,9 +8,9 @@ import pytest
 
 CODE = """
 import resource, torch
-from fl_sim.kernels import allocator as heap
-heap.keep()
-heap.keep()
+from fl_sim.kernels import allocator
+allocator.keep_large_buffers()
+allocator.keep_large_buffers()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3): torch.zeros(10_000_000)
 before = faults()
