@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
@@ -25,7 +25,7 @@ class Learner:
     partition: Partition
     rule: Callable[[str, Settings], LocalRule]
     """``(message type, settings) -> rule``."""
-    recorder: Recorder = field(default_factory=Recorder, compare=False, repr=False)
+    recorder: GraphRecorder = field(default_factory=GraphRecorder, compare=False, repr=False)
     """Keeps a GPU's chunks that come again as graphs."""
 
 

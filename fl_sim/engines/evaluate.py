@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.tree import Tree
 
@@ -13,7 +13,7 @@ BLOCK = 500
 """Samples a block."""
 
 
-def evaluate(loss: Loss, model: Tree, data: Tree, recorder: Recorder | None = None) -> dict[str, float]:
+def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None = None) -> dict[str, float]:
     """Mean loss and metrics over all samples of ``data``, in evaluation mode; {} where there are none.
 
     On a GPU all blocks are asked for before one is waited for, and with a ``recorder`` replayed from the third time on.

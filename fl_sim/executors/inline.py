@@ -8,7 +8,7 @@ from fl_sim.engines.evaluate import evaluate
 from fl_sim.engines.results import BlockResult
 from fl_sim.engines.run_block import run_plan
 from fl_sim.executors.base import Executor
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
@@ -18,7 +18,7 @@ class Inline(Executor):
 
     def __init__(self, learner: Learner, engine: str = "loop", chunk: int = 0) -> None:
         self.learner, self.engine, self.chunk = learner, engine, chunk
-        self.recorder = Recorder()
+        self.recorder = GraphRecorder()
         """Of evaluations: training's graphs come and go."""
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT = 4
+MAX_GRAPHS = 4
 """Graphs that are kept: each holds the memory of its chunk."""
-KNOWN = 1024
+MAX_KEYS = 1024
 """Kinds of chunks that are remembered."""
 Function = Callable[..., tuple[Tensor, ...]]
 
@@ -28,7 +28,7 @@ class _Recording:
     notes: list[Any]
 
 
-class Recorder:
+class GraphRecorder:
     """Runs functions of tensors on a GPU; one that comes a second time under the same key is recorded, and replayed from then on."""
 
     def __init__(self) -> None:
@@ -36,8 +36,8 @@ class Recorder:
         self.refused = ""
         """Why a function could not be recorded: since then nothing is."""
 
-    def __reduce__(self) -> tuple[type["Recorder"], tuple[()]]:
-        return Recorder, ()  # what was recorded belongs to this process
+    def __reduce__(self) -> tuple[type["GraphRecorder"], tuple[()]]:
+        return GraphRecorder, ()  # what was recorded belongs to this process
 
     @staticmethod
     def takes(device: torch.device) -> bool:
@@ -52,7 +52,7 @@ class Recorder:
         ``notes`` is what the function writes down beside its result; a replay writes the same.
         """
         if self.refused or key not in self._recorded:
-            if not self.refused and len(self._recorded) < KNOWN:
+            if not self.refused and len(self._recorded) < MAX_KEYS:
                 self._recorded[key] = None
             return function(*inputs)
         recording = self._recorded[key]
@@ -65,7 +65,7 @@ class Recorder:
             except Exception as error:
                 self.refused = f"{type(error).__name__}: {error}"
                 return function(*inputs)
-            for other in [k for k, v in self._recorded.items() if v is not None][: 1 - KEPT or None]:
+            for other in [k for k, v in self._recorded.items() if v is not None][: 1 - MAX_GRAPHS or None]:
                 self._recorded[other] = None
             self._recorded[key] = recording
         for held, given in zip(recording.inputs, inputs, strict=True):

@@ -13,7 +13,7 @@ from experiments.run import main, run
 from fl_sim import tree
 from fl_sim.engines.evaluate import evaluate
 from fl_sim.kernels import cuda_graphs
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return cuda_graphs._Recording(Graph(), function, held, outputs, list(notes))
 
     monkeypatch.setattr(cuda_graphs, "_record", record)
-    monkeypatch.setattr(Recorder, "takes", staticmethod(lambda device: True))
+    monkeypatch.setattr(GraphRecorder, "takes", staticmethod(lambda device: True))
     return replays
 
 
 def test_what_comes_a_second_time_is_recorded_and_replayed(recorded: list[int]) -> None:
-    made = Recorder()
+    made = GraphRecorder()
     for round_ in range(4):
         notes: list[str] = []
 
@@ -57,13 +57,13 @@ def test_what_comes_a_second_time_is_recorded_and_replayed(recorded: list[int]) 
 
 
 def test_so_many_are_kept_and_a_result_is_the_callers_own(recorded: list[int]) -> None:
-    made, results = Recorder(), []
-    for key in range(cuda_graphs.KEPT + 2):
+    made, results = GraphRecorder(), []
+    for key in range(cuda_graphs.MAX_GRAPHS + 2):
         for value in (1.0, 2.0, 3.0):
             [result] = made(key, lambda x: (x * 1,), [torch.tensor(value)], [])
             results.append(result)
-    assert [r.item() for r in results] == [1.0, 2.0, 3.0] * (cuda_graphs.KEPT + 2)
-    assert sum(kept is not None for kept in made._recorded.values()) == cuda_graphs.KEPT
+    assert [r.item() for r in results] == [1.0, 2.0, 3.0] * (cuda_graphs.MAX_GRAPHS + 2)
+    assert sum(kept is not None for kept in made._recorded.values()) == cuda_graphs.MAX_GRAPHS
 
 
 def test_what_cannot_be_recorded_runs_as_it_is_and_the_reason_is_kept(
@@ -73,7 +73,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_the_reason_is_kept(
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graphs, "_record", refuse)
-    made = Recorder()
+    made = GraphRecorder()
     assert [made("key", lambda x: (x + 1,), [torch.tensor(1.0)], [])[0].item() for _ in range(3)] == [2.0] * 3
     assert "capturing" in made.refused
 
@@ -81,7 +81,7 @@ def test_what_cannot_be_recorded_runs_as_it_is_and_the_reason_is_kept(
 def test_evaluation_is_the_same(recorded: list[int]) -> None:
     loss = world()[0]
     x, y = loss.task.train["x"], loss.task.train["y"]
-    made, models = Recorder(), [tree.scale(loss.initial(), factor) for factor in (1.0, 0.5, 2.0, -1.0)]
+    made, models = GraphRecorder(), [tree.scale(loss.initial(), factor) for factor in (1.0, 0.5, 2.0, -1.0)]
     for data in ({"x": x, "y": y}, {"x": x[:7].clone(), "y": y[:7].clone()}, {}):
         for model in models:
             assert evaluate(loss, model, data, made) == evaluate(loss, model, data)
@@ -116,7 +116,7 @@ def test_a_run_is_the_same(
     flat = {**{k: v for k, v in WORDS.items() if k != "quiet"}, **more, "engine": "vmap", "out": str(tmp_path)}
     with_graphs = run(**flat, quiet=True).summary
     replays = sum(recorded)
-    monkeypatch.setattr(cuda_graphs, "KNOWN", 0)
+    monkeypatch.setattr(cuda_graphs, "MAX_KEYS", 0)
     assert run(**flat, quiet=True).summary["digest"] == with_graphs["digest"]
     assert replays > 0 and sum(recorded) == replays
 
@@ -131,7 +131,7 @@ def test_a_batch_of_runs_is_the_same(
         return [summary["digest"] for summary in json.loads(capsys.readouterr().out)["runs"]]
 
     with_graphs, replays = digests(), sum(recorded)
-    monkeypatch.setattr(cuda_graphs, "KNOWN", 0)
+    monkeypatch.setattr(cuda_graphs, "MAX_KEYS", 0)
     assert digests() == with_graphs and len(set(with_graphs)) == 4
     assert sum(recorded) == replays and (
         replays > 0 or "cosine" in axis
