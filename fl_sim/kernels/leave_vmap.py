@@ -1,8 +1,9 @@
-"""Code that is written for one client and runs under ``vmap`` can call a function on the stacked tensors of all clients.
+"""Code that is written for one client and runs under ``vmap`` can call a function on the stacked tensors of all
+clients.
 
-A ``torch.autograd.Function`` with a ``vmap`` rule does the same with public names, but at 200 us a call against 15: a third of
-the step of a small model. What PyTorch's own implementation uses has private names. Where a version of PyTorch lacks one of them,
-``is_possible`` returns False, and callers use plain ``vmap``.
+A ``torch.autograd.Function`` with a ``vmap`` rule does the same with public names, but at 200 us a call against 15: a
+third of the step of a small model. What PyTorch's own implementation uses has private names. Where a version of PyTorch
+lacks one of them, ``is_possible`` returns False, and callers use plain ``vmap``.
 
 Legend: C clients.
 """
@@ -29,13 +30,15 @@ else:
 
 
 def is_possible() -> bool:
-    """Whether the current code runs under exactly one ``vmap`` and no other transform, so that the functions below work."""
+    """Whether the current code runs under exactly one ``vmap`` and no other transform, so that the functions below
+    work.
+    """
     stack = (get_interpreter_stack() or []) if AVAILABLE else []
     return len(stack) == 1 and stack[0].key() == TransformType.Vmap
 
 
 def is_wrapped(x: Tensor) -> bool:
-    """Whether a tensor is one that a transform of ``torch.func`` (vmap, grad) hands to the function that it transforms."""
+    """Whether a tensor is the argument of a function under a transform of ``torch.func`` (vmap, grad)."""
     if HAS_WRAPPED_CHECK:
         return is_functorch_wrapped_tensor(x)
     try:
@@ -46,7 +49,10 @@ def is_wrapped(x: Tensor) -> bool:
 
 
 def to_stacked(x: Tensor) -> Tensor:
-    """The tensor (C, ...) of all clients behind one client's ``x`` (...). A tensor that clients share is expanded, not copied."""
+    """The tensor (C, ...) of all clients behind one client's ``x`` (...).
+
+    A tensor that clients share is expanded, not copied.
+    """
     return _stacked(x, retrieve_current_functorch_interpreter())
 
 
