@@ -15,7 +15,7 @@ class Ray:
     num_cpus: Annotated[float, Gt(0)] = 1.0
     """CPUs that Ray reserves for each worker."""
     num_gpus: Annotated[float, Ge(0)] = 0.0
-    """GPUs that Ray reserves for each worker, a fraction such as 0.25 allowed; 0 on a GPU: what the planner finds room for."""
+    """GPUs that Ray reserves for each worker; a fraction such as 0.25 works; 0 on a GPU: what the planner chooses."""
     engine: Literal["auto", "loop", "vmap"] = "auto"
     """Engine inside a worker, by the same rule as ``engine``."""
     address: str = ""
