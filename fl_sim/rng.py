@@ -21,6 +21,13 @@ import torch
 from numpy.random import mtrand
 from torch import Tensor
 
+try:
+    from torch._C._functorch import is_functorch_wrapped_tensor
+except ImportError:
+    HAS_WRAPPED_CHECK = False
+else:
+    HAS_WRAPPED_CHECK = True
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_GOLDEN)
@@ -142,9 +149,9 @@ def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype
 
 def _signed_parts(x: Tensor, per: int) -> Tensor:
     """The words of x (n,) int32 as ``per`` smaller signed numbers each, the lowest bits first: (n * per,)."""
-    if not torch._C._functorch.is_functorch_wrapped_tensor(x) and sys.byteorder == "little":
+    if HAS_WRAPPED_CHECK and sys.byteorder == "little" and not is_functorch_wrapped_tensor(x):
         return x.view(torch.int8 if per == 4 else torch.int16)
-    width = 32 // per  # under vmap: older versions of torch have no such view there
+    width = 32 // per  # under vmap, where older versions of torch have no such view, or where nothing tells: same bits
     return torch.stack([x << (32 - width * (i + 1)) >> (32 - width) for i in range(per)], -1).flatten()
 
 

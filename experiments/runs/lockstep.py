@@ -15,7 +15,7 @@ from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim.engines.choose import Choice
 from fl_sim.executors.base import Executor
-from fl_sim.executors.lockstep import Together
+from fl_sim.executors.lockstep import Lockstep
 from fl_sim.kernels.precision import prepare
 
 Done = tuple[Summary, BaseException | None]
@@ -44,5 +44,5 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
 
         return run
 
-    done: list[Done] = Together(learner, keys, config.chunk).run([body(number) for number in range(len(configs))])
+    done: list[Done] = Lockstep(learner, keys, config.chunk).run([body(number) for number in range(len(configs))])
     return done

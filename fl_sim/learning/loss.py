@@ -51,12 +51,12 @@ class Batch:
 class _Forms(NamedTuple):
     """One network twice: as it trains, and as it is evaluated."""
 
-    training: layers.Pure
-    evaluating: layers.Pure
+    training: layers.FunctionalModule
+    evaluating: layers.FunctionalModule
 
 
 def _forms_of(module: nn.Module) -> _Forms:
-    return _Forms(layers.Pure(module), layers.Pure(layers.twin(module).eval()))
+    return _Forms(layers.FunctionalModule(module), layers.FunctionalModule(layers.copy_sharing_tensors(module).eval()))
 
 
 class Loss:
@@ -89,10 +89,10 @@ class Loss:
     ) -> None:
         self.dtype, self.device, self.precision = dtype, torch.device(device), precision
         self.task = replace(task, transform=placed(task.transform, dtype, self.device))
-        self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
+        self.training = layers.with_keyed_dropout(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = self._many = _forms_of(self.training)
         if precision != "bf16":
-            self._many = _forms_of(layers.many(self.training, self.device.type))
+            self._many = _forms_of(layers.many_clients_form(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
@@ -123,15 +123,13 @@ class Loss:
 
     @property
     def _forms(self) -> "_Forms":
-        allocator.keep()
+        allocator.keep_large_buffers()
         return self._many if self.batched else self._alone
 
     @cached_property
     def _alone(self) -> "_Forms":
-        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with
-        ``view``.
-        """
-        quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
+        quick = layers.one_client_form(self.training) if self.device.type == "cpu" and self.precision == "full" else None
         if quick is None:
             return self._plain
         forms = _forms_of(quick)
@@ -155,7 +153,7 @@ class Loss:
         return True
 
     def _outputs(
-        self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
+        self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
     ) -> tuple[Tensor, Tree]:
         data = {
             k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
@@ -179,7 +177,7 @@ class Loss:
         """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
         return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
-    def _value(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(network, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
@@ -196,7 +194,7 @@ class Loss:
         Such a gradient behaves as a tensor in every operation; adding it to a weight does not compute it first.
         """
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
-        if self.batched and self._stacks and leave_vmap.possible():
+        if self.batched and self._stacks and leave_vmap.is_possible():
             rest = {k: x for k, x in model.items() if k not in params}
             value = partial(self._value_of, network)
             return *client_gradients.gradient(value, params, rest, batch.data, batch.given), {}
@@ -213,7 +211,7 @@ class Loss:
         grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
 
-    def _value_of(self, network: layers.Pure, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
+    def _value_of(self, network: layers.FunctionalModule, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
         """The loss as a function of tensors alone."""
         return self._value(network, {**rest, **params}, Batch(data, **given))
 

@@ -18,9 +18,9 @@ SampleFunction = Callable[[Tensor, Tree], Tensor]
 def cross_entropy(outputs: Tensor, batch: Tree) -> Tensor:
     """Softmax cross-entropy, nats: outputs (B, K), y (B,) int64, or a mean over time: outputs (B, T, K), y (B, T) -> (B,)."""
     if (
-        outputs.ndim == 2 and leave_vmap.possible()
+        outputs.ndim == 2 and leave_vmap.is_possible()
     ):  # as one large batch: vmap takes the loss apart into a dozen operations
-        return leave_vmap.outside(_cross_entropies, outputs, batch["y"])[0]
+        return leave_vmap.call_outside_vmap(_cross_entropies, outputs, batch["y"])[0]
     if outputs.ndim == 2:
         return _cross_entropy(outputs, batch["y"])
     return F.cross_entropy(outputs.movedim(-1, 1), batch["y"], reduction="none").flatten(1).mean(1)

@@ -43,7 +43,7 @@ def step(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, y: Tens
 
 def seconds(model: str, clients: int, rounds: int, steps: int = 60, batch: int = 10, samples: int = 60_000) -> float:
     """For ``rounds`` of ``steps`` of all ``clients``, each round from one model. One thread."""
-    allocator.keep()
+    allocator.keep_large_buffers()
     torch.set_num_threads(1)
     sizes = SIZES[model]
     draws = [rng.words(rng.key(0, "by-hand", number)) for number in range(len(sizes))]

@@ -91,7 +91,7 @@ def test_an_input_that_is_written_into_is_an_error(gradient: Any) -> None:
 def ordinary(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
     """As one of three with a PyTorch that lacks the names of ``physical``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leave_vmap, "KNOWN", False)
+        patch.setattr(leave_vmap, "AVAILABLE", False)
         return among_others(loss, model, batch)
 
 

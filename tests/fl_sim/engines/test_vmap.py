@@ -1,4 +1,4 @@
-"""Engines: which is chosen, what they share, who is to blame when a block raises. Agreement for every strategy: test_contract.py."""
+"""The loop and vmap engines agree, and a client whose training raises is named."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -70,31 +70,6 @@ def mlp(*middle: nn.Module) -> nn.Module:
 
 
 @pytest.mark.parametrize(
-    "wanted, module, device, expected",
-    [
-        ("loop", nn.Linear(2, 2), "cpu", "loop"),
-        ("vmap", nn.Conv2d(1, 1, 3), "cpu", "vmap"),
-        ("auto", nn.Linear(2, 2), "cpu", "vmap"),
-        ("auto", nn.Sequential(nn.Conv2d(1, 1, 3)), "cpu", "loop"),
-        ("auto", nn.Sequential(nn.Conv2d(1, 1, 3)), "cuda:0", "vmap"),
-        ("vmap", nn.BatchNorm1d(2), "cpu", "loop"),
-        ("auto", nn.BatchNorm1d(2), "cuda", "loop"),
-        ("vmap", nn.BatchNorm1d(2, track_running_stats=False), "cpu", "loop"),  # a padded batch has other statistics
-        ("vmap", nn.GroupNorm(1, 2), "cpu", "vmap"),
-    ],
-)
-def test_the_engine_is_a_rule_of_model_and_device(wanted: str, module: nn.Module, device: str, expected: str) -> None:
-    choice = choose(wanted, module, device)
-    assert choice.name == expected
-    assert bool(choice.reason) == isinstance(module, nn.BatchNorm1d)
-
-
-def test_an_unknown_engine_is_refused() -> None:
-    with pytest.raises(ValueError, match="engine = 'wmap'.*auto, loop, vmap"):
-        choose("wmap", nn.Linear(1, 1), "cpu")
-
-
-@pytest.mark.parametrize(
     "middle", [nn.Dropout(0.5), nn.GroupNorm(2, 8), nn.LayerNorm(8)], ids=lambda m: type(m).__name__
 )
 @pytest.mark.parametrize("dtype, close", [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["float64", "float32"])
@@ -107,21 +82,21 @@ def test_layers_agree_on_all_engines(middle: nn.Module, dtype: torch.dtype, clos
 def test_pictures_agree_augmentation_included(augment: bool) -> None:
     with rng.keyed_globals(0):
         module = nn.Sequential(nn.Conv2d(2, 4, 3), nn.ReLU(), nn.Dropout(0.25), nn.Flatten(), nn.Linear(4 * 16, 3))
-    made = [
+    results = [
         train(module, engine, inputs=(2, 6, 6), transform=Transform(augment=augment), block_size=2)
         for engine in ENGINES
     ]
     assert (
-        float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0]))
-        and not made[1][1].notes
+        float(tree.norm(tree.sub(results[0][0], results[1][0]))) < 1e-9 * float(tree.norm(results[0][0]))
+        and not results[1][1].notes
     )
     plain, _ = train(module, "loop", inputs=(2, 6, 6), block_size=2)
-    assert (tree.digest(plain) == tree.digest(made[0][0])) != augment
+    assert (tree.digest(plain) == tree.digest(results[0][0])) != augment
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_batch_norm_trains_on_the_loop_and_its_counter_stays_whole(engine: str) -> None:
-    """Chosen by ``choose``, or by falling back with a note from a grid that was told vmap."""
+    """``choose`` gives the loop; a grid with engine vmap falls back to the loop with a note."""
     draw, watch = np.random.default_rng(0), Watch()
     x, y = draw.normal(size=(18, 6)), draw.integers(0, 3, 18)
     loss = Loss(mlp(nn.BatchNorm1d(8)), from_arrays(x, y, x_test=x, y_test=y, outputs=3), torch.float64)
@@ -140,7 +115,7 @@ def test_batch_norm_trains_on_the_loop_and_its_counter_stays_whole(engine: str) 
 
 
 def test_the_loops_faster_layers_agree_with_vmaps_plain_ones() -> None:
-    """A convolution and a linear layer large enough for ``winograd`` and ``product``, dropout and momentum included."""
+    """A convolution and a linear layer large enough for ``winograd`` and ``low_rank``, with dropout and momentum."""
     with rng.keyed_globals(0):
         module = nn.Sequential(
             *(
@@ -153,10 +128,10 @@ def test_the_loops_faster_layers_agree_with_vmaps_plain_ones() -> None:
             ),
             *(nn.Linear(576, 256), nn.ReLU(), nn.Dropout(0.3), nn.Linear(256, 3)),
         )
-    made = [train(module, engine, inputs=(2, 14, 14), block_size=3) for engine in ENGINES]
+    results = [train(module, engine, inputs=(2, 14, 14), block_size=3) for engine in ENGINES]
     assert (
-        float(tree.norm(tree.sub(made[0][0], made[1][0]))) < 1e-9 * float(tree.norm(made[0][0]))
-        and not made[1][1].notes
+        float(tree.norm(tree.sub(results[0][0], results[1][0]))) < 1e-9 * float(tree.norm(results[0][0]))
+        and not results[1][1].notes
     )
 
 
@@ -194,7 +169,7 @@ class FedSGD(Strategy):
 
 
 def test_a_rule_may_reply_with_the_gradient_itself() -> None:
-    """Which under vmap is a product of two matrices, not yet formed."""
+    """Under vmap this gradient is a ``Product`` of two matrices that has not been computed yet."""
     models = {engine: train(mlp(), engine, FedSGD()) for engine in ("loop", "vmap")}
     assert not models["vmap"][1].notes
     assert float(tree.norm(tree.sub(models["loop"][0], models["vmap"][0]))) < 1e-12
@@ -217,7 +192,7 @@ def test_global_draws_run_on_the_loop_keyed_by_client_and_round() -> None:
 
 @pytest.mark.parametrize("block_size", [1, 2])
 def test_global_draws_differ_between_clients_and_rounds_and_depend_on_nothing_else(block_size: int) -> None:
-    """Two clients, all samples alike, a learning rate of 0: four losses that only the draws tell apart."""
+    """Two clients, equal samples, a learning rate of 0: only the draws can make the four losses differ."""
     x, y = np.tile(np.random.default_rng(0).normal(size=6), (8, 1)), np.zeros(8, np.int64)
     loss = Loss(mlp(Random()), from_arrays(x, y, x_test=x, y_test=y, outputs=3), torch.float64)
     grid = SimulationGrid(make_app(loss, Partition.of([np.arange(4), np.arange(4, 8)])), 2, block_size=block_size)
@@ -234,7 +209,7 @@ def test_global_draws_differ_between_clients_and_rounds_and_depend_on_nothing_el
 
 @dataclass
 class Fragile(Strategy):
-    """Raises for a client whose first sample lies below ``floor``, as only data can tell."""
+    """Fails for a client whose first sample lies below ``floor``: it raises, or replies with NaN or infinity."""
 
     floor: float = -9.0
     way: str = "raise"
@@ -242,7 +217,6 @@ class Fragile(Strategy):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """Fails, or replies with nonsense."""
         kept = {name: list(stream) for name, stream in batches.items()}
         first = kept["train"][0].data["x"].flatten()[0]
         new, state, metrics = super().local_update(model, state, kept, loss, local_)
@@ -259,7 +233,7 @@ class Fragile(Strategy):
 
 
 @pytest.mark.parametrize(
-    "way, said",
+    "way, expected",
     [
         ("raise", "ZeroDivisionError: a sample of"),
         ("nan", "NaN or infinity in 1.bias"),
@@ -269,13 +243,12 @@ class Fragile(Strategy):
 )
 @pytest.mark.parametrize("block_size", [1, 5])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_one_bad_client_is_named_and_the_others_count(engine: str, block_size: int, way: str, said: str) -> None:
+def test_one_bad_client_is_named_and_the_others_count(engine: str, block_size: int, way: str, expected: str) -> None:
     bad, watch = train(mlp(), engine, Fragile(floor=-0.8, way=way), block_size=block_size)
     assert watch.failed and len(watch.failed) < len(SIZES)
-    assert all(said in reason for reason in watch.failed.values())
+    assert all(expected in reason for reason in watch.failed.values())
     assert bool(watch.notes) == (engine == "vmap" and way == "raise")
     assert all(bool(torch.isfinite(v).all()) for v in bad.values())
     others, _ = train(mlp(), "loop", Fragile(floor=-0.8, way="raise"), block_size=2)
-    assert float(tree.norm(tree.sub(bad, others))) < 1e-9 * float(
-        tree.norm(bad)
-    )  # whatever the way to fail, the same are left out
+    # however they fail, the same clients are left out
+    assert float(tree.norm(tree.sub(bad, others))) < 1e-9 * float(tree.norm(bad))
