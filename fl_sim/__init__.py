@@ -8,7 +8,8 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
-from fl_sim.logs.writer import RoundLog, load
+from fl_sim.logs.reader import load
+from fl_sim.logs.writer import RoundLog
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.callbacks import Callback, Run
 from fl_sim.rounds.driver import run_rounds

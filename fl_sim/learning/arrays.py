@@ -1,6 +1,6 @@
-"""A task from a user's arrays.
+"""Building a task from a user's arrays.
 
-Legend: N samples.
+Legend: N training samples, M test samples.
 """
 
 from collections.abc import Mapping
@@ -28,12 +28,33 @@ def from_arrays(
     test_share: float = 0.2,
     name: str = "arrays",
 ) -> Task:
-    """A task from arrays or tensors: x (N, ...), y (N,) integer classes or (N, ...) floats, clients (N,) any ids.
+    """A task from arrays or tensors. Integer ``y`` means classification, float ``y`` regression.
 
-    Without a test set, a keyed ``test_share`` of the samples is set aside as one. Integer y means
-    classification (cross-entropy, accuracy), float y regression (squared error), unless ``loss`` and
-    ``metrics`` say otherwise. uint8 x is scaled to [0, 1]. Raises ValueError for lengths that differ
-    and for NaN or infinity.
+    Parameters
+    ----------
+    x : (N, ...)
+        Inputs; uint8 values are scaled to [0, 1].
+    y : (N,) integer classes, or (N, ...) floats
+        Targets.
+    clients : (N,) of any type (default: none)
+        Id of the natural client that each sample belongs to.
+    x_test, y_test : (M, ...) (default: ``test_share`` of the samples, chosen at random by a fixed key)
+        Central test set.
+    loss : callable (default: cross-entropy in classification, squared error in regression)
+        ``(outputs, batch) -> (B,)``, one number per sample.
+    metrics : mapping of str to callable (default: accuracy in classification, else none)
+        Further functions of that form, reported as means over samples.
+    outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
+        Size of the model's output.
+    test_share : float (default: 0.2)
+        Share of the samples that become the test set where none is passed.
+    name : str (default: "arrays")
+        Name of the task in messages and logs.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, only one of ``x_test`` and ``y_test`` is passed, or a value is NaN or infinite.
     """
     tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
     owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
@@ -42,19 +63,19 @@ def from_arrays(
             raise ValueError(f"from_arrays: {label} has {length} rows, x has {len(tree['x'])}; they must be equal")
     if (x_test is None) != (y_test is None):
         raise ValueError("from_arrays: of x_test and y_test one is missing; give both or neither")
-    given = (
+    test = (
         {} if x_test is None else {"x": torch.as_tensor(np.asarray(x_test)), "y": torch.as_tensor(np.asarray(y_test))}
     )
-    if given and len(given["x"]) != len(given["y"]):
+    if test and len(test["x"]) != len(test["y"]):
         raise ValueError(
-            f"from_arrays: y_test has {len(given['y'])} rows, x_test has {len(given['x'])}; they must be equal"
+            f"from_arrays: y_test has {len(test['y'])} rows, x_test has {len(test['x'])}; they must be equal"
         )
-    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *given.values()]):
+    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *test.values()]):
         raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
     classes = not tree["y"].is_floating_point()
     tree["y"] = tree["y"].long() if classes else tree["y"]
-    if given:
-        test = {**given, "y": given["y"].to(tree["y"].dtype)}
+    if test:
+        test = {**test, "y": test["y"].to(tree["y"].dtype)}
     else:
         order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
         held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
