@@ -1,6 +1,6 @@
 """Building a task from a user's arrays.
 
-Legend: N training samples, M test samples.
+Legend: N training samples, M test samples, B batch size.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from fl_sim import rng
 from fl_sim.learning.measures import SampleFunction, accuracy, cross_entropy, squared_error
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
+from fl_sim.tree import Tree
 
 
 def from_arrays(
@@ -40,22 +41,40 @@ def from_arrays(
         Id of the natural client that each sample belongs to.
     x_test, y_test : (M, ...) (default: ``test_share`` of the samples, chosen at random by a fixed key)
         Central test set.
-    loss : callable (default: cross-entropy in classification, squared error in regression)
-        ``(outputs, batch) -> (B,)``, one number per sample.
-    metrics : mapping of str to callable (default: accuracy in classification, else none)
-        Further functions of that form, reported as means over samples.
+    loss : ``(outputs, batch) -> (B,)`` (default: cross-entropy in classification, squared error in regression)
+        The loss of each sample.
+    metrics : dict of functions like ``loss`` (default: accuracy in classification, else none)
+        Reported as means over samples.
     outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
         Size of the model's output.
-    test_share : float (default: 0.2)
-        Share of the samples that become the test set where none is passed.
-    name : str (default: "arrays")
-        Name of the task in messages and logs.
 
-    Raises
-    ------
-    ValueError
-        If lengths differ, only one of ``x_test`` and ``y_test`` is passed, or a value is NaN or infinite.
+    Raises ValueError if lengths differ, if only one of ``x_test`` and ``y_test`` is passed, and for NaN and infinity.
     """
+    tree, test, owners = _checked(x, y, clients, x_test, y_test)
+    classes = not tree["y"].is_floating_point()
+    tree["y"] = tree["y"].long() if classes else tree["y"]
+    if test:
+        test = {**test, "y": test["y"].to(tree["y"].dtype)}
+    else:
+        tree, test, owners = _split(tree, owners, test_share)
+    size = outputs or (
+        int(torch.cat([tree["y"].flatten(), test["y"].flatten()]).max()) + 1 if classes else int(tree["y"][0].numel())
+    )
+    return Task(
+        name=name,
+        train=tree,
+        test=test,
+        outputs=size,
+        loss=loss or (cross_entropy if classes else squared_error),
+        metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
+        transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
+        labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
+        clients=owners,
+    )
+
+
+def _checked(x: Any, y: Any, clients: Any, x_test: Any, y_test: Any) -> tuple[Tree, Tree, np.ndarray | None]:
+    """The samples, the test samples ({} if none are passed), and the ids of natural clients, numbered from 0."""
     tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
     owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
     for label, length in [("y", len(tree["y"])), ("clients", len(tree["x"]) if owners is None else len(owners))]:
@@ -72,26 +91,12 @@ def from_arrays(
         )
     if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *test.values()]):
         raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
-    classes = not tree["y"].is_floating_point()
-    tree["y"] = tree["y"].long() if classes else tree["y"]
-    if test:
-        test = {**test, "y": test["y"].to(tree["y"].dtype)}
-    else:
-        order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
-        held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
-        test, tree = {k: v[held] for k, v in tree.items()}, {k: v[kept] for k, v in tree.items()}
-        owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
-    size = outputs or (
-        int(torch.cat([tree["y"].flatten(), test["y"].flatten()]).max()) + 1 if classes else int(tree["y"][0].numel())
-    )
-    return Task(
-        name=name,
-        train=tree,
-        test=test,
-        outputs=size,
-        loss=loss or (cross_entropy if classes else squared_error),
-        metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
-        transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
-        labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
-        clients=owners,
-    )
+    return tree, test, owners
+
+
+def _split(tree: Tree, owners: np.ndarray | None, test_share: float) -> tuple[Tree, Tree, np.ndarray | None]:
+    """Training samples, test samples, and the renumbered natural clients of the training samples."""
+    order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
+    held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
+    owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
+    return {k: v[kept] for k, v in tree.items()}, {k: v[held] for k, v in tree.items()}, owners
