@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.analysis.partition_stats import draw, frame, summary
-from experiments.analysis.save_comparison import new_folder
 from experiments.config.command_line import parse
 from experiments.runs.data import data
+from fl_sim.logs.folder import new_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ MIN_TOGETHER = 4
 
 def step_keys(draws: Sequence[Draw], name: str, steps: int) -> np.ndarray:
     """(C, S) uint64: keys of the steps of stream ``name``, for each client ``rng.keys(draw(f"step-{name}"), S)``."""
-    return rng.below(_keys(draws, f"step-{name}")[:, None], np.arange(steps))
+    return rng.subkeys(_keys(draws, f"step-{name}")[:, None], np.arange(steps))
 
 
 def streams_of(rule: LocalRule, sizes: Sequence[Sizes], local: Local, draws: Sequence[Draw]) -> dict[int, Streams]:
@@ -44,7 +44,7 @@ def _keys(draws: Sequence[Draw], purpose: str) -> np.ndarray:
     """(C,) uint64: ``draw(purpose)`` of each client."""
     heads = {draw[:2]: rng.key(draw.seed, purpose, draw.server_round) for draw in draws}
     bases = np.array([heads[draw[:2]] for draw in draws], np.uint64)
-    return rng.below(bases, np.array([draw.client for draw in draws]))
+    return rng.subkeys(bases, np.array([draw.client for draw in draws]))
 
 
 def _passes(n: int, local: Local, keys: np.ndarray) -> list[list[np.ndarray]]:
@@ -52,10 +52,10 @@ def _passes(n: int, local: Local, keys: np.ndarray) -> list[list[np.ndarray]]:
     size = min(local.batch_size or n, n)
     per_pass = -(-n // size)
     steps = local.steps or local.epochs * per_pass
-    heads = rng.heads(keys, "pass")
+    heads = rng.seed_keys(keys, "pass")
     batches: list[list[np.ndarray]] = [[] for _ in keys]
     for number in range(-(-steps // per_pass)):
-        words = rng.below(rng.below(heads, np.array([number]))[:, None], np.arange(n))
+        words = rng.subkeys(rng.subkeys(heads, np.array([number]))[:, None], np.arange(n))
         for own, order in zip(batches, words.argsort(axis=1, kind="stable"), strict=True):
             own += [order[i : i + size] for i in range(0, n, size)]
     return [own[:steps] for own in batches]

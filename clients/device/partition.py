@@ -1,31 +1,27 @@
-"""A partition as one device sees it: only its own samples are at hand."""
+"""A partition as one device sees it: only the device's own samples are available."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from fl_sim.population.partition import Partition
 
-Said = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
-class Own(Partition):
-    """A partition as one of its clients sees it: the samples at hand are this client's, 0..n-1."""
+class DevicePartition(Partition):
+    """The partition of a device that holds the samples of one client only, with the indices 0..n-1."""
 
     index: int
-    """The client."""
+    """Id of this device's client."""
     clients: int
-    """How many there are."""
+    """Number of all clients."""
     train: int
-    """Its training samples."""
+    """Number of training samples of this client."""
     held_out: int
-    """Its test samples, which follow the training samples."""
+    """Number of its held-out samples, which follow the training samples."""
 
     def __len__(self) -> int:
-        """All clients."""
+        """The number of all clients."""
         return self.clients
 
     def client(self, c: int) -> np.ndarray:
@@ -39,11 +35,11 @@ class Own(Partition):
         return self.train, self.held_out
 
     def size_counts(self, first: int | None = None) -> np.ndarray:
-        """One row: nothing is known of others."""
+        """One row for this client: the sizes of other clients are unknown."""
         return np.array([[self.train, self.held_out, 1]])
 
-    def hold_out(self, share: float, seed: int) -> "Own":
-        """It was divided where the samples were chosen."""
+    def hold_out(self, share: float, seed: int) -> "DevicePartition":
+        """Not available: the held-out part was chosen together with the samples."""
         raise NotImplementedError
 
     def _check(self, c: int) -> None:
