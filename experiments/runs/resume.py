@@ -86,7 +86,7 @@ def scheduled_by(config: Config) -> str:
 
 def is_done(done: Mapping[str, Any], begin: Checkpoint, config: Config) -> bool:
     """Whether the run did all that it was asked."""
-    asked = str(done.get("stopped") or "").startswith(stop.ASKED)
+    asked = str(done.get("stopped") or "").startswith(stop.FINAL_REASONS)
     return done["rounds"] == begin.round and (asked or (done["status"] == "completed" and begin.round >= config.rounds))
 
 

@@ -78,7 +78,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where partial work is dropped."""
-        settings = self._settings(server_round, config)
+        settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.shared(arrays), int(settings.get("rounds", 0))
         ids = _ids(grid.get_node_ids())
         chosen = sorted(
@@ -98,7 +98,8 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
                 sent.append((contents[own], ids[c]))
         return flower.requests(sent, MessageType.TRAIN)
 
-    def _settings(self, server_round: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    def round_settings(self, server_round: int, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings that the messages of round ``server_round`` carry: ``config`` and what this strategy adds to it."""
         numbers = {f"strategy.{k}": v for k, v in self.parameters().items()}
         own = {
             "strategy": name_of(type(self)),

@@ -49,7 +49,7 @@ def ask(
     strategy = setup.strategy
     assert isinstance(strategy, Strategy)
     flower.identify()
-    told = {**strategy._settings(settings.pop("server_round", 1), setup.train_config), **settings}
+    told = {**strategy.round_settings(settings.pop("server_round", 1), setup.train_config), **settings}
     content = {
         "arrays": setup.initial,
         "config": records.config(told),
