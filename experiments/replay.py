@@ -180,7 +180,7 @@ def compare_with_log(result: Replay, log: RunLog, dtype: str) -> Replay:
 
 
 def compare_failures(result: Replay, row: pd.Series) -> Replay:
-    """The result where the client failed in the run or the replay: they agree if both reasons have the same last line."""
+    """The result where the client failed in run or replay: they agree if both reasons have the same last line."""
     then, now = str(row["reason"] or "").strip().splitlines()[-1:], result.reason.strip().splitlines()[-1:]
     same = then == now
     difference = f"the log: {' '.join(then) or 'completed'}; the replay: {' '.join(now) or 'completed'}"
