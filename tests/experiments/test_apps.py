@@ -1,4 +1,4 @@
-"""``--app PATH``: Flower projects written by others (tests/apps), unchanged: logs, true failures, the same digest twice."""
+"""``--app PATH``: unchanged Flower projects (tests/apps) get logs, their failures count, and digests repeat."""
 
 import json
 import os
@@ -49,8 +49,8 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
 
     def run(app: Path | str, *words: str) -> tuple[int, dict[str, Any], str]:
         code = main(["--app", str(app), "--quiet", "--json", "--out", str(tmp_path / "runs"), *words])
-        said = capsys.readouterr()
-        return code, json.loads(said.out.splitlines()[-1]) if said.out else {}, said.err
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out.splitlines()[-1]) if printed.out else {}, printed.err
 
     return run
 
