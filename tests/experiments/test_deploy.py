@@ -27,7 +27,7 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["up", "--auth"], "add --tls"),
         (["up", "--nodes", "x"], "nodes = 'x'"),
@@ -45,10 +45,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     ],
 )
 def test_bad_input_exits_2_before_anything_starts(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,20 +69,20 @@ def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.
         == 0
     )
     text = capsys.readouterr().out
-    for wanted in (
+    for part in (
         "flower-superlink",
         "--enable-supernode-auth",
         "--superlink server.lan:8000",
         "keys/pi.key",
         "register keys/laptop.pub",
     ):
-        assert wanted in text
+        assert part in text
     nodes = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m clients.node")]
     assert [line[-1] for line in nodes] == ["partition-id=0 num-partitions=2", "partition-id=1 num-partitions=2"]
     [typed] = [shlex.split(line) for line in text.splitlines() if line.startswith("flwr run")]
-    said = tomllib.loads(typed[-1].replace('" ', '"\n'))
-    assert said == {"args": "digits-deploy --strategy fedprox --strategy.mu 0.01 --clients 2"}
-    assert set(said) <= set(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    run_config = tomllib.loads(typed[-1].replace('" ', '"\n'))
+    assert run_config == {"args": "digits-deploy --strategy fedprox --strategy.mu 0.01 --clients 2"}
+    assert set(run_config) <= set(PYPROJECT["tool"]["flwr"]["app"]["config"])
 
 
 def test_keys_are_ones_that_tls_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,7 +17,7 @@ from clients.app import app
 from clients.device import samples as device_data
 from clients.device.answer import always_answers
 from clients.device.state import KEPT, States
-from experiments.deploy.server_app import asked, experiment
+from experiments.deploy.server_app import device_settings, parse_configs
 from experiments.runs.setup import build
 from fl_sim.grids.nodes import EXPERIMENT
 from fl_sim.wire import flower, records
@@ -32,8 +32,8 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def said(*more: str) -> dict[str, Any]:
-    [config] = asked([*WORDS, *more])
-    return experiment(build(config))
+    [config] = parse_configs([*WORDS, *more])
+    return device_settings(build(config))
 
 
 def ask(
@@ -44,7 +44,7 @@ def ask(
     **settings: Any,
 ) -> Message:
     """The answer of client 1's device."""
-    [config] = asked([*WORDS, *words])
+    [config] = parse_configs([*WORDS, *words])
     setup = build(config)
     strategy = setup.strategy
     assert isinstance(strategy, Strategy)
@@ -53,7 +53,7 @@ def ask(
     content = {
         "arrays": setup.initial,
         "config": records.config(told),
-        EXPERIMENT: records.config(said_ or experiment(setup)),
+        EXPERIMENT: records.config(said_ or device_settings(setup)),
     }
     message = Message(RecordDict(content), 5, kind)
     flower.set_message_id(message, "m1")
@@ -71,9 +71,9 @@ def digest(reply: Message) -> str:
 
 
 def test_its_samples_are_those_of_the_simulations_client_and_nobody_elses() -> None:
-    [config] = asked(WORDS)
+    [config] = parse_configs(WORDS)
     setup = build(config)
-    task, own = device_data.own_samples(experiment(setup), 1, "")
+    task, own = device_data.own_samples(device_settings(setup), 1, "")
     rows = torch.from_numpy(setup.partition.client(1))
     assert own.sizes(1) == setup.partition.sizes(1) and len(own) == len(setup.partition)
     whole = build(config).task.train["x"][rows]
