@@ -119,8 +119,8 @@ def test_run_config_can_say_what_a_shell_can() -> None:
 
 
 def test_the_connection_is_what_flower_reads() -> None:
-    made = tomllib.loads(Link("server", 8000, tls=True).connection())["superlink"]
-    assert made[made["default"]] == {"address": "server:8000", "root-certificates": "keys/ca.crt"}
+    connection = tomllib.loads(Link("server", 8000, tls=True).connection())["superlink"]
+    assert connection[connection["default"]] == {"address": "server:8000", "root-certificates": "keys/ca.crt"}
     assert tomllib.loads(Link("server").connection())["superlink"]["deployment"]["insecure"] is True
 
 
@@ -137,7 +137,7 @@ needs_proc = pytest.mark.skipif(not PROC.exists(), reason="there is no /proc to 
 
 @needs_proc
 def test_processes_end_with_all_their_children_whatever_happens(tmp_path: Path) -> None:
-    """Children in sessions of their own, one that ignores SIGTERM, and a parent that was killed before."""
+    """Children in other sessions, one that ignores SIGTERM, and a parent that was killed before them."""
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
     with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012 - the body is what is tested
         started = [
@@ -179,8 +179,8 @@ def wait_for(true: "object", seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def test_the_document_says_what_the_code_does(capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/deployment.md: its commands are taken, its services have our environment, its config keys exist."""
+def test_commands_and_services_in_the_document_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/deployment.md: its commands are accepted, its services have ENVIRONMENT, its config keys exist."""
     text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     commands = [line for line in text.splitlines() if line.startswith("python -m experiments.deploy plan")]
     assert commands

@@ -40,7 +40,7 @@ def test_missing_nodes_are_named_after_the_deadline(tmp_path: Path) -> None:
 
 
 def test_flowers_simulation_with_too_few_nodes_is_refused_at_once(tmp_path: Path) -> None:
-    """All nodes that it will ever have are there."""
+    """No more nodes will connect to it later."""
 
     class InMemoryGrid(InProcessGrid):
         pass
@@ -117,7 +117,7 @@ def test_errors_of_the_superlink_are_the_clients_they_are_about(tmp_path: Path) 
 
 @pytest.mark.parametrize(("what", "why"), [("shape", "wrong shape"), ("nan", "NaN or infinity")])
 def test_a_device_is_not_trusted(what: str, why: str, tmp_path: Path) -> None:
-    """A reply that a device of ours would never send is not pooled either."""
+    """An invalid reply is not pooled, though devices with this project's code never send one."""
     from fl_sim.wire import records
 
     grid = InProcessGrid.of(app, 3)
