@@ -1,4 +1,4 @@
-"""``from experiments.plots import curves``: pictures of round logs (``experiments.analysis.curves``)."""
+"""Pictures of round logs, under the name that notebooks use: ``from experiments.plots import curves``."""
 
 from experiments.analysis.curves import curves
 

@@ -1,4 +1,4 @@
-"""One table and one picture of several runs, in a folder of their own beside them. No paper."""
+"""One table and one picture of several runs, in a folder of their own beside them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,13 @@ from fl_sim.logs.folder import new_folder
 
 
 def save_comparison(runs: Sequence[Path]) -> tuple[str, Path]:
-    """(the table as text, the path of the picture): a single run's lie in its folder, several runs' in ``compare-TIME`` beside them."""
+    """Save a table and a picture: of one run in its folder, of several in a folder ``compare-TIME`` beside them.
+
+    Returns
+    -------
+    tuple of (str, Path)
+        The table as text, and the file of the picture.
+    """
     folder = runs[0] if len(runs) == 1 else new_folder(runs[0].parent, "compare")
     frame = compare(runs)
     table = format_table(frame)

@@ -93,7 +93,7 @@ def scheduled_by(config: Config) -> str:
 
 def is_done(done: Mapping[str, Any], begin: Checkpoint, config: Config) -> bool:
     """Whether the run did everything that ``config`` requests."""
-    ended = str(done.get("stopped") or "").startswith(stop.ASKED)
+    ended = str(done.get("stopped") or "").startswith(stop.FINAL_REASONS)
     return done["rounds"] == begin.round and (ended or (done["status"] == "completed" and begin.round >= config.rounds))
 
 

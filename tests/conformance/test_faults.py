@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from experiments.deploy import keys
-from experiments.deploy.local import ROOT, Deployment, Wanted
+from experiments.deploy.local import ROOT, Deployment, DeploymentOptions
 from experiments.deploy.processes import PROC, marked
-from experiments.deploy.server_app import asked
+from experiments.deploy.server_app import parse_configs
 from experiments.runs.summary import Summary
 from tests.conformance.conftest import check_same, rows, simulated
 
@@ -37,7 +37,7 @@ def deployment(
     home: Path, nodes: int = 2, safe: bool = True, seconds: float = 480, **wanted: Any
 ) -> Iterator[Deployment]:
     """One with nothing started yet; after ``seconds`` its processes are ended, and what waits for them fails."""
-    made = Deployment(Wanted(nodes, safe, safe, (), home / "runs", 1, **wanted), home / "home")
+    made = Deployment(DeploymentOptions(nodes, safe, safe, (), home / "runs", 1, **wanted), home / "home")
     made.processes.env["PYTHONPATH"] = str(ROOT)  # the tests' strategies
     (home / "runs").mkdir()
     with made.processes:
@@ -79,7 +79,7 @@ def logged(made: Deployment, server_round: int) -> bool:
 
 def run_of(made: Deployment, words: Sequence[str]) -> Summary:
     """The same run in simulation."""
-    [config] = asked([*words, "--out", str(made.home / "simulated")])
+    [config] = parse_configs([*words, "--out", str(made.home / "simulated")])
     return simulated(config)
 
 

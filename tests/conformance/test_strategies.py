@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from experiments.check.__main__ import Target, targets_of
-from experiments.check.strategy_checks import CHECKS, RAY_CHECKS
+from experiments.check import CHECKS, RAY_CHECKS, Target, targets_of
 from fl_sim import registry
 
 FOUND = registry.names("strategies", "strategy")

@@ -17,7 +17,7 @@ from clients.app import app
 from clients.device import samples as device_data
 from clients.device.answer import always_answers
 from clients.device.state import KEPT, States
-from experiments.deploy.server_app import asked, experiment
+from experiments.deploy.server_app import device_settings, parse_configs
 from experiments.runs.setup import build
 from fl_sim.grids.nodes import EXPERIMENT
 from fl_sim.wire import flower, records
@@ -32,8 +32,8 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def experiment_spec(*more: str) -> dict[str, Any]:
-    [config] = asked([*WORDS, *more])
-    return experiment(build(config))
+    [config] = parse_configs([*WORDS, *more])
+    return device_settings(build(config))
 
 
 def ask(
@@ -44,7 +44,7 @@ def ask(
     **settings: Any,
 ) -> Message:
     """The answer of the device of client 1, or of the given node config, to a message."""
-    [config] = asked([*WORDS, *words])
+    [config] = parse_configs([*WORDS, *words])
     setup = build(config)
     strategy = setup.strategy
     assert isinstance(strategy, Strategy)
@@ -53,7 +53,7 @@ def ask(
     content = {
         "arrays": setup.initial,
         "config": records.config(settings),
-        EXPERIMENT: records.config(spec or experiment(setup)),
+        EXPERIMENT: records.config(spec or device_settings(setup)),
     }
     message = Message(RecordDict(content), 5, kind)
     flower.set_message_id(message, "m1")
@@ -70,10 +70,10 @@ def digest(reply: Message) -> str:
 # The samples of a device ----------------------------------------------------------------------------------------------
 
 
-def test_its_samples_are_those_of_its_client_in_a_simulation_and_no_others() -> None:
-    [config] = asked(WORDS)
+def test_its_samples_are_those_of_the_simulations_client_and_nobody_elses() -> None:
+    [config] = parse_configs(WORDS)
     setup = build(config)
-    task, own = device_data.own_samples(experiment(setup), 1, "")
+    task, own = device_data.own_samples(device_settings(setup), 1, "")
     rows = torch.from_numpy(setup.partition.client(1))
     assert own.sizes(1) == setup.partition.sizes(1) and len(own) == len(setup.partition)
     whole = build(config).task.train["x"][rows]
