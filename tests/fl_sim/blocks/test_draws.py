@@ -51,5 +51,7 @@ def test_keys_of_steps_are_those_of_each_client_alone(steps: int) -> None:
 
 def test_keys_below_many_bases_are_those_below_each() -> None:
     bases = rng.keys(3, 5)
-    assert np.array_equal(rng.subkeys(bases[:, None], np.arange(4)), np.stack([rng.keys(int(base), 4) for base in bases]))
+    assert np.array_equal(
+        rng.subkeys(bases[:, None], np.arange(4)), np.stack([rng.keys(int(base), 4) for base in bases])
+    )
     assert rng.seed_keys(bases, "word").tolist() == [rng.key(int(base), "word") for base in bases]
