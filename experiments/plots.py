@@ -1,4 +1,4 @@
-"""Pictures of round logs, under the name that notebooks use: ``from experiments.plots import curves``."""
+"""Pictures of round logs: a short name for ``experiments.analysis.curves``."""
 
 from experiments.analysis.curves import curves
 
