@@ -65,8 +65,7 @@ def pad(jobs: Sequence[Job], name: str, partition: Partition, device: torch.devi
 def padded_batches(data: Tree, index: Tensor, mask: Tensor, words: Tensor, shape: Padded) -> Iterator[Batch]:
     """The batches of ONE client of a padded stream; runs under ``vmap``.
 
-    Samples are gathered for all steps at once where those of the block take no more than MAX_GATHER_BYTES, else step by
-    step.
+    Samples are gathered for all steps at once where those of the block take at most MAX_GATHER_BYTES, else by step.
 
     Parameters
     ----------
@@ -89,9 +88,7 @@ def padded_batches(data: Tree, index: Tensor, mask: Tensor, words: Tensor, shape
 
 
 def rows_of(data: Tree, index: Tensor) -> Tree:
-    """``v[index]`` of samples that all clients share; leaves ``vmap`` where possible, because indexing under it is four
-    times slower.
-    """
+    """``v[index]`` of samples that all clients share; outside of ``vmap`` where possible, which is four times faster."""
     if not leave_vmap.is_possible():
         return {k: v[index] for k, v in data.items()}
 

@@ -30,8 +30,7 @@ RuleWith = Callable[[Mapping[str, Any]], tuple[LocalRule, Local]]
 def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Iterator[Outcome]:
     """Run a block's clients ``chunk`` at a time (0: all at once) as one batched model.
 
-    Where a chunk raises, its clients run one by one on the loop, to find the client that raises; the first outcome has
-    a note.
+    Where a chunk raises, its clients run one by one on the loop, to find the one that raises; the outcome has a note.
     """
     size = chunk or len(block.jobs)
     for start in range(0, len(block.jobs), size):
@@ -133,9 +132,7 @@ def train_clients(
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
 ) -> Hashable:
-    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain
-    numbers.
-    """
+    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain numbers."""
     numbers = tuple(vars(rule).items())
     if not all(isinstance(value, int | float | str | None) for _, value in numbers):
         return None

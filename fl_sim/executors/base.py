@@ -1,7 +1,6 @@
 """The interface of executors, which run a round's blocks: in this process, or on workers elsewhere.
 
-Every executor returns results in the order of the plans, which a config fixes; so the digest does not depend on the
-executor.
+Every executor returns results in the order of the plans, which a config fixes: the digest does not depend on it.
 """
 
 from abc import ABC, abstractmethod

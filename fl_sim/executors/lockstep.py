@@ -32,16 +32,12 @@ from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
 MIN_CLIENTS, CACHE_BYTES = 16, 32 * 2**20
-"""On a CPU, clients train at once whose weights have about CACHE_BYTES, what a cache keeps between steps; at least
-MIN_CLIENTS.
-"""
+"""On a CPU as many clients train at once as have weights of CACHE_BYTES, which a cache holds; at least MIN_CLIENTS."""
 
 
 @dataclass
 class Request:
-    """What a run waits for: the results of its blocks, or (where ``data`` is given) the metrics of its model on
-    ``data``.
-    """
+    """What a run waits for: the results of its blocks, or where ``data`` is given the metrics of its model on it."""
 
     model: Tree
     plans: Sequence[BlockPlan] = ()

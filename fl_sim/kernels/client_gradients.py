@@ -1,5 +1,4 @@
-"""The gradients of many clients' losses at once, on a CPU, by one call of autograd outside of the ``vmap`` that runs
-the rule.
+"""The gradients of many clients' losses at once, on a CPU: autograd is called once, outside of ``vmap``.
 
 ``vmap`` over ``torch.func.grad`` also keeps the graph of the backward pass, and computes every gradient. Here one
 backward pass serves all clients, and the gradient of a linear layer's weight stays a ``Product``.
@@ -24,9 +23,7 @@ LossFunction = Callable[..., Tensor]
 Grads = tuple[Tensor | None, ...]
 """None: the loss does not depend on the tensor."""
 HAS_VERSION = hasattr(torch.empty(0), "_version")
-"""Whether tensors count the writes into them; without that, the inputs of linear layers are copied so that no write
-reaches them.
-"""
+"""Whether tensors count the writes into them; else inputs of linear layers are copied, so that writes do no harm."""
 
 
 class _LayerCall(NamedTuple):

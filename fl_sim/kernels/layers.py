@@ -1,5 +1,4 @@
-"""Layers and modules in the place of PyTorch's: dropout with a key, and faster forms for one client or for many
-clients.
+"""Layers in the place of PyTorch's: dropout with a key, and faster forms for one client or for many clients.
 
 A model is written with ``nn.Dropout`` and ``nn.Conv2d``; the replacements compute the same function.
 

@@ -90,9 +90,7 @@ def formed(x: Any) -> Any:
 
 
 def _all_formed(arguments: Any) -> Any:
-    """The arguments of a function of PyTorch, in nested lists, tuples and dicts, with an ordinary tensor for each
-    ``Product``.
-    """
+    """Nested lists, tuples and dicts of arguments, with an ordinary tensor for each ``Product``."""
     if type(arguments) in (list, tuple):
         return type(arguments)(map(_all_formed, arguments))
     if type(arguments) is dict:

@@ -5,8 +5,8 @@ Here the patches along the rows of a picture (im2col of one axis) are multiplied
 In a round's first step, where all clients share their weights, it is one ordinary convolution. Derivatives are
 convolutions again, of any order.
 
-Legend: C clients, B batch, I channels in, O channels out, H x W pixels, k x k filter, h x w = (H - k + 1) x (W - k +
-1).
+Legend: C clients, B batch, I channels in, O channels out, H x W pixels, k x k filter,
+h x w = (H - k + 1) x (W - k + 1) outputs.
 """
 
 from typing import Any
@@ -25,9 +25,7 @@ def supports(conv: nn.Conv2d) -> bool:
 
 
 class Conv2d(nn.Conv2d):
-    """The same function as ``nn.Conv2d``, for layers that ``supports`` accepts: set ``conv.__class__ =
-    patches.Conv2d``.
-    """
+    """The same function as ``nn.Conv2d``, for layers that ``supports`` accepts. Set ``conv.__class__ = Conv2d``."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, I, H, W) -> (B, O, h, w)."""

@@ -46,9 +46,7 @@ class WorkItem:
     attempts: int = 0
     """How many workers have died while they computed it."""
     exclusive: bool = False
-    """Set when a worker that held the item died: from then on no other item is queued with it, so that the next death
-    has one cause.
-    """
+    """A worker that held the item has died: no other item is queued with it, so that another death has one cause."""
 
 
 class Workers(Protocol):

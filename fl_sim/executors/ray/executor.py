@@ -135,9 +135,7 @@ class RayExecutor(Executor):
             self._current_models.discard(key)
 
     def summary(self) -> dict[str, Any]:
-        """For summary.json: ``num_workers``, ``nodes``, ``kinds`` of device, ``idle_share``, ``retries`` of items,
-        ``restarts`` of workers.
-        """
+        """For summary.json: numbers of workers and nodes, kinds of device, idle share, lost items and workers."""
         facts, dispatch = list(self._took_part.values()), self._dispatch
         return {
             "num_workers": self._count,
@@ -149,9 +147,7 @@ class RayExecutor(Executor):
         }
 
     def close(self) -> None:
-        """Workers drop this run's objects and stay for the next run, until ``shut_down_workers`` or the end of the
-        process.
-        """
+        """Let workers drop this run's objects; they stay for the next run, until ``shut_down_workers`` is called."""
         if self._workers is not None:
             self._workers.forget_run(self.name)
         self._workers, self._stored = None, _Stored()
@@ -179,9 +175,7 @@ class RayExecutor(Executor):
         return workers, self._dispatch
 
     def _gpus(self) -> float:
-        """GPUs that a worker reserves: as set; else a whole one, or an equal share where there are more workers than
-        GPUs.
-        """
+        """GPUs that a worker reserves: as set; else one, or an equal share where there are more workers than GPUs."""
         if self.settings.num_gpus or self.learner.loss.device.type != "cuda":
             return self.settings.num_gpus
         gpus = max(torch.cuda.device_count(), 1)

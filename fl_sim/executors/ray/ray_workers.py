@@ -96,8 +96,7 @@ class RayWorkers:
         return ray().put(value)
 
     def array_sharing(self, run: str, samples: Iterable[Tensor]) -> ArraySharing:
-        """A function for ``pack`` that puts samples and large arrays into the object store and references in their
-        place.
+        """A function for ``pack`` that replaces samples and large arrays by references into the object store.
 
         An array is stored once for all runs that use it. Other tensors (a module's own) are copied to each worker,
         because code may write into them.

@@ -32,9 +32,7 @@ class Packed(NamedTuple):
 
 
 ArraySharing = Callable[[np.ndarray, bool], Any]
-"""``(array, whether it is a tensor's memory)`` -> the array itself, or a reference into a shared store that travels in
-its place.
-"""
+"""``(array, whether it is a tensor's memory)`` -> the array, or a reference into a shared store."""
 
 
 def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Packed:

@@ -95,9 +95,7 @@ class Worker:
         return self.facts()
 
     def load(self, key: str, learner: str, packed: Packed, forget: Sequence[str] = ()) -> None:
-        """Store a model or samples on the device of the learner with key ``learner``, after the objects ``forget`` are
-        dropped.
-        """
+        """Drop the objects ``forget``, then store a model or samples on the device of the learner ``learner``."""
         self.forget(forget)
         self._store(key, lambda: unpack(packed, _fetch, self.learner(learner).loss.device.type))
 

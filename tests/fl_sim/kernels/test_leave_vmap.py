@@ -136,7 +136,7 @@ def _dotted(node: ast.AST) -> str:
 
 def _if_private(name: str) -> Iterator[str]:
     package, *parts = name.split(".")
-    if package in ("torch", "torchvision", "functorch") and any(p.startswith("_") and p[1] != "_" for p in parts):
+    if package in ("torch", "torchvision", "functorch") and any(p.startswith("_") and p[1:2] != "_" for p in parts):
         yield name
 
 

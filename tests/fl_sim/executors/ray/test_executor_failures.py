@@ -33,9 +33,7 @@ def _client(batches: list[Batch]) -> int:
 
 @dataclass
 class Deadly(FedAvg):
-    """Kills the worker that trains client CULPRIT, as the kernel does when memory runs out, ``times`` times; files
-    count them.
-    """
+    """Kills the worker that trains client CULPRIT, as the kernel does without memory, ``times`` times; files count."""
 
     folder: str = ""
     times: int = 1
@@ -62,7 +60,7 @@ class Kill(Callback):
     def on_block(self, run: Run, result: BlockResult) -> None:
         workers = ray_workers._workers
         if run.round == 2 and not self.killed and workers is not None:
-            self.killed = [handle.facts["pid"] for handle in workers.handles.values()][:1]
+            self.killed = [handle.facts["pid"] for handle in workers.handles.values() if handle.ready][:1]
             os.kill(self.killed[0], signal.SIGKILL)
 
 

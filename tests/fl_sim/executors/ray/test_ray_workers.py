@@ -9,9 +9,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray]
 
 
 def test_cancelling_after_ray_has_ended_does_not_start_it_again() -> None:
-    """A traceback may keep a failed round alive until then; any call of Ray without a connection would start or join a
-    cluster.
-    """
+    """A traceback may keep a failed round alive until then; any call of Ray would start or join a cluster."""
     import ray
 
     workers = workers_for(Ray(num_workers=1), 1, 2**27)
