@@ -6,8 +6,6 @@ The one place that turns text (or an object, or a function, from Python) into a 
 import ast
 import functools
 import inspect
-import os
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -122,8 +120,6 @@ def load(kind: str, name: Any) -> Any:
                 f"{kind}.name = {name!r}: must be text, one of {', '.join(offered(kind))} or package.module:Name"
             )
         return name
-    if ":" in name and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         return registry.find(PACKAGES[kind], kind, name)
     except Exception as error:
