@@ -38,11 +38,10 @@ def refuse_foreign_packages() -> None:
     """
     for name in PACKAGES[:-1]:
         if found := foreign(name):
-            line = (
-                f"{name!r} is found at {found}, which is not the package of fl-sim in {ROOT}: "
-                "use the command fl-sim, which searches the current folder last, or rename it"
-            )
-            if os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe") not in COMMANDS:
+            command = os.path.basename(sys.argv[0] if sys.argv else "").removesuffix(".exe")
+            cure = "run fl-sim instead of python -m" if command == "-m" else "take its folder out of PYTHONPATH"
+            line = f"{name!r} is found at {found}, which is not the package of fl-sim in {ROOT}: {cure}, or rename it"
+            if command not in COMMANDS:
                 raise ImportError(line)
             print(f"error: {line}", file=sys.stderr)
             raise SystemExit(2)
