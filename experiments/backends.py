@@ -5,6 +5,7 @@ client over TLS with node keys; each is started by the command that a user types
 ``experiments/results/backends.md``. Exit codes: 0 where all backends agree, 1 where one fails or differs.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 import fl_sim
 from experiments.deploy.server_app import DEFAULT
+from experiments.installation import child_environment
 from experiments.provenance import commit
 from fl_sim import registry
 from fl_sim.logs.writer import versions
@@ -60,7 +62,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = f"python {backend.format(arguments=shlex.join(arguments))}"
         out, start = tempfile.mkdtemp(prefix="fl-sim-backend-"), time.monotonic()
         print(f"{name}: {command}", flush=True)
-        done = subprocess.run([sys.executable, *shlex.split(command)[1:], "--out", out], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:], "--out", out],
+            env=os.environ | child_environment(),
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             print(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}", file=sys.stderr)
             return 1

@@ -7,12 +7,18 @@ attribute ``kind``. A user's own component is named ``package.module:Name``.
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+HOME = str(Path(__file__).parents[1])
+"""The folder that this project's packages lie in."""
 
 
 def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
@@ -59,13 +65,25 @@ def names(package: str, kind: str) -> dict[str, Any]:
     return dict(sorted(item for module in modules for item in offered(module, kind).items()))
 
 
+def search_last(*folders: str) -> None:
+    """Append folders to ``sys.path``, after the folder of this project, so that no file there replaces its packages.
+
+    Python consults an editable install after all of ``sys.path``: hence the project's own folder is appended too.
+    """
+    for folder in filter(None, (HOME, *folders)):
+        if folder not in sys.path:
+            sys.path.append(folder)
+
+
 def find(package: str, kind: str, name: str) -> Any:
     """The component called ``name``, or the object that ``package.module:Name`` refers to.
 
-    Raises ValueError that gives the kind, the unknown name and the nearest valid one.
+    A module is searched in the current folder too, and in those of the environment variable ``FL_SIM_PATH``, both last.
+    Raises ValueError that names the kind, the name seen and the nearest valid one.
     """
     if ":" in name:
         module_name, _, attribute = name.partition(":")
+        search_last(os.getcwd(), *os.environ.get("FL_SIM_PATH", "").split(os.pathsep))
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:

@@ -6,8 +6,6 @@ This module alone turns text (or an object or a function from Python) into a com
 import ast
 import functools
 import inspect
-import os
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -123,8 +121,6 @@ def load(kind: str, name: Any) -> Any:
             names = ", ".join(offered(kind))
             raise ConfigError(f"{kind}.name = {name!r}: must be text, one of {names} or package.module:Name")
         return name
-    if ":" in name and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         return registry.find(PACKAGES[kind], kind, name)
     except Exception as error:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import Any, get_type_hints
 
 from experiments.deploy import instructions, keys
-from experiments.deploy.local import ROOT, Deployment, DeploymentOptions
+from experiments.deploy.local import Deployment, DeploymentOptions
 from experiments.deploy.server_app import DEFAULT, parse_configs
 from fl_sim import RoundFailed
 from fl_sim.errors import ConfigError
@@ -117,10 +117,6 @@ def up(options: Options, rest: Sequence[str]) -> int:
     """Start all processes, run the experiment, stop all processes. Raises ConfigError for bad input first."""
     if options.auth and not options.tls:
         raise ConfigError("auth = true: node keys need an encrypted connection; add --tls")
-    if not (ROOT / "pyproject.toml").is_file():
-        raise ConfigError(
-            f"app = {str(ROOT)!r}: no pyproject.toml there; run this from a clone of the project, not from an installed package"
-        )
     args = experiment_words(options, rest)
     configs = parse_configs(args)
     nodes = options.nodes or configs[0].num_clients or 3

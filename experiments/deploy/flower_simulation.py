@@ -16,6 +16,7 @@ from experiments.deploy.server_app import ServeOptions, serve
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
+from fl_sim.executors.ray.cluster import working_folder_left_out
 from fl_sim.wire import flower
 
 Results = list[tuple[Summary, BaseException | None]]
@@ -58,7 +59,7 @@ def run_through_flower(configs: Sequence[Config], num_cpus: float = 1.0, num_gpu
         str, int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]
     ]
     resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
-    with flower.quiet():
+    with flower.quiet(), working_folder_left_out():
         run_simulation(server, client_app, counts.pop(), backend_config={"client_resources": resources})
     if failed:
         raise failed[0]

@@ -18,13 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.deploy import keys
+from experiments.deploy.bundle import write_bundle
 from experiments.deploy.commands import CONNECTION, ENVIRONMENT, Link, exports, run, shown
 from experiments.deploy.processes import Processes
 from fl_sim import RoundFailed
 
-ROOT = Path(__file__).parents[2]
-"""The project, of which Flower makes the bundle that travels."""
-PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
 START_S, LOOK_S = 60.0, 20.0
 """Seconds until the SuperLink must listen, and seconds between two checks of the run's status."""
 
@@ -74,6 +72,7 @@ class Deployment:
         self.report, self.app = home / "report.jsonl", home / "app"
         env = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home / "operator"), "PYTHONUNBUFFERED": "1"}
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
+        env |= {"FL_SIM_PATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("FL_SIM_PATH", "")]))}
         env |= {"OMP_NUM_THREADS": "1"} | ({"FL_SIM_DATA": options.data} if options.data else {})
         (home / "logs").mkdir(parents=True)
         self.processes = Processes(home / "logs", env)
@@ -127,7 +126,7 @@ class Deployment:
         self.say(f"{options.nodes} nodes in {self.home}; on every machine: {exports()}")
         for folder in ("operator", "superlink", *(f"node-{n}" for n in range(options.nodes))):
             (self.home / folder).mkdir()
-        copy_app(self.app)
+        write_bundle(self.app)
         if options.tls:
             hosts = ",".join([link.host, *self.names])
             self.say(f"operator$ python -m experiments.deploy keys --out {link.keys} --hosts {hosts}")
@@ -265,20 +264,6 @@ class Deployment:
 def run_folders(out: Path) -> list[Path]:
     """The run folders in a folder."""
     return [file.parent for file in out.glob("*/config.toml")]
-
-
-def copy_app(folder: Path) -> None:
-    """The project's code and nothing else: Flower looks at every file of an app, and a checkout has many."""
-    folder.mkdir()
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "results"))
-    for name in ("README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "tests").mkdir()
-    shutil.copy(
-        ROOT / "tests" / "conftest.py", folder / "tests"
-    )  # pyproject.toml excludes tests: Flower wants some to be there
 
 
 def free_ports(count: int) -> list[int]:

@@ -19,12 +19,13 @@ from typing import Any
 import pytest
 
 from experiments.deploy import keys
-from experiments.deploy.local import ROOT, Deployment, DeploymentOptions
+from experiments.deploy.local import Deployment, DeploymentOptions
 from experiments.deploy.processes import PROC, marked
 from experiments.deploy.server_app import parse_configs
 from experiments.runs.summary import Summary
 from tests.conformance.conftest import check_same, rows, simulated
 
+ROOT = Path(__file__).parents[2]
 needs_proc = pytest.mark.skipif(not PROC.exists(), reason="processes are found through /proc, which is not here")
 pytestmark = [pytest.mark.slow, pytest.mark.faults, needs_proc]
 BROKEN = ["digits-deploy", "--strategy", "tests.conformance.broken:Broken", "--strategy.how", "fine"]

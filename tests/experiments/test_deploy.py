@@ -19,10 +19,12 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 
 from experiments.deploy import keys
 from experiments.deploy.__main__ import main, without
+from experiments.deploy.bundle import APP, PROJECT, write_bundle
 from experiments.deploy.commands import ENVIRONMENT, Link, run
-from experiments.deploy.local import ROOT, copy_app, free_ports
+from experiments.deploy.local import free_ports
 from experiments.deploy.processes import PROC, Processes, marked
 
+ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -206,9 +208,15 @@ def test_commands_and_services_in_the_document_work(capsys: pytest.CaptureFixtur
     }
 
 
+def test_the_app_of_a_bundle_is_the_app_of_a_checkout() -> None:
+    """``flwr run .`` in a checkout and ``experiments.deploy up`` start the same app with the same defaults."""
+    assert {key: PYPROJECT["tool"]["flwr"]["app"][key] for key in APP} == APP
+    assert {key: PYPROJECT["project"][key] for key in PROJECT} == PROJECT
+
+
 @pytest.mark.slow
 def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
-    copy_app(tmp_path / "app")
+    write_bundle(tmp_path / "app")
     env = os.environ | ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home")}
     command = [str(Path(sys.executable).parent / "flwr"), "build", "--app", str(tmp_path / "app")]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -218,7 +226,7 @@ def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
     packages = {name.partition("/")[0] for name in names}
     assert packages == {"fl_sim", "strategies", "clients", "experiments", "pyproject.toml", ".info"}
     assert "experiments/recipes/digits-deploy.toml" in names and not [
-        n for n in names if "bench/" in n or "results" in n or "test" in n
+        n for n in names if "bench/" in n or "results/" in n or "test" in n
     ]
     assert bundle.stat().st_size < 2 * 2**20
 

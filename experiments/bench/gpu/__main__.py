@@ -22,6 +22,7 @@ import torch
 
 from experiments.bench import ROOT
 from experiments.config.command_line import parse
+from experiments.installation import child_environment
 from experiments.provenance import commit, machine, versions
 from experiments.runs.execute import execute
 from experiments.runs.setup import build
@@ -75,7 +76,8 @@ class Runs:
 
 def command(module: str, *words: str) -> Row:
     """A module's last line of output, which is JSON; ``error`` where it failed."""
-    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
+    command, env = [sys.executable, "-m", module, *words], os.environ | child_environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"error": done.stderr.strip()[-2000:]}
     row: Row = json.loads(done.stdout.strip().splitlines()[-1])

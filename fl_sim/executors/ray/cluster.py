@@ -12,13 +12,14 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from fl_sim.errors import RoundFailed
 from fl_sim.executors.ray.options import Ray
+from fl_sim.registry import HOME
 
 INHERITED_PREFIXES = (
     "CUBLAS_",
@@ -82,7 +83,7 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _no_messages():
+        with _no_messages(), working_folder_left_out():
             if address:
                 _check_listening(address)
                 ray().init(address=address, **quiet)
@@ -190,10 +191,15 @@ def _store_size(requested: int) -> int:
 
 
 def _paths() -> list[str]:
-    """The folders of ``sys.path`` other than Python's own and those of installed packages."""
+    """Folders that this process searches before installed packages, and this project's; ``ComputeSettings`` appends the others.
+
+    ``PYTHONPATH`` puts folders before installed packages. A folder that comes after them here must not be in it, such as
+    the current folder under the console script: a user's ``strategies.py`` there would replace this project's package.
+    """
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     folders = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
-    return [path for path in dict.fromkeys(folders) if not path.startswith(known)]
+    installed = next((n for n, path in enumerate(folders) if path in known), len(folders))
+    return [path for path in dict.fromkeys([*folders[:installed], HOME]) if not path.startswith(known)]
 
 
 @contextmanager
@@ -216,8 +222,20 @@ def _fewer_processes() -> Iterator[None]:
 
 
 @contextmanager
+def working_folder_left_out() -> Iterator[None]:
+    """While open, ``ray.init`` does not put the current folder first on the ``sys.path`` of its workers.
+
+    A user's ``strategies.py`` there would replace this project's package. ``ComputeSettings`` gives workers the order of this process.
+    """
+    config: Any = importlib.import_module("ray.job_config").JobConfig
+    name = "_runtime_env_has_working_dir"  # Ray adds the folder unless the job brings a folder of its own
+    with _replaced(config, name, lambda job: True) if hasattr(config, name) else nullcontext():
+        yield
+
+
+@contextmanager
 def _no_messages() -> Iterator[None]:
-    """Let Ray print no errors of workers to stdout, which may be JSON; the log has them as events."""
+    """A connection made while this is open prints nothing to stdout: what died is an event, and stdout may be JSON."""
     worker: Any = importlib.import_module("ray._private.worker")
     with _replaced(worker, "listen_error_messages", lambda *args: None):
         yield

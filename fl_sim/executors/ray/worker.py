@@ -16,6 +16,7 @@ from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.evaluate import block_sums
 from fl_sim.engines.run_block import run_plan
 from fl_sim.executors.ray.serialize import Packed, pack, unpack
+from fl_sim.registry import search_last
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class ComputeSettings:
     mkldnn: bool = field(default_factory=lambda: bool(torch.backends.mkldnn.enabled))
     workspace: str = field(default_factory=lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
     flush_denormal: bool = field(default_factory=lambda: not float(torch.tensor(1e-40) * 1.0))
-    paths: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    paths: tuple[str, ...] = field(default_factory=lambda: tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
         """Set up the current process in this way."""
-        sys.path += [path for path in self.paths if path not in sys.path]
+        search_last(*self.paths)
         if self.workspace:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = self.workspace
         torch.set_num_threads(self.threads)
