@@ -1,4 +1,4 @@
-"""run_rounds: lines of the log, failures and their policy, callbacks, early stop. Flower's own strategies: test_foreign_strategies.py."""
+"""run_rounds: lines of the log, failures and their policy, callbacks, early stop."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def go(strategy: Strategy, log: RoundLog | None = None, rounds: int = 3, **optio
 
 @dataclass
 class Sick(Strategy):
-    """Clients with at most ``smallest`` samples in their first batch fail, once ``Slowing`` has lowered their learning rate."""
+    """Once ``Slowing`` has lowered the learning rate, clients fail whose first batch has at most ``smallest`` samples."""
 
     smallest: int = 1
 
@@ -121,12 +121,12 @@ def test_tolerated_failures_are_logged_and_left_out_of_the_mean(log: RoundLog) -
 
     class Without(FedAvg):
         def configure_train(self, server_round: int, *args: Any) -> list[Message]:  # type: ignore[override]
-            asked = list(super().configure_train(server_round, *args))
-            return asked if server_round == 1 else asked[2:]
+            messages = list(super().configure_train(server_round, *args))
+            return messages if server_round == 1 else messages[2:]
 
     others = go(Without(), callbacks=[Slowing()])
     a, b = (records.model(r.arrays) for r in (result, others))
-    assert float(tree.norm(tree.sub(a, b))) < 1e-12 * float(tree.norm(a))  # as if it had not been asked
+    assert float(tree.norm(tree.sub(a, b))) < 1e-12 * float(tree.norm(a))  # as if they had received no message
 
 
 @pytest.mark.parametrize(
