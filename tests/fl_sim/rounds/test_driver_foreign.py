@@ -1,4 +1,4 @@
-"""Flower's own strategies through ``run_rounds``: reproducible, a reply for each client, equal to ours where they agree."""
+"""Flower's own strategies through ``run_rounds``: reproducible, with one reply for each client, and equal to ours."""
 
 import random
 from collections.abc import Iterable
@@ -112,7 +112,7 @@ def test_integer_counters_and_widened_types_come_back_to_clients_as_they_were() 
         }
 
 
-def test_what_a_client_draws_depends_on_no_order() -> None:
+def test_the_draws_of_a_client_depend_on_no_order() -> None:
     app = ClientApp()
 
     @app.train()

@@ -1,4 +1,4 @@
-"""Trees and metrics as Flower's records and back; what is read once, and what is not serialised at all."""
+"""Trees and metrics as Flower's records and back: records that are read once, and arrays that are not serialised."""
 
 import pickle
 
@@ -29,13 +29,13 @@ def test_a_tree_comes_back_bit_for_bit_and_is_the_callers_own() -> None:
     assert tree.digest(second) == tree.digest(records.model(record)) == tree.digest(MODEL)
 
 
-def test_what_was_made_here_for_one_reader_is_handed_on() -> None:
+def test_arrays_for_one_reader_are_passed_on_without_a_copy() -> None:
     own = tree.clone({k: v for k, v in MODEL.items() if k != "turned"})
     taken = records.owned(records.held(own))
     assert all(taken[k].data_ptr() == own[k].data_ptr() for k in own) and taken["counter"].shape == ()
     read_only = ArrayRecord()
     read_only["w"] = Held(np.frombuffer(bytes(8), np.float32))
-    records.owned(read_only)["w"].add_(1)  # a copy: shared memory of Ray's, say
+    records.owned(read_only)["w"].add_(1)  # a copy, as the memory may be shared with other processes
     assert read_only["w"].numpy().tolist() == [0.0, 0.0]
     assert tree.digest(records.owned(records.arrays(MODEL))) == tree.digest(MODEL)
 
@@ -56,7 +56,7 @@ class TestShared:
         first, second = records.shared(record), records.shared(same)
         assert list(second) == list(reversed(list(first))) and second["w"] is first["w"]
 
-    def test_whatever_changes_is_read_anew(self) -> None:
+    def test_a_changed_record_is_read_again(self) -> None:
         record = records.arrays(MODEL)
         old = records.shared(record)
         record["w"] = Array(np.ones((2, 3), np.float32))
