@@ -1,4 +1,7 @@
-"""One experiment, three backends: SimulationGrid on each engine, Flower's own simulation, real processes over TLS with node keys."""
+"""One experiment on three backends gives one result.
+
+They are SimulationGrid on each engine, Flower's own simulation, and real processes over TLS with node keys.
+"""
 
 import json
 import os
@@ -22,14 +25,14 @@ PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_devices_answer_as_the_simulation_does(strategy: str, out: list[str]) -> None:
-    """Five clients in blocks of two, one that never trains, personal evaluation: all but the wire."""
+    """Five clients in blocks of two, one of them held out, with personal evaluation, and no network between them."""
     more = ["--clients", "5", "--holdout_clients", "1", "--cohort", "3", "--block_size", "2", *PERSONAL]
     [config] = parse_configs([*SMALL, "--strategy", strategy, *more, *out])
     grid = InProcessGrid.of(app, 5)
     [(summary, error)] = serve([config], grid, ServeOptions(node_timeout_s=5))
     assert error is None
     check_same(summary, simulated(config))
-    assert [kind for _, kind in grid.asked].count("query") == 5  # once a node
+    assert [kind for _, kind in grid.asked].count("query") == 5  # one for each node
 
 
 def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) -> None:
@@ -75,30 +78,19 @@ def test_flowers_own_simulation_agrees(out: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_real_deployment_agrees(tmp_path: Path) -> None:
-    """All strategies, one after another, on one SuperLink and three SuperNodes with TLS and node keys."""
-    words = [*SMALL[1:], "--strategy", ",".join(STRATEGIES)]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.deploy",
-        "up",
-        "--nodes",
-        "3",
-        "--tls",
-        "--auth",
-        "--recipe",
-        SMALL[0],
-        *words,
-    ]
+    """All strategies, one after another, on one SuperLink and two SuperNodes with TLS and node keys."""
+    words = [*SMALL[1:], "--clients", "2", "--strategy", ",".join(STRATEGIES)]
+    up = ["up", "--nodes", "2", "--tls", "--auth", "--recipe", SMALL[0]]
+    command = [sys.executable, "-m", "experiments.deploy", *up, *words]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "real")], capture_output=True, text=True, timeout=900, env={**os.environ}
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all processes of this deployment have ended" in done.stdout
-    made = sorted((tmp_path / "real").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
+    files = sorted((tmp_path / "real").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
     configs = parse_configs([SMALL[0], *words, "--out", str(tmp_path / "simulated")])
-    for config, file in zip(configs, made, strict=True):
+    for config, file in zip(configs, files, strict=True):
         summary = json.loads(file.read_text())
         assert rows(summary, "rounds")[-1]["round"] == 2
         check_same(summary, simulated(config))

@@ -1,4 +1,4 @@
-"""Configs: defaults, ranges, refusals, TOML and back."""
+"""Configs: defaults, ranges, refused values, and writing and reading TOML."""
 
 import tomllib
 from pathlib import Path

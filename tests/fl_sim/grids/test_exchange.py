@@ -1,4 +1,4 @@
-"""What a round counts while replies stream past: rows that go to the log as they come, the share of padded work."""
+"""Counting replies as they arrive: rows are written to the log at once, and the share of padded work is computed."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from fl_sim.wire import records
 from strategies.fedavg import FedAvg
 
 HOLDS = [8, 8, 8, 8, 1, 1, 1, 1]
-"""Samples a client, of the skewed federation."""
+"""Samples of each client of the skewed federation."""
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def skewed(engine: str, block_size: int, order: list[int], log: RoundLog | None 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 4, 1, 5, 2, 6, 3, 7]])
 def test_clients_of_like_length_share_a_block_so_that_little_is_padded(order: list[int], log: RoundLog) -> None:
-    """Batches of 2: clients of 8 samples take 4 full steps, those of 1 sample one step of a batch of 1, in whatever order they are asked.
+    """The share of padding, worked out for batches of 2, for any order of the messages.
+
+    Clients of 8 samples take 4 full steps, those of 1 sample one step of a batch of 1.
 
     Two blocks of four: 4 x 4 x 2 places for 32 samples, 4 x 1 x 1 places for 4 samples: nothing is padded. One block of
     eight: 8 x 4 x 2 = 64 places for 36 samples.
@@ -53,7 +55,7 @@ def test_clients_of_like_length_share_a_block_so_that_little_is_padded(order: li
     assert skewed("vmap", 3, order).rows[1]["padded_share"] == pytest.approx(1 - 36 / 43)
 
 
-def test_the_loop_pads_nothing_and_says_nothing() -> None:
+def test_the_loop_pads_nothing_and_reports_no_share() -> None:
     assert skewed("loop", 4, list(range(8))).rows[1]["padded_share"] is None
 
 
@@ -77,7 +79,7 @@ def test_rows_reach_the_log_while_the_round_goes_on(log: RoundLog, monkeypatch: 
     assert (result.rows[1]["examples"], result.rows[1]["steps"]) == (36, 20)
 
 
-def test_the_log_is_the_same_however_rows_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_does_not_depend_on_how_often_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
     for flush in (1, 10_000):
         monkeypatch.setattr("fl_sim.grids.exchange.FLUSH", flush)

@@ -1,4 +1,4 @@
-"""SimulationGrid: nodes, one reply a message, pools that ride in a block's first reply, failures, any other ClientApp."""
+"""SimulationGrid: nodes, a reply for each message, pools in a block's first reply, failures, any other ClientApp."""
 
 import random
 from typing import Any
@@ -41,7 +41,7 @@ def messages_of(grid: SimulationGrid, strategy: FedAvg | None = None) -> list[Me
 def test_nodes_are_a_range_and_those_held_out_are_apart() -> None:
     grid = grid_of(holdout_clients=2)
     assert grid.get_node_ids() == range(2, 6) and grid.holdout_node_ids == range(6, 8)
-    assert SimulationGrid(ClientApp(), 10**9).get_node_ids() == range(2, 10**9 + 2)  # a billion cost nothing
+    assert SimulationGrid(ClientApp(), 10**9).get_node_ids() == range(2, 10**9 + 2)  # a billion nodes need no memory
 
 
 def test_a_message_to_no_node_of_the_grid_is_refused() -> None:
@@ -109,7 +109,7 @@ def test_a_client_without_samples_is_a_failure_of_its_own(engine: str) -> None:
     assert float(records.decode(pool)[WEIGHT]) == 7
 
 
-def test_push_and_pull_hand_each_reply_out_once() -> None:
+def test_push_and_pull_return_each_reply_once() -> None:
     grid = grid_of()
     numbers = grid.push_messages(messages_of(grid))
     first = grid.pull_messages([*numbers[:2], "unknown"])
@@ -117,7 +117,7 @@ def test_push_and_pull_hand_each_reply_out_once() -> None:
     assert [m.metadata.reply_to_message_id for m in first + rest] == numbers and grid.pull_messages(numbers) == []
 
 
-def test_clients_draw_by_their_own_id_whoever_else_is_asked() -> None:
+def test_the_draws_of_a_client_do_not_depend_on_the_others() -> None:
     grid = grid_of()
     everyone = {r.metadata.src_node_id: r for r in grid.send_and_receive(messages_of(grid))}
     few = FedAvg()
@@ -129,7 +129,7 @@ def test_clients_draw_by_their_own_id_whoever_else_is_asked() -> None:
 
 
 def ordinary(answers: list[tuple[int, float, int]]) -> ClientApp:
-    """An app written with Flower's documented API alone: remembers, draws, sometimes fails."""
+    """An app that uses Flower's documented API alone: it keeps a state, draws, and fails on one client."""
     app = ClientApp()
 
     @app.train()

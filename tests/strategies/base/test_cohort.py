@@ -1,4 +1,4 @@
-"""Stragglers: who they are, how much they do, what becomes of it."""
+"""Stragglers: which clients they are, how much work they do, and how it is counted."""
 
 from typing import Any
 
@@ -98,13 +98,14 @@ def test_fedavg_drops_them_and_fedprox_keeps_what_they_did(targets: Any) -> None
 
 
 def test_partial_work_is_the_first_part_of_the_whole_work(targets: Any) -> None:
-    # One client of two is a straggler; w0 = 0, target 1, lr 1/4: after s steps w = 1 - 2^-s. The other has target 0 and stays at 0.
+    # One client of two is a straggler; w0 = 0, target 1, lr 1/4: after s steps w = 1 - 2^-s.
+    # The other has target 0 and stays at 0.
     both = targets([[1.0], [0.0]])
     settings = {"local.epochs": 4, "local.lr": 0.25, "system.stragglers": 0.5}
     strategy = FedProx(mu=0.0)
     strategy.seed = next(
         s for s in range(99) if min(range(2), key=lambda c: rng.key(s, "straggler", 1, c)) == 0
-    )  # client 0 is it
+    )  # client 0 is the straggler
     trained = both.train(strategy, settings)
     [work] = stragglers([0, 1], strategy.seed, 1, settings).values()
     steps = round(4 * work)
