@@ -123,7 +123,9 @@ def run_all(call: Invocation) -> int:
 
 
 def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
-    """(summary, error) of one run after another; with --vmap_over as one batch, with engine flower in Flower's simulation."""
+    """(summary, error) of one run after another; with --vmap_over as one batch, with engine flower in Flower's
+    simulation.
+    """
     if call.vmap_over:
         from experiments.runs.lockstep import run_together  # here, as below, because few calls need it
 

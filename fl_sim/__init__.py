@@ -1,7 +1,10 @@
-"""The machine: trees, draws, one client's training, blocks, engines, grids, rounds, logs. Names no algorithm and no data set.
+"""The machine: trees, draws, one client's training, blocks, engines, grids, rounds, logs.
+
+Names no algorithm and no data set.
 
 What stands in ``__all__`` is public and pinned by a test. The floors below, each of which imports only those under it:
-rounds, grids, executors, engines, blocks, learning; then population, kernels, wire and logs; then tree, rng and the rest.
+rounds, grids, executors, engines, blocks, learning; then population, kernels, wire and logs; then tree, rng and the
+rest.
 """
 
 from fl_sim import local, rng, tree

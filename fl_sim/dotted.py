@@ -1,4 +1,6 @@
-"""Settings by dotted names: ``{"strategy": {"mu": 1}}`` inside is ``{"strategy.mu": 1}`` in flags, messages and tables."""
+"""Settings by dotted names: ``{"strategy": {"mu": 1}}`` inside is ``{"strategy.mu": 1}`` in flags, messages
+and tables.
+"""
 
 from collections.abc import Mapping
 from typing import Any

@@ -23,7 +23,9 @@ from strategies.base import Strategy
 
 
 def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample serves as both."""
+    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample
+    serves as both.
+    """
     order = rng.permutation(key, n)
     return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
 

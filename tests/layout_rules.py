@@ -15,7 +15,7 @@ FLOORS: list[set[str]] = [
     {"blocks"},
     {"learning"},
     {"population", "kernels", "wire", "logs"},
-    {"tree", "rng", "errors", "registry"},
+    {"tree", "rng", "dotted", "errors", "registry"},
 ]
 """The folders and files of fl_sim from the top of the stair down; each imports only itself and floors below its own."""
 FACADES = {"fl_sim", "fl_sim.local"}
@@ -108,7 +108,7 @@ def mirrors(test: Path, sources: Iterable[Path]) -> bool:
     """Whether ``tests/a/b/test_X.py`` tests a file or folder of ``a/b`` whose name is X or what X begins with."""
     folder, name = test.parent.relative_to("tests"), test.stem.removeprefix("test_")
     inner = [source.relative_to(folder) for source in sources if source.is_relative_to(folder)]
-    stems = {source.with_suffix("").parts[0].lstrip("_") for source in inner} - {"", "init__", "main__"}
+    stems = {source.with_suffix("").parts[0].strip("_") for source in inner} - {"", "init"}
     return any(name == stem or name.startswith(stem + "_") for stem in stems)
 
 

@@ -100,7 +100,9 @@ def parse(argv: Sequence[str]) -> Invocation:
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
-    """The recipe ("" for none), and the flags with dotted keys and underscores: ``--strategy X`` is ``strategy.name``."""
+    """The recipe ("" for none), and the flags with dotted keys and underscores: ``--strategy X`` is
+    ``strategy.name``.
+    """
     recipe, flags, words = "", [], list(argv)
     while words:
         word = words.pop(0)

@@ -260,20 +260,17 @@ def _check_plan(c: Config) -> None:
     """Refuse numbers that cannot be met together."""
     total = math.inf if c.num_clients is None else c.num_clients
     if c.holdout_clients >= total:
-        raise ConfigError(
-            f"holdout_clients = {c.holdout_clients}: of {total} clients at least one must train; choose at most {total - 1}"
-        )
+        cure = f"of {total} clients at least one must train; choose at most {total - 1}"
+        raise ConfigError(f"holdout_clients = {c.holdout_clients}: {cure}")
     if c.cohort > total - c.holdout_clients:
         rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
     if c.local.momentum and c.local.optimizer != "sgd":
-        raise ConfigError(
-            f"local.momentum = {c.local.momentum}: means nothing to local.optimizer = {c.local.optimizer!r}; leave it out"
-        )
+        why = f"means nothing to local.optimizer = {c.local.optimizer!r}; leave it out"
+        raise ConfigError(f"local.momentum = {c.local.momentum}: {why}")
     if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
-        raise ConfigError(
-            f"precision = {c.precision!r}: means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
-        )
+        why = f"means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
+        raise ConfigError(f"precision = {c.precision!r}: {why}")
     if c.engine != "ray" and c.ray != Ray():
         key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
         raise ConfigError(

@@ -77,13 +77,8 @@ def execute(
         except (Exception, KeyboardInterrupt) as caught:
             error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
         summary = summarise(setup, keeper.rows, error, stopped, spent + time.perf_counter() - start, log.path)
-        try:
-            if setup.grid.reduced_chunk:
-                log.config(replace(written, chunk=setup.grid.reduced_chunk).to_toml())
-            log.summary(summary)
-        except OSError as full:
-            error = error or full
-            summary["status"] = "failed"
+        if failed := log_end(log, summary, written, setup.grid.reduced_chunk):
+            error, summary["status"] = error or failed, "failed"
     setup.grid.close()
     return plain(summary), error
 
@@ -115,6 +110,17 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
         print(f"note: {setup.engine.reason}", file=sys.stderr)
 
 
+def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:
+    """Write the summary, and the chunk to which memory reduced the config's; returns why that failed (a full disk)."""
+    try:
+        if reduced_chunk:
+            log.config(replace(written, chunk=reduced_chunk).to_toml())
+        log.summary(summary)
+    except OSError as error:
+        return error
+    return None
+
+
 def plan_workers(setup: Setup) -> dict[str, Any]:
     """Choose what the config leaves open of Ray's workers, which changes no result; returns the prediction."""
     try:
@@ -129,7 +135,9 @@ def plan_workers(setup: Setup) -> dict[str, Any]:
 
 
 def resolved(setup: Setup) -> Config:
-    """The config with the engine and data folder that were chosen, so that its file repeats the run anywhere and later."""
+    """The config with the engine and data folder that were chosen, so that its file repeats the run anywhere
+    and later.
+    """
     config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
     on_ray = config.engine == "ray"
     written = replace(config, ray=replace(config.ray, engine=engine)) if on_ray else replace(config, engine=engine)

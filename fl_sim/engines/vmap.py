@@ -132,7 +132,9 @@ def train_clients(
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
 ) -> Hashable:
-    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain numbers."""
+    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain
+    numbers.
+    """
     numbers = tuple(vars(rule).items())
     if not all(isinstance(value, int | float | str | None) for _, value in numbers):
         return None

@@ -100,7 +100,9 @@ class ClientGrid(Grid):
 
 
 class FlowerGrid(ClientGrid):
-    """Any other Flower grid behind this interface: its node ids are its client ids, and strategies get the grid itself."""
+    """Any other Flower grid behind this interface: its node ids are its client ids, and strategies get the
+    grid itself.
+    """
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()

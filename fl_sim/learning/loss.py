@@ -128,8 +128,12 @@ class Loss:
 
     @cached_property
     def _alone(self) -> "_Forms":
-        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
-        quick = layers.one_client_form(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with
+        ``view``.
+        """
+        quick = (
+            layers.one_client_form(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        )
         if quick is None:
             return self._plain
         forms = _forms_of(quick)
@@ -174,7 +178,9 @@ class Loss:
         return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
+        """Mean training loss over the real samples of a batch, (): differentiable to any order in
+        ``model``'s leaves.
+        """
         return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:

@@ -43,7 +43,9 @@ def identify(run_id: int = 1) -> Run:
 
 
 def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of ``values``, whose types are known to be right: Flower's constructors check each value, 3 us a value."""
+    """A record of ``values``, whose types are known to be right: Flower's constructors check each value, 3
+    us a value.
+    """
     record = kind()
     if "_data" not in vars(record):  # another version of Flower
         return kind(values)

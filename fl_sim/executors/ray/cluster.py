@@ -191,10 +191,12 @@ def _store_size(requested: int) -> int:
 
 
 def _paths() -> list[str]:
-    """Folders that this process searches before installed packages, and this project's; ``ComputeSettings`` appends the others.
+    """Folders that this process searches before installed packages, and this project's; ``ComputeSettings`` appends the
+    others.
 
-    ``PYTHONPATH`` puts folders before installed packages. A folder that comes after them here must not be in it, such as
-    the current folder under the console script: a user's ``strategies.py`` there would replace this project's package.
+    ``PYTHONPATH`` puts folders before installed packages. A folder that comes after them here must not be in it, such
+    as the current folder under the console script: a user's ``strategies.py`` there would replace this project's
+    package.
     """
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     folders = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
@@ -225,7 +227,8 @@ def _fewer_processes() -> Iterator[None]:
 def working_folder_left_out() -> Iterator[None]:
     """While open, ``ray.init`` does not put the current folder first on the ``sys.path`` of its workers.
 
-    A user's ``strategies.py`` there would replace this project's package. ``ComputeSettings`` gives workers the order of this process.
+    A user's ``strategies.py`` there would replace this project's package. ``ComputeSettings`` gives workers the order
+    of this process.
     """
     config: Any = importlib.import_module("ray.job_config").JobConfig
     name = "_runtime_env_has_working_dir"  # Ray adds the folder unless the job brings a folder of its own

@@ -1,4 +1,6 @@
-"""The two halves apart: the client's holds plain numbers only; the server's state is kept, also from older checkpoints."""
+"""The two halves apart: the client's holds plain numbers only; the server's state is kept, also from older
+checkpoints.
+"""
 
 from dataclasses import dataclass
 from typing import Any
