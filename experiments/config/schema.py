@@ -277,7 +277,5 @@ def _check_plan(c: Config) -> None:
             f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out"
         )
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
-        raise ConfigError(
-            f"personalize_steps = {c.personalize_steps}: personal evaluation needs test samples of each client's own, but "
-            "partition.held_out = 0; set --partition.held_out 0.2"
-        )
+        why = "personal evaluation needs test samples of each client's own, but partition.held_out = 0"
+        raise ConfigError(f"personalize_steps = {c.personalize_steps}: {why}; set --partition.held_out 0.2")
