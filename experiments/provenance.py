@@ -1,4 +1,4 @@
-"""Where and with what it ran: processor, memory, versions, commit; no names of hosts or folders. No paper."""
+"""Where and with what something was measured: processor, memory, versions, commit; no names of hosts or folders."""
 
 import os
 import platform
@@ -10,15 +10,16 @@ from typing import Any
 import psutil
 
 PACKAGES = ("torch", "numpy", "flwr", "ray", "pfl", "blazefl")
+"""The packages whose versions are recorded."""
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory, system."""
+    """Processor, cores, memory in GiB and operating system."""
     return {
         "cpu": processor(Path("/proc/cpuinfo")),
         "cores": cores(),
@@ -28,7 +29,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor(cpuinfo: Path) -> str:
-    """The model's name, where the system tells it."""
+    """The processor's model name from Linux's ``cpuinfo``; on other systems what ``platform`` knows."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -37,7 +38,7 @@ def processor(cpuinfo: Path) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of what is compared; None: not installed."""
+    """The versions of Python and of ``PACKAGES``; None for a package that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -48,7 +49,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit(root: Path) -> str | None:
-    """The short id, with ``+changes`` where the tree has uncommitted ones; None outside a clone."""
+    """The short commit id of a git clone, with ``+changes`` if files differ from it; None if ``root`` is no clone."""
 
     def git(*words: str) -> str | None:
         try:
