@@ -1,8 +1,11 @@
-"""One training step of a model of C clients with weights of their own, in several forms. No paper.
+"""``python -m experiments.bench.gpu.training_step DEVICE CLIENTS full|tf32 [cnn|lenet]``: times a training step.
 
-grouped: ``vmap`` as it is (convolutions of per-client weights become grouped ones); patches: batched matrix products over
-patches (``fl_sim.kernels.patches``); channels-last; each as a CUDA graph. S1's CNN also compiled by ``torch.compile``, with the seconds that took.
-``python -m experiments.bench.gpu.steps DEVICE CLIENTS full|tf32 [cnn|lenet]``.
+It is the step of C clients, each with weights of its own, in several forms: *grouped*, plain ``vmap``, where the
+convolutions of all clients become one grouped convolution; *patches*, batched matrix products over image patches
+(``fl_sim.kernels.patches``); *channels-last*, plain ``vmap`` in that memory format. Each is also timed as a CUDA graph.
+The CNN is also compiled by ``torch.compile``; the seconds of the compilation are reported.
+
+Legend: C clients, B batch.
 """
 
 import json
@@ -23,10 +26,11 @@ from fl_sim.kernels import layers
 from fl_sim.kernels.precision import prepare
 
 Step = Callable[[dict[str, Tensor], Tensor, Tensor], Any]
+"""(weights (C, ...), x (C, B, ...), y (C, B)) -> new weights."""
 
 
 def step_of(module: nn.Module, lr: float = 0.1) -> Step:
-    """One SGD step of every client: (weights (C, ...), x (C, B, ...), y (C, B)) -> new weights."""
+    """A function that does one SGD step of every client."""
 
     def loss(params: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(torch.func.functional_call(module, params, (x,)), y)
@@ -39,7 +43,7 @@ def step_of(module: nn.Module, lr: float = 0.1) -> Step:
 
 
 def graphed(step: Step, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Step:
-    """The step as a CUDA graph that reads and writes fixed tensors."""
+    """The step recorded as a CUDA graph, which reads and writes the same tensors at each call."""
     stream: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     with torch.cuda.stream(stream):
         for _ in range(3):
@@ -56,7 +60,7 @@ def graphed(step: Step, params: dict[str, Tensor], x: Tensor, y: Tensor) -> Step
 
 
 def milliseconds(step: Step, *arguments: Any, device: torch.device, repeats: int = 20) -> float:
-    """Median of a step, after three to warm up."""
+    """Median milliseconds of a step, after three steps to warm up."""
     times = []
     for _ in range(repeats + 3):
         start = time.perf_counter()
@@ -68,7 +72,7 @@ def milliseconds(step: Step, *arguments: Any, device: torch.device, repeats: int
 
 
 def main() -> int:
-    """The command."""
+    """Run the command; prints one line of JSON."""
     device, clients, batch = torch.device(sys.argv[1]), int(sys.argv[2]), 10
     prepare(device, torch.get_num_threads(), "tf32" if sys.argv[3] == "tf32" else "full")
     model = sys.argv[4] if sys.argv[4:] else "cnn"

@@ -1,4 +1,4 @@
-"""The seconds of each system as bars, one panel a group of works. No paper."""
+"""The seconds of each system as a bar chart, one panel a group of workloads."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,15 +8,17 @@ import matplotlib.figure
 from matplotlib.axes import Axes
 
 COLOURS = {"ours": "#2a6f97", "bare": "#6c757d"}
-"""By the first part of a system's name; all others are alike."""
-WIDE = 50.0
-"""From this ratio of the longest to the shortest on, the axis is logarithmic."""
+"""Colour of a bar by the first part of the system's name."""
+OTHER_COLOUR = "#e09f3e"
+"""Colour of all other systems."""
+LOGARITHMIC_FROM = 50.0
+"""The axis is logarithmic if the longest bar is more than this many times as long as the shortest."""
 
 Row = Mapping[str, Any]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Write the picture; bars are medians, whiskers the smallest and the largest."""
+    """Write the chart to ``path``. Bars are medians; whiskers reach from the smallest to the largest value."""
     variants = {about["work"]: about["variant"] for about in results["works"]}
     heads = {about["group"]: f"{about['group']}: seconds a {about['go']}" for about in results["works"]}
     groups = {about["work"]: about["group"] for about in results["works"]}
@@ -36,17 +38,17 @@ def draw(results: Mapping[str, Any], path: Path) -> None:
 
 
 def bars(axes: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
-    """One panel."""
+    """Draw the bars of one panel."""
     middle = [row["seconds"]["median"] for row in rows]
     low = [row["seconds"]["median"] - row["seconds"]["min"] for row in rows]
     high = [row["seconds"]["max"] - row["seconds"]["median"] for row in rows]
-    colours = [COLOURS.get(row["system"].partition("-")[0], "#e09f3e") for row in rows]
+    colours = [COLOURS.get(row["system"].partition("-")[0], OTHER_COLOUR) for row in rows]
     places = list(range(len(rows)))
     axes.barh(places, middle, xerr=[low, high], color=colours, height=0.65, error_kw={"lw": 1})
     axes.set_yticks(places, names)
     for place, row in zip(places, rows, strict=True):
         axes.annotate(f" {row['seconds']['median']:.3g}", (row["seconds"]["max"], place), va="center", fontsize=7)
-    if max(middle) > WIDE * min(middle):
+    if max(middle) > LOGARITHMIC_FROM * min(middle):
         axes.set_xscale("log")
     axes.margins(x=0.08)
     axes.invert_yaxis()
