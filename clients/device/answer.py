@@ -44,11 +44,11 @@ def work(message: Message, context: Context, rules: Rules) -> Message:
 
     Raises ValueError for a message or a node config that the device cannot use.
     """
-    client, said = partition_id(context), experiment_of(message)
-    learner = learner_for(said, context.node_config, client, rules)
-    settings = settings_of(message, int(said.get("seed", 0)), skip=EXPERIMENT)
-    states = States(_state_root(context), str(said.get("run") or f"run-{context.run_id}"), client)
-    accepted = int(said.get("state-round", -1))
+    client, spec = partition_id(context), experiment_of(message)
+    learner = learner_for(spec, context.node_config, client, rules)
+    settings = settings_of(message, int(spec.get("seed", 0)), skip=EXPERIMENT)
+    states = States(_state_root(context), str(spec.get("run") or f"run-{context.run_id}"), client)
+    accepted = int(spec.get("state-round", -1))
     result = answer(learner, message, client, settings, {client: states.load(accepted)} if accepted >= 0 else {})
     reply = reply_to(message, result)
     if result.state and not result.reason and message.metadata.message_type.startswith("train"):
@@ -92,16 +92,16 @@ def experiment_of(message: Message) -> dict[str, Any]:
     return dict(message.content.config_records[EXPERIMENT])
 
 
-def learner_for(said: Mapping[str, Any], node_config: Mapping[str, Any], client: int, rules: Rules) -> Learner:
+def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client: int, rules: Rules) -> Learner:
     """Task, model and samples of this device, the same that a simulation gives this client. Raises ValueError."""
     device = str(node_config.get("device", "cpu"))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    prepare(device, int(node_config.get("threads", said.get("threads", 1))), said.get("precision", "full"))
-    task, own = own_samples(said, client, str(node_config.get("data-dir", "")))
-    model, params = component("model", said)
-    module = make_module(model, params, task, int(said.get("seed", 0)), str(said["model"]))
-    dtype = torch.float64 if said.get("dtype") == "float64" else torch.float32
-    loss = Loss(module, task, dtype, device, said.get("precision", "full"))
+    prepare(device, int(node_config.get("threads", spec.get("threads", 1))), spec.get("precision", "full"))
+    task, own = own_samples(spec, client, str(node_config.get("data-dir", "")))
+    model, params = component("model", spec)
+    module = make_module(model, params, task, int(spec.get("seed", 0)), str(spec["model"]))
+    dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32
+    loss = Loss(module, task, dtype, device, spec.get("precision", "full"))
     return make_learner(loss, own, rules)
 
 

@@ -61,7 +61,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> None:
     """Raise ConfigError for a setting that runs of one batch cannot differ in."""
-    own = {k: p.hint for k, p in parameters("strategy", config.strategy.thing).items()}
+    own = {k: p.hint for k, p in parameters("strategy", config.strategy.component).items()}
     hints = {
         "local": get_type_hints(Local, include_extras=True),
         "server": get_type_hints(Server, include_extras=True),

@@ -41,15 +41,15 @@ class Choice:
     """One of ``python -m experiments.list``, or package.module:Name."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """All settable parameters, defaults included; of a partition its ``seed`` and ``held_out`` too."""
-    thing: Any = field(default=None, compare=False, repr=False)
+    component: Any = field(default=None, compare=False, repr=False)
     """What the name stands for: a function or class to be called with ``params``, or an object that was given
     ready-made.
     """
 
     @property
-    def made(self) -> bool:
+    def is_object(self) -> bool:
         """Whether ``component`` is a ready-made object, not to be called."""
-        return not _is_maker(self.thing)
+        return not _is_maker(self.component)
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def _component_flags(kind: str, choices: Sequence[Choice]) -> Any:
     which = f"{names} or package.module:Name{several}. {usage}"
     found: dict[str, Any] = {}
     for choice in choices:
-        for key, p in parameters(kind, choice.thing).items():
+        for key, p in parameters(kind, choice.component).items():
             hint, value, text = found.get(key, (p.hint, choice.params[key], p.help))
             found[key] = (Union[hint, p.hint], value, text)  # noqa: UP007 - of values, which X | Y cannot spell
     rows = [

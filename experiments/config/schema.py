@@ -136,7 +136,7 @@ class Config:
         """How many clients there are; None where only the task's data can tell."""
         if self.clients or self.partition.name != NATURAL:
             return self.clients or 10
-        own = _signature(self.task.thing).get("clients")
+        own = _signature(self.task.component).get("clients")
         return own.default if own is not None and isinstance(own.default, int) else None
 
     def to_dict(self) -> Settings:
@@ -155,7 +155,9 @@ class Config:
     def to_toml(self) -> str:
         """The complete config as TOML: ``python -m experiments.run FILE`` repeats the run."""
         objects = [
-            kind for kind in PACKAGES if getattr(self, kind).made or getattr(self, kind).name.startswith("__main__:")
+            kind
+            for kind in PACKAGES
+            if getattr(self, kind).is_object or getattr(self, kind).name.startswith("__main__:")
         ]
         repeats = "complete: python -m experiments.run THIS_FILE repeats it"
         if objects:
@@ -198,9 +200,9 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
     strategies = choose("strategy", {"name": "fedavg", **settings.get("strategy", {})})
     _check_refused(settings if explicit is None else explicit, strategies)
     [task] = choose("task", {"name": "digits", **settings.get("task", {})})
-    own_clients = "clients" in _signature(task.thing)
+    own_clients = "clients" in _signature(task.component)
     [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})
-    [model] = choose("model", {"name": getattr(task.thing, "default_model", "mlp"), **settings.get("model", {})})
+    [model] = choose("model", {"name": getattr(task.component, "default_model", "mlp"), **settings.get("model", {})})
     configs = []
     for strategy in strategies:
         rest = without(settings, refused_by([strategy]))
@@ -215,7 +217,7 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
 
 def refused_by(strategies: Sequence[Choice]) -> list[str]:
     """The dotted keys that mean nothing to any of these strategies (their attribute ``refuses``)."""
-    sets = [set(getattr(s.thing, "refuses", ())) for s in strategies]
+    sets = [set(getattr(s.component, "refuses", ())) for s in strategies]
     return sorted(set.intersection(*sets))
 
 

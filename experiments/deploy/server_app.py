@@ -106,7 +106,7 @@ def deployable(config: Config) -> Config:
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):
         choice = getattr(config, kind)
-        if choice.made or choice.name.startswith("__main__:"):
+        if choice.is_object or choice.name.startswith("__main__:"):
             raise ConfigError(
                 f"{kind}.name = {choice.name!r}: an object does not travel to devices; give package.module:Name"
             )
@@ -190,7 +190,7 @@ def device_settings(setup: Setup) -> dict[str, Any]:
     for kind in ("task", "partition", "model"):
         choice = getattr(config, kind)
         settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}
-    if config.clients and "clients" in inspect.signature(config.task.thing).parameters:
+    if config.clients and "clients" in inspect.signature(config.task.component).parameters:
         settings["task-clients"] = config.clients
     numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}

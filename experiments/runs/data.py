@@ -16,7 +16,7 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
-    key = repr(([(c.name, c.params, id(c.thing)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
+    key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _made:
         _made.clear()
         _made[key] = _data(config)
@@ -40,18 +40,14 @@ _made: dict[str, tuple[Task, Tree, Partition]] = {}
 def _data(config: Config) -> tuple[Task, Tree, Partition]:
     chosen, divide = config.task, config.partition
     if config.data_dir is not None and not os.path.isdir(config.data_dir):
-        raise ConfigError(
-            f"data_dir = {config.data_dir!r}: no such folder; name one that holds {chosen.name}, or leave it out"
-        )
+        cure = f"name one that holds {chosen.name}, or leave it out"
+        raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; {cure}")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
-    task: Task = (
-        chosen.thing
-        if chosen.made
-        else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
-    )
+    arguments = {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}}
+    task: Task = chosen.component if chosen.is_object else call(chosen.component, arguments)
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
     task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)
     natural = int(task.clients.max()) + 1 if task.clients is not None else 10
     count = config.clients or (natural if divide.name == NATURAL else 10)
-    return task, kept, divided(task, divide.thing, count, seed, held_out, divide.name, **params)
+    return task, kept, divided(task, divide.component, count, seed, held_out, divide.name, **params)

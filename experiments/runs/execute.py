@@ -141,7 +141,7 @@ def resolved(setup: Setup) -> Config:
     config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
     on_ray = config.engine == "ray"
     written = replace(config, ray=replace(config.ray, engine=engine)) if on_ray else replace(config, engine=engine)
-    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
+    if config.data_dir is None and folder and "data_dir" in getattr(config.task.component, "__annotations__", {}):
         written = replace(written, data_dir=str(Path(folder).resolve()))
     return written
 

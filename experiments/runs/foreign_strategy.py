@@ -73,7 +73,7 @@ def shared(config: Config, training_clients: int) -> dict[str, Any]:
     ConfigError
         Where both ``cohort`` and a parameter of the strategy set the number of clients in a round.
     """
-    known = inspect.signature(config.strategy.thing).parameters
+    known = inspect.signature(config.strategy.component).parameters
     params, cohort = dict(config.strategy.params), config.cohort or training_clients
     explicit = {k for k in params if k in known and params[k] != known[k].default}
     choosing = sorted(explicit & {"fraction_train", "min_train_nodes", "min_available_nodes"})

@@ -85,8 +85,8 @@ def scheduled_by(config: Config) -> str:
     """The setting by which a round depends on the number of rounds; "" where none does."""
     if config.local.lr_schedule != "constant":
         return "local.lr_schedule"
-    chosen, component = config.strategy, config.strategy.thing
-    if not chosen.made:
+    chosen, component = config.strategy, config.strategy.component
+    if not chosen.is_object:
         component = component(**chosen.params) if issubclass(component, Strategy) else None
     return component.scheduled if isinstance(component, Strategy) else ""
 

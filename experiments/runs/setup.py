@@ -90,7 +90,7 @@ def build(
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     task, validation = transformed(task, validation, dtype, config.device)
     task = replace(task, metrics={**task.metrics, **(metrics or {})})
-    module = make_module(config.model.thing, config.model.params, task, config.seed, config.model.name)
+    module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
     loss = Loss(module, task, dtype, config.device, config.precision)
     probe(loss, config.model.name, config.task.name)
     training_clients = len(partition) - config.holdout_clients
@@ -158,9 +158,9 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     One that is not this project's gets ``cohort`` as its share of clients, where it takes one. Raises ConfigError for
     settings that only this project's strategies know.
     """
-    chosen, component = config.strategy, config.strategy.thing
+    chosen, component = config.strategy, config.strategy.component
     with flower.quiet(least=logging.ERROR):  # it would warn of fraction_evaluate = 0, which is set here
-        if chosen.made:
+        if chosen.is_object:
             strategy: Any = copy.deepcopy(component)
         elif inspect.isclass(component) and issubclass(component, Strategy):
             strategy = component(**chosen.params)
@@ -176,7 +176,7 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     if mu := getattr(strategy, "proximal_mu", 0):
         what = f"{chosen.name} only asks clients for a proximal term, which plain clients do not have"
         raise ConfigError(f"strategy.proximal_mu = {mu!r}: {what}; use --strategy fedprox --strategy.mu")
-    takes_share = not chosen.made and "fraction_train" in inspect.signature(component).parameters
+    takes_share = not chosen.is_object and "fraction_train" in inspect.signature(component).parameters
     settings = {
         "system.stragglers": config.system.stragglers,
         "server.lr": config.server.lr != 1 and config.server.lr,

@@ -57,6 +57,7 @@ def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Ou
         result.metrics,
         places=places,
         samples=sum(p.samples for p in result.streams.values()),
+        note=result.note,
     )
 
 
@@ -68,6 +69,8 @@ class TrainedClients(NamedTuple):
     metrics: Tree
     streams: Mapping[str, Padded]
     """By name."""
+    note: str = ""
+    """Why no CUDA graph could be used, the first time that it could not."""
 
 
 def train_clients(
@@ -119,24 +122,32 @@ def train_clients(
     inputs = [*model.values(), *states.values(), *varying.values(), *arrays]
     in_dims = (*(model_axis for _ in model), *(0 for _ in inputs[len(model) :]))
     function = torch.func.vmap(one_client, in_dims=in_dims, randomness="error")
-    kind = None
-    if learner.recorder.supports(device):
-        first = rule_with({k: float(x[0]) for k, x in varying.items()})
-        kind = _kind(*first, streams, inputs, [*model, *states, *varying])
-    outputs = function(*inputs) if kind is None else learner.recorder(kind, function, inputs, output_names)
+    note = ""
+    if not learner.recorder.supports(device):
+        outputs = function(*inputs)
+    else:
+        rule, local = rule_with({k: float(x[0]) for k, x in varying.items()})
+        if state := stateful(rule):
+            what = f"{type(rule).__name__} holds {', '.join(state)}, more than plain numbers"
+            note, outputs = learner.recorder.once(f"blocks run without CUDA graphs: {what}"), function(*inputs)
+        else:
+            kind = _kind(rule, local, streams, inputs, [*model, *states, *varying])
+            outputs = learner.recorder(kind, function, inputs, output_names)
+            if learner.recorder.refused:
+                note = learner.recorder.once(f"blocks run without CUDA graphs: {learner.recorder.refused}")
     remaining = iter(outputs)
     replies, new_states, metrics = ({k: next(remaining).detach() for k in names} for names in output_names)
-    return TrainedClients(replies, new_states, metrics, streams)
+    return TrainedClients(replies, new_states, metrics, streams, note)
+
+
+def stateful(rule: LocalRule) -> list[str]:
+    """The attributes of a rule that are no plain numbers or texts: a key of kernels cannot hold them."""
+    return sorted(name for name, value in vars(rule).items() if not isinstance(value, int | float | str | None))
 
 
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
 ) -> Hashable:
-    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain
-    numbers.
-    """
-    numbers = tuple(vars(rule).items())
-    if not all(isinstance(value, int | float | str | None) for _, value in numbers):
-        return None
-    shapes = tuple((x.shape, x.dtype) for x in inputs)
+    """All that fixes the kernels of a chunk besides its inputs' values, for a rule of plain numbers."""
+    numbers, shapes = tuple(vars(rule).items()), tuple((x.shape, x.dtype) for x in inputs)
     return type(rule), numbers, local, tuple((k, p.full, p.active) for k, p in streams.items()), shapes, tuple(names)

@@ -38,6 +38,14 @@ class GraphRecorder:
         self._recorded: dict[Hashable, _Recording | None] = {}
         self.refused = ""
         """Why a function could not be recorded; not empty: nothing is recorded any more."""
+        self._reported: set[str] = set()
+
+    def once(self, note: str) -> str:
+        """``note`` the first time, "" after that: for an event that the log should hold once."""
+        if note in self._reported:
+            return ""
+        self._reported.add(note)
+        return note
 
     def __reduce__(self) -> tuple[type["GraphRecorder"], tuple[()]]:
         return GraphRecorder, ()  # graphs belong to this process

@@ -1,6 +1,7 @@
 """CUDA graphs, with a stand-in that runs the recorded function again: an incomplete key would change a number."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from experiments.check.world import world
 from experiments.run import main, run
-from fl_sim import tree
+from fl_sim import registry, tree
 from fl_sim.engines.evaluate import evaluate
 from fl_sim.kernels import cuda_graphs
 from fl_sim.kernels.cuda_graphs import GraphRecorder
+from strategies.fedavg import FedAvg
 
 
 @pytest.fixture
@@ -97,6 +99,28 @@ WORDS: dict[str, Any] = {
     "dtype": "float64",
     "quiet": True,
 }
+
+
+@pytest.mark.parametrize("strategy", list(registry.names("strategies", "strategy")))
+def test_every_strategy_trains_from_graphs(strategy: str, recorded: list[int], tmp_path: Path) -> None:
+    few = {"rounds": 4, "evaluate_every": 4, "local": {"batch_size": 16}, "clients": 4, "cohort": 4}
+    log = run(**{**WORDS, **few}, strategy=strategy, engine="vmap", out=str(tmp_path)).log
+    assert "fallback" not in set(log.events["event"]) and sorted(recorded) == [1, 3]  # evaluation; rounds 2 to 4
+
+
+def test_a_strategy_with_state_in_attributes_trains_without_graphs_and_the_log_says_so_once(
+    recorded: list[int], tmp_path: Path
+) -> None:
+    @dataclass
+    class Stateful(FedAvg):
+        def __post_init__(self) -> None:
+            self.velocity: dict[str, Tensor] = {}
+
+    log = run(**{**WORDS, "rounds": 3, "evaluate_every": 9}, strategy=Stateful(), engine="vmap", out=str(tmp_path)).log
+    notes = log.events[log.events["event"] == "fallback"]["note"].tolist()
+    assert (
+        len(notes) == 1 and "without CUDA graphs: Stateful holds velocity" in notes[0] and recorded == [1]
+    )  # evaluation
 
 
 @pytest.mark.parametrize(
