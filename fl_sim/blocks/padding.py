@@ -88,9 +88,7 @@ def padded_batches(data: Tree, index: Tensor, mask: Tensor, words: Tensor, shape
 
 
 def rows_of(data: Tree, index: Tensor) -> Tree:
-    """``v[index]`` of samples that all clients share; outside of ``vmap`` where possible, which is four
-    times faster.
-    """
+    """``v[index]`` of samples that all clients share; outside of ``vmap`` where possible: four times faster."""
     if not leave_vmap.is_possible():
         return {k: v[index] for k, v in data.items()}
 
