@@ -89,7 +89,8 @@ def _known() -> bool:
     """Whether this version of Flower has the private attributes of messages that ``reply`` and ``requests`` set."""
     ids = "run_id message_id src_node_id dst_node_id src_task_id dst_task_id reply_to_message_id group_id"
     facts = f"{ids} created_at delivered_at ttl message_type"
-    empty = Message(RecordDict(), metadata=Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train"))  # type: ignore[call-overload]
+    metadata = Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train")
+    empty = Message(RecordDict(), metadata=metadata)  # type: ignore[call-overload]
     same = vars(empty.metadata).keys() == {f"_{name}" for name in facts.split()}
     return bool(same and vars(empty).keys() == {"_metadata", "_content", "_error"})
 

@@ -176,7 +176,7 @@ def test_folded_keys_differ() -> None:
 
 
 def drawn_globally() -> tuple[float, float, float]:
-    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002 the foreign code of this test
+    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
 
 def draw_and_fail(base: int, expected: tuple[float, float, float]) -> None:

@@ -135,7 +135,8 @@ def ordinary(answers: list[tuple[int, float, int]]) -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client = int(context.node_config["partition-id"])
-        calls = int(context.state.metric_records.get("calls", MetricRecord({"n": 0}))["n"]) + 1  # type: ignore[arg-type]
+        record = context.state.metric_records.get("calls", MetricRecord({"n": 0}))
+        calls = int(record["n"]) + 1  # type: ignore[arg-type]
         context.state["calls"] = MetricRecord({"n": calls})
         answers.append((client, random.random(), calls))
         if client == 2:
