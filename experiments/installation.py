@@ -26,8 +26,8 @@ def version(default: str) -> str:
 def refuse_foreign_packages() -> None:
     """Check that the other three packages are found beside this one, without importing them (takes about 0.2 ms).
 
-    Python puts the current folder first on ``sys.path`` for ``python -m``. A user's ``strategies.py`` or ``clients`` folder
-    there would be imported instead, and fail far away from the cause.
+    Python puts the current folder first on ``sys.path`` for ``python -m``. A user's ``strategies.py`` or ``clients``
+    folder there would be imported instead, and fail far away from the cause.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def foreign(name: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """Environment variables with which ``python -m experiments...`` finds this project in a child process in any folder.
+    """Environment variables with which ``python -m experiments...`` finds this project in a child process.
 
     ``PYTHONSAFEPATH`` keeps Python from putting the current folder first; ``PYTHONPATH`` then has to name a checkout.
     """

@@ -1,4 +1,4 @@
-"""A user's module is found in the current folder, which comes last: no file there replaces a package of this project."""
+"""A user's module is found in the current folder, which comes last: no file there replaces our own packages."""
 
 import os
 import sys
