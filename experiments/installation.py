@@ -63,7 +63,8 @@ def foreign(name: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """Environment variables with which ``python -m experiments...`` finds this project in a child process.
+    """Environment variables with which ``python -m experiments...`` finds this project in a child process in any
+    folder.
 
     ``PYTHONSAFEPATH`` keeps Python from putting the current folder first; ``PYTHONPATH`` then has to name a checkout.
     """

@@ -18,19 +18,24 @@ import numpy as np
 import torch
 
 from clients.device.folder import from_folder
-from clients.device.kept import kept
-from clients.device.own import Own, Said
+from clients.device.partition import DevicePartition
+from clients.device.sample_cache import cached_samples
+from clients.device.spec import ExperimentSpec
 from clients.shares import divided, prepared
 from fl_sim import registry
+from fl_sim.dotted import table
 from fl_sim.learning.task import Task
 
 PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model": "clients.models"}
 
 
-def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
-    """What ``said[kind]`` names, and its parameters. Of what ships here only the one module is imported. Raises ValueError."""
+def component(kind: str, said: ExperimentSpec) -> tuple[Any, dict[str, Any]]:
+    """What ``said[kind]`` names, and its parameters.
+
+    Of what ships here only the one module is imported. Raises ValueError.
+    """
     name = str(said[kind])
-    params = {k.removeprefix(f"{kind}."): v for k, v in said.items() if k.startswith(f"{kind}.")}
+    params = table(said, kind)
     if ":" not in name:
         try:
             found = registry.offered(importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}"), kind)
@@ -41,7 +46,7 @@ def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
     return registry.find(PACKAGES[kind], kind, name), params
 
 
-def own_samples(said: Said, client: int, data_dir: str) -> tuple[Task, Own]:
+def own_samples(said: ExperimentSpec, client: int, data_dir: str) -> tuple[Task, DevicePartition]:
     """The task on this device's samples (training part, then held-out part), without a test set.
 
     ``data_dir`` : a folder of the device's own; empty: client ``client`` of the partition that ``said`` names. Raises
@@ -57,13 +62,13 @@ def own_samples(said: Said, client: int, data_dir: str) -> tuple[Task, Own]:
     make, params = component("task", said)
     if "data_dir" in inspect.signature(make).parameters:
         return _part(said, client, make, params)  # its pictures are cached already, and may change
-    return kept(said, client, lambda: _part(said, client, make, params))
+    return cached_samples(said, client, lambda: _part(said, client, make, params))
 
 
-# A part of a shared data set ---------------------------------------------------------------------------------------------
+# A part of a shared data set ----------------------------------------------------------------------------------------
 
 
-def _part(said: Said, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, Own]:
+def _part(said: ExperimentSpec, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, DevicePartition]:
     """This client's part, found as a simulation finds it: the whole is made, divided, and let go."""
     task: Task = make(**params, **({"clients": said["task-clients"]} if "task-clients" in said else {}))
     divide, options = component("partition", said)
@@ -75,5 +80,5 @@ def _part(said: Said, client: int, make: Any, params: Mapping[str, Any]) -> tupl
     if len(partition) != clients:
         raise ValueError(f"partition.name = {name!r}: makes {len(partition)} clients here, {clients} on the server")
     rows = torch.from_numpy(np.ascontiguousarray(partition.client(client)))
-    own = Own(client, len(partition), *partition.sizes(client))
+    own = DevicePartition(client, len(partition), *partition.sizes(client))
     return replace(task, train={k: v[rows] for k, v in task.train.items()}, test={}, labels=None, clients=None), own

@@ -1,9 +1,13 @@
-"""``python -m experiments.bench``: this simulator, bare PyTorch and other simulators on the same work, interleaved. No paper.
+"""``python -m experiments.bench``: times this simulator, plain PyTorch and other simulators on the same work, in turn.
 
-One file a system in ``systems/``; each runs as a child process that does one round whenever it is told to.
+workloads/   what is computed: the catalogue of workloads, and the input files that every system reads
+systems/     the compared systems, one file each; each runs as a child process
+children/    the child processes: how they are started, frozen, measured and ended, and the protocol with their parent
+tables/      measured figures as Markdown tables (README.md, docs/speed.md) and bar charts
+sweep/ gpu/  two more commands, ``experiments.bench.sweep`` (``--vmap_over``) and ``experiments.bench.gpu`` (one GPU)
 """
 
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-"""The checkout, or the folder that the packages are installed in."""
+"""The checkout, or the folder in which the packages are installed."""

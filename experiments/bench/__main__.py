@@ -1,7 +1,7 @@
-"""``python -m experiments.bench``: one command, one table; also JSON, Markdown and a PNG in the folder ``--out``. No paper.
+"""``python -m experiments.bench``: compares the systems; writes bench.json, bench.md and bench.png into ``--out``.
 
-Exit codes: 0 where every system ran or is not available for a reason that is told; 1 where one failed; 2 for bad flags; 130
-when interrupted.
+Exit codes: 0 if every system ran or cannot run here (the table gives the reason); 1 if a system failed; 2 for invalid
+flags; 130 after an interruption.
 """
 
 import json
@@ -22,7 +22,7 @@ Results = dict[str, Any]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code."""
+    """Run the command; returns its exit code."""
     try:
         options = parse(sys.argv[1:] if argv is None else argv)
         if find_spec("psutil") is None:
@@ -40,11 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def bench(options: Options) -> Results:
-    """All works, one after another; what was seen is written after each. What was started is ended, whatever happens."""
+    """Measure all requested workloads, one after another.
+
+    The files in ``options.out`` are rewritten after each workload, so that an interruption loses one workload at most.
+    """
     from experiments import provenance
     from experiments.bench.children import process_tree
-    from experiments.bench.tables import figures
-    from experiments.bench.turns import Bench, compare
+    from experiments.bench.interleaving import Session, compare
+    from experiments.bench.tables import result_rows
 
     logs = options.out / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -60,18 +63,26 @@ def bench(options: Options) -> Results:
     }
     mark = f"{os.getpid()}-{time.time_ns()}"
     with guarded(mark) as folder:
-        common = Bench(mark, provenance.cores(), folder, logs, lambda line: print(line, file=sys.stderr, flush=True))
+        session = Session(mark, provenance.cores(), folder, logs, print_progress)
         for work, systems in options.works:
-            compared = compare(work, systems, common)
-            results["works"].append(figures.work_row(compared))
-            results["rows"] += figures.rows(compared)
+            measured = compare(work, systems, session)
+            results["works"].append(result_rows.work_row(measured))
+            results["rows"] += result_rows.rows(measured)
             save(results, options)
     return results
 
 
+def print_progress(line: str) -> None:
+    """Print one line about what was just done; on stderr, because stdout is for the results."""
+    print(line, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def guarded(mark: str) -> Iterator[str]:
-    """A folder for the moment. It and all children end with this process, also when it is killed: see ``guard``."""
+    """A temporary folder, and a guard process that ends all child processes and removes the folder.
+
+    The guard acts when this context ends and also when this process is killed: see ``children.guard``.
+    """
     folder = tempfile.mkdtemp(prefix="flb")
     command = [sys.executable, "-m", "experiments.bench.children.guard", mark, folder]
     guard = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=ROOT, start_new_session=True)
@@ -84,9 +95,9 @@ def guarded(mark: str) -> Iterator[str]:
 
 
 def save(results: Results, options: Options) -> None:
-    """The files."""
+    """Write the results as Markdown, JSON and a bar chart."""
+    from experiments.bench.tables.bar_chart import draw  # here, because matplotlib loads slowly
     from experiments.bench.tables.cpu_table import markdown
-    from experiments.bench.tables.picture import draw  # here, because matplotlib loads slowly
 
     (options.out / "bench.md").write_text(markdown(results), encoding="utf-8")
     (options.out / "bench.json").write_text(json.dumps(results, allow_nan=False) + "\n", encoding="utf-8")
@@ -94,7 +105,7 @@ def save(results: Results, options: Options) -> None:
 
 
 def report(results: Results, options: Options) -> None:
-    """The table for people, JSON for programs."""
+    """Print the table and the names of the files; with ``--json`` also the results as one line of JSON."""
     print((options.out / "bench.md").read_text(encoding="utf-8"))
     print(f"files: {options.out}/bench.json, bench.md, bench.png")
     if options.json:

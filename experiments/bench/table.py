@@ -1,8 +1,8 @@
-"""``python -m experiments.bench.table``: the measured figures as Markdown (``experiments.bench.tables.readme``)."""
+"""``python -m experiments.bench.table``: writes measured figures into documents, see ``tables.documents``."""
 
 import sys
 
-from experiments.bench.tables.readme import main
+from experiments.bench.tables.documents import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,7 +18,10 @@ APP: dict[str, Any] = {
     "components": {"serverapp": "experiments.deploy.server_app:app", "clientapp": "clients.app:app"},
     "config": {"args": "", "node-timeout-s": 300.0, "timeout-s": 3600.0, "report": ""},
 }
-"""Flower's tables ``[tool.flwr.app]``. A checkout's pyproject.toml has them too, for ``flwr run .``; a test compares."""
+"""Flower's tables ``[tool.flwr.app]``.
+
+A checkout's pyproject.toml has them too, for ``flwr run .``; a test compares.
+"""
 LEFT_OUT = ("bench", "results", "__pycache__")
 """Folders that devices do not need."""
 

@@ -1,4 +1,4 @@
-"""From a config to its samples and who owns them. No paper."""
+"""From a config to its samples and their owners."""
 
 import os
 
@@ -11,7 +11,9 @@ from fl_sim.tree import Tree
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
-    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of several runs."""
+    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of
+    several runs.
+    """
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
     key = repr(([(c.name, c.params, id(c.thing)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
@@ -20,18 +22,15 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
         _made[key] = _data(config)
     task, held, partition = _made[key]
     if config.personalize_steps and not partition.size_counts()[:, 1].any():
-        what = (
-            f"partition.held_out = {config.partition.params.get('held_out')} leaves no client a test sample of its own"
-        )
-        raise ConfigError(
-            f"personalize_steps = {config.personalize_steps}: {what}; choose fewer clients or a larger share"
-        )
+        share = config.partition.params.get("held_out")
+        what = f"partition.held_out = {share} leaves no client a test sample of its own"
+        cure = "choose fewer clients or a larger share"
+        raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; {cure}")
     training = len(partition) - config.holdout_clients
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
-        raise ConfigError(
-            f"cohort = {config.cohort}: {counts}; choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
-        )
+        cure = f"choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
+        raise ConfigError(f"cohort = {config.cohort}: {counts}; {cure}")
     return task, held, partition
 
 

@@ -1,8 +1,8 @@
 """Checkpoints: all that a run needs to go on, one file each, written whole or not at all. No paper.
 
-A file ``round-000012-<sha256>.safetensors`` holds the model, the clients' states and (pickled: a strategy of Flower's has
-any form of state) the strategy's; its name says its checksum, so that a damaged one is known. What a run had logged by
-then is kept as byte positions of its files: going on cuts them back to these. Load none that you do not trust.
+A file ``round-000012-<sha256>.safetensors`` holds the model, the clients' states and (pickled: a strategy of Flower's
+has any form of state) the strategy's; its name says its checksum, so that a damaged one is known. What a run had logged
+by then is kept as byte positions of its files: going on cuts them back to these. Load none that you do not trust.
 """
 
 import hashlib
@@ -52,7 +52,10 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
-    """Write into ``folder/checkpoints`` beside the others, then drop all but the last ``keep`` (0: none). Raises OSError (a full disk)."""
+    """Write into ``folder/checkpoints`` beside the others, then drop all but the last ``keep`` (0: none).
+
+    Raises OSError (a full disk).
+    """
     tensors = {f"model/{k}": v for k, v in checkpoint.model.items()}
     tensors |= {f"state/{client}/{k}": v for client, state in checkpoint.states.items() for k, v in state.items()}
     own = {
@@ -116,7 +119,10 @@ def read(path: Path) -> Checkpoint:
 
 
 def latest(folder: Path, server_round: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-    """(the last whole checkpoint, or that of ``server_round``; what was wrong with later ones). None where there is none."""
+    """(the last whole checkpoint, or that of ``server_round``; what was wrong with later ones).
+
+    None where there is none.
+    """
     wrong: list[str] = []
     for path in reversed([p for p in listed(folder) if server_round is None or round_of(p) == server_round]):
         try:

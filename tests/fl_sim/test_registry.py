@@ -1,4 +1,6 @@
-"""A user's module is found in the current folder, which comes last: no file there replaces our own packages."""
+"""A user's module is found in the current folder, which comes last: no file there replaces a package of this
+project.
+"""
 
 import os
 import sys

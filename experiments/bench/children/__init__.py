@@ -1,1 +1,1 @@
-"""Systems under measurement, each in a process of its own."""
+"""The child processes that run the compared systems: how they are started, frozen, measured, ended and spoken to."""

@@ -1,4 +1,4 @@
-"""The parent's end: a system as a child process that does one round a go, and waits frozen in between. No paper."""
+"""The parent's end of the line protocol: a system in a child process, which works on request and can be frozen."""
 
 import json
 import os
@@ -18,13 +18,15 @@ from experiments.bench.children.system import System
 from experiments.installation import child_environment
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-"""Taken out of the environment: each system says itself how many threads it wants."""
-EVERY_S, LOOK_SHARE = 0.25, 0.05
-"""How often memory is looked at, outside of timed rounds; less often where looking would take more than that share of the time."""
+"""Removed from the child's environment, because each system sets its own number of threads."""
+WATCH_EVERY_S = 0.25
+"""Seconds between two measurements of memory while it is watched."""
+WATCH_SHARE = 0.05
+"""Largest share of the time that measuring memory may take; the pause grows where it would take more."""
 
 
 class Stopped(Exception):
-    """A child that gave no answer: ``status`` is unavailable or failed, the text is the reason."""
+    """A child gave no answer: ``status`` is unavailable or failed, the text is the reason."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(reason)
@@ -33,22 +35,30 @@ class Stopped(Exception):
 
 @dataclass
 class Child:
-    """One system at work. ``ask`` is the only way to make it do something."""
+    """One system in a child process. All its work is requested by ``ask``."""
 
     system: System
     job: dict[str, Any]
     mark: str
+    """Marks its processes: see ``process_tree``."""
     log: Path
-    """Where its stderr goes."""
+    """File for its stderr."""
     limit_s: float
+    """Longest time that one answer may take."""
     started_at: float = 0.0
     peak: tuple[int, int] = (0, 0)
-    """Bytes of the tree, the most that was seen: each page once, and as the sum of resident sets."""
+    """Largest memory of its process tree in bytes: (each page counted once, sum of resident sets)."""
     _answers: "queue.Queue[str]" = field(default_factory=queue.Queue)
     _process: "subprocess.Popen[str] | None" = None
 
     def start(self) -> dict[str, Any]:
-        """Start, and wait until it is ready; returns its first facts, with ``startup_s`` and ``setup_s`` (without imports)."""
+        """Start the process, and wait until it is ready.
+
+        Returns
+        -------
+        Its first answer with two more entries: ``startup_s`` from the start of the process until now, and ``setup_s``,
+        the part of it after the imports. Raises Stopped.
+        """
         env = {k: v for k, v in os.environ.items() if k not in THREADS}
         env |= {
             "FLWR_TELEMETRY_ENABLED": "0",
@@ -73,7 +83,7 @@ class Child:
         return {**facts, "startup_s": now - self.started_at, "setup_s": now - facts["imported_at"]}
 
     def ask(self, line: str) -> dict[str, Any]:
-        """Say one line, return the answer to it. Raises Stopped where there is none."""
+        """Send one line and return the answer to it. Raises Stopped if none comes."""
         assert self._process is not None and self._process.stdin is not None
         try:
             self._process.stdin.write(line + "\n")
@@ -93,38 +103,38 @@ class Child:
             raise Stopped("failed", answer["error"])
         return answer
 
-    def go(self) -> dict[str, Any]:
-        """One go; adds ``cpu_s``, the processor seconds that the tree spent on it."""
+    def run_once(self) -> dict[str, Any]:
+        """Do one repetition; the answer gains ``cpu_s``, the processor seconds that the process tree spent on it."""
         before = process_tree.cpu_s(self.mark)
         answer = self.ask("go")
         return {**answer, "cpu_s": process_tree.cpu_s(self.mark) - before}
 
     def freeze(self) -> None:
-        """Let it use no processor while others are timed."""
+        """Suspend it, so that it uses no processor while others are timed."""
         process_tree.freeze(self.mark)
 
     def thaw(self) -> None:
-        """End ``freeze``."""
+        """Resume it after ``freeze``."""
         process_tree.thaw(self.mark)
 
-    def measure(self) -> None:
-        """Look at its memory now."""
+    def measure_memory(self) -> None:
+        """Measure its memory now and keep the peak."""
         now = process_tree.memory(self.mark)
         self.peak = max(self.peak[0], now[0]), max(self.peak[1], now[1])
 
     @contextmanager
-    def watched(self) -> Iterator[None]:
-        """Look at its memory again and again meanwhile; not while it is timed, unless a go is a whole run."""
+    def memory_watched(self) -> Iterator[None]:
+        """Measure its memory repeatedly meanwhile. Not for timed single rounds, which this would slow down."""
         done = threading.Event()
 
-        def look() -> None:
-            pause = EVERY_S
+        def watch() -> None:
+            pause = WATCH_EVERY_S
             while not done.wait(pause):
                 start = time.perf_counter()
-                self.measure()
-                pause = max(EVERY_S, (time.perf_counter() - start) / LOOK_SHARE)
+                self.measure_memory()
+                pause = max(WATCH_EVERY_S, (time.perf_counter() - start) / WATCH_SHARE)
 
-        thread = threading.Thread(target=look, daemon=True)
+        thread = threading.Thread(target=watch, daemon=True)
         thread.start()
         try:
             yield
@@ -133,11 +143,11 @@ class Child:
             thread.join()
 
     def tail(self, lines: int = 20) -> str:
-        """The end of its stderr."""
+        """The last lines of its stderr."""
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
 
     def close(self) -> None:
-        """End it and all that it started."""
+        """Kill it and all processes that it started."""
         process_tree.kill(self.mark)
         if self._process is not None:
             self._process.wait()

@@ -1,7 +1,7 @@
-"""``python -m experiments.bench.children.guard MARK FOLDER``: ends all children when the benchmark is gone, however it went. No paper.
+"""``python -m experiments.bench.children.guard MARK FOLDER``: ends all child processes when the benchmark is gone.
 
-Waits for the end of its stdin, which the operating system closes when the benchmark's process dies, by SIGKILL too; then
-removes the folder of their files.
+It waits for the end of its stdin, which the operating system closes when the benchmark's process ends for any reason,
+SIGKILL included. Then it kills every process whose mark begins with MARK and removes FOLDER.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from experiments.bench.children import process_tree
 
 
 def main() -> None:
-    """Wait, then clear up."""
+    """Wait for the end of stdin, then clean up."""
     _, mark, folder = sys.argv
     sys.stdin.read()
     process_tree.kill(mark)

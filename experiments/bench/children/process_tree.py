@@ -1,4 +1,4 @@
-"""A child and all that it starts, as one thing: found by a mark in the environment, frozen, measured, killed. No paper.
+"""Finds a child process with all its descendants, by a mark in the environment; freezes, measures and kills them.
 
 Ray's daemons outlive the process that started them and change their titles (which overwrites their environment in
 /proc), so a tree is every marked process and every descendant of one.
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import psutil
 
 MARK = "FL_SIM_BENCH_MARK"
-"""The environment variable that a child hands down to all that it starts."""
+"""The environment variable that marks a child process; the processes that it starts inherit it."""
 MEMORY = "pss" if sys.platform == "linux" else "rss"
 """PSS counts a page that n processes share as 1/n in each, so that a sum counts it once; RSS counts it n times."""
 
@@ -38,18 +38,18 @@ def tree(mark: str) -> dict[int, psutil.Process]:
 
 
 def freeze(mark: str) -> None:
-    """Stop a tree: while others are timed it must not poll, and Flower polls every node ten times a second."""
+    """Suspend a tree, so that it does not poll while others are timed: Flower polls every node ten times a second."""
     _each(tree(mark), psutil.Process.suspend)
-    _each(tree(mark), psutil.Process.suspend)  # what was being started meanwhile
+    _each(tree(mark), psutil.Process.suspend)  # again, for processes that were started meanwhile
 
 
 def thaw(mark: str) -> None:
-    """Let a tree go on."""
+    """Resume a suspended tree."""
     _each(tree(mark), psutil.Process.resume)
 
 
 def kill(mark: str) -> None:
-    """End a tree, frozen or not."""
+    """Kill a tree, frozen or not; repeated, because a process may start another one meanwhile."""
     for _ in range(100):
         found = tree(mark)
         if not found:
@@ -59,7 +59,7 @@ def kill(mark: str) -> None:
 
 
 def memory(mark: str) -> tuple[int, int]:
-    """Bytes of a tree: as ``MEMORY`` says, and as the plain sum of resident sets."""
+    """Memory of a tree in bytes: (sum of the sizes that ``MEMORY`` names, sum of the resident sets)."""
     total = resident = 0
     for process in tree(mark).values():
         with contextlib.suppress(psutil.Error, OSError):
@@ -70,7 +70,7 @@ def memory(mark: str) -> tuple[int, int]:
 
 
 def cpu_s(mark: str) -> float:
-    """Processor seconds of a tree until now, those of ended children included."""
+    """Processor seconds that a tree has used until now, ended children included."""
     total = 0.0
     for process in tree(mark).values():
         with contextlib.suppress(psutil.Error, OSError):

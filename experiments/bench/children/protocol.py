@@ -1,7 +1,7 @@
-"""A child's end of the line protocol: told "go", it does one round and answers with the seconds. No paper.
+"""The child's end of the line protocol: after a line "go" it does one repetition and answers with the seconds.
 
     parent: {job}           child: {"ready": true, "imported_at": ...}
-    parent: go              child: {"seconds": 2.4, "examples": 2500, ...}      as often as wanted
+    parent: go              child: {"seconds": 2.4, "examples": 2500, ...}      any number of times
     parent: evaluate        child: {"done": true, "accuracy": 0.38}
 
 In place of any answer: ``{"unavailable": reason}`` or ``{"error": reason}``. Answers are JSON, one a line.
@@ -17,18 +17,21 @@ from collections.abc import Callable
 from typing import Any
 
 Facts = dict[str, Any]
+"""A JSON object: a job, or what a child reports."""
 
+LAZY_IMPORTS = ("torch._dynamo", "pandas")
+"""Modules that torch.optim, torch.func and the log reader import at first use.
 
-LAZY = ("torch._dynamo", "pandas")
-"""Imported on first use, by torch.optim and torch.func, and to read a log: before a whole run that is timed after its imports."""
+Whole runs are timed from after the imports, so these are imported before the clock starts.
+"""
 
 
 class Unavailable(Exception):
-    """The system cannot run here, and that is no failure: a package or a feature is missing."""
+    """The system cannot run here because a package or a feature is missing; this is not a failure."""
 
 
-class Tokens:
-    """What a child is asked for, one line after another. What libraries print goes to stderr, out of the way."""
+class ParentConnection:
+    """Receives the parent's requests and sends the answers. What libraries print to stdout is redirected to stderr."""
 
     def __init__(self) -> None:
         imported_at = time.monotonic()
@@ -36,43 +39,47 @@ class Tokens:
         os.dup2(2, 1)
         self.job: Facts = json.loads(sys.stdin.readline())
         if self.job["work"]["whole"]:
-            for name in LAZY:
+            for name in LAZY_IMPORTS:
                 importlib.import_module(name)
             imported_at = time.monotonic()
         self.imported_at = imported_at
         self._started = 0.0
 
     def imports_done(self) -> None:
-        """For a system that imports after it has read its job."""
+        """Set the end of the imports to now, for a system that imports more after it has read its job."""
         self.imported_at = time.monotonic()
 
-    def next(self, **facts: Any) -> bool:
-        """Answer for the last go with ``facts`` (ready, at first) and wait for the next; False: no more, evaluate."""
+    def next_requested(self, **facts: Any) -> bool:
+        """Answer the last request with ``facts``, then wait for the next one.
+
+        The first call answers the job itself: the system is ready. Returns True if another repetition is requested, and
+        False if the final evaluation is.
+        """
         seconds = time.perf_counter() - self._started
-        self.say(
+        self.send(
             {"seconds": seconds, **facts}
             if self._started
             else {"ready": True, "imported_at": self.imported_at, **facts}
         )
         line = sys.stdin.readline().strip()
         if not line:
-            os._exit(1)  # the parent is gone; this may be a thread of Flower's
+            os._exit(1)  # the parent is gone; sys.exit would end only this thread, which may be one of Flower's
         self._started = time.perf_counter()
         return line == "go"
 
-    def say(self, answer: Facts) -> None:
-        """One line to the parent."""
+    def send(self, answer: Facts) -> None:
+        """Send one answer to the parent."""
         self._answers.write(json.dumps(answer) + "\n")
 
 
-def serve(main: Callable[[Tokens], Facts]) -> None:
-    """Run a system: ``main`` does as it is told and returns the last facts (its accuracy)."""
-    tokens = Tokens()
+def serve(main: Callable[[ParentConnection], Facts]) -> None:
+    """Run a system: ``main`` fulfils the requests and returns the last facts (its accuracy)."""
+    parent = ParentConnection()
     try:
-        tokens.say({"done": True, **main(tokens)})
+        parent.send({"done": True, **main(parent)})
     except Unavailable as error:
-        tokens.say({"unavailable": str(error)})
+        parent.send({"unavailable": str(error)})
     except BaseException as error:
         traceback.print_exc()
-        tokens.say({"error": f"{type(error).__name__}: {error}"})
+        parent.send({"error": f"{type(error).__name__}: {error}"})
         sys.exit(1)

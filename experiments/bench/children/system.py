@@ -6,13 +6,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class System:
-    """How a system is started."""
+    """How a compared system is started."""
 
     module: str
-    """Its file here."""
+    """Name of its file in ``experiments/bench/systems``."""
     what: str
-    """One line for the table."""
+    """One line that describes it under the table."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Told to the child."""
+    """Options sent to the child process with its job."""
     env: dict[str, str] = field(default_factory=dict)
-    """Set for the child."""
+    """Environment variables of the child process."""

@@ -1,1 +1,1 @@
-"""Measurements on a GPU."""
+"""``python -m experiments.bench.gpu``: everything that is measured on a GPU."""

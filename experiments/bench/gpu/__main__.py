@@ -1,9 +1,9 @@
-"""``python -m experiments.bench.gpu``: all that is to be measured on one GPU, in one command. No paper.
+"""``python -m experiments.bench.gpu``: measures everything that concerns one GPU, part by part (``--parts``).
 
-S1 to its end (``pfl-cifar10``, 1500 rounds with 150 evaluations); its start twice for the digest, and with and without CUDA
-graphs; the GPU against the CPU in float64; precisions; pfl-research on the same GPU where it is installed; four Ray workers on
-a quarter of the GPU each against one on the whole; vmap against loop by cohort and model; fifteen runs as one batch; and what
-the block step gains from other forms of its convolutions.
+Its parts: the whole of S1 (``pfl-cifar10``, 1500 rounds with 150 evaluations); its first rounds twice, to compare
+digests, and without CUDA graphs; the GPU against the CPU in float64; the precisions; pfl-research on the same GPU if it
+is installed; four Ray workers on a quarter of the GPU each against one on all of it; vmap against loop by cohort and
+model; fifteen runs as one batch; and other forms of the training step.
 """
 
 import argparse
@@ -31,29 +31,34 @@ from fl_sim.kernels import cuda_graphs
 
 Row = dict[str, Any]
 COHORTS = (1, 10, 50, 200)
+"""Numbers of clients in a round, for vmap against loop."""
 MODELS = ("lenet", "cnn", "resnet18")
+"""Models for vmap against loop."""
 
 
 class Runs:
-    """Runs of ``experiments.run`` on the device."""
+    """Starts runs of ``experiments.run`` on one device.
+
+    ``rounds`` is the number of rounds of the longest run; ``folder`` receives the run folders.
+    """
 
     def __init__(self, device: str, rounds: int, folder: Path) -> None:
         self.device, self.rounds, self.folder = device, rounds, folder
 
     def __call__(self, *words: str) -> Row:
-        """A run in a process of its own: its summary, with the ``wall`` seconds of the process; ``error`` where it failed."""
+        """A run in a process of its own: its summary and ``wall``, the process's seconds; ``error`` if it failed."""
         start = time.perf_counter()
         row = command(
             "experiments.run", *words, "--device", self.device, "--quiet", "--json", "--out", str(self.folder)
         )
         return {**row, "wall": time.perf_counter() - start}
 
-    def timed(self, *words: str, rounds: int) -> Row:
-        """A short run in a process of its own: digest, and median seconds of a round after the first two."""
+    def in_new_process(self, *words: str, rounds: int) -> Row:
+        """A short run in a process of its own: see ``brief``."""
         return brief(self(*words, "--rounds", str(rounds), "--evaluate_every", str(rounds)))
 
-    def here(self, *words: str, rounds: int) -> Row:
-        """As ``timed`` in this process; adds the most memory that torch held on the GPU."""
+    def in_this_process(self, *words: str, rounds: int) -> Row:
+        """A short run in this process: see ``brief``; adds ``gpu_mb``, torch's largest memory on the GPU in MiB."""
         some = (
             "--device",
             self.device,
@@ -85,23 +90,23 @@ def command(module: str, *words: str) -> Row:
 
 
 def brief(summary: Row) -> Row:
-    """What a short run shows."""
+    """Of a short run: the median seconds of a round after the first two, digest, folder and events of interest."""
     if summary.get("error"):
         return summary
     log = load(summary["run_dir"])
-    noted = [event for event in log.events["event"] if event in ("fallback", "out_of_memory")]
+    notable = [event for event in log.events["event"] if event in ("fallback", "out_of_memory")]
     row = {
         "seconds_round": float(log.rounds["seconds"].iloc[3:].median()),
         "digest": summary["digest"],
         "run_dir": summary["run_dir"],
     }
-    return {**row, **({"events": noted} if noted else {})}
+    return {**row, **({"events": notable} if notable else {})}
 
 
-def whole(runs: Runs) -> Row:
-    """S1 from start to end, start-up included, in TF32: what PyTorch's convolutions, and so pfl's, compute in by default.
+def full_run(runs: Runs) -> Row:
+    """S1 from start to end, start-up included, in TF32, the default of PyTorch's convolutions and so of pfl's.
 
-    Two rounds come before, which decode the pictures, once for all runs of a machine, and read CUDA's libraries from disk.
+    A run of two rounds comes before: it decodes the images into the cache and reads CUDA's libraries from disk.
     """
     precision, threads = "full" if runs.device == "cpu" else "tf32", str(min(8, os.cpu_count() or 1))
     flags = ["pfl-cifar10", "--block_size", "50", "--precision", precision, "--threads", threads, "--rounds"]
@@ -123,53 +128,56 @@ def whole(runs: Runs) -> Row:
     }
 
 
-def repeated(runs: Runs) -> Row:
-    """The same bits from run to run, and with or without CUDA graphs; what these gain."""
+def repeated_runs(runs: Runs) -> Row:
+    """The first rounds of S1 twice and without CUDA graphs: whether the digests are equal, and the seconds of each."""
     few = min(runs.rounds, 20)
-    rows = [runs.here("pfl-cifar10", "--block_size", "50", rounds=few) for _ in range(2)]
-    known, cuda_graphs.KNOWN = cuda_graphs.KNOWN, 0
+    rows = [runs.in_this_process("pfl-cifar10", "--block_size", "50", rounds=few) for _ in range(2)]
+    known, cuda_graphs.MAX_KEYS = cuda_graphs.MAX_KEYS, 0
     try:
-        rows.append(runs.here("pfl-cifar10", "--block_size", "50", rounds=few))
+        rows.append(runs.in_this_process("pfl-cifar10", "--block_size", "50", rounds=few))
     finally:
-        cuda_graphs.KNOWN = known
-    return {"equal": same(rows), "graphs": rows[0], "again": rows[1], "no graphs": rows[2]}
+        cuda_graphs.MAX_KEYS = known
+    return {"equal": same_digest(rows), "graphs": rows[0], "again": rows[1], "no graphs": rows[2]}
 
 
-def same(rows: Sequence[Row]) -> bool:
-    """Whether all ended with the same bits."""
+def same_digest(rows: Sequence[Row]) -> bool:
+    """Whether all runs ended with the same digest; a failed run has none and equals no other."""
     return len({row.get("digest", id(row)) for row in rows}) == 1
 
 
-def workers(runs: Runs) -> Row:
-    """Four workers on a quarter of the GPU each, and one on the whole."""
-    few, made = min(runs.rounds, 20), {}
+def ray_workers(runs: Runs) -> Row:
+    """Four Ray workers on a quarter of the GPU each, one on all of it, and no Ray at all."""
+    few, rows = min(runs.rounds, 20), {}
     for count, share in ((1, 1.0), (4, 0.25)):
         gpus = ["--ray.num_gpus", str(share)] if runs.device != "cpu" else []
         flags = ["--engine", "ray", "--ray.num_workers", str(count), *gpus, "--block_size", "13"]
-        made[f"{count} x {share}"] = runs.timed("pfl-cifar10", *flags, rounds=few)
-    made["one process"] = runs.here("pfl-cifar10", "--block_size", "13", "--engine", "vmap", rounds=few)
-    return {**made, "equal": same(list(made.values()))}
+        rows[f"{count} x {share}"] = runs.in_new_process("pfl-cifar10", *flags, rounds=few)
+    rows["one process"] = runs.in_this_process("pfl-cifar10", "--block_size", "13", "--engine", "vmap", rounds=few)
+    return {**rows, "equal": same_digest(list(rows.values()))}
 
 
-def engines(runs: Runs) -> Row:
-    """vmap against loop, by cohort and model. Of the loop, whose clients come one after another, ten at most are run and scaled up."""
-    made: Row = {}
+def vmap_against_loop(runs: Runs) -> Row:
+    """vmap against loop, by model and cohort.
+
+    The loop trains clients one after another, so at most ten are run and their time is scaled to the cohort.
+    """
+    result: Row = {}
     for model in MODELS:
         for cohort in COHORTS if runs.rounds > 10 else COHORTS[:2]:
             pair = {}
             for engine, clients in (("loop", min(cohort, 10)), ("vmap", cohort)):
                 flags = ["--model", model, "--cohort", str(clients), "--block_size", str(clients), "--engine", engine]
-                pair[engine] = runs.here("pfl-cifar10", *flags, rounds=4)
+                pair[engine] = runs.in_this_process("pfl-cifar10", *flags, rounds=4)
             known = all("seconds_round" in row for row in pair.values())
             ratio = (
                 max(cohort / 10, 1) * pair["loop"]["seconds_round"] / pair["vmap"]["seconds_round"] if known else None
             )
-            made[f"{model} x {cohort}"] = {**pair, "loop_over_vmap": ratio}
-    return made
+            result[f"{model} x {cohort}"] = {**pair, "loop_over_vmap": ratio}
+    return result
 
 
-def against_cpu(runs: Runs) -> Row:
-    """The greatest relative distance of models after three rounds in float64, GPU against CPU; wanted: 1e-9."""
+def gpu_against_cpu(runs: Runs) -> Row:
+    """Relative distance of GPU's and CPU's models after three rounds in float64, by engine; should be below 1e-9."""
     flags = [
         "pfl-cifar10",
         "--cohort",
@@ -181,21 +189,25 @@ def against_cpu(runs: Runs) -> Row:
         "--threads",
         str(os.cpu_count()),
     ]
-    made: Row = {}
+    result: Row = {}
     for engine in ("loop", "vmap"):
         pair = [
-            Runs(device, 3, runs.folder).here(*flags, "--engine", engine, rounds=3) for device in ("cpu", runs.device)
+            Runs(device, 3, runs.folder).in_this_process(*flags, "--engine", engine, rounds=3)
+            for device in ("cpu", runs.device)
         ]
         if any("error" in row for row in pair):
-            made[engine] = pair
+            result[engine] = pair
             continue
         cpu, gpu = (load(row["run_dir"]).model() for row in pair)
-        made[engine] = float(tree.norm(tree.sub(gpu, cpu)) / tree.norm(cpu))
-    return made
+        result[engine] = float(tree.norm(tree.sub(gpu, cpu)) / tree.norm(cpu))
+    return result
 
 
-def together(runs: Runs) -> Row:
-    """Fifteen runs of LeNet as one batch, against one after another: on vmap three of them times five, on the loop one times fifteen."""
+def batch_of_runs(runs: Runs) -> Row:
+    """Fifteen runs of LeNet as one batch, against one after another.
+
+    Not all of the latter are run: three on vmap, scaled by five, and one on the loop, scaled by fifteen.
+    """
     rounds = str(min(runs.rounds, 50))
     flags = ["pfl-cifar10", "--model", "lenet", "--cohort", "10", "--rounds", rounds, "--evaluate_every", rounds]
     batch = runs(*flags, "--vmap_over", "local.lr=.01,.03,.1", "--seed", "0..4")
@@ -208,69 +220,68 @@ def together(runs: Runs) -> Row:
 
 
 def precisions(runs: Runs) -> Row:
-    """S1's round in full float32, TF32 and bfloat16."""
-    given = ("full", "tf32", "bf16") if runs.device != "cpu" else ("full", "bf16")
+    """A round of S1 in full float32, TF32 and bfloat16."""
+    known = ("full", "tf32", "bf16") if runs.device != "cpu" else ("full", "bf16")
     few = min(runs.rounds, 20)
-    return {p: runs.here("pfl-cifar10", "--block_size", "50", "--precision", p, rounds=few) for p in given}
+    return {p: runs.in_this_process("pfl-cifar10", "--block_size", "50", "--precision", p, rounds=few) for p in known}
 
 
-def pfl(runs: Runs) -> Row:
-    """S1's round by pfl-research in one process on the same device: see ``experiments.bench.gpu.pfl_on_gpu``."""
+def pfl_research(runs: Runs) -> Row:
+    """A round of S1 in pfl-research, in one process on the same device: see ``experiments.bench.gpu.pfl_on_gpu``."""
     return command("experiments.bench.gpu.pfl_on_gpu", runs.device, str(min(runs.rounds, 20)))
 
 
-def steps(runs: Runs) -> Row:
-    """The block step taken apart: see ``experiments.bench.gpu.steps``."""
+def training_step_forms(runs: Runs) -> Row:
+    """A training step in several forms: see ``experiments.bench.gpu.training_step``."""
     clients = "50" if runs.rounds > 10 else "2"
-    return {p: command("experiments.bench.gpu.steps", runs.device, clients, p) for p in ("full", "tf32")}
+    return {p: command("experiments.bench.gpu.training_step", runs.device, clients, p) for p in ("full", "tf32")}
 
 
 PARTS: dict[str, Callable[[Runs], Row]] = {
-    "whole": whole,
-    "repeated": repeated,
-    "against_cpu": against_cpu,
+    "whole": full_run,
+    "repeated": repeated_runs,
+    "against_cpu": gpu_against_cpu,
     "precisions": precisions,
-    "pfl": pfl,
-    "workers": workers,
-    "engines": engines,
-    "together": together,
-    "steps": steps,
+    "pfl": pfl_research,
+    "workers": ray_workers,
+    "engines": vmap_against_loop,
+    "together": batch_of_runs,
+    "steps": training_step_forms,
 }
 
 
-def gpu(device: str) -> str:
-    """What the device is called."""
+def device_name(device: str) -> str:
+    """The model name of the device."""
     return "cpu" if device == "cpu" or not torch.cuda.is_available() else torch.cuda.get_device_name(device)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command. 0 if every part was measured, 1 if one failed, 2 for bad flags."""
+    """Run the command; returns 0 if every part was measured, 1 if one failed, 2 for invalid flags."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench.gpu", description=__doc__)
-    parser.add_argument("--device", default="cuda", help="cuda, cuda:N; cpu tries the script out")
-    parser.add_argument("--rounds", type=int, default=1500, help="of S1; others take fewer")
-    parser.add_argument("--parts", default=",".join(PARTS), help="which, in this order")
-    parser.add_argument("--out", type=Path, default=Path("experiments/results/gpu.json"), help="file of the figures")
-    asked = parser.parse_args(argv)
-    unknown = sorted(set(asked.parts.split(",")) - set(PARTS))
+    parser.add_argument("--device", default="cuda", help="cuda or cuda:N; cpu only tries the script out")
+    parser.add_argument("--rounds", type=int, default=1500, help="rounds of S1; other parts run fewer")
+    parser.add_argument("--parts", default=",".join(PARTS), help="parts to measure, in this order, with commas between")
+    parser.add_argument("--out", type=Path, default=Path("experiments/results/gpu.json"), help="file for the figures")
+    arguments = parser.parse_args(argv)
+    unknown = sorted(set(arguments.parts.split(",")) - set(PARTS))
     if unknown:
         print(f"error: --parts = {unknown[0]!r}: unknown; choose of {', '.join(PARTS)}", file=sys.stderr)
         return 2
     words = sys.argv[1:] if argv is None else argv
     figures: Row = {
-        "machine": {**machine(), "device": gpu(asked.device)},
+        "machine": {**machine(), "device": device_name(arguments.device)},
         "versions": versions(),
         "commit": commit(ROOT),
         "command": " ".join(["python -m experiments.bench.gpu", *words]),
     }
     with tempfile.TemporaryDirectory() as folder:
-        runs = Runs(asked.device, asked.rounds, Path(folder))
-        for name in asked.parts.split(","):
+        runs = Runs(arguments.device, arguments.rounds, Path(folder))
+        for name in arguments.parts.split(","):
             start = time.perf_counter()
             figures[name] = {**PARTS[name](runs), "took_s": round(time.perf_counter() - start, 1)}
-            asked.out.parent.mkdir(parents=True, exist_ok=True)
-            asked.out.write_text(
-                json.dumps(figures, indent=2) + "\n", encoding="utf-8"
-            )  # what was measured is kept, whatever comes
+            arguments.out.parent.mkdir(parents=True, exist_ok=True)
+            # Written after each part, so that a later failure loses nothing.
+            arguments.out.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
             print(json.dumps({name: figures[name]}), flush=True)
     return int('"error"' in json.dumps(figures))
 

@@ -1,7 +1,7 @@
-"""``python -m experiments.bench.sweep``: fifteen runs as one batch (``--vmap_over``) against the same runs one after another. No paper.
+"""``python -m experiments.bench.sweep``: times fifteen runs as one batch (``--vmap_over``) and one after another.
 
 MNIST, 100 clients IID of 600 samples, 10 a round, batches of 10, 60 steps: 3 learning rates x 5 seeds. One process, one
-thread; the ways take turns. For models that ``by_hand`` knows also the bare arithmetic of the batch.
+thread; the ways of running them take turns. For the models in ``batched_products.SIZES`` also the arithmetic alone.
 """
 
 import argparse
@@ -16,14 +16,14 @@ from typing import Any
 
 from experiments import provenance
 from experiments.bench import ROOT
-from experiments.bench.sweep import by_hand
-from experiments.bench.tables.sweep_table import HAND, WAYS
+from experiments.bench.sweep import batched_products
+from experiments.bench.tables.sweep_table import BY_HAND, WAYS
 from experiments.config.command_line import parse
 from experiments.run import runs_of
 
 
-def taken(words: Sequence[str]) -> float:
-    """Seconds from the flags to the last summary. Raises what made a run fail."""
+def run_seconds(words: Sequence[str]) -> float:
+    """Seconds of the runs that the flags describe, from parsing them to the last summary. Raises a run's error."""
     start = time.perf_counter()
     for _, error in runs_of(parse(list(words))):
         if error is not None:
@@ -31,61 +31,69 @@ def taken(words: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def measured(asked: argparse.Namespace, model: str) -> dict[str, Any]:
-    """Of each way the median of its seconds, and of its ratios to the batch's."""
+def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
+    """For each way of running: the median of its seconds, and of its ratios to the seconds of the batch."""
     common = [
         "--task",
-        asked.task,
+        arguments.task,
         "--model",
         model,
         "--clients",
-        asked.clients,
+        arguments.clients,
         "--cohort",
         "10",
         "--local.batch_size",
         "10",
     ]
-    common += ["--rounds", str(asked.rounds), "--evaluate_every", str(asked.rounds), "--seed", "0..4", "--quiet"]
-    goes: list[dict[str, float]] = []
+    common += [
+        "--rounds",
+        str(arguments.rounds),
+        "--evaluate_every",
+        str(arguments.rounds),
+        "--seed",
+        "0..4",
+        "--quiet",
+    ]
+    turns: list[dict[str, float]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(asked.goes + 1):  # the first warms up
-            go = {
-                way: taken([*common, *words, "--out", folder]) * (1 if way == "batch" else 3)
+        for _ in range(arguments.goes + 1):  # the first warms up
+            seconds = {
+                way: run_seconds([*common, *words, "--out", folder]) * (1 if way == "batch" else 3)
                 for way, words in WAYS.items()
             }
-            if model in by_hand.SIZES and asked.task == "mnist":
-                go[HAND] = by_hand.seconds(model, 150, asked.rounds)
-            goes.append(go)
+            if model in batched_products.SIZES and arguments.task == "mnist":
+                seconds[BY_HAND] = batched_products.seconds(model, 150, arguments.rounds)
+            turns.append(seconds)
     return {
         way: {
-            "seconds": statistics.median(go[way] for go in goes[1:]),
-            "ratio": statistics.median(go[way] / go["batch"] for go in goes[1:]),
+            "seconds": statistics.median(turn[way] for turn in turns[1:]),
+            "ratio": statistics.median(turn[way] / turn["batch"] for turn in turns[1:]),
         }
-        for way in goes[0]
+        for way in turns[0]
     }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command."""
+    """Run the command; returns its exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.bench.sweep", description=__doc__)
-    parser.add_argument("--models", default="lr,2nn", help="which, with commas between")
-    parser.add_argument("--task", default="mnist", help="a task")
-    parser.add_argument("--clients", default="100", help="how many share it; 10 train a round")
+    parser.add_argument("--models", default="lr,2nn", help="models, with commas between")
+    parser.add_argument("--task", default="mnist", help="the task")
+    parser.add_argument("--clients", default="100", help="number of clients; 10 of them train in a round")
     parser.add_argument("--rounds", type=int, default=20, help="rounds of each run")
-    parser.add_argument("--goes", type=int, default=3, help="turns")
-    parser.add_argument("--out", type=Path, help="a file for the figures, such as sweep.json")
-    asked = parser.parse_args(argv)
+    parser.add_argument("--goes", type=int, default=3, help="timed turns, after one to warm up")
+    parser.add_argument("--out", type=Path, help="file for the figures, such as sweep.json")
+    arguments = parser.parse_args(argv)
     figures: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "machine": provenance.machine(),
         "commit": provenance.commit(ROOT),
     }
-    figures |= {"task": asked.task, "sweep": {}}
-    for model in asked.models.split(","):
-        figures["sweep"][model] = measured(asked, model)
+    figures |= {"task": arguments.task, "sweep": {}}
+    for model in arguments.models.split(","):
+        figures["sweep"][model] = measure(arguments, model)
         print(json.dumps({model: figures["sweep"][model]}), flush=True)
-        if asked.out is not None:  # what was measured is kept, whatever comes
-            asked.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        if arguments.out is not None:  # after each model, so that a later failure loses nothing
+            arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return 0
 
 

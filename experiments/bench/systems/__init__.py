@@ -1,9 +1,12 @@
-"""The systems that are compared: one file each, run as ``python -m experiments.bench.systems.MODULE``. No paper."""
+"""The compared systems, one file each; a child process runs one as ``python -m experiments.bench.systems.MODULE``."""
 
 from experiments.bench.children.system import System
 
 HEAP = {"MALLOC_MMAP_THRESHOLD_": str(1 << 25), "MALLOC_TRIM_THRESHOLD_": str(1 << 32)}
-"""glibc keeps big buffers on the heap rather than giving them back and clearing new pages each time; 32 MiB is its largest threshold."""
+"""Makes glibc keep freed buffers of up to 32 MiB (its largest threshold) instead of returning them to the system.
+
+New pages from the system would have to be cleared at each allocation.
+"""
 
 SYSTEMS = {
     "ours-loop": System("ours", "this simulator, engine loop, one process", {"engine": "loop"}),

@@ -1,31 +1,31 @@
-"""A bare PyTorch loop over the clients of a round, as one writes it by hand: one process, PyTorch's own threads. No paper."""
+"""System ``bare``: a plain PyTorch loop over the clients of a round, in one process with PyTorch's default threads."""
 
 import copy
 
 import torch
 import torch.nn.functional as F
 
-from experiments.bench.children.protocol import Facts, Tokens, serve
+from experiments.bench.children.protocol import Facts, ParentConnection, serve
 from experiments.bench.children.round_loop import drive
-from experiments.bench.workloads.shared_inputs import World
+from experiments.bench.workloads.shared_inputs import SharedInputs
 
 
 class Bare:
-    """deepcopy, torch.optim.SGD, state dicts added up as they come."""
+    """A run as one writes it by hand: ``copy.deepcopy``, ``torch.optim.SGD``, a weighted sum of state dicts."""
 
-    def __init__(self, world: World) -> None:
-        self.world, self.module = world, world.module()
+    def __init__(self, inputs: SharedInputs) -> None:
+        self.inputs, self.module = inputs, inputs.initial_module()
 
     def round(self, number: int) -> Facts:
-        """One client after another."""
+        """Train the clients of one round, one after another, and average them."""
         total: dict[str, torch.Tensor] = {}
-        cohort = self.world.cohorts[number]
+        cohort = self.inputs.cohorts[number]
         examples = 0
         for c in cohort:
             net = copy.deepcopy(self.module).train()
-            optimizer = torch.optim.SGD(net.parameters(), lr=self.world.work["lr"])
-            x, y = self.world.client(c)
-            for rows in self.world.orders(number, c):
+            optimizer = torch.optim.SGD(net.parameters(), lr=self.inputs.work["lr"])
+            x, y = self.inputs.client(c)
+            for rows in self.inputs.batches(number, c):
                 optimizer.zero_grad()
                 torch.autograd.backward(F.cross_entropy(net(x[rows]), y[rows]))
                 optimizer.step()
@@ -36,13 +36,13 @@ class Bare:
         return {"updates": len(cohort), "examples": examples}
 
     def accuracy(self) -> float:
-        """Of the global model."""
-        return self.world.accuracy(self.module)
+        """The accuracy of the global model on the test samples."""
+        return self.inputs.accuracy(self.module)
 
 
-def main(tokens: Tokens) -> Facts:
-    """As told."""
-    return drive(tokens, lambda: Bare(World(tokens.job)))
+def main(parent: ParentConnection) -> Facts:
+    """Run the system for the parent."""
+    return drive(parent, lambda: Bare(SharedInputs(parent.job)))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""BlazeFL: the FedAvg that it ships, with its process pool and shared memory, one process a core. No paper.
+"""System ``blazefl``: BlazeFL's own FedAvg with its process pool and shared memory, one process a core.
 
-It starts a new pool of processes in each round; that is its own design.
+BlazeFL starts a new pool of processes in each round; that is its design.
 """
 
 from importlib.util import find_spec
@@ -11,63 +11,66 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
+from experiments.bench.children.protocol import Facts, ParentConnection, Unavailable, serve
 from experiments.bench.children.round_loop import drive
-from experiments.bench.workloads.shared_inputs import World
+from experiments.bench.workloads.shared_inputs import SharedInputs
 
-_worlds: dict[str, World] = {}
-"""Read before the pools are forked, so that their processes find it here."""
+_inputs: dict[str, SharedInputs] = {}
+"""Inputs by folder. Read before BlazeFL forks its processes, which inherit them."""
 
 
-class Models:
-    """BlazeFL's ModelSelector."""
+class InitialModels:
+    """Builds the model, in the form of BlazeFL's ``ModelSelector``."""
 
     def __init__(self, job: Facts) -> None:
         self.job = job
 
     def select_model(self, _: str) -> nn.Module:
-        """The model, with the first weights."""
-        return world(self.job).module()
+        """The model with the initial weights."""
+        return shared_inputs(self.job).initial_module()
 
 
-class Clients:
-    """BlazeFL's PartitionedDataset; light to send, for it goes to a worker with each client."""
+class ClientDatasets:
+    """The clients' samples, in the form of BlazeFL's ``PartitionedDataset``.
+
+    It holds only the job, because BlazeFL pickles it for each client.
+    """
 
     def __init__(self, job: Facts) -> None:
         self.job = job
 
     def get_dataset(self, _: Any, cid: int) -> TensorDataset:
-        """A client's samples."""
-        return TensorDataset(*world(self.job).client(cid))
+        """The samples of client ``cid``."""
+        return TensorDataset(*shared_inputs(self.job).client(cid))
 
     def set_dataset(self, *_: Any, **__: Any) -> None:
-        """Nothing is kept."""
+        """Do nothing: BlazeFL requires the method, but nothing is stored."""
 
     def get_dataloader(self, type_: Any, cid: int, batch_size: int, generator: Any) -> DataLoader[Any]:
-        """Shuffled batches."""
+        """Shuffled batches of client ``cid``."""
         return DataLoader(self.get_dataset(type_, cid), batch_size=batch_size, shuffle=True, generator=generator)
 
 
-def world(job: Facts) -> World:
-    """Read once a process, or inherited."""
-    if job["folder"] not in _worlds:
-        _worlds[job["folder"]] = World(job)
-    return _worlds[job["folder"]]
+def shared_inputs(job: Facts) -> SharedInputs:
+    """The inputs of a job; read once in a process, or inherited from its parent."""
+    if job["folder"] not in _inputs:
+        _inputs[job["folder"]] = SharedInputs(job)
+    return _inputs[job["folder"]]
 
 
-class Federation:
+class BlazeFLRun:
     """Server and clients of one run."""
 
     def __init__(self, job: Facts) -> None:
         from blazefl.contrib import FedAvgBaseServerHandler, FedAvgProcessPoolClientTrainer
         from blazefl.core import IPCMode
 
-        self.data, work = world(job), job["work"]
+        self.inputs, work = shared_inputs(job), job["work"]
         folder = Path(job["folder"], "blazefl")
         common: dict[str, Any] = {
-            "model_selector": Models(job),
+            "model_selector": InitialModels(job),
             "model_name": "",
-            "dataset": Clients(job),
+            "dataset": ClientDatasets(job),
             "device": "cpu",
             "num_clients": work["clients"],
             "batch_size": work["batch"],
@@ -86,8 +89,8 @@ class Federation:
         )
 
     def round(self, number: int) -> Facts:
-        """The main loop of BlazeFL's examples."""
-        cohort = self.data.cohorts[number]
+        """Do one round, as the main loop of BlazeFL's examples does."""
+        cohort = self.inputs.cohorts[number]
         self.trainer.local_process(self.server.downlink_package(), cohort)
         packages = self.trainer.uplink_package()
         for package in packages:
@@ -95,16 +98,16 @@ class Federation:
         return {"updates": len(packages), "examples": sum(package.data_size for package in packages)}
 
     def accuracy(self) -> float:
-        """Of the global model."""
-        return self.data.accuracy(self.server.model)
+        """The accuracy of the global model on the test samples."""
+        return self.inputs.accuracy(self.server.model)
 
 
-def main(tokens: Tokens) -> Facts:
-    """As told."""
+def main(parent: ParentConnection) -> Facts:
+    """Run the system for the parent."""
     if find_spec("blazefl") is None:
         raise Unavailable("blazefl is not installed: its releases need Python >= 3.12, then pip install -e '.[bench]'")
     torch.set_num_threads(1)
-    return drive(tokens, lambda: Federation(tokens.job))
+    return drive(parent, lambda: BlazeFLRun(parent.job))
 
 
 if __name__ == "__main__":

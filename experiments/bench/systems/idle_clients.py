@@ -1,4 +1,4 @@
-"""FedAvg whose clients do nothing, to see what a round costs without them. No paper."""
+"""FedAvg whose clients do nothing, to measure what a round costs without training."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -11,15 +11,15 @@ from strategies.fedavg import FedAvg
 Tree = dict[str, torch.Tensor]
 
 
-class Nothing(FedAvg):
-    """Clients send back what they got."""
+class IdleClients(FedAvg):
+    """FedAvg whose clients return the global model unchanged."""
 
     def streams(self, *_: Any) -> dict[str, Any]:
-        """No batches."""
+        """No batches are needed."""
         return {"train": []}
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Tree]:
-        """The identity."""
+        """Return the model as it came, with a loss of zero."""
         return model, state, {"loss": torch.zeros(())}

@@ -1,4 +1,4 @@
-"""This simulator, by the same functions that its own command uses: ``make``, ``build``, ``run_rounds``, ``run``. No paper."""
+"""Systems ``ours-loop``, ``ours-vmap`` and ``ours-ray``: this simulator, by the functions of ``experiments.run``."""
 
 import time
 from importlib.util import find_spec
@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
-from experiments.bench.systems.idle_clients import Nothing
-from experiments.bench.workloads.as_config import settings
+from experiments.bench.children.protocol import Facts, ParentConnection, Unavailable, serve
+from experiments.bench.systems.idle_clients import IdleClients
 from experiments.bench.workloads.catalogue import Work
-from experiments.bench.workloads.shared_inputs import World
+from experiments.bench.workloads.shared_inputs import SharedInputs
+from experiments.bench.workloads.workload_config import settings
 from experiments.config.recipe_files import make
 from experiments.run import run
 from experiments.runs.setup import build
@@ -20,61 +20,63 @@ from fl_sim import Callback, RoundLog, Run, from_arrays, run_rounds
 Tree = dict[str, torch.Tensor]
 
 
-class Gate(Callback):
-    """Before each round it waits until it may go on."""
+class WaitBeforeRound(Callback):
+    """A callback that waits for the parent's request before each round."""
 
-    def __init__(self, tokens: Tokens) -> None:
-        self.tokens, self.facts, self.model = tokens, {}, {}  # type: Tokens, Facts, Tree
+    def __init__(self, parent: ParentConnection) -> None:
+        self.parent = parent
+        self.facts: Facts = {}
+        self.model: Tree = {}
 
     def on_round_start(self, run: Run) -> None:
-        """What came before this belongs to the last round, its lines of the log too."""
-        self.tokens.next(**self.facts)
+        """Answer for the last round, which includes writing its log, and wait for the next request."""
+        self.parent.next_requested(**self.facts)
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """What was done."""
+        """Keep what was done; row 0 is the state before the first round and counts nothing."""
         self.facts = {"updates": row["completed"], "examples": row["examples"]} if row["round"] else {}
 
     def on_run_end(self, run: Run) -> None:
-        """The last model."""
+        """Keep the final model."""
         self.model = run.model
 
 
-class Watch(Callback):
-    """When the first round of a whole run begins."""
+class FirstRoundClock(Callback):
+    """A callback that notes when the first round begins (``time.perf_counter``)."""
 
     def __init__(self) -> None:
         self.first_round = 0.0
 
     def on_round_start(self, run: Run) -> None:
-        """Once."""
+        """Note the time, once."""
         self.first_round = self.first_round or time.perf_counter()
 
 
-def chosen(tokens: Tokens, rounds: int) -> dict[str, Any]:
-    """Keywords for ``make`` or ``run``. The work's random arrays, and clients that do nothing, are given as objects."""
-    work, engine = Work(**tokens.job["work"]), tokens.job["options"]["engine"]
+def run_settings(parent: ParentConnection, rounds: int) -> dict[str, Any]:
+    """Keyword arguments for ``make`` or ``run``. Random arrays and clients that do nothing are passed as objects."""
+    work, engine = Work(**parent.job["work"]), parent.job["options"]["engine"]
     more: dict[str, Any] = {"engine": engine}
     if engine == "ray":
-        more["ray"] = {"num_workers": tokens.job["cores"], "num_cpus": 1.0}
+        more["ray"] = {"num_workers": parent.job["cores"], "num_cpus": 1.0}
     if not work.task:
-        lone = torch.zeros(work.clients, 1)
+        x = torch.zeros(work.clients, 1)
         labels = torch.arange(work.clients) % 2
-        more |= {"task": from_arrays(lone, labels, x_test=lone[:2], y_test=labels[:2]), "strategy": Nothing()}
-    return {**settings(work, rounds, str(Path(tokens.job["folder"], "runs")), **more)}
+        more |= {"task": from_arrays(x, labels, x_test=x[:2], y_test=labels[:2]), "strategy": IdleClients()}
+    return {**settings(work, rounds, str(Path(parent.job["folder"], "runs")), **more)}
 
 
-def main(tokens: Tokens) -> Facts:
-    """Rounds of one run, or whole runs."""
-    if tokens.job["options"]["engine"] == "ray" and find_spec("ray") is None:
+def main(parent: ParentConnection) -> Facts:
+    """Run the system for the parent: rounds of one run, or whole runs."""
+    if parent.job["options"]["engine"] == "ray" and find_spec("ray") is None:
         raise Unavailable("Ray is not installed")
-    work = Work(**tokens.job["work"])
-    return whole(tokens, work) if work.whole else rounds(tokens, work)
+    work = Work(**parent.job["work"])
+    return whole(parent, work) if work.whole else rounds(parent, work)
 
 
-def rounds(tokens: Tokens, work: Work) -> Facts:
-    """One run that is held before each round. It writes its log as any run does; evaluation comes after the last go."""
-    config = make(None, **chosen(tokens, tokens.job["goes"]))
-    setup, gate = build(config), Gate(tokens)
+def rounds(parent: ParentConnection, work: Work) -> Facts:
+    """One run that waits before each round and writes its log as usual; it is evaluated after the last round."""
+    config = make(None, **run_settings(parent, parent.job["goes"]))
+    setup, waiting = build(config), WaitBeforeRound(parent)
     torch.set_num_threads(config.threads)
     with RoundLog.create(Path(config.out), "bench", config.to_toml()) as log:
         run_rounds(
@@ -85,31 +87,31 @@ def rounds(tokens: Tokens, work: Work) -> Facts:
             train_config=setup.train_config,
             evaluate_config=setup.evaluate_config,
             log=log,
-            callbacks=[gate],
+            callbacks=[waiting],
             seed=config.seed,
         )
-    tokens.next(**gate.facts)
+    parent.next_requested(**waiting.facts)
     if not work.task:
         return {}
-    world = World(tokens.job)
-    module = world.new_module()
-    module.load_state_dict(gate.model)
-    return {"accuracy": world.accuracy(module)}
+    inputs = SharedInputs(parent.job)
+    module = inputs.new_module()
+    module.load_state_dict(waiting.model)
+    return {"accuracy": inputs.accuracy(module)}
 
 
-def whole(tokens: Tokens, work: Work) -> Facts:
-    """``experiments.run.run`` from its call to its return: data, partition, rounds, evaluations, logs."""
+def whole(parent: ParentConnection, work: Work) -> Facts:
+    """Whole runs: ``experiments.run.run`` from its call to its return, with data, partition, evaluations and logs."""
     facts: Facts = {}
     accuracy = None
-    while tokens.next(**facts):
-        watch, start = Watch(), time.perf_counter()
-        outcome = run(callbacks=[watch], **chosen(tokens, work.rounds))
+    while parent.next_requested(**facts):
+        clock, start = FirstRoundClock(), time.perf_counter()
+        outcome = run(callbacks=[clock], **run_settings(parent, work.rounds))
         rows = outcome.log.rounds
         accuracy = outcome.summary["accuracy"]
         facts = {
             "updates": int(rows["completed"].sum()),
             "examples": int(rows["examples"].sum()),
-            "to_first_round_s": watch.first_round - start,
+            "to_first_round_s": clock.first_round - start,
         }
     return {"accuracy": accuracy}
 

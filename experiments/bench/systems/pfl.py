@@ -1,7 +1,8 @@
-"""pfl-research: its FederatedAveraging on its SimulatedBackend, one process a core, as ``torchrun`` would start them. No paper.
+"""System ``pfl``: pfl-research's FederatedAveraging on its SimulatedBackend, one process a core as with ``torchrun``.
 
-F. Granqvist et al., arXiv:2404.06430. The processes exchange sums over gloo. Process 0 talks to the benchmark and passes
-each go on to the others, so that all of them wait without using a processor. pfl does not shuffle a client's samples.
+F. Granqvist et al., arXiv:2404.06430. The processes exchange sums over gloo. Process 0 receives the
+benchmark's requests and forwards them to the others, so that all of them wait without using a processor. pfl does not
+shuffle a client's samples.
 """
 
 import importlib
@@ -19,30 +20,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from experiments.bench.children.protocol import Facts, Tokens, Unavailable, serve
+from experiments.bench.children.protocol import Facts, ParentConnection, Unavailable, serve
 from experiments.bench.children.round_loop import evaluates
-from experiments.bench.workloads.shared_inputs import World
+from experiments.bench.workloads.shared_inputs import SharedInputs
 from fl_sim import rng
 
 
-class Group:
-    """All processes of the run. Every one of them calls ``next`` for each go."""
+class ProcessGroup:
+    """All processes of the run. Each of them calls ``next_requested`` before each repetition.
 
-    def __init__(self, job: Facts, tokens: Tokens | None) -> None:
-        self.job, self.tokens = job, tokens
+    ``parent`` is the connection to the benchmark in process 0, and None in the others.
+    """
+
+    def __init__(self, job: Facts, parent: ParentConnection | None) -> None:
+        self.job, self.parent = job, parent
         self.others: list[subprocess.Popen[str]] = []
 
-    def next(self, **facts: Any) -> bool:
-        """Whether to do one more."""
-        if self.tokens is None:
+    def next_requested(self, **facts: Any) -> bool:
+        """Wait for the next request; returns whether another repetition is requested."""
+        if self.parent is None:
             return sys.stdin.readline().strip() == "go"
-        more = self.tokens.next(**facts)
+        more = self.parent.next_requested(**facts)
         for process in self.others:
-            tell(process, "go" if more else "evaluate")
+            send_line(process, "go" if more else "evaluate")
         return more
 
     def start_others(self) -> None:
-        """The other processes, with the environment that ``torchrun`` gives."""
+        """Start the other processes with the environment variables that ``torchrun`` sets."""
         cores = str(self.job["cores"])
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -53,21 +57,21 @@ class Group:
         for rank in map(str, range(1, self.job["cores"])):
             env = {**os.environ, **common, "RANK": rank, "LOCAL_RANK": rank}
             process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=sys.stderr, text=True, env=env)
-            tell(process, json.dumps(self.job))
+            send_line(process, json.dumps(self.job))
             self.others.append(process)
         if self.others:
             os.environ.update(common, RANK="0", LOCAL_RANK="0")
 
 
-def tell(process: "subprocess.Popen[str]", line: str) -> None:
-    """One line to another process."""
+def send_line(process: "subprocess.Popen[str]", line: str) -> None:
+    """Send one line to another process."""
     assert process.stdin is not None
     process.stdin.write(line + "\n")
     process.stdin.flush()
 
 
-class Learner(nn.Module):
-    """What pfl wants of a module: ``loss`` and ``metrics``."""
+class PflModule(nn.Module):
+    """The model with the two methods that pfl calls, ``loss`` and ``metrics``."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -79,35 +83,35 @@ class Learner(nn.Module):
         return F.cross_entropy(self.net(x), y)
 
     def metrics(self, x: Tensor, y: Tensor) -> dict[str, Any]:
-        """None are asked for, but pfl evaluates the clients of the first round all the same."""
+        """The number of samples; no metric is needed, but pfl evaluates the clients of the first round in any case."""
         from pfl.metrics import Weighted
 
         return {"examples": Weighted(len(y), len(y))}
 
 
-class After:
-    """A pfl callback that calls ``then`` with the number of the round that was done."""
+class AfterRound:
+    """A pfl callback that calls ``on_round`` with the number of the round that has just ended."""
 
-    def __init__(self, then: Callable[[int], None]) -> None:
+    def __init__(self, on_round: Callable[[int], None]) -> None:
         from pfl.metrics import Metrics
 
-        self.then, self.nothing = then, Metrics
+        self.on_round, self.no_metrics = on_round, Metrics
 
     def on_train_begin(self, **_: Any) -> Any:
-        """Nothing."""
-        return self.nothing()
+        """Do nothing; pfl calls it."""
+        return self.no_metrics()
 
     def after_central_iteration(self, *_: Any, central_iteration: int) -> tuple[bool, Any]:
-        """Never stops."""
-        self.then(central_iteration)
-        return False, self.nothing()
+        """Report the round; the training goes on."""
+        self.on_round(central_iteration)
+        return False, self.no_metrics()
 
     def on_train_end(self, **_: Any) -> None:
-        """Nothing."""
+        """Do nothing; pfl calls it."""
 
 
-def algorithm(world: World, learner: Learner, goes: int, after: After) -> None:
-    """``FederatedAveraging.run`` for so many rounds; ``after`` is called after each."""
+def run_fedavg(inputs: SharedInputs, module: PflModule, goes: int, after: AfterRound) -> None:
+    """Run pfl's ``FederatedAveraging`` for ``goes`` rounds with the callback ``after``."""
     from pfl.aggregate.simulate import SimulatedBackend
     from pfl.aggregate.weighting import WeightByDatapoints
     from pfl.algorithm.base import NNAlgorithmParams
@@ -118,16 +122,16 @@ def algorithm(world: World, learner: Learner, goes: int, after: After) -> None:
     from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
     from pfl.model.pytorch import PyTorchModel
 
-    work = world.work
-    order = list(itertools.chain.from_iterable(world.cohorts))
-    sizes = {c: world.size(c) for c in range(len(world))}
-    with rng.keyed_globals(0):  # the processes agree on what they draw
+    work = inputs.work
+    order = list(itertools.chain.from_iterable(inputs.cohorts))
+    sizes = {c: inputs.size(c) for c in range(len(inputs))}
+    with rng.keyed_globals(0):  # so that all processes draw the same
         clients = FederatedDataset(
-            lambda c: Dataset(list(world.client(c)), user_id=c),
+            lambda c: Dataset(list(inputs.client(c)), user_id=c),
             get_user_sampler("minimize_reuse", order),
             sizes if len(set(sizes.values())) > 1 else None,
         )
-        model = PyTorchModel(learner, torch.optim.SGD, torch.optim.SGD(learner.parameters(), lr=1.0))
+        model = PyTorchModel(module, torch.optim.SGD, torch.optim.SGD(module.parameters(), lr=1.0))
         backend = SimulatedBackend(clients, clients, postprocessors=[WeightByDatapoints()])
         FederatedAveraging().run(
             NNAlgorithmParams(goes, 10**9, work["cohort"], 0),
@@ -140,69 +144,69 @@ def algorithm(world: World, learner: Learner, goes: int, after: After) -> None:
         )
 
 
-def done_in(world: World, numbers: Iterable[int]) -> Facts:
-    """The facts of some rounds."""
-    cohorts = [world.cohorts[number] for number in numbers]
-    return {"updates": sum(map(len, cohorts)), "examples": sum(world.size(c) for cohort in cohorts for c in cohort)}
+def round_facts(inputs: SharedInputs, numbers: Iterable[int]) -> Facts:
+    """Numbers of updates and examples in the given rounds."""
+    cohorts = [inputs.cohorts[number] for number in numbers]
+    return {"updates": sum(map(len, cohorts)), "examples": sum(inputs.size(c) for cohort in cohorts for c in cohort)}
 
 
-def rounds(group: Group) -> Facts:
-    """One run that waits after each round."""
-    world = World(group.job)
-    goes, learner = group.job["goes"], Learner(world.module())
+def rounds(group: ProcessGroup) -> Facts:
+    """One run that waits for a request before each round."""
+    inputs = SharedInputs(group.job)
+    goes, module = group.job["goes"], PflModule(inputs.initial_module())
 
-    def then(number: int) -> None:
+    def on_round(number: int) -> None:
         if number + 1 < goes:
-            group.next(**done_in(world, [number]))
+            group.next_requested(**round_facts(inputs, [number]))
 
-    if group.next():
-        algorithm(world, learner, goes, After(then))
-        group.next(**done_in(world, [goes - 1]))
-    return {"accuracy": world.accuracy(learner.net)}
+    if group.next_requested():
+        run_fedavg(inputs, module, goes, AfterRound(on_round))
+        group.next_requested(**round_facts(inputs, [goes - 1]))
+    return {"accuracy": inputs.accuracy(module.net)}
 
 
-def whole(group: Group) -> Facts:
-    """Everything after the imports."""
+def whole(group: ProcessGroup) -> Facts:
+    """Whole runs, each from after the imports to its end."""
     facts: Facts = {}
-    last: list[float] = []
-    while group.next(**facts):
-        facts = one_run(group, last)
-    return {"accuracy": last[-1]} if last else {}
+    accuracies: list[float] = []
+    while group.next_requested(**facts):
+        facts = one_run(group, accuracies)
+    return {"accuracy": accuracies[-1]} if accuracies else {}
 
 
-def one_run(group: Group, accuracies: list[float]) -> Facts:
-    """A whole run, with its evaluations by process 0."""
-    world = World(group.job)
-    work, learner = world.work, Learner(world.module())
+def one_run(group: ProcessGroup, accuracies: list[float]) -> Facts:
+    """One whole run; process 0 evaluates and appends the accuracies to ``accuracies``."""
+    inputs = SharedInputs(group.job)
+    work, module = inputs.work, PflModule(inputs.initial_module())
 
-    def then(number: int) -> None:
-        if group.tokens is not None and evaluates(work, number + 1):
-            accuracies.append(world.accuracy(learner.net))
+    def on_round(number: int) -> None:
+        if group.parent is not None and evaluates(work, number + 1):
+            accuracies.append(inputs.accuracy(module.net))
 
-    algorithm(world, learner, work["rounds"], After(then))
-    return done_in(world, range(work["rounds"]))
+    run_fedavg(inputs, module, work["rounds"], AfterRound(on_round))
+    return round_facts(inputs, range(work["rounds"]))
 
 
-def run(group: Group) -> Facts:
-    """What every process does. pfl joins the processes when it is imported."""
+def run(group: ProcessGroup) -> Facts:
+    """Run one of the processes. They connect to each other when pfl is imported."""
     torch.set_num_threads(1)
     importlib.import_module("pfl.model.pytorch")
-    if group.tokens is not None:
-        group.tokens.imports_done()
+    if group.parent is not None:
+        group.parent.imports_done()
     return whole(group) if group.job["work"]["whole"] else rounds(group)
 
 
-def main(tokens: Tokens) -> Facts:
-    """Process 0."""
+def main(parent: ParentConnection) -> Facts:
+    """Run process 0, after starting the others."""
     if find_spec("pfl") is None:
         raise Unavailable("pfl is not installed: pip install -e '.[bench]' with Python < 3.13")
-    group = Group(tokens.job, tokens)
+    group = ProcessGroup(parent.job, parent)
     group.start_others()
     return run(group)
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["follow"]:
-        run(Group(json.loads(sys.stdin.readline()), None))
+        run(ProcessGroup(json.loads(sys.stdin.readline()), None))
     else:
         serve(main)

@@ -1,1 +1,1 @@
-"""From measured figures to tables and pictures."""
+"""Measured figures as Markdown tables and bar charts."""

@@ -1,4 +1,4 @@
-"""The figures of ``experiments.bench.gpu`` as Markdown. No paper."""
+"""The figures of ``experiments.bench.gpu`` as Markdown."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,27 +9,32 @@ Figures = Mapping[str, Any]
 
 
 def markdown(figures: Figures) -> str:
-    """What was measured of S1 on a GPU: seconds a round by kind of run, and what was equal. Parts that are missing are left out."""
-    rows = [*of_whole(figures), *of_rounds(figures)]
+    """Tables and findings of one gpu.json: seconds a round of S1, vmap against loop, and which runs had equal results.
+
+    Parts that were not measured are left out.
+    """
+    rows = [*whole_run(figures), *short_runs(figures)]
     columns = {
         "S1 on a GPU": [row[0] for row in rows],
         "s a round": [row[1] for row in rows],
-        "": [row[2] for row in rows],
+        "remarks": [row[2] for row in rows],
     }
     about = figures["machine"]
     have = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if version)
     where = f"{about['device']}, {about['cpu']}, {about['cores']} cores; {have}; commit {figures['commit']}"
     earlier = {part: row["commit"] for part, row in figures.items() if isinstance(row, Mapping) and "commit" in row}
-    dated = "".join(f"; {part}: commit {commit}, an earlier day" for part, commit in earlier.items())
+    older = "".join(f"; {part}: commit {commit}, an earlier day" for part, commit in earlier.items())
     engines = [*by_cohort(figures), ""] if "engines" in figures else []
     return (
-        "\n".join([*aligned(columns), "", *engines, *(f"- {line}" for line in truths(figures)), "", f"{where}{dated}."])
+        "\n".join(
+            [*aligned(columns), "", *engines, *(f"- {line}" for line in findings(figures)), "", f"{where}{older}."]
+        )
         + "\n"
     )
 
 
 def by_cohort(figures: Figures) -> list[str]:
-    """vmap against loop, by model and cohort."""
+    """The table of vmap against loop, by model and cohort."""
     kinds = {
         key: row for key, row in figures["engines"].items() if isinstance(row, Mapping) and row.get("loop_over_vmap")
     }
@@ -42,17 +47,20 @@ def by_cohort(figures: Figures) -> list[str]:
     return aligned(columns)
 
 
-def of_whole(figures: Figures) -> list[tuple[str, str, str]]:
-    """The 1500 rounds."""
+def whole_run(figures: Figures) -> list[tuple[str, str, str]]:
+    """(name, seconds a round, remark) of the whole of S1."""
     if "whole" not in figures:
         return []
     row = figures["whole"]
-    told = f"all rounds in {row['wall_seconds']:.0f} s, start-up included, pictures decoded before; accuracy {row['accuracy_last_5']:.3f}"
-    return [(f"vmap, {row['precision']}, from start to end", seconds(row["seconds_round"]), told)]
+    remark = (
+        f"all rounds in {row['wall_seconds']:.0f} s, start-up included, images decoded before; "
+        f"accuracy {row['accuracy_last_5']:.3f}"
+    )
+    return [(f"vmap, {row['precision']}, from start to end", seconds(row["seconds_round"]), remark)]
 
 
-def of_rounds(figures: Figures) -> list[tuple[str, str, str]]:
-    """Short runs."""
+def short_runs(figures: Figures) -> list[tuple[str, str, str]]:
+    """(name, seconds a round, no remark) of the short runs of S1."""
     shown = {
         "vmap, float32": ("precisions", "full"),
         "vmap, TF32": ("precisions", "tf32"),
@@ -71,19 +79,20 @@ def of_rounds(figures: Figures) -> list[tuple[str, str, str]]:
     return rows
 
 
-def truths(figures: Figures) -> list[str]:
-    """What was equal."""
-    told = {
+def findings(figures: Figures) -> list[str]:
+    """One line a finding: equal digests, distances, ratios."""
+    equal = {
         "repeated": "Same digest from run to run, and with and without CUDA graphs",
         "workers": "Same digest with one worker, four workers and none",
     }
-    lines = [f"{line}: {'yes' if figures[part]['equal'] else 'no'}." for part, line in told.items() if part in figures]
+    lines = [f"{line}: {'yes' if figures[part]['equal'] else 'no'}." for part, line in equal.items() if part in figures]
     if "against_cpu" in figures:
         far = max(figures["against_cpu"][engine] for engine in ("loop", "vmap"))
         lines.append(f"Three rounds in float64, GPU against CPU: models differ by {far:.1g} (relative).")
     if "together" in figures:
         ratios = " and ".join(
-            f"{figures['together'][way]['ratio']:.1f} times over one after another on {way}" for way in ("loop", "vmap")
+            f"{figures['together'][way]['ratio']:.1f} times as fast as one after another on {way}"
+            for way in ("loop", "vmap")
         )
         lines.append(f"Fifteen runs of LeNet as one batch (--vmap_over): {ratios}.")
     for precision in ("full", "tf32"):

@@ -1,4 +1,4 @@
-"""The Markdown table of ``experiments.bench.sweep``."""
+"""The figures of ``experiments.bench.sweep`` as Markdown, and its ways of running fifteen runs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,21 +10,23 @@ WAYS = {
     "vmap, one after another": ["--engine", "vmap", "--local.lr", "0.03"],
     "loop, one after another": ["--engine", "loop", "--local.lr", "0.03"],
 }
-"""One after another: the five seeds at one learning rate, times three."""
+"""Flags of each way, by its name in sweep.json.
 
-
-HAND = "batched products by hand"
+One after another, only the runs of one learning rate are measured, and their time is tripled.
+"""
+BY_HAND = "batched products by hand"
+"""Name in sweep.json of the arithmetic alone: ``experiments.bench.sweep.batched_products``."""
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """A line a model."""
+    """The table, one line a model."""
     rows, about = figures["sweep"], figures["machine"]
     columns = {
-        f"fifteen runs, {figures['task']}": list(rows),
-        "as one batch, s": [seconds(row["batch"]["seconds"]) for row in rows.values()],
+        f"model, {figures['task']}": list(rows),
+        "fifteen runs as one batch, s": [seconds(row["batch"]["seconds"]) for row in rows.values()],
     }
-    for way in (*list(WAYS)[1:], HAND):
-        columns[f"{way}: x as long"] = [ratio(row[way]["ratio"]) if way in row else "" for row in rows.values()]
+    for way in (*list(WAYS)[1:], BY_HAND):
+        columns[f"{way}: times as long"] = [ratio(row[way]["ratio"]) if way in row else "" for row in rows.values()]
     return (
         "\n".join(
             [*aligned(columns), "", f"{about['cpu']}, one thread; commit {figures['commit']}, {figures['date']}."]

@@ -1,1 +1,1 @@
-"""The work that all systems are given."""
+"""The workloads: what is computed, and the input files from which every system reads the same data."""

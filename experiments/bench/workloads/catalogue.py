@@ -1,4 +1,4 @@
-"""What is done: the workloads of the benchmark (NUMBERS.md, S1 to S4), as plain numbers that travel to child processes. No paper."""
+"""The workloads of the benchmark, S1 to S4, as plain values that can be sent to child processes as JSON."""
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -9,56 +9,61 @@ OTHERS = ("bare", "bare-careful", "flower", "flower-careful", "pfl", "blazefl")
 
 @dataclass(frozen=True)
 class Work:
-    """One workload. A *go* is what is timed: one round, or one whole run in a process of its own."""
+    """One workload. A *go* (repetition) is the timed unit: one round, or one whole run in a process of its own."""
 
     name: str
-    """What the table calls it; ``group`` is what ``--work`` calls it."""
+    """Its name in the results, unique."""
     group: str
+    """The name that ``--work`` selects by; several workloads of different sizes can share it."""
     what: str
-    """One line for people, the same for a group."""
+    """One line that describes it to the reader, the same for a whole group."""
     variant: str = ""
-    """Which of the group."""
+    """What tells it from the others of its group."""
     task: str = ""
-    """cifar10 or mnist; empty: clients do nothing."""
+    """cifar10 or mnist; empty if the clients do nothing."""
     model: str = "lr"
     partition: dict[str, Any] = field(default_factory=lambda: {"name": "iid"})
     clients: int = 0
+    """Registered clients."""
     cohort: int = 0
+    """Clients sampled each round."""
     batch: int = 10
     lr: float = 0.1
     standardize: bool = False
+    """Whether the pixels of each channel are standardised."""
     rounds: int = 1
-    """Rounds a go."""
+    """Rounds in each repetition."""
     evaluate_every: int = 0
-    """Evaluations inside a go, every so many rounds; 0: none, and one after the last go, not timed."""
+    """Rounds between two evaluations in a whole run; 0: only one evaluation, after the last repetition, not timed."""
     whole: bool = False
-    """A go is a whole run, from after the imports to the end: a new process each."""
+    """Whether a repetition is a whole run, from after the imports to the end, in a new process."""
     warmup: int = 1
-    """Goes before the timed ones."""
+    """Repetitions before the timed ones."""
     goes: int = 5
-    """Timed goes."""
+    """Timed repetitions."""
     systems: tuple[str, ...] = OURS + OTHERS
+    """The systems that can run it."""
     reference: str = "bare-careful"
-    """The system that the others are divided by; empty: none."""
+    """The system whose seconds divide those of the others; empty: none."""
     limit_s: float = 900.0
-    """Longest time that one answer may take."""
+    """Longest time that a child process may take for one answer."""
     train: int = 0
     """Training samples, where the arrays are random."""
     test: int = 10_000
     """Test samples, where the arrays are random."""
     random: bool = False
-    """Random arrays, whether or not the real data are there."""
+    """Whether to use random arrays even if the real data are available."""
 
     def to_dict(self) -> dict[str, Any]:
-        """For the way to a child."""
+        """All fields as a dict that can be written as JSON."""
         return asdict(self)
 
 
-def _zero(sampled: int, registered: int) -> Work:
+def _idle_clients(sampled: int, registered: int) -> Work:
     return Work(
         f"S3-{sampled}-of-{registered}",
         "S3",
-        "clients that do nothing: so many sampled a round, of so many registered",
+        "clients that do nothing, by number of clients sampled a round and registered",
         f"{sampled} of {registered}",
         clients=registered,
         cohort=sampled,
@@ -69,12 +74,12 @@ def _zero(sampled: int, registered: int) -> Work:
     )
 
 
-def _scale(name: str, registered: int, systems: tuple[str, ...]) -> Work:
+def _many_clients(name: str, registered: int, systems: tuple[str, ...]) -> Work:
     return Work(
         name,
         "S4",
-        "so many registered clients, 1000 a round, 20 rounds of MNIST logistic regression, 20 samples a client drawn with replacement; "
-        "a whole run, from after the imports to the end",
+        "many registered clients, 1000 a round, 20 rounds of MNIST logistic regression, 20 samples a client drawn with "
+        "replacement; a whole run, from after the imports to the end",
         f"{registered} registered",
         task="mnist",
         clients=registered,
@@ -94,7 +99,8 @@ def _scale(name: str, registered: int, systems: tuple[str, ...]) -> Work:
 
 WORKS = (
     Work(
-        "S1", "S1", "CNN of 1.6 M parameters on CIFAR-10: 1000 clients x 50 images IID, 50 a round, batches of 10, SGD .1, 1 epoch",
+        "S1", "S1",
+        "CNN of 1.6 M parameters on CIFAR-10: 1000 clients x 50 images IID, 50 a round, batches of 10, SGD .1, 1 epoch",
         task="cifar10", model="cnn", clients=1000, cohort=50, standardize=True, train=50_000,
     ),
     Work(
@@ -104,14 +110,15 @@ WORKS = (
     ),
     Work(
         "S2", "S2", "logistic regression on MNIST: 1000 clients of 2 shards, 10 a round, batches of 10, SGD .03; "
-        "a whole run of 100 rounds with an evaluation every 20, from after the imports to the end (bare-careful's workers are up before)",
+        "a whole run of 100 rounds with an evaluation every 20, from after the imports to the end "
+        "(bare-careful's workers are up before)",
         task="mnist", partition={"name": "shards", "shards_per_client": 2}, clients=1000, cohort=10, lr=0.03,
         rounds=100, evaluate_every=20, whole=True, warmup=0, goes=3, train=60_000,
     ),
-    *(_zero(sampled, registered) for registered in (100, 1000, 10_000, 100_000) for sampled in (10, 100)),
-    _scale("S4-1000", 1000, ("ours-vmap",)),
-    _scale("S4-1M", 1_000_000, OURS),
-    _scale("S4-15M", 15_000_000, ("ours-vmap",)),
+    *(_idle_clients(sampled, registered) for registered in (100, 1000, 10_000, 100_000) for sampled in (10, 100)),
+    _many_clients("S4-1000", 1000, ("ours-vmap",)),
+    _many_clients("S4-1M", 1_000_000, OURS),
+    _many_clients("S4-15M", 15_000_000, ("ours-vmap",)),
 )  # fmt: skip
 
 GROUPS = tuple(dict.fromkeys(work.group for work in WORKS))
@@ -121,14 +128,14 @@ QUICK = {
     "S2": ("ours-vmap", "bare", "bare-careful"),
     "S3": ("ours-loop", "flower"),
 }
-"""The systems of a quick run, but for S1, which has all: Ray starts slowly."""
+"""The systems of a quick run, fewer than usual because Ray starts slowly; S1 has all."""
 
 
 def quick(works: tuple[Work, ...]) -> tuple[Work, ...]:
-    """The same works in tiny sizes, one of S3 and one of S4."""
+    """The same workloads in tiny sizes on random arrays, one of each group."""
     small: list[Work] = []
     for work in works:
-        if any(work.group == done.group for done in small):
+        if any(work.group == other.group for other in small):
             continue
         sizes: dict[str, Any] = {
             "clients": 8,

@@ -1,6 +1,7 @@
-"""``python -m experiments.bench.workloads.prepare``: writes what all systems of a work share, made by our own code once. No paper.
+"""``python -m experiments.bench.workloads.prepare``: writes the files that all systems of a workload read.
 
-Reads a job from stdin, writes arrays into its folder, prints ``{"random": false, ...}``.
+Data, partition, cohorts and initial model are computed once by this simulator. The command reads a job from stdin,
+writes arrays into the job's folder and prints ``{"random": false, ...}``.
 """
 
 import json
@@ -13,8 +14,8 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from experiments.bench.workloads.as_config import random_task, settings
 from experiments.bench.workloads.catalogue import Work
+from experiments.bench.workloads.workload_config import random_task, settings
 from experiments.config.recipe_files import make
 from experiments.runs.setup import Setup, build
 from fl_sim import Task, registry
@@ -22,14 +23,19 @@ from fl_sim.wire import records
 
 
 def main() -> None:
-    """The command."""
+    """Run the command."""
     job = json.loads(sys.stdin.read())
     print(json.dumps(prepare(Work(**job["work"]), Path(job["folder"]), job["rounds"])))
 
 
 def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
-    """Write everything for so many rounds; random arrays where the real ones cannot be had."""
-    if work.partition["name"] == "resample":  # ours alone, who needs no files: only whether the data are there
+    """Write the files for ``rounds`` rounds, with random arrays if the data set is not available.
+
+    Returns
+    -------
+    ``random`` (whether the arrays are random), ``why`` (the reason, or None) and ``parameters`` (of the model).
+    """
+    if work.partition["name"] == "resample":  # no other system runs it: only to see whether the data are there
         work = replace(work, partition={"name": "iid"}, clients=10, cohort=1)
     why = ""
     if not work.random:
@@ -43,7 +49,7 @@ def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, Any]:
-    """The files that ``world.World`` reads: samples as they are stored, and what our own set-up makes of the work."""
+    """Write the files that ``SharedInputs`` reads: samples as stored, and our partition, cohorts and initial model."""
     setup = build(make(None, **settings(work, rounds, "runs", engine="loop")))
     parts = [setup.partition.client(c) for c in range(len(setup.partition))]
     mean, std = moments(task.train["x"]) if work.standardize else (np.zeros(1), np.ones(1))
@@ -57,13 +63,22 @@ def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, Any]:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    initial = records.model(setup.initial)
+    initial = records.decode(setup.initial)
     save_file({k: v.contiguous() for k, v in initial.items()}, folder / "initial.safetensors")
     return {"parameters": sum(v.numel() for v in initial.values())}
 
 
 def moments(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of pictures (N, channels, height, width) in [0, 1]: (channels, 1, 1)."""
+    """Mean and standard deviation of each channel, after the pixels are scaled to [0, 1].
+
+    Parameters
+    ----------
+    x : images (N, channels, height, width), uint8.
+
+    Returns
+    -------
+    Mean and standard deviation, each (channels, 1, 1).
+    """
     channels = [channel.numpy() / 255 for channel in x.transpose(0, 1)]
     mean, std = (
         np.array([getattr(channel, name)() for channel in channels]).reshape(-1, 1, 1) for name in ("mean", "std")
@@ -72,7 +87,7 @@ def moments(x: Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cohort(setup: Setup, server_round: int) -> list[int]:
-    """The clients that our strategy asks in a round."""
+    """The clients that our strategy samples in a round."""
     clients = {node: c for c, node in enumerate(sorted(setup.grid.get_node_ids()))}
     messages = setup.strategy.configure_train(server_round, setup.initial, setup.train_config, setup.grid)
     return [clients[message.metadata.dst_node_id] for message in messages]

@@ -1,6 +1,6 @@
-"""What every system but ours trains on: arrays, partition, cohorts and first weights, read from the files that ``prepare`` wrote. No paper.
+"""The inputs of all systems but ours: data, partition, cohorts and initial model, read from the files of ``prepare``.
 
-Legend: N samples, n a client's samples.
+Legend: n number of a client's samples.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,8 +17,8 @@ from fl_sim import registry, rng
 FILES = ("train_x", "train_y", "test_x", "test_y", "indices", "starts", "cohorts", "mean", "std")
 
 
-class World:
-    """The same data, clients and cohorts for all."""
+class SharedInputs:
+    """Data, partition, cohorts and initial model of one workload, the same for every system."""
 
     def __init__(self, job: Mapping[str, Any]) -> None:
         self.folder, self.work = Path(job["folder"]), job["work"]
@@ -27,53 +27,53 @@ class World:
         self.mean, self.std = torch.from_numpy(arrays["mean"]), torch.from_numpy(arrays["std"])
         self.indices, self.starts = arrays["indices"], arrays["starts"]
         self.cohorts: list[list[int]] = arrays["cohorts"].tolist()
-        """The clients of round 1, 2, ...: the same for all, so that an uneven partition is the same work."""
+        """The clients of each round. All systems train these, so that an uneven partition is the same work for all."""
 
     def __len__(self) -> int:
-        """How many clients."""
+        """Number of clients."""
         return len(self.starts) - 1
 
     def rows(self, c: int) -> Tensor:
-        """(n,) which samples client c owns."""
+        """Indices (n,) of the samples that client ``c`` owns."""
         return torch.from_numpy(self.indices[self.starts[c] : self.starts[c + 1]])
 
     def size(self, c: int) -> int:
-        """n."""
+        """Number of samples of client ``c``."""
         return int(self.starts[c + 1] - self.starts[c])
 
-    def floats(self, x: Tensor) -> Tensor:
-        """Stored pixels as model inputs."""
+    def model_inputs(self, x: Tensor) -> Tensor:
+        """Stored pixels as model inputs: scaled to [0, 1], then standardised."""
         return (x.float() / 255 - self.mean) / self.std
 
     def client(self, c: int) -> tuple[Tensor, Tensor]:
-        """Inputs (n, ...) and labels (n,) of client c."""
+        """Inputs (n, ...) and labels (n,) of client ``c``."""
         rows = self.rows(c)
-        return self.floats(self.x[rows]), self.y[rows]
+        return self.model_inputs(self.x[rows]), self.y[rows]
 
-    def orders(self, server_round: int, c: int) -> Iterator[Tensor]:
-        """Positions 0..n-1 of a shuffled pass, in batches."""
+    def batches(self, server_round: int, c: int) -> Iterator[Tensor]:
+        """Positions among the client's samples, shuffled and split into batches: one pass."""
         order = torch.from_numpy(rng.permutation(rng.key(0, "bench-order", server_round, c), self.size(c)))
         return iter(torch.split(order, self.work["batch"]))
 
     def new_module(self) -> nn.Module:
-        """The model with weights of its own."""
-        made: nn.Module = registry.find("clients.models", "model", self.work["model"])(tuple(self.x.shape[1:]), 10)
-        return made
+        """A new model with newly drawn weights."""
+        module: nn.Module = registry.find("clients.models", "model", self.work["model"])(tuple(self.x.shape[1:]), 10)
+        return module
 
-    def module(self) -> nn.Module:
-        """The model with the weights that all start from."""
+    def initial_module(self) -> nn.Module:
+        """A new model with the initial weights that all systems share."""
         module = self.new_module()
         module.load_state_dict(load_file(self.folder / "initial.safetensors"))
         return module
 
     def accuracy(self, module: nn.Module) -> float:
-        """On the test samples, without training-time randomness."""
+        """Accuracy on the test samples, in evaluation mode (no dropout)."""
         training = module.training
         module.eval()
         with torch.no_grad():
-            parts = [
-                module(self.floats(x)).argmax(-1) == y
+            correct = [
+                module(self.model_inputs(x)).argmax(-1) == y
                 for x, y in zip(torch.split(self.test_x, 500), torch.split(self.test_y, 500), strict=True)
             ]
         module.train(training)
-        return float(torch.cat(parts).double().mean())
+        return float(torch.cat(correct).double().mean())

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from experiments.bench.sweep import __main__ as sweep
-from experiments.bench.sweep import by_hand
+from experiments.bench.sweep import batched_products
 from experiments.bench.tables import sweep_table
 from fl_sim import rng
 
@@ -27,14 +27,14 @@ def test_a_step_by_hand_is_a_step_of_sgd_of_each_client() -> None:
             outputs = F.linear(outputs, leaves[layer][c], leaves[3 + layer][c, 0])
             outputs = outputs.relu() if layer < 2 else outputs
         F.cross_entropy(outputs, y[c]).backward()
-    by_hand.step(weights, biases, x, y, 0.3)
-    for made, leaf in zip((*weights, *biases), leaves, strict=True):
+    batched_products.step(weights, biases, x, y, 0.3)
+    for new, leaf in zip((*weights, *biases), leaves, strict=True):
         assert leaf.grad is not None
-        torch.testing.assert_close(made, leaf.detach() - 0.3 * leaf.grad, rtol=1e-12, atol=1e-13)
+        torch.testing.assert_close(new, leaf.detach() - 0.3 * leaf.grad, rtol=1e-12, atol=1e-13)
 
 
 def test_it_times_every_model_that_it_knows() -> None:
-    assert all(by_hand.seconds(model, 3, 1, steps=2, samples=50) > 0 for model in by_hand.SIZES)
+    assert all(batched_products.seconds(model, 3, 1, steps=2, samples=50) > 0 for model in batched_products.SIZES)
 
 
 def test_the_command_keeps_its_figures_and_draws_them(tmp_path: Path) -> None:
@@ -52,6 +52,6 @@ def test_the_command_keeps_its_figures_and_draws_them(tmp_path: Path) -> None:
         and row["batch"]["ratio"] == 1.0
         and all(kept["seconds"] > 0 for kept in row.values())
     )
-    figures["sweep"]["2nn"] = {**row, sweep_table.HAND: {"seconds": 1.0, "ratio": 0.5}}
+    figures["sweep"]["2nn"] = {**row, sweep_table.BY_HAND: {"seconds": 1.0, "ratio": 0.5}}
     head, _, first, second = sweep_table.markdown(figures).splitlines()[:4]
     assert head.count("|") == first.count("|") == second.count("|") and " 0.50 " in second and "by hand" in head

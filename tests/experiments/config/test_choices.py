@@ -1,4 +1,4 @@
-"""A user's own things: by ``module:Name`` from the working folder, and as objects from Python."""
+"""A user's own components: by ``module:Name`` from the working folder, and as objects from Python."""
 
 import sys
 import tomllib
