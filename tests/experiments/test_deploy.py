@@ -141,7 +141,7 @@ needs_proc = pytest.mark.skipif(not PROC.exists(), reason="there is no /proc to 
 def test_processes_end_with_all_their_children_whatever_happens(tmp_path: Path) -> None:
     """Children in other sessions, one that ignores SIGTERM, and a parent that was killed before them."""
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
-    with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012 - the body is what is tested
+    with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012
         started = [
             processes.start(name, [sys.executable, "-c", code], tmp_path)
             for name, code in (("a", CHILD), ("b", stubborn))
