@@ -1,1 +1,1 @@
-"""What lives on a device: its tasks (data sets), partitions, models, and its Flower app. No paper."""
+"""What lives on a device: its tasks (data sets), partitions, models, and its Flower app."""

@@ -5,15 +5,22 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from flwr.app import Message
 from torch import nn
 
 from clients.shares import call
 from fl_sim import Task, rng
 from fl_sim.blocks.learner import Learner, Settings
+from fl_sim.blocks.plan import plan_blocks
+from fl_sim.engines.results import ClientResult
+from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
+from fl_sim.grids.messages import arrays_of
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.rule import LocalRule
 from fl_sim.population.partition import Partition
+from fl_sim.tree import Tree
+from fl_sim.wire import records
 
 
 def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, name: str) -> nn.Module:
@@ -22,8 +29,8 @@ def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, na
     Parameters
     ----------
     model : Callable or nn.Module
-        A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which is
-        copied, so that each run starts from the same weights.
+        A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which
+        is copied, so that each run starts from the same weights.
     params : Mapping
         The model's own parameters.
     seed : int
@@ -45,7 +52,10 @@ def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, na
 
 
 def probe(loss: Loss, model: str, task: str) -> None:
-    """Evaluate loss and metrics on two samples. Raises ConfigError where model, loss or a metric does not fit the task."""
+    """Evaluate loss and metrics on two samples.
+
+    Raises ConfigError where model, loss or a metric does not fit the task.
+    """
     rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
     try:
         with torch.no_grad():
@@ -58,3 +68,22 @@ def probe(loss: Loss, model: str, task: str) -> None:
 def make_learner(loss: Loss, partition: Partition, rules: Callable[[str, Settings], LocalRule]) -> Learner:
     """What training needs besides a message; the samples are copied to the loss's device once."""
     return Learner(loss, {k: v.to(loss.device) for k, v in loss.task.train.items()}, partition, rules)
+
+
+def answer(
+    learner: Learner, message: Message, client: int, settings: Settings, states: Mapping[int, Tree]
+) -> ClientResult:
+    """One client's answer to one message: a block of one on the loop.
+
+    Parameters
+    ----------
+    client : int
+        Its id in the learner's partition.
+    settings : Settings
+        The message's settings by dotted name.
+    states : Mapping
+        Client id -> its state; empty where it has none yet.
+    """
+    [plan] = plan_blocks(learner, message.metadata.message_type, [(0, client, settings)], states, 1)
+    model = learner.loss.received(records.decode(arrays_of(message)))
+    return run_plan(plan, model, learner, "loop", 1, None).clients[0]

@@ -1,4 +1,6 @@
-"""``python -m clients.node ...``: ``flower-supernode ...`` that says why a SuperLink refuses it (``clients.device.supernode``)."""
+"""``python -m clients.node ...``: ``flower-supernode ...`` that says why a SuperLink refuses it
+(``clients.device.supernode``).
+"""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""Personal evaluation: fine-tune the global model on a client's own training part, look at its held-out part before and after.
+"""Personal evaluation: fine-tune the global model on a client's training part, and evaluate it on the held-out part.
 
 Wang, Mathews, Kiddon, Eichner, Beaufays, Ramage, "Federated Evaluation of On-device Personalization", 2019,
-arXiv:1910.10252. A local rule like any other, so it runs on every engine; it replies with numbers only.
+arXiv:1910.10252. This is a local rule, so that it runs on every engine; its reply has metrics only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,25 +19,26 @@ from fl_sim.tree import Tree
 
 @dataclass
 class Personalize(LocalRule):
-    """``steps`` steps of plain local training; metrics on the held-out part before and after.
+    """``steps`` steps of local training, and the metrics on the held-out part before and after them.
 
-    With 0 steps, a client without a held-out part is evaluated on its training part, as federated evaluation does.
+    With 0 steps, a client without a held-out part is evaluated on its training part, as in federated evaluation.
     """
 
     steps: int
-    """Fine-tuning steps; 0 evaluates the global model as it is."""
+    """Number of fine-tuning steps; 0 evaluates the global model unchanged."""
     lr: float
-    """Their learning rate."""
+    """Learning rate of fine-tuning."""
     batch_size: int
-    """Samples a step; 0 means all."""
+    """Samples per step; 0 means all."""
 
     reply_kind = "none"
 
-    def _local(self, given: Local) -> Local:
-        return replace(given, steps=self.steps, lr=self.lr, batch_size=self.batch_size)
+    def _local(self, settings: Local) -> Local:
+        """The run's settings of local training, with those of fine-tuning."""
+        return replace(settings, steps=self.steps, lr=self.lr, batch_size=self.batch_size)
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
-        """``train``: the fine-tuning steps; ``test``: one batch of all held-out samples."""
+        """The stream ``train`` has the fine-tuning steps, ``test`` one batch of all held-out samples."""
         tuning = passes(np.arange(sizes.train), self._local(local), draw("personal")) if self.steps else []
         held = np.arange(sizes.train, sizes.train + sizes.held_out)
         return {"train": tuning, "test": [held if self.steps or sizes.held_out else np.arange(sizes.train)]}
@@ -45,7 +46,10 @@ class Personalize(LocalRule):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """No reply tree; each metric as ``NAME_before`` and ``NAME``, and ``held_out``, the number of samples they are means of."""
+        """Fine-tune and evaluate; the reply tree and the new state are empty.
+
+        Each metric is reported as ``NAME_before`` and ``NAME``, and the number of evaluated samples as ``held_out``.
+        """
         test = next(iter(batches["test"]))
         tuned, _ = local.train(model, batches["train"], self._local(local_), loss.gradient)
         with torch.no_grad():

@@ -48,7 +48,9 @@ def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, n
 
 
 def as_partition(made: Any, name: str, samples: int) -> Partition:
-    """A Partition, also from one index array a client. Raises ConfigError where some index is no training sample, or is owned twice.
+    """A Partition, also from one index array a client.
+
+    Raises ConfigError where some index is no training sample, or is owned twice.
 
     Of a partition whose clients share samples, only some clients are looked at: it may have any number of them.
     """
@@ -71,14 +73,15 @@ def as_partition(made: Any, name: str, samples: int) -> Partition:
     if owned[0] < 0 or owned[-1] >= samples:
         raise ConfigError(f"partition.name = {name!r}: indices must be numbers of 0..{samples - 1}")
     if partition.exclusive and (owned[1:] == owned[:-1]).any():
-        raise ConfigError(
-            f"partition.name = {name!r}: indices must be different numbers of 0..{samples - 1}, each owned by one client"
-        )
+        rule = f"different numbers of 0..{samples - 1}, each owned by one client"
+        raise ConfigError(f"partition.name = {name!r}: indices must be {rule}")
     return partition
 
 
 def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
-    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so many, keyed."""
+    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so
+    many, keyed.
+    """
     if partition.exclusive or len(partition) <= most:
         return range(len(partition))
     return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))
@@ -93,16 +96,17 @@ def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def transform(task: Task, standardize: bool, augment: bool) -> Any:
-    """The task's transform with standardisation (by channel of images, else by feature) and augmentation switched on."""
+    """The task's transform with standardisation (by channel of images, else by feature) and augmentation
+    switched on.
+    """
     made = task.transform
     for key, wanted in (("standardize", standardize), ("augment", augment)):
         if wanted and not isinstance(made, Transform):
             raise ConfigError(f"{key} = true: task {task.name} has a transform of its own; put it there")
     x = task.train["x"]
     if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
-        raise ConfigError(
-            f"augment = true: task {task.name} has samples of shape {task.inputs}; crops and flips need images of at least 5 x 5"
-        )
+        needs = "crops and flips need images of at least 5 x 5"
+        raise ConfigError(f"augment = true: task {task.name} has samples of shape {task.inputs}; {needs}")
     if not isinstance(made, Transform):
         return made
     if standardize:

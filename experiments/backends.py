@@ -1,9 +1,11 @@
-"""``python -m experiments.backends [RECIPE] [--key value ...]``: the same runs on each backend, and whether they are the same. No paper.
+"""``python -m experiments.backends [RECIPE] [--key value ...]``: the same runs on each backend, compared.
 
-The engines here, Flower's own simulation, and a SuperLink with a SuperNode a client over TLS with node keys, each by the command
-that a user types. Writes ``experiments/results/backends.md``. Exit codes: 0 where all agree, 1 where one fails or differs.
+The backends are the engines of this project, Flower's own simulation, and a SuperLink with one SuperNode for each
+client over TLS with node keys; each is started by the command that a user types. The table is written to
+``experiments/results/backends.md``. Exit codes: 0 where all backends agree, 1 where one fails or differs.
 """
 
+import os
 import shlex
 import subprocess
 import sys
@@ -16,81 +18,119 @@ import pandas as pd
 from safetensors.torch import load_file
 
 import fl_sim
-from experiments.collect import RESULTS
 from experiments.deploy.server_app import DEFAULT
+from experiments.installation import child_environment
 from experiments.provenance import commit
 from fl_sim import registry
 from fl_sim.logs.writer import versions
 
-RUN = "-m experiments.run {words}"
+RUN = "-m experiments.run {arguments}"
 BACKENDS = {
     "loop": f"{RUN} --engine loop",
     "vmap": f"{RUN} --engine vmap",
     "ray": f"{RUN} --engine ray --ray.num_workers 2 --ray.engine loop",
     "Flower's simulation": f"{RUN} --engine flower",
-    "devices": "-m experiments.deploy up --tls --auth --recipe {words}",
+    "devices": "-m experiments.deploy up --tls --auth --recipe {arguments}",
 }
-"""Python's arguments for each backend; the first is what the others are compared with."""
+"""Python's arguments for each backend; the first one is the reference for the others."""
 TABLE = Path("experiments/results/backends.md")
-"""Below the folder where the command runs: a test of it leaves the checkout alone."""
+"""Relative to the folder where the command runs, so that a test of it does not write into the checkout."""
 CLOSE = 1e-5
-"""By how much a weight may differ where another engine computes."""
-OF_THE_MACHINE = ("time", "seconds", "evaluate_seconds", "worker", "node", "device")
-"""Columns of a log that say when and where."""
+"""Largest absolute difference of a weight that counts as rounding between two engines."""
+MACHINE_COLUMNS = ("time", "seconds", "evaluate_seconds", "worker", "node", "device")
+"""Columns of the logs that depend on the machine and are not compared."""
+HEAD = """# The same runs on each backend
+
+Of each backend, against `loop`: whether the model has the same bits after each round and the logs the same rows
+but for times; else the largest difference of any weight of the last model.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
-    given = list(sys.argv[1:] if argv is None else argv)
-    words = given if given and not given[0].startswith("--") else [DEFAULT, *given]
-    if "--strategy" not in words:
-        words += ["--strategy", ",".join(registry.names("strategies", "strategy"))]
-    said, made = [], dict[str, dict[str, Path]]()
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if "-h" in arguments or "--help" in arguments:
+        print(__doc__)
+        return 0
+    if not arguments or arguments[0].startswith("--"):
+        arguments = [DEFAULT, *arguments]
+    if "--strategy" not in arguments:
+        arguments += ["--strategy", ",".join(registry.names("strategies", "strategy"))]
+    times: list[str] = []
+    runs: dict[str, dict[str, Path]] = {}
     for name, backend in BACKENDS.items():
-        command = f"python {backend.format(words=shlex.join(words))}"
+        command = f"python {backend.format(arguments=shlex.join(arguments))}"
         out, start = tempfile.mkdtemp(prefix="fl-sim-backend-"), time.monotonic()
         print(f"{name}: {command}", flush=True)
-        done = subprocess.run([sys.executable, *shlex.split(command)[1:], "--out", out], capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, *shlex.split(command)[1:], "--out", out],
+            env=os.environ | child_environment(),
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             print(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}", file=sys.stderr)
             return 1
-        said.append(f"{time.monotonic() - start:5.0f} s  {command}")
-        made[name] = {
-            fl_sim.load(file.parent).config["strategy"]["name"]: file.parent
-            for file in Path(out).glob("*/summary.json")
-        }
-    table, agree = compared(made)
-    head = "# The same runs on each backend\n\nOf each backend, against `loop`: whether the model has the same bits after each"
-    head += " round and the logs the same rows\nbut for times; else the largest difference of any weight of the last model.\n"
-    about = f"Commit {commit(RESULTS)}; " + ", ".join(
-        f"{name} {version}" for name, version in versions().items() if version
-    )
+        times.append(f"{time.monotonic() - start:5.0f} s  {command}")
+        runs[name] = by_strategy(Path(out))
+    table, agree = comparison(runs)
     text = "\n".join(
-        [head, *table, "", "Wall time, start-up included, and commands:", "", "```", *said, "```", "", f"{about}.", ""]
+        [HEAD, *table, "", "Wall time, start-up included, and commands:", "", "```", *times, "```", "", about()]
     )
     TABLE.parent.mkdir(parents=True, exist_ok=True)
-    TABLE.write_text(text, encoding="utf-8")
-    print(text)
+    TABLE.write_text(f"{text}\n", encoding="utf-8")
+    print(f"{text}\n")
     return 0 if agree else 1
 
 
-def compared(made: Mapping[str, Mapping[str, Path]]) -> tuple[list[str], bool]:
-    """(lines of a table, whether all agree) of run folders by backend and strategy."""
-    first, *others = made
-    lines = ["| " + " | ".join(["strategy", f"{first}: digest", *others]) + " |", "|---" * (len(made) + 1) + "|"]
+def by_strategy(out: Path) -> dict[str, Path]:
+    """The finished runs below ``out``: name of the strategy -> run folder."""
+    folders = [file.parent for file in out.glob("*/summary.json")]
+    return {fl_sim.load(folder).config["strategy"]["name"]: folder for folder in folders}
+
+
+def about() -> str:
+    """A sentence with the commit and the versions of what was compared."""
+    used = [f"{name} {version}" for name, version in versions().items() if version]
+    return f"Commit {commit(Path(__file__).parent)}; {', '.join(used)}."
+
+
+def comparison(runs: Mapping[str, Mapping[str, Path]]) -> tuple[list[str], bool]:
+    """Compare run folders, given by backend and strategy.
+
+    Returns
+    -------
+    tuple of (list of str, bool)
+        Lines of a Markdown table with a row for each strategy, and whether all backends agree with the first.
+    """
+    first, *others = runs
+    lines = ["| " + " | ".join(["strategy", f"{first}: digest", *others]) + " |", "|---" * (len(runs) + 1) + "|"]
     agree = True
-    for strategy, folder in sorted(made[first].items()):
+    for strategy, folder in sorted(runs[first].items()):
         cells = [strategy, f"`{fl_sim.load(folder).summary['digest'][:12]}`"]
         for name in others:
-            told, good = difference(folder, made[name][strategy], name == "vmap")
+            text, good = difference(folder, runs[name][strategy], name == "vmap")
             agree &= good
-            cells.append(told)
+            cells.append(text)
         lines.append("| " + " | ".join(cells) + " |")
     return lines, agree
 
 
 def difference(a: Path, b: Path, rounded: bool) -> tuple[str, bool]:
-    """(what to say of two runs, whether they agree); ``rounded`` : by another engine, which rounds otherwise."""
+    """Compare two runs.
+
+    Parameters
+    ----------
+    a, b : Path
+        Run folders.
+    rounded : bool
+        Whether another engine computed ``b``, which may differ by rounding.
+
+    Returns
+    -------
+    tuple of (str, bool)
+        The difference in words, and whether it is allowed.
+    """
     logs = [fl_sim.load(folder) for folder in (a, b)]
     digests = [list(log.rounds["digest"]) for log in logs]
     if digests[0] == digests[1] and rounded:
@@ -104,8 +144,8 @@ def difference(a: Path, b: Path, rounded: bool) -> tuple[str, bool]:
 
 
 def rows(frame: pd.DataFrame) -> str:
-    """A table of a round log as text, less what depends on the machine."""
-    kept = frame.drop(columns=[name for name in OF_THE_MACHINE if name in frame])
+    """A table of a round log as text, without ``MACHINE_COLUMNS``."""
+    kept = frame.drop(columns=[name for name in MACHINE_COLUMNS if name in frame])
     return str(kept[sorted(kept, key=str)].to_csv(index=False))
 
 

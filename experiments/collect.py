@@ -1,6 +1,7 @@
-"""``python -m experiments.collect NAME RUN [RUN ...]``: keep a study's table and curves in ``experiments/results``. No paper.
+"""``python -m experiments.collect NAME RUN [RUN ...]``: keep a study's table and curves.
 
-Writes NAME.csv, NAME.md (table, command, commit, machine, versions) and NAME.png from the runs' own logs.
+Writes NAME.csv, NAME.md (table, command, commit, machine, versions) and NAME.png (curves) in ``experiments/results``,
+from the logs of the runs.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from experiments.analysis.text_table import format_table
 from experiments.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
+"""Folder of published results."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -23,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
     parser.add_argument("name", help="the files' name, without ending")
     parser.add_argument("runs", nargs="+", help="run folders, or folders of them")
-    parser.add_argument("--command", default="", help="what made the runs, for the record")
-    parser.add_argument("--note", default="", help="a sentence that readers need")
+    parser.add_argument("--command", default="", help="the command that made the runs, for the record")
+    parser.add_argument("--note", default="", help="a sentence for readers of the table")
     options = parser.parse_args(argv)
     try:
         logs = read(*options.runs)
@@ -36,9 +38,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     frame.to_csv(RESULTS / f"{options.name}.csv", index=False)
     versions = ", ".join(f"{k} {v}" for k, v in logs[0].summary.get("versions", {}).items())
     table = format_table(frame)
-    where = f"commit {commit(RESULTS)}; {platform.machine()}, {versions}"
-    facts = f"Collected at {where}. Seconds are of a shared machine. {options.note}".rstrip()
-    text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{facts}\n"
+    origin = f"commit {commit(RESULTS)}; {platform.machine()}, {versions}"
+    footer = f"Collected at {origin}. Seconds are of a shared machine. {options.note}".rstrip()
+    text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{footer}\n"
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
     print(table)
     return 0

@@ -1,6 +1,7 @@
-"""``python -m experiments.partition [RECIPE] [--key value ...]``: look at a partition before training on it. No paper.
+"""``python -m experiments.partition [RECIPE] [--key value ...]``: look at a partition before training on it.
 
-The flags are those of ``experiments.run``; the statistics and the client-by-label picture go to a new folder in ``--out``.
+The flags are those of ``experiments.run``. Statistics of each client and a client-by-label picture are written to a new
+folder in ``--out``.
 """
 
 import json
@@ -9,27 +10,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.analysis.partition_stats import draw, frame, summary
-from experiments.analysis.save_comparison import new_folder
 from experiments.config.command_line import parse
 from experiments.runs.data import data
+from fl_sim.logs.folder import new_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 2 for bad input."""
     try:
-        words = list(sys.argv[1:] if argv is None else argv)
-        asked = parse(words)
-        config = asked.configs[0]
+        call = parse(list(sys.argv[1:] if argv is None else argv))
+        config = call.configs[0]
         task, _, partition = data(config)
         folder = new_folder(Path(config.out), f"partition-{config.task.name}-{config.partition.name}")
         rows = frame(partition, task.labels)
         rows.to_csv(folder / "clients.csv", index=False)
-        picture = draw(
-            partition,
-            task.labels,
-            folder / "partition.png",
-            f"{config.task.name}, {config.partition.name}, {len(partition)} clients",
-        )
+        title = f"{config.task.name}, {config.partition.name}, {len(partition)} clients"
+        picture = draw(partition, task.labels, folder / "partition.png", title)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -39,17 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         **config.partition.params,
         **summary(partition, task.labels),
     }
-    if not asked.quiet:
-        print(
-            "\n".join(
-                f"{key:16} {round(value, 4) if isinstance(value, float) else value}" for key, value in numbers.items()
-            )
-        )
+    if not call.quiet:
+        for key, value in numbers.items():
+            print(f"{key:16} {round(value, 4) if isinstance(value, float) else value}")
         print(f"\n{rows.head(20).to_string(index=False, float_format=lambda v: f'{v:.3f}')}")
-        print(
-            f"{'... and ' + str(len(rows) - 20) + ' more in clients.csv' if len(rows) > 20 else ''}\npicture: {picture}"
-        )
-    if asked.json:
+        more = f"... and {len(rows) - 20} more in clients.csv" if len(rows) > 20 else ""
+        print(f"{more}\npicture: {picture}")
+    if call.json:
         print(json.dumps({**numbers, "picture": str(picture)}, default=float))
     return 0
 

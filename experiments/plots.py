@@ -1,4 +1,4 @@
-"""``from experiments.plots import curves``: pictures of round logs (``experiments.analysis.curves``)."""
+"""Pictures of round logs: a short name for ``experiments.analysis.curves``."""
 
 from experiments.analysis.curves import curves
 

@@ -1,4 +1,4 @@
-"""Where and with what something was measured: processor, memory, versions, commit; no names of hosts or folders."""
+"""Where and with what something ran: processor, memory, versions, commit. Names of hosts and folders are left out."""
 
 import os
 import platform
@@ -7,29 +7,39 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 PACKAGES = ("torch", "numpy", "flwr", "ray", "pfl", "blazefl")
-"""The packages whose versions are recorded."""
+"""Packages whose versions are recorded."""
 
 
 def cores() -> int:
-    """How many processor cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, memory in GiB and operating system."""
+    """Processor, number of cores, memory in GiB (None where the system does not tell it), operating system."""
     return {
         "cpu": processor(Path("/proc/cpuinfo")),
         "cores": cores(),
-        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "memory_gib": memory_gib(),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
 
+def memory_gib() -> float | None:
+    """The machine's memory in GiB, to one decimal; None where the system does not tell it."""
+    try:
+        return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
+    except (
+        AttributeError,
+        ValueError,
+        OSError,
+    ):  # os.sysconf is POSIX, and not every POSIX system has these two values
+        return None
+
+
 def processor(cpuinfo: Path) -> str:
-    """The processor's model name from Linux's ``cpuinfo``; on other systems what ``platform`` knows."""
+    """The processor's model name: from ``cpuinfo`` (Linux), else what Python knows of it."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -38,7 +48,7 @@ def processor(cpuinfo: Path) -> str:
 
 
 def versions() -> dict[str, str | None]:
-    """The versions of Python and of ``PACKAGES``; None for a package that is not installed."""
+    """Versions of Python and of ``PACKAGES``; None where a package is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -49,11 +59,11 @@ def versions() -> dict[str, str | None]:
 
 
 def commit(root: Path) -> str | None:
-    """The short commit id of a git clone, with ``+changes`` if files differ from it; None if ``root`` is no clone."""
+    """Short id of the commit at ``root``, and ``+changes`` where tracked files differ; None outside a clone."""
 
-    def git(*words: str) -> str | None:
+    def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+            done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
         except OSError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None

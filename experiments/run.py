@@ -1,6 +1,6 @@
-"""``python -m experiments.run [RECIPE] [--key value ...]``, and ``run(...)`` for notebooks. No paper.
+"""``python -m experiments.run [RECIPE] [--key value ...]``, and ``run(...)`` for notebooks.
 
-Exit codes: 0 only when every round did what it was asked; 1 for a failed run; 2 for bad input; 130 when interrupted.
+Exit codes: 0 only when every round did what was requested; 1 for a failed run; 2 for bad input; 130 when interrupted.
 """
 
 import json
@@ -18,7 +18,7 @@ from experiments.config.recipe_files import make
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
 from experiments.runs.plan import describe, predict
-from experiments.runs.resume import going_on
+from experiments.runs.resume import resume
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
@@ -33,7 +33,7 @@ __all__ = ["Outcome", "from_arrays", "main", "run"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What ``run`` hands back."""
+    """The result of ``run``."""
 
     summary: Summary
     """The fields of summary.json."""
@@ -53,10 +53,10 @@ def run(
 ) -> Outcome:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
 
-    ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those of
-    the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is partitioned
-    by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as means. Raises
-    ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
+    ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those
+    of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is
+    partitioned by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as
+    means. Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     task = settings.get("task")
     if getattr(task, "clients", None) is not None:
@@ -64,14 +64,12 @@ def run(
     if any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
     if isinstance(settings.get("partition"), (list, tuple)):
-        settings["partition"] = as_partition(
-            settings["partition"], "index arrays", 2**62
-        )  # the task, when it is made, sets the bound
+        # the bound on indices is checked again once the task is built
+        settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)
     config = make(recipe, **settings)
     if config.engine == "flower":
-        raise ConfigError(
-            "engine = 'flower': objects from Python do not travel to Flower's actors; use the command line"
-        )
+        why = "objects from Python do not travel to Flower's actors"
+        raise ConfigError(f"engine = 'flower': {why}; use the command line")
     setup = build(config, metrics)
     summary, error = execute(setup, quiet, callbacks)
     if error is not None:
@@ -84,66 +82,70 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        asked = parse(sys.argv[1:] if argv is None else argv)
-        if asked.app:
-            from experiments.apps import run_app  # here, because only few calls want it
-
-            if asked.dry_run:
-                return show(
-                    [run_app.describe(asked.app, config, asked.said, asked.app_config) for config in asked.configs],
-                    asked.json,
-                )
-            summaries = [
-                run_app.run_app(asked.app, config, asked.quiet, asked.said, asked.app_config)
-                for config in asked.configs
-            ]
-            return report(summaries, asked.quiet, asked.json)
-        if asked.dry_run:
-            return show([planned(config) for config in asked.configs], asked.json)
-        for config in asked.configs[1:]:
-            build(config)  # what is wrong with a later run is said before the first one starts
-        return run_all(asked)
+        call = parse(sys.argv[1:] if argv is None else argv)
+        if call.app:
+            return run_apps(call)
+        if call.dry_run:
+            return show([planned(config) for config in call.configs], call.json)
+        for config in call.configs[1:]:
+            build(config)  # an error of a later run is reported before the first one starts
+        return run_all(call)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
 
-def run_all(asked: Invocation) -> int:
-    """One run after another, or all as one batch; a failed one does not stop the others. Returns the exit code."""
+def run_apps(call: Invocation) -> int:
+    """Run a Flower app once a seed, or show what would run. Returns the exit code."""
+    from experiments.apps import run_app  # here, because few calls need it
+
+    if call.dry_run:
+        plans = [run_app.describe(call.app, config, call.explicit, call.app_config) for config in call.configs]
+        return show(plans, call.json)
+    summaries = [
+        run_app.run_app(call.app, config, call.quiet, call.explicit, call.app_config) for config in call.configs
+    ]
+    return report(summaries, call.quiet, call.json)
+
+
+def run_all(call: Invocation) -> int:
+    """One run after another, or all as one batch; a failed run does not stop the others. Returns the exit code."""
     summaries = []
-    for summary, error in runs_of(asked):
+    for summary, error in runs_of(call):
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
             print(f"interrupted; to go on: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
-            report(summaries, asked.quiet, asked.json)
+            report(summaries, call.quiet, call.json)
             return 130
         if error is not None:
             explain(error, summary)
-    return report(summaries, asked.quiet, asked.json)
+    return report(summaries, call.quiet, call.json)
 
 
-def runs_of(asked: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
-    """One run after another; with --vmap_over as one batch; of engine flower through Flower's own simulation."""
-    if asked.vmap_over:
-        from experiments.runs.lockstep import run_together  # these two here, because they stand on this module
+def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
+    """(summary, error) of one run after another; with --vmap_over as one batch, with engine flower in Flower's
+    simulation.
+    """
+    if call.vmap_over:
+        from experiments.runs.lockstep import run_together  # here, as below, because few calls need it
 
-        return run_together(asked.configs, asked.vmap_over, asked.quiet)
-    if asked.configs[0].engine == "flower":
+        return run_together(call.configs, call.vmap_over, call.quiet)
+    if call.configs[0].engine == "flower":
         from experiments.deploy.flower_simulation import run_through_flower
         from experiments.deploy.server_app import deployable
 
-        return run_through_flower([deployable(replace(config, engine="loop")) for config in asked.configs])
-    if asked.resume:
-        return iter([go_on(Path(asked.resume), asked.configs[0], asked.quiet)])
-    return (execute(build(config), asked.quiet) for config in asked.configs)
+        return run_through_flower([deployable(replace(config, engine="loop")) for config in call.configs])
+    if call.resume:
+        return iter([run_on(Path(call.resume), call.configs[0], call.quiet)])
+    return (execute(build(config), call.quiet) for config in call.configs)
 
 
-def go_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
-    """The rest of a run; the stored summary where nothing is left to do."""
-    found = going_on(folder, config)
-    if found.finished is not None:
-        return dict(found.finished), None
-    return execute(build(config), quiet, resumed=found)
+def run_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
+    """The rest of the run in ``folder``; its stored summary where nothing is left to do."""
+    resumed = resume(folder, config)
+    if resumed.finished is not None:
+        return dict(resumed.finished), None
+    return execute(build(config), quiet, resumed=resumed)
 
 
 def explain(error: BaseException, summary: Summary) -> None:
@@ -157,7 +159,7 @@ def explain(error: BaseException, summary: Summary) -> None:
 
 
 def planned(config: Config) -> dict[str, Any]:
-    """What a run would do, and take."""
+    """What a run would do, and the time and memory that it would take."""
     setup = build(config)
     try:
         predicted, _ = predict(setup)
@@ -178,9 +180,8 @@ def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
 def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
     """Table and picture for people, JSON for programs; the exit code."""
     if not quiet:
-        from experiments.analysis.save_comparison import (
-            save_comparison,
-        )  # here, because pandas and matplotlib load slowly
+        # here, because pandas and matplotlib load slowly
+        from experiments.analysis.save_comparison import save_comparison
 
         table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])
         print(f"\n{table}\n\ncurves: {picture}")

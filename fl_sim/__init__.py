@@ -1,22 +1,37 @@
-"""The machine: trees, draws, one client's loop, blocks, engines, grid, rounds, logs. Names no algorithm and no data set."""
+"""The machine: trees, draws, one client's training, blocks, engines, grids, rounds, logs.
 
-from fl_sim.errors import RoundFailed
+Names no algorithm and no data set.
+
+What stands in ``__all__`` is public and pinned by a test. The floors below, each of which imports only those under it:
+rounds, grids, executors, engines, blocks, learning; then population, kernels, wire and logs; then tree, rng and the
+rest.
+"""
+
+from fl_sim import local, rng, tree
+from fl_sim.engines.results import BlockResult
+from fl_sim.errors import ConfigError, RoundFailed
 from fl_sim.grids.simulation import SimulationGrid
+from fl_sim.learning import optim
 from fl_sim.learning.arrays import from_arrays
 from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.measures import accuracy, cross_entropy, squared_error
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
-from fl_sim.logs.writer import RoundLog, load
+from fl_sim.logs.reader import RunLog, load
+from fl_sim.logs.writer import RoundLog
 from fl_sim.population.partition import Partition
+from fl_sim.registry import offer
 from fl_sim.rounds.callbacks import Callback, Run
 from fl_sim.rounds.driver import run_rounds
 from fl_sim.wire.pool import Pool, PoolingStrategy
 
 __all__ = [
     "Batch",
+    "BlockResult",
     "Callback",
+    "ConfigError",
     "Local",
     "LocalRule",
     "Loss",
@@ -26,10 +41,19 @@ __all__ = [
     "RoundFailed",
     "RoundLog",
     "Run",
+    "RunLog",
     "SimulationGrid",
     "Task",
     "Transform",
+    "accuracy",
+    "cross_entropy",
     "from_arrays",
     "load",
+    "local",
+    "offer",
+    "optim",
+    "rng",
     "run_rounds",
+    "squared_error",
+    "tree",
 ]

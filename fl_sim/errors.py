@@ -6,4 +6,4 @@ class ConfigError(ValueError):
 
 
 class RoundFailed(RuntimeError):
-    """A round did not do what it was asked; says which, and why (a client's traceback, say)."""
+    """A round did not do what was requested; the message names the round and the reason (a client's traceback, say)."""

@@ -1,24 +1,37 @@
-"""Things found by their name in their folder: one file, one name, nothing to register by hand.
+"""Components (tasks, models, partitions, strategies) found by their name in a folder, without registration by hand.
 
-A module offers what it *defines* and has marked: a function with ``@offer("task")``, or a class
-with the attribute ``kind``. A user's own is named ``package.module:Name``.
+A module offers the components that it *defines* and marks: a function with ``@offer("task")``, or a class with the
+attribute ``kind``. A user's own component is named ``package.module:Name``.
 """
 
 import difflib
 import importlib
 import inspect
+import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+HOME = str(Path(__file__).parents[1])
+"""The folder that this project's packages lie in."""
+
 
 def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
-    """Mark a function as a thing of ``kind`` ("task", "model", "partition"); its name is its own with dashes, unless given.
+    """Decorator: offer a function as a component.
 
-    ``facts`` become attributes of the function, such as a task's ``default_model="sine-mlp"``.
+    Parameters
+    ----------
+    kind : str
+        "task", "model" or "partition".
+    name : str (default: the function's name, with dashes for underscores)
+        Its name on the command line and in configs.
+    **facts
+        Become attributes of the function, such as a task's ``default_model="sine-mlp"``.
     """
 
     def mark(function: F) -> F:
@@ -29,37 +42,48 @@ def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
 
 
 def offered(module: ModuleType, kind: str) -> dict[str, Any]:
-    """What one module defines and offers of ``kind``, by name. A class is named after its module's last part."""
+    """The components of ``kind`` that one module defines, by name. A class is named after its module's last part."""
     found = {}
-    for thing in vars(module).values():
-        foreign = getattr(thing, "kind", None) != kind or getattr(thing, "__module__", None) != module.__name__
-        if (
-            foreign or inspect.isabstract(thing) or (inspect.isclass(thing) and "kind" in vars(thing))
-        ):  # the base that sets kind is none itself
+    for component in vars(module).values():
+        foreign = getattr(component, "kind", None) != kind or getattr(component, "__module__", None) != module.__name__
+        # The base class that sets ``kind`` is no component itself.
+        if foreign or inspect.isabstract(component) or (inspect.isclass(component) and "kind" in vars(component)):
             continue
         name = (
-            getattr(thing, "offered_as", "")
-            if not inspect.isclass(thing)
+            getattr(component, "offered_as", "")
+            if not inspect.isclass(component)
             else module.__name__.rsplit(".", 1)[-1].replace("_", "-")
         )
-        found[name] = thing
+        found[name] = component
     return found
 
 
 def names(package: str, kind: str) -> dict[str, Any]:
-    """Everything of ``kind`` in a package's modules, sorted by name."""
+    """All components of ``kind`` in a package's modules, sorted by name."""
     root = importlib.import_module(package)
     modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(root.__path__)]
-    return dict(sorted((name, thing) for module in modules for name, thing in offered(module, kind).items()))
+    return dict(sorted(item for module in modules for item in offered(module, kind).items()))
+
+
+def search_last(*folders: str) -> None:
+    """Append folders to ``sys.path``, after the folder of this project, so that no file there replaces its packages.
+
+    Python consults an editable install after all of ``sys.path``: hence the project's own folder is appended too.
+    """
+    for folder in filter(None, (HOME, *folders)):
+        if folder not in sys.path:
+            sys.path.append(folder)
 
 
 def find(package: str, kind: str, name: str) -> Any:
-    """The thing called ``name``, or what ``package.module:Name`` points at.
+    """The component called ``name``, or the object that ``package.module:Name`` refers to.
 
+    A module is searched in the current folder too, and in those of the environment variable ``FL_SIM_PATH``, both last.
     Raises ValueError that names the kind, the name seen and the nearest valid one.
     """
     if ":" in name:
         module_name, _, attribute = name.partition(":")
+        search_last(os.getcwd(), *os.environ.get("FL_SIM_PATH", "").split(os.pathsep))
         try:
             return getattr(importlib.import_module(module_name), attribute)
         except (ImportError, AttributeError) as error:
@@ -68,19 +92,20 @@ def find(package: str, kind: str, name: str) -> Any:
             ) from error
     known = names(package, kind)
     if name not in known:
+        choices = ", ".join(known)
         raise ValueError(
-            f"{kind}.name = {name!r}: unknown{nearest(name, known)}; choose one of {', '.join(known)} or package.module:Name"
+            f"{kind}.name = {name!r}: unknown{nearest(name, known)}; choose one of {choices} or package.module:Name"
         )
     return known[name]
 
 
 def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
-    """`` (did you mean 'x'?)`` for the nearest known name, or nothing."""
+    """`` (did you mean 'x'?)`` with the known name nearest to ``name``; empty where none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def parameters(thing: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword parameters (those with a default) of a thing's own signature: what a recipe may set."""
-    signature = inspect.signature(thing, eval_str=True)
+def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters with a default in a component's signature: those that a recipe may set."""
+    signature = inspect.signature(component, eval_str=True)
     return {k: p for k, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}

@@ -1,11 +1,10 @@
-"""Counter-based draws: the only file of the project that makes randomness.
+"""Counter-based random draws: the only file of the project that generates random numbers.
 
-A draw is a pure function of a key, and a key of ``(seed, purpose, round, client, step)``: there is
-no generator whose position could depend on the order of execution. Keys are mixed with
-SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014);
-tensors of random bits come from a keyed 32-bit integer hash in torch operations, so that
-the same bits appear on every device and under ``vmap`` (idea: Salmon et al., "Parallel random
-numbers: as easy as 1, 2, 3", SC 2011).
+A draw is a pure function of a key, and a key is a pure function of ``(seed, purpose, round, client, step)``: there is
+no generator whose position could depend on the order of execution. Keys are mixed with SplitMix64 (Steele, Lea, Flood:
+"Fast splittable pseudorandom number generators", OOPSLA 2014). Tensors of random bits come from a keyed 32-bit integer
+hash in torch operations, so that every device, with or without ``vmap``, gives the same bits (idea: Salmon et al.,
+"Parallel random numbers: as easy as 1, 2, 3", SC 2011).
 """
 
 import math
@@ -21,6 +20,13 @@ import torch
 from numpy.random import mtrand
 from torch import Tensor
 
+try:
+    from torch._C._functorch import is_functorch_wrapped_tensor
+except ImportError:
+    HAS_WRAPPED_CHECK = False
+else:
+    HAS_WRAPPED_CHECK = True
+
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_GOLDEN)
@@ -35,7 +41,17 @@ def _mix(z: int) -> int:
 
 
 def key(seed: int, purpose: str, *path: int) -> int:
-    """The 64-bit key of a draw. ``purpose`` is a word ("cohort", "order"); ``path`` is (round, client, step) or part of it."""
+    """The 64-bit key of a draw.
+
+    Parameters
+    ----------
+    seed : int
+        The run's seed.
+    purpose : str
+        What the draw is for, such as "cohort" or "order": draws for different purposes are independent.
+    *path : int
+        (round, client, step), or the first of these.
+    """
     z = _mix((zlib.crc32(purpose.encode()) * _GOLDEN + seed) & _MASK)
     for part in path:
         z = _mix((z + _GOLDEN * (part + 1)) & _MASK)
@@ -43,27 +59,29 @@ def key(seed: int, purpose: str, *path: int) -> int:
 
 
 def keys(base: int, n: int) -> np.ndarray:
-    """The keys ``key(..., 0) ... key(..., n - 1)`` below ``base``: (n,) uint64."""
-    z = (_STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)) + np.uint64(
-        base
-    )
+    """The sub-keys ``key(..., 0) ... key(..., n - 1)`` of ``base``, itself the key of ``...``: (n,) uint64."""
+    steps = _STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
+    z = steps + np.uint64(base)
     z = (z ^ (z >> _S30)) * _M1
     z = (z ^ (z >> _S27)) * _M2
     z ^= z >> _S31
     return z
 
 
-def below(bases: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """``key(..., number)`` below each base: uint64 and integer arrays that broadcast, for many clients at once."""
+def subkeys(bases: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """The sub-key ``key(..., number)`` of each base, for many clients at once.
+
+    ``bases`` (uint64) and ``numbers`` (integers) are broadcast against each other.
+    """
     z = bases + (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(_GOLDEN)
     z = (z ^ (z >> _S30)) * _M1
     z = (z ^ (z >> _S27)) * _M2
     return np.asarray(z ^ (z >> _S31))
 
 
-def heads(seeds: np.ndarray, purpose: str) -> np.ndarray:
-    """``key(seed, purpose)`` of each of some uint64 seeds."""
-    return below(seeds, np.array([zlib.crc32(purpose.encode()) - 1]))
+def seed_keys(seeds: np.ndarray, purpose: str) -> np.ndarray:
+    """``key(seed, purpose)`` for each seed of a uint64 array."""
+    return subkeys(seeds, np.array([zlib.crc32(purpose.encode()) - 1]))
 
 
 def permutation(base: int, n: int) -> np.ndarray:
@@ -72,9 +90,9 @@ def permutation(base: int, n: int) -> np.ndarray:
 
 
 def sample(base: int, n: int, k: int) -> list[int]:
-    """``k`` distinct numbers of ``range(n)``, uniform, in time O(k): Fisher-Yates on a sparse array.
+    """``k`` distinct numbers of ``range(n)``, uniform, in O(k) time: Fisher-Yates shuffling of a sparse array.
 
-    Raises ValueError when k > n.
+    Raises ValueError unless 0 <= k <= n.
     """
     if not 0 <= k <= n:
         raise ValueError(f"sample: k = {k} of n = {n}: k must lie in 0..n")
@@ -88,24 +106,27 @@ def sample(base: int, n: int, k: int) -> list[int]:
 
 
 def generator(base: int) -> np.random.Generator:
-    """A NumPy generator at the start of the stream of ``base``, for distributions (Dirichlet, normal)."""
+    """A NumPy generator keyed by ``base``, for draws from distributions (Dirichlet, normal)."""
     return np.random.Generator(np.random.Philox(key=base))
 
 
 def legacy(seed: int) -> np.random.RandomState:
-    """The stream of ``np.random.seed(seed)``, bit for bit: for data whose authors published their script and its seed (0..2^32 - 1)."""
+    """The stream of ``np.random.seed(seed)``, bit for bit, with ``seed`` in 0..2^32 - 1.
+
+    For synthetic data whose authors published a script with its seed.
+    """
     return np.random.RandomState(seed)
 
 
 def words(base: np.ndarray | int) -> Tensor:
-    """64-bit keys (...) as pairs of 32-bit words (..., 2) int32: the form in which a tensor operation takes a key."""
+    """64-bit keys (...) as pairs of 32-bit words (..., 2) int32: the form in which tensor operations take a key."""
     if not isinstance(base, np.ndarray):
         return torch.from_numpy(np.array([base], np.uint64).view(np.int32))
     return torch.from_numpy(np.ascontiguousarray(base)[..., None].view(np.int32))
 
 
 def _hash32(x: Tensor) -> Tensor:
-    """lowbias32 (C. Wellons, "Prospecting for hash functions", 2018); writes into ``x``."""
+    """The hash lowbias32 (C. Wellons, "Prospecting for hash functions", 2018); modifies ``x`` in place."""
     x ^= (x >> 16).bitwise_and_(0xFFFF)
     x *= 0x7FEB352D
     x ^= (x >> 15).bitwise_and_(0x1FFFF)
@@ -115,7 +136,7 @@ def _hash32(x: Tensor) -> Tensor:
 
 
 def bits(pair: Tensor, n: int) -> Tensor:
-    """``n`` random 32-bit words (n,) int32 from a key's words (2,); element i depends on the key and i alone."""
+    """``n`` random 32-bit words (n,) int32 from a key's words (2,); element i depends on the key and i only."""
     counter = torch.arange(n, dtype=torch.int32, device=pair.device)
     return _hash32((counter + pair[0]) * (pair[1] | 1))
 
@@ -127,57 +148,63 @@ def uniform(pair: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.flo
 
 
 def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Mask of ``shape`` in a float ``dtype`` of 32 bits or more: 1 with probability ``1 - p``, else 0, from a key's words (2,).
+    """A random mask: 1 with probability ``1 - p``, else 0; a tensor of ``shape`` from a key's words (2,).
 
-    A word serves four elements where ``p`` is a multiple of 1/256 (then it is exact), else two (to 2^-16).
+    ``dtype`` is a floating-point type of at least 32 bits. Where ``p`` is a multiple of 1/256, a 32-bit word gives four
+    elements, and the probability is exact; otherwise a word gives two, and the probability is rounded to 2^-16.
     """
     n, per = math.prod(shape), 4 if (p * 256).is_integer() else 2
     values = 1 << (32 // per)
     parts = _signed_parts(bits(pair, -(-n // per)), per)
     least = round(p * values) - values // 2
-    return (
-        parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)
-    )  # of whole numbers: x >= least, without slow booleans
+    # For whole numbers this is x >= least; comparing to booleans and converting them would be slower.
+    return parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)
 
 
 def _signed_parts(x: Tensor, per: int) -> Tensor:
     """The words of x (n,) int32 as ``per`` smaller signed numbers each, the lowest bits first: (n * per,)."""
-    if not torch._C._functorch.is_functorch_wrapped_tensor(x) and sys.byteorder == "little":
+    if HAS_WRAPPED_CHECK and sys.byteorder == "little" and not is_functorch_wrapped_tensor(x):
         return x.view(torch.int8 if per == 4 else torch.int16)
-    width = 32 // per  # under vmap: older versions of torch have no such view there
+    width = 32 // per  # under vmap, where older versions of torch have no such view, or where nothing tells: same bits
     return torch.stack([x << (32 - width * (i + 1)) >> (32 - width) for i in range(per)], -1).flatten()
 
 
 def fold(pair: Tensor, *numbers: int) -> Tensor:
-    """The words of sub-keys, (2,) for one number or (n, 2): for the several draws of one step (a layer's mask, a crop)."""
+    """The words of sub-keys, (2,) for one number or (n, 2) for several.
+
+    Used where one training step needs several draws (the masks of its dropout layers, a crop).
+    """
     return _hash32(pair + _steps(numbers, pair.device))
 
 
 @cache
 def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Made once and kept: a GPU would wait for each copy, and its graphs read this one."""
+    """Cached tensors: a GPU would wait for every copy from the host, and its CUDA graphs read these very tensors."""
     steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
     return steps[0] if len(numbers) == 1 else steps
 
 
 def key_globals(base: int) -> None:
-    """Key the global generators of ``random``, NumPy and torch by ``base``."""
+    """Seed the global generators of ``random``, NumPy and torch with the key ``base``."""
     random.seed(base)
     np.random.seed(base & 0xFFFFFFFF)
-    torch.default_generator.manual_seed(
-        base & (_MASK >> 1)
-    )  # torch.manual_seed asks every kind of device first: 200 us
+    # torch.manual_seed would query every kind of device first, which takes 200 microseconds.
+    torch.default_generator.manual_seed(base & (_MASK >> 1))
     if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
         torch.cuda.manual_seed_all(base & (_MASK >> 1))
 
 
 _spare: list[np.random.MT19937] = []
-"""NumPy's generators between uses: saving and restoring the state of one takes 0.09 ms, putting another in its place 0.001."""
+"""NumPy generators that are free for use: replacing NumPy's global one takes 0.001 ms, while saving and restoring its
+state would take 0.09 ms."""
 
 
 @contextmanager
 def kept_globals() -> Iterator[None]:
-    """Restores the global generators after; NumPy's loses only the second of a pair of normal numbers that it may have kept."""
+    """Restore the global generators of ``random``, NumPy and torch on exit.
+
+    One part of NumPy's state is lost: normal numbers are drawn in pairs, and the second of a pair may be buffered.
+    """
     before = random.getstate(), mtrand.get_bit_generator(), torch.get_rng_state()
     own = _spare.pop() if _spare else np.random.MT19937(0)
     mtrand.set_bit_generator(own)
@@ -192,7 +219,10 @@ def kept_globals() -> Iterator[None]:
 
 @contextmanager
 def keyed_globals(base: int) -> Iterator[None]:
-    """Run foreign code with the global generators of ``random``, NumPy and torch keyed by ``base``; restores them after."""
+    """Run foreign code with the global generators of ``random``, NumPy and torch seeded with the key ``base``.
+
+    The generators are restored on exit, as ``kept_globals`` does.
+    """
     with kept_globals():
         key_globals(base)
         yield

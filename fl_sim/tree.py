@@ -1,9 +1,8 @@
 """Algebra on whole models, so that an update reads like its formula.
 
-A tree is a flat ``dict[str, Tensor]``: a model's parameters and persistent buffers by name,
-a gradient, an optimiser's momentum. Floating-point leaves take part in the algebra; integer
-leaves (BatchNorm's counters) keep their dtype and, where a rule has no meaning for them, the
-value of the first operand. No paper.
+A tree is a flat ``dict[str, Tensor]``: a model's parameters and persistent buffers by name, a gradient, or an
+optimiser's momentum. Floating-point leaves take part in the algebra. Integer leaves (such as BatchNorm's counters)
+keep their dtype; an operation that has no meaning for them returns the value of its first operand.
 
 Legend: C clients (a leading axis of a stacked tree), D parameters.
 """
@@ -18,12 +17,14 @@ Tree = dict[str, Tensor]
 
 
 def leafwise(f: Callable[..., Tensor], first: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> Tree:
-    """Apply ``f`` to the floating-point leaves of trees with the keys of ``first``; others are kept from ``first``."""
+    """Apply ``f`` to the floating-point leaves of trees with the keys of ``first``; others are those of ``first``."""
     return {k: f(x, *(o[k] for o in others)) if x.is_floating_point() else x for k, x in first.items()}
 
 
 def add(a: Mapping[str, Tensor], b: Mapping[str, Tensor], scale: float | Tensor = 1.0) -> Tree:
-    """``a + scale * b``. ``b`` may lack leaves of ``a`` (buffers): these are kept."""
+    """``a + scale * b``. ``b`` may lack leaves of ``a`` (buffers): these are kept. With the number 0, ``a`` itself."""
+    if not isinstance(scale, Tensor) and scale == 0:
+        return dict(a)
     return {k: torch.add(x, b[k] * scale) if k in b and x.is_floating_point() else x for k, x in a.items()}
 
 
@@ -38,7 +39,10 @@ def scale(a: Mapping[str, Tensor], factor: float | Tensor) -> Tree:
 
 
 def lerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], weight: float) -> Tree:
-    """``a + weight * (b - a)``; exactly ``b`` at weight 1. Integer leaves come from ``b``; leaves that ``b`` lacks from ``a``."""
+    """``a + weight * (b - a)``; exactly ``b`` at weight 1.
+
+    Integer leaves come from ``b``; leaves that ``b`` lacks come from ``a``.
+    """
     return {
         k: (torch.lerp(x, b[k], weight) if x.is_floating_point() and weight != 1 else b[k]) if k in b else x
         for k, x in a.items()
@@ -46,7 +50,7 @@ def lerp(a: Mapping[str, Tensor], b: Mapping[str, Tensor], weight: float) -> Tre
 
 
 def where(condition: Tensor, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> Tree:
-    """``a`` where the scalar bool ``condition`` holds, else ``b``: how a padded step changes nothing."""
+    """``a`` where the scalar bool ``condition`` is true, else ``b``: used so that a padded step has no effect."""
     return {k: torch.where(condition, x, b[k]) for k, x in a.items()}
 
 
@@ -61,7 +65,7 @@ def zeros(a: Mapping[str, Tensor]) -> Tree:
 
 
 def to(a: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu", copy: bool = False) -> Tree:
-    """Floating-point leaves in ``dtype``, all leaves on ``device``; with ``copy`` none shares memory with ``a``."""
+    """Floating-point leaves in ``dtype``, all leaves on ``device``; with ``copy`` no leaf shares memory with ``a``."""
     return {k: x.to(device, dtype if x.is_floating_point() else x.dtype, copy=copy) for k, x in a.items()}
 
 
@@ -78,7 +82,7 @@ def finite(a: Mapping[str, Tensor]) -> Tensor:
 
 
 def stack(trees: Iterable[Mapping[str, Tensor]]) -> Tree:
-    """Trees with equal keys -> one tree with a leading axis C."""
+    """Stack trees with equal keys into one tree with a leading axis C."""
     listed = list(trees)
     return {k: torch.stack([t[k] for t in listed]) for k in listed[0]}
 
@@ -89,12 +93,12 @@ def take(stacked: Mapping[str, Tensor], index: int | slice | Tensor) -> Tree:
 
 
 def num_bytes(a: Mapping[str, Tensor]) -> int:
-    """Bytes of all leaves."""
+    """Size of all leaves, in bytes."""
     return sum(x.numel() * x.element_size() for x in a.values())
 
 
 def digest(a: Mapping[str, Tensor]) -> str:
-    """SHA-256 (hex) over names, dtypes, shapes and bytes of the leaves, in the order of their names."""
+    """SHA-256 (hex) over names, dtypes, shapes and bytes of the leaves, sorted by name."""
     sha = hashlib.sha256()
     for name in sorted(a):
         x = a[name].detach().cpu().contiguous()

@@ -7,7 +7,7 @@ Networks from Decentralized Data", AISTATS 2017, arXiv:1602.05629, algorithm 1.
 
 from dataclasses import dataclass
 
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 
 
 @dataclass

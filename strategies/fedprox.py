@@ -11,10 +11,9 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor
 
-from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.optim import given
+from fl_sim import Batch, Loss, tree
 from fl_sim.tree import Tree
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 
 
 @dataclass
@@ -28,6 +27,4 @@ class FedProx(Strategy):
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, Tensor, Tree]:
         """The loss's gradient plus ``mu * (model - anchor)``; the loss reported is the task's own."""
         grads, value, buffers = super().gradient(model, anchor, batch, loss)
-        if not given(self.mu):
-            return grads, value, buffers
-        return {k: g + self.mu * (model[k] - anchor[k]) for k, g in grads.items()}, value, buffers
+        return tree.add(grads, tree.sub(model, anchor), self.mu), value, buffers

@@ -2,31 +2,30 @@
 ICML 2017, arXiv:1703.03400, algorithm 1, as federated by Chen, Luo, Dong, Li, He, "Federated Meta-Learning
 with Fast Convergence and Efficient Communication", 2018, arXiv:1802.07876, algorithm 1.
 
-    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n; query)
-    server:  w <- optimiser(w, mean_k g_k)
+    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n;
+    query) server:  w <- optimiser(w, mean_k g_k)
 
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
 from annotated_types import Ge
 
-from fl_sim import rng, tree
-from fl_sim.learning import optim
-from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.rule import Draw, Metrics, Sizes, Streams, passes
-from fl_sim.learning.settings import Local
+from fl_sim import Batch, Local, Loss, optim, rng, tree
+from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
 from fl_sim.tree import Tree
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 
 
 def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample serves as both."""
+    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample
+    serves as both.
+    """
     order = rng.permutation(key, n)
     return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
 
@@ -48,15 +47,14 @@ class MAML(Strategy):
     weighting = "uniform"
     reply_kind = "update"
     refuses = ("local.epochs", "local.steps")
-
-    def __post_init__(self) -> None:
-        self.moments: optim.State = {}
+    renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """One optimiser step along the mean meta-gradient."""
         params = {k: model[k] for k in pooled}
         rates = optim.Rates(self.server_lr * self.outer_lr)
-        new, self.moments = optim.RULES[self.optimizer](params, pooled, self.moments, server_round - 1, rates)
+        rule, moments = optim.RULES[self.optimizer], dict(self.server_state)
+        new, self.server_state = rule(params, pooled, moments, server_round - 1, rates)
         return {**model, **new}
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
@@ -69,7 +67,7 @@ class MAML(Strategy):
         }
 
     def local_update(
-        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
         """The meta-gradient on query; the loss reported is that of the adapted model on query."""
         support, query = list(batches["support"]), next(iter(batches["query"]))

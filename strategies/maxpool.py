@@ -12,13 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from fl_sim import tree
-from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.rule import Metrics
-from fl_sim.learning.settings import Local
+from fl_sim import Batch, Local, Loss, Pool, tree
+from fl_sim.local import Metrics
 from fl_sim.tree import Tree
-from fl_sim.wire.pool import Pool
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 from strategies.pools.max import AbsMax, Max
 
 
@@ -44,8 +41,8 @@ class MaxPool(Strategy):
         )
 
     def local_update(
-        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
         """FedAvg's, replied as a model or as its change."""
-        new, state, metrics = super().local_update(model, state, batches, loss, local_)
+        new, state, metrics = super().local_update(model, state, batches, loss, local)
         return (tree.sub(new, model) if self.of == "deltas" else new), state, metrics

@@ -18,12 +18,10 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt
 
-from fl_sim import local, tree
-from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.rule import Draw, Metrics, Sizes, Streams, passes
-from fl_sim.learning.settings import Local
+from fl_sim import Batch, Local, Loss, tree
+from fl_sim.local import Draw, Metrics, Sizes, Streams, passes, train
 from fl_sim.tree import Tree
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 
 
 @dataclass
@@ -48,7 +46,7 @@ class PerFedAvg(Strategy):
         return {"train": outer, **{name: passes(everything, like, draw(name)) for name in sorted(names)}}
 
     def local_update(
-        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
         """tau meta-steps; the loss reported is that after the inner step."""
         others = {name: iter(stream) for name, stream in batches.items() if name != "train"}
@@ -58,7 +56,7 @@ class PerFedAvg(Strategy):
                 at, next(others["inner"]), outer, next(others["hessian"]) if "hessian" in others else None, loss
             )
 
-        new, metrics = local.train(model, batches["train"], local_, gradient)
+        new, metrics = train(model, batches["train"], local, gradient)
         return new, state, metrics
 
     def meta_gradient(

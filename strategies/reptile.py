@@ -12,7 +12,7 @@ from annotated_types import Gt
 
 from fl_sim import tree
 from fl_sim.tree import Tree
-from strategies.base.strategy import Strategy
+from strategies.base import Strategy
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread a process, and nothing of the caller's environment."""
+"""Settings of all tests: one thread for each process, and no settings of the caller's environment."""
 
 import os
 from pathlib import Path
@@ -16,15 +16,21 @@ REAL_DATA = os.environ.get("FL_SIM_DATA", "")
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No data folder unless a test names one; decoded data goes beside the tests' files, not to the user's cache."""
+    """No data folder unless a test names one; decoded data is kept beside the tests' files, not in the user's cache."""
     for name in [name for name in os.environ if name.startswith("FL_SIM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FL_SIM_CACHE", str(tmp_path_factory.getbasetemp() / "fl_sim_cache"))
 
 
 @pytest.fixture
-def real_data() -> Path:
-    """The folder of real data sets (``FL_SIM_DATA`` of the caller); skips where there is none."""
+def real_data(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of real data sets (``FL_SIM_DATA`` of the caller); skips where there is none.
+
+    Decoding takes half a minute, so all workers of pytest-xdist keep the decoded data in one folder.
+    """
     if not REAL_DATA:
         pytest.skip("FL_SIM_DATA names no folder of real data sets")
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    monkeypatch.setenv("FL_SIM_CACHE", str(shared / "fl_sim_real_data"))
     return Path(REAL_DATA)

@@ -1,12 +1,20 @@
-"""README and CONTRIBUTING are run: what a document says is checked, or it is deleted."""
+"""The commands and the code of README and CONTRIBUTING are run, and the output that README shows is compared."""
 
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import warnings
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+
+from strategies.fedavg import FedAvg
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -25,17 +33,43 @@ COMMANDS = [
 ]
 PYTHON = [command for command in COMMANDS if command.startswith("python -m")]
 NEEDS_DATA = re.compile("cifar10|million").search
-"""Of a command: whether it trains on real data. ``deploy`` has tests of its own: tests/experiments/test_deploy.py."""
+"""Whether a command trains on real data. ``deploy`` has tests of its own: tests/experiments/test_deploy.py."""
+STARTS_OTHERS = re.compile("--app|--engine|experiments.backends").search
+"""Whether a command may start other processes; it then gets a process of its own."""
 
 
-def python_m(command: str, cwd: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    """Run a ``python -m`` line of a document in another folder, with more words behind it."""
-    words = [
-        sys.executable,
-        *shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:],
-        *more,
-    ]
-    return subprocess.run(words, cwd=cwd, capture_output=True, text=True)
+def words(command: str, *more: str) -> list[str]:
+    """The arguments of a ``python`` line of a document, with more behind them."""
+    return [*shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:], *more]
+
+
+def python(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run Python in another folder."""
+    return subprocess.run([sys.executable, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def python_here(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    """``python -m MODULE ...`` in another folder, but in this process, which has imported the libraries already."""
+    out, err, code = StringIO(), StringIO(), 0
+    before = sys.argv
+    with chdir(cwd), redirect_stdout(out), redirect_stderr(err), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # the module may have been imported before
+        sys.argv = arguments[1:]
+        try:
+            runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.argv = before
+    return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
+
+def run_command(command: str, cwd: Path, *more: str) -> str:
+    """Run a ``python -m`` line of a document; returns what it printed. Fails where its exit code is not 0."""
+    run = python if STARTS_OTHERS(command) else python_here
+    done = run(words(command, *more), cwd)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
 
 
 def test_the_documents_name_commands() -> None:
@@ -52,21 +86,19 @@ def test_make_targets_exist(command: str) -> None:
 @pytest.mark.parametrize("command", [c for c in PYTHON if not NEEDS_DATA(c) and "experiments.deploy" not in c])
 def test_commands_work(command: str, tmp_path: Path) -> None:
     short = ["--rounds", "2"] if "experiments.run" in command and "--app" not in command else []
-    done = python_m(command, tmp_path, *short)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_command(command, tmp_path, *short)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", [c for c in PYTHON if NEEDS_DATA(c)])
 def test_commands_on_real_data_work(command: str, tmp_path: Path, real_data: Path) -> None:
     short = [] if "--dry-run" in command else ["--rounds", "1"]
-    done = python_m(command, tmp_path, *short, "--data_dir", str(real_data))
-    assert done.returncode == 0, done.stderr[-2000:]
+    run_command(command, tmp_path, *short, "--data_dir", str(real_data))
 
 
 def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
-    """Columns, accuracies (but max pooling's), megabytes and the picture; digests and seconds are the machine's own."""
-    done = python_m("python -m experiments.run", tmp_path)
+    """Columns, accuracies (not max pooling's), megabytes and the picture; digests and seconds differ by machine."""
+    done = python(["-m", "experiments.run"], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     shown = next(block for block in blocks(README, "") if block.startswith("strategy"))
     lines = [line.split() for line in shown.splitlines()]
@@ -74,25 +106,25 @@ def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
     assert lines[0] in printed  # the columns
     rows = {row[0]: row for row in printed if row}
     for row in lines[2:]:
-        if row[0] != "maxpool":  # it diverges: rounding decides where to
+        if row[0] != "maxpool":  # it diverges, and rounding decides where to
             assert abs(float(rows[row[0]][2]) - float(row[2])) < 0.05  # accuracy; other processors round differently
-        assert rows[row[0]][6:8] == row[6:8] or rows[row[0]][7:9] == row[7:9]  # megabytes: exact anywhere
+        assert rows[row[0]][6:8] == row[6:8] or rows[row[0]][7:9] == row[7:9]  # megabytes are exact on any machine
     picture = Path(re.findall(r"curves: (.*\.png)", done.stdout)[0])
     assert (tmp_path / picture).stat().st_size > 10_000
 
 
 def test_the_notebook_snippet_works(tmp_path: Path) -> None:
-    """README's lines with the names that a reader would have."""
-    snippet = next(block for block in blocks(README, "python") if "run(" in block).replace("[...]", "[]")
-    before = "import numpy as np, torch\nfrom strategies.fedavg import FedAvg as Mine\nx = np.linspace(-1, 1, 120, dtype='f').reshape(60, 2)\n"
-    before += "y, ids, my_module = (x[:, 0] > 0).astype(int), np.arange(60) % 3, torch.nn.Linear(2, 2)\n"
-    done = subprocess.run([sys.executable, "-c", before + snippet], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+    """README's lines, with the names that they take as given."""
+    code = next(block for block in blocks(README, "python") if "run(" in block).replace("[...]", "[]")
+    x = np.linspace(-1, 1, 120, dtype=np.float32).reshape(60, 2)
+    names = {"x": x, "y": (x[:, 0] > 0).astype(int), "ids": np.arange(60) % 3}
+    names |= {"Mine": FedAvg, "my_module": torch.nn.Linear(2, 2)}
+    with chdir(tmp_path):
+        exec(code, names)
+    assert names["outcome"].summary["status"] == "completed"
+    assert names["outcome"].log.rounds["top1"].notna().all()
 
 
 def test_the_example_strategy_passes_the_contract(tmp_path: Path) -> None:
     (tmp_path / "fedmomentum.py").write_text(blocks(CONTRIBUTING, "python")[0])
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.check", "fedmomentum.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    run_command("python -m experiments.check fedmomentum.py", tmp_path)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from clients.device.own import Own, Said
+from clients.device.partition import DevicePartition
+from clients.device.spec import ExperimentSpec
 from clients.shares import transform
 from clients.sources import cache, decode
 from clients.sources import files as sources
@@ -16,41 +17,43 @@ from fl_sim import rng
 from fl_sim.learning.task import Task
 
 
-def from_folder(said: Said, client: int, folder: Path) -> tuple[Task, Own]:
-    """All pictures of a folder are this client's; a keyed share of them is held out, as of any client."""
-    inputs, outputs = tuple(said["inputs"]), int(said["outputs"])
-    if said.get("standardize"):
+def from_folder(spec: ExperimentSpec, client: int, folder: Path) -> tuple[Task, DevicePartition]:
+    """The task on all pictures of a folder, which belong to this client, and the client's partition.
+
+    As for any client, a keyed share of the pictures is held out. Raises ValueError if the folder does not hold pictures
+    of the shape and the classes that the experiment's model takes.
+    """
+    inputs, outputs = tuple(spec["inputs"]), int(spec["outputs"])
+    if spec.get("standardize"):
         raise ValueError("standardize = true: a device with a data-dir knows only its own samples; leave it out")
     if len(inputs) != 3 or inputs[0] not in (1, 3) or inputs[1] != inputs[2]:
         raise ValueError(f"data-dir = {str(folder)!r}: pictures only, but the task's samples have the shape {inputs}")
-    arrays = cache.cached(
-        f"device-{said['task']}", _source(folder, "L" if inputs[0] == 1 else "RGB", inputs[1], outputs)
-    )
+    source = _source(folder, "L" if inputs[0] == 1 else "RGB", inputs[1], outputs)
+    arrays = cache.cached(f"device-{spec['task']}", source)
     x, y = arrays["train_x"], arrays["train_y"]
     if not len(x) or x.shape[1:] != inputs or y.min() < 0 or y.max() >= outputs:
-        what = f"{len(x)} pictures of shape {x.shape[1:]}, labels {y.min() if len(y) else '-'}..{y.max() if len(y) else '-'}"
-        raise ValueError(
-            f"data-dir = {str(folder)!r}: holds {what}; the server's model takes {inputs} and labels 0..{outputs - 1}"
-        )
-    seed, share = int(said.get("partition.seed", 0)), float(said.get("partition.held_out", 0.0))
+        labels = f"{y.min() if len(y) else '-'}..{y.max() if len(y) else '-'}"
+        content = f"{len(x)} pictures of shape {x.shape[1:]}, labels {labels}"
+        expected = f"{inputs} and labels 0..{outputs - 1}"
+        raise ValueError(f"data-dir = {str(folder)!r}: holds {content}; the server's model takes {expected}")
+    seed, share = int(spec.get("partition.seed", 0)), float(spec.get("partition.held_out", 0.0))
     rows, held = np.arange(len(x)), 0
     if share and len(x) > 1:
         rows = rng.permutation(rng.key(seed, "held-out", client), len(x))
         held = min(max(round(share * len(x)), 1), len(x) - 1)
-    shell = sources.image_task(
-        str(said["task"]), {"train_x": x, "train_y": y, "test_x": x[:1], "test_y": y[:1]}, outputs
-    )
+    splits = {"train_x": x, "train_y": y, "test_x": x[:1], "test_y": y[:1]}
+    task = sources.image_task(str(spec["task"]), splits, outputs)
     train = {"x": torch.from_numpy(np.asarray(x[rows])), "y": torch.from_numpy(np.asarray(y[rows]))}
-    changed = transform(replace(shell, train=train), False, bool(said.get("augment")))
-    return replace(shell, train=train, test={}, transform=changed, labels=None), Own(
-        client, int(said["clients"]), len(x) - held, held
-    )
+    augmented = transform(replace(task, train=train), False, bool(spec.get("augment")))
+    partition = DevicePartition(client, int(spec["clients"]), len(x) - held, held)
+    return replace(task, train=train, test={}, transform=augmented, labels=None), partition
 
 
 def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
-    """``train.parquet`` (columns img or image, and label), or ImageFolder's layout: ``train/<class>/*`` or ``<class>/*``.
+    """``train.parquet`` (columns img or image, and label), or the layout of ImageFolder: ``[train/]<class>/*``.
 
-    A class is counted by its folder's place among all class folders, empty ones too: every device must have them all.
+    A class is numbered by the place of its folder among all class folders, empty ones included; so every device must
+    have the folders of all classes.
     """
     if not folder.is_dir():
         raise ValueError(f"data-dir = {str(folder)!r}: no such folder")
@@ -59,7 +62,7 @@ def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
     if table.is_file():
 
         def rows() -> cache.Arrays:
-            x, y = decode._parquet(table, mode)
+            x, y = decode.read_parquet(table, mode)
             return {"train_x": x, "train_y": y, **empty}
 
         return cache.Source(folder, (table,), rows, variant=mode)
@@ -79,5 +82,5 @@ def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
         x = decode.stack(((str(file), file) for _, file in files), len(files), mode, size)
         return {"train_x": x, "train_y": np.array([n for n, _ in files], dtype=np.int64), **empty}
 
-    named = hashlib.sha256(json.dumps([c.name for c in classes]).encode()).hexdigest()[:16]
-    return cache.Source(folder, tuple(file for _, file in files), pictures, variant=f"{mode} {size} {named}")
+    names_hash = hashlib.sha256(json.dumps([c.name for c in classes]).encode()).hexdigest()[:16]
+    return cache.Source(folder, tuple(file for _, file in files), pictures, variant=f"{mode} {size} {names_hash}")

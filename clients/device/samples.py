@@ -1,6 +1,6 @@
-"""The samples of one device: its part of a shared data set, or a folder of its own. No paper.
+"""The samples of one device: its part of a shared data set, or a folder of its own.
 
-What to make is said by the server: names and numbers of task and partition in one flat mapping, ``said`` (``task``,
+The server describes them: names and numbers of task and partition in one flat mapping, ``spec`` (``task``,
 ``task.alpha``, ``partition``, ``partition.seed``, ``clients``, ``inputs``, ``outputs`` ...). A device keeps its own
 samples only, and those that cost work to make on its disk, because each message is answered by a new process.
 
@@ -18,19 +18,24 @@ import numpy as np
 import torch
 
 from clients.device.folder import from_folder
-from clients.device.kept import kept
-from clients.device.own import Own, Said
+from clients.device.partition import DevicePartition
+from clients.device.sample_cache import cached_samples
+from clients.device.spec import ExperimentSpec
 from clients.shares import divided, prepared
 from fl_sim import registry
+from fl_sim.dotted import table
 from fl_sim.learning.task import Task
 
 PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model": "clients.models"}
 
 
-def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
-    """What ``said[kind]`` names, and its parameters. Of what ships here only the one module is imported. Raises ValueError."""
-    name = str(said[kind])
-    params = {k.removeprefix(f"{kind}."): v for k, v in said.items() if k.startswith(f"{kind}.")}
+def component(kind: str, spec: ExperimentSpec) -> tuple[Any, dict[str, Any]]:
+    """What ``spec[kind]`` names, and its parameters.
+
+    Of what ships here only the one module is imported. Raises ValueError.
+    """
+    name = str(spec[kind])
+    params = table(spec, kind)
     if ":" not in name:
         try:
             found = registry.offered(importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}"), kind)
@@ -41,39 +46,39 @@ def component(kind: str, said: Said) -> tuple[Any, dict[str, Any]]:
     return registry.find(PACKAGES[kind], kind, name), params
 
 
-def own_samples(said: Said, client: int, data_dir: str) -> tuple[Task, Own]:
+def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task, DevicePartition]:
     """The task on this device's samples (training part, then held-out part), without a test set.
 
-    ``data_dir`` : a folder of the device's own; empty: client ``client`` of the partition that ``said`` names. Raises
+    ``data_dir`` : a folder of the device's own; empty: client ``client`` of the partition that ``spec`` names. Raises
     ValueError that says what is wrong.
     """
-    clients = int(said["clients"])
+    clients = int(spec["clients"])
     if not 0 <= client < clients:
         raise ValueError(
             f"partition-id = {client}: this experiment has {clients} clients; it must be one of 0..{clients - 1}"
         )
     if data_dir:
-        return from_folder(said, client, Path(data_dir).expanduser())
-    make, params = component("task", said)
+        return from_folder(spec, client, Path(data_dir).expanduser())
+    make, params = component("task", spec)
     if "data_dir" in inspect.signature(make).parameters:
-        return _part(said, client, make, params)  # its pictures are cached already, and may change
-    return kept(said, client, lambda: _part(said, client, make, params))
+        return _part(spec, client, make, params)  # its pictures are cached already, and may change
+    return cached_samples(spec, client, lambda: _part(spec, client, make, params))
 
 
-# A part of a shared data set ---------------------------------------------------------------------------------------------
+# A part of a shared data set ----------------------------------------------------------------------------------------
 
 
-def _part(said: Said, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, Own]:
-    """This client's part, found as a simulation finds it: the whole is made, divided, and let go."""
-    task: Task = make(**params, **({"clients": said["task-clients"]} if "task-clients" in said else {}))
-    divide, options = component("partition", said)
+def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, DevicePartition]:
+    """This client's part, found as a simulation finds it: the whole task is made, divided, and dropped."""
+    task: Task = make(**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {}))
+    divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
-    validation, flags = float(said.get("validation", 0.0)), [bool(said.get(k)) for k in ("standardize", "augment")]
+    validation, flags = float(spec.get("validation", 0.0)), [bool(spec.get(k)) for k in ("standardize", "augment")]
     task, _ = prepared(task, seed, validation, *flags)
-    clients, name = int(said["clients"]), str(said["partition"])
+    clients, name = int(spec["clients"]), str(spec["partition"])
     partition = divided(task, divide, clients, seed, held_out, name, **options)
     if len(partition) != clients:
         raise ValueError(f"partition.name = {name!r}: makes {len(partition)} clients here, {clients} on the server")
     rows = torch.from_numpy(np.ascontiguousarray(partition.client(client)))
-    own = Own(client, len(partition), *partition.sizes(client))
+    own = DevicePartition(client, len(partition), *partition.sizes(client))
     return replace(task, train={k: v[rows] for k, v in task.train.items()}, test={}, labels=None, clients=None), own

@@ -1,8 +1,9 @@
-"""A client's state on its device's disk. No paper.
+"""A client's state, stored on its device's disk.
 
-Each message is answered by a new process, and Flower's own ``Context.state`` dies with the SuperNode, so a state goes
-to a file of its round. It counts once the server has accepted that round's reply: the next message says which round
-that was, and the state is read from its file. A reply that was lost thus leaves the old state in force.
+Each message is answered by a new process, and Flower's own ``Context.state`` is lost when the SuperNode ends, so that a
+state is written to one file per round. It becomes valid when the server has accepted the reply of its round: the next
+message names the last round that was accepted, and that round's file is read. If a reply is lost, the old state remains
+valid.
 """
 
 import os
@@ -15,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fl_sim.tree import Tree
 
 KEPT = 20
-"""So many files are kept: a server that resumes goes back to its last checkpoint."""
+"""Number of files that are kept, since a server that resumes goes back to its last checkpoint."""
 
 
 class States:
@@ -24,26 +25,30 @@ class States:
     Parameters
     ----------
     root : Path
-        The device's folder for states; made when the first one is saved.
-    run, client : str, int
-        Whose they are.
+        The device's folder for states; created when the first state is saved.
+    run : str
+        Name of the run.
+    client : int
+        Id of the client.
     """
 
     def __init__(self, root: Path, run: str, client: int) -> None:
         self.folder = root / (re.sub(r"[^\w=+-]+", "-", run) or "run") / f"client-{client}"
 
     def load(self, server_round: int) -> Tree:
-        """The state after a round. Raises ValueError where it is not there: it was accepted, so training without it would be wrong."""
+        """The state after a round whose reply the server accepted.
+
+        Raises ValueError if its file is missing or damaged: training with another state would give wrong numbers.
+        """
         file = self._file(server_round)
         try:
             return load_file(file)
         except (OSError, SafetensorError) as error:
-            raise ValueError(
-                f"the state that the server accepted in round {server_round} is not on this device's disk ({file}: {error})"
-            ) from error
+            accepted = f"the state that the server accepted in round {server_round}"
+            raise ValueError(f"{accepted} is not on this device's disk ({file}: {error})") from error
 
     def save(self, server_round: int, state: Tree) -> None:
-        """Write a round's new state, whole or not at all; the oldest files go."""
+        """Write a round's new state, completely or not at all, and delete the oldest files beyond ``KEPT``."""
         self.folder.mkdir(parents=True, exist_ok=True)
         file = self._file(server_round)
         temporary = file.with_suffix(f".{os.getpid()}")

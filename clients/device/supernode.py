@@ -1,7 +1,8 @@
-"""``python -m clients.node ...``: ``flower-supernode ...`` that says in words why its SuperLink will not have it. No paper.
+"""``python -m clients.node ...``: runs ``flower-supernode ...`` and explains why a SuperLink refuses the connection.
 
-By itself a SuperNode without TLS knocks for ever at a port that speaks TLS, and a key that nobody registered is ``[code: 2004]``.
-Exit codes: 2 where it is refused, else the SuperNode's own.
+Without this, a SuperNode without TLS tries for ever to connect to a port that speaks TLS, and a key that was never
+registered is reported as ``[code: 2004]``. The exit code is 2 if the connection is refused, else that of
+``flower-supernode``.
 """
 
 import os
@@ -15,14 +16,15 @@ from pathlib import Path
 from types import FrameType
 
 DEFAULT = "127.0.0.1:8000"
-"""Where Flower looks for a SuperLink."""
+"""Flower's default address of a SuperLink."""
 UNKNOWN_KEY = "[code: 2004]"
-"""What Flower says of a node that it does not know."""
+"""Flower's message for a node whose key is not registered."""
 TIMEOUT_S = 5.0
+"""Longest time to wait for the connection that tries the address."""
 
 
 def option(words: Sequence[str], flag: str) -> str:
-    """The value of a flag; "" where it is not there."""
+    """The value of a flag on a command line, written as ``--flag value`` or ``--flag=value``; "" if it is absent."""
     for n, word in enumerate(words):
         key, equals, value = word.partition("=")
         if key == flag:
@@ -31,9 +33,9 @@ def option(words: Sequence[str], flag: str) -> str:
 
 
 def refusal(words: Sequence[str]) -> str:
-    """Why the SuperLink that these words name will not take such a connection; "" where nothing speaks against it.
+    """Why the SuperLink named on the command line would refuse the connection; "" if no reason is known.
 
-    One that cannot be reached yet is no refusal: the SuperNode waits for it.
+    An address that cannot be reached yet is no reason, since the SuperNode waits for it.
     """
     address = option(words, "--superlink") or DEFAULT
     host, _, port = address.rpartition(":")
@@ -54,11 +56,11 @@ def refusal(words: Sequence[str]) -> str:
                 f"{address} speaks TLS: give --root-certificates keys/ca.crt instead of --insecure" if insecure else ""
             )
     except ssl.SSLCertVerificationError as error:
-        who = authority or "this system"
-        return f"{address} shows a certificate that {who} does not vouch for ({error.verify_message}): is it the server's ca.crt?"
+        who, why = authority or "this system", error.verify_message
+        return f"{address} shows a certificate that {who} does not vouch for ({why}): is it the server's ca.crt?"
     except (ssl.SSLError, ConnectionResetError) as error:
-        plain = f"{address} speaks no TLS ({error}): start the SuperLink with its certificates, or this node with --insecure"
-        return "" if insecure else plain
+        cure = "start the SuperLink with its certificates, or this node with --insecure"
+        return "" if insecure else f"{address} speaks no TLS ({error}): {cure}"
     except (OSError, ValueError) as error:
         print(f"note: {address} cannot be reached yet ({error})", file=sys.stderr)
         return ""
@@ -79,18 +81,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         errors="replace",
     )
 
-    def hand_on(number: int, _: FrameType | None) -> None:
+    def forward_signal(number: int, _: FrameType | None) -> None:
         node.send_signal(number)
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, hand_on)
+        signal.signal(number, forward_signal)
     assert node.stdout is not None
     unknown = False
     for line in node.stdout:
         print(line, end="", flush=True)
         unknown = unknown or UNKNOWN_KEY in line
         if unknown and node.poll() is not None:
-            break  # what it started may hold the pipe for a while yet
+            break  # Do not wait for the end of the output: child processes of the node may keep the pipe open.
     code = node.wait()
     if not unknown:
         return code

@@ -12,10 +12,11 @@ from fl_sim.registry import offer
 
 @offer("model")
 def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
-    """Two 3x3 convolutions (32, 64), 2x2 pooling, linear 128, with dropout 1/4 and 1/2: 1 626 442 parameters on CIFAR-10.
+    """Two 3x3 convolutions (32 and 64 channels), 2x2 pooling, a linear layer of 128 units, dropout 1/4 and 1/2.
 
-    Weights Xavier-uniform, biases zero. Raises ValueError for pictures below 6 x 6 pixels. ReLU and dropout come after pooling
-    and flattening, with which they commute: the same function, a quarter of the work.
+    1 626 442 parameters on CIFAR-10. Initial weights are Xavier-uniform, biases zero. ReLU and dropout
+    come after pooling and flattening, with which they commute: the same function with a quarter of the work. Raises
+    ValueError for pictures smaller than 6 x 6 pixels.
     """
     channels, height, width = image("cnn", inputs, smallest=6)
     model = nn.Sequential(

@@ -1,4 +1,4 @@
-"""A small CNN with GroupNorm: quick on a CPU. No paper; why not BatchNorm: see clients/models/__init__.py.
+"""A small CNN with GroupNorm, fast on a CPU. For the reason against BatchNorm see clients/models/__init__.py.
 
 Y. Wu, K. He, "Group Normalization", ECCV 2018, arXiv:1803.08494.
 """
@@ -16,10 +16,11 @@ from fl_sim.registry import offer
 def cnn_gn(
     inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] = 16, depth: Annotated[int, Ge(1)] = 1
 ) -> nn.Module:
-    """Three stages of ``width``, 2 and 4 ``width`` channels; a stage halves the picture, the last takes its mean; then one linear layer.
+    """Three stages of ``width``, 2 ``width`` and 4 ``width`` channels, then one linear layer.
 
-    A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then pooling. 24 458 parameters on CIFAR-10
-    at depth 1, 73 178 at depth 2. Raises ValueError for pictures below 4 x 4 pixels, an odd ``width`` or ``depth`` < 1.
+    A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then 2x2 max pooling, in the last stage
+    the mean over the picture. 24 458 parameters on CIFAR-10 at depth 1, 73 178 at depth 2. Raises ValueError for
+    pictures smaller than 4 x 4 pixels, an odd ``width`` or ``depth`` < 1.
     """
     channels, _, _ = image("cnn-gn", inputs, smallest=4)
     positive("depth", depth)

@@ -1,7 +1,8 @@
 """LeNet-5 with ReLU and max pooling, as NIID-Bench uses it on CIFAR-10.
 
-Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of the
-IEEE 86(11), 1998; sizes from Q. Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section V, arXiv:2102.02079.
+Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings of
+the IEEE 86(11), 1998; sizes from Q. Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section V,
+arXiv:2102.02079.
 """
 
 from torch import nn
@@ -12,10 +13,10 @@ from fl_sim.registry import offer
 
 @offer("model")
 def lenet(inputs: tuple[int, ...], outputs: int) -> nn.Module:
-    """Two 5x5 convolutions (6, 16), each with ReLU and 2x2 pooling, then linear 120, 84: 62 006 parameters on CIFAR-10.
+    """Two 5x5 convolutions (6 and 16 channels), each with 2x2 pooling and ReLU, then linear layers of 120 and 84 units.
 
-    ReLU after pooling is the same function with a quarter of the work. Raises ValueError for pictures below 16 x 16 pixels,
-    of which nothing would be left.
+    62 006 parameters on CIFAR-10. ReLU comes after pooling, with which it commutes: the same function with a quarter of
+    the work. Raises ValueError for pictures smaller than 16 x 16 pixels, of which nothing would remain.
     """
     channels, height, width = image("lenet", inputs, smallest=16)
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))

@@ -1,4 +1,4 @@
-"""Multinomial logistic regression (or, with squared error, linear regression): y = W x + b. No paper."""
+"""Multinomial logistic regression (with squared error, linear regression): y = W x + b."""
 
 from torch import nn
 

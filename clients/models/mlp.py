@@ -1,4 +1,4 @@
-"""One hidden layer. No paper."""
+"""A multilayer perceptron with one hidden layer."""
 
 from typing import Annotated
 
@@ -11,6 +11,9 @@ from fl_sim.registry import offer
 
 @offer("model")
 def mlp(inputs: tuple[int, ...], outputs: int, hidden: Annotated[int, Ge(1)] = 64) -> nn.Module:
-    """Linear ``hidden``, ReLU, linear: 50 890 parameters on MNIST. Raises ValueError for ``hidden`` < 1."""
+    """A linear layer of ``hidden`` units, ReLU, a linear layer: 50 890 parameters on MNIST.
+
+    Raises ValueError for ``hidden`` < 1.
+    """
     positive("hidden", hidden)
     return nn.Sequential(nn.Flatten(), nn.Linear(flat("mlp", inputs), hidden), nn.ReLU(), nn.Linear(hidden, outputs))

@@ -1,8 +1,9 @@
 """ResNet-18 with GroupNorm, for small pictures.
 
 K. He, X. Zhang, S. Ren, J. Sun, "Deep Residual Learning for Image Recognition", CVPR 2016, arXiv:1512.03385. GroupNorm
-in place of BatchNorm after K. Hsieh et al., ICML 2020, arXiv:1910.00189; 2 groups as S. Reddi et al., "Adaptive Federated
-Optimization", ICLR 2021, arXiv:2003.00295, section 4 and appendix C, use on CIFAR. Stem: one 3x3 convolution of stride 1, no pooling.
+replaces BatchNorm as in K. Hsieh et al., ICML 2020, arXiv:1910.00189, with 2 groups as in S. Reddi et al., "Adaptive
+Federated Optimization", ICLR 2021, arXiv:2003.00295, section 4 and appendix C, on CIFAR. The first layer is a 3x3
+convolution of stride 1, without pooling.
 """
 
 from typing import Annotated
@@ -15,7 +16,7 @@ from fl_sim.registry import offer
 
 
 class _Block(nn.Module):
-    """relu(x + f(x)), f = conv, norm, relu, conv, norm; x goes through a 1x1 convolution where the shape changes."""
+    """relu(x + f(x)) with f = conv, norm, relu, conv, norm; x goes through a 1x1 convolution if the shape changes."""
 
     def __init__(self, channels: int, out: int, stride: int, groups: int) -> None:
         super().__init__()
@@ -38,9 +39,10 @@ class _Block(nn.Module):
 
 @offer("model")
 def resnet18(inputs: tuple[int, ...], outputs: int, groups: Annotated[int, Ge(1)] = 2) -> nn.Module:
-    """Four stages of two blocks (64, 128, 256, 512 channels): 11 173 962 parameters on CIFAR-10.
+    """Four stages of two blocks each, with 64, 128, 256 and 512 channels: 11 173 962 parameters on CIFAR-10.
 
-    Raises ValueError for samples that are no pictures of 8 x 8 pixels or more, and for ``groups`` that do not divide 64.
+    Raises ValueError for samples that are no pictures of at least 8 x 8 pixels, and for ``groups`` that do not divide
+    64.
     """
     channels, _, _ = image("resnet18", inputs, smallest=8)
     if groups < 1 or 64 % groups:

@@ -1,4 +1,4 @@
-"""The "2NN": two hidden layers of 200 units.
+"""The "2NN": a multilayer perceptron with two hidden layers of 200 units.
 
 B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017, section 3.
 arXiv:1602.05629.
@@ -12,7 +12,7 @@ from fl_sim.registry import offer
 
 @offer("model", name="2nn")
 def two_nn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
-    """Linear 200, ReLU, linear 200, ReLU, linear: 199 210 parameters on MNIST, as in the paper."""
+    """Two linear layers of 200 units with ReLU, a linear layer: 199 210 parameters on MNIST, as in the paper."""
     return nn.Sequential(
         nn.Flatten(),
         nn.Linear(flat("2nn", inputs), 200),

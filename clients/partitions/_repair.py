@@ -1,7 +1,7 @@
-"""What the partitions share: checks of their arguments, a Dirichlet draw that never fails, repair of too small clients.
+"""Functions shared by the partitions: checks of arguments, Dirichlet draws, repair of clients that are too small.
 
-No paper. NIID-Bench (Li 2022) redraws until every client is large enough, which need not end for a small alpha;
-here the largest clients give samples away instead, and the number given is told.
+NIID-Bench (Li 2022) repeats a draw until every client is large enough, which may never end for a small alpha. Here the
+largest clients give samples away instead, and the number of moved samples is reported.
 
 Legend: N samples, C clients, K classes.
 """
@@ -18,7 +18,7 @@ from fl_sim.population.partition import Partition
 
 
 def check(task: Task, clients: int, min_samples: int = 1) -> None:
-    """Raise ValueError, naming the key, unless N samples can give each of C clients ``min_samples``."""
+    """Raise ValueError that names the setting unless N samples suffice for ``min_samples`` for each of C clients."""
     n = task.num_train
     if clients < 1:
         raise ValueError(f"clients = {clients}: must be at least 1")
@@ -44,20 +44,20 @@ def check_alpha(alpha: float) -> None:
 def classes(task: Task, partition: str) -> np.ndarray:
     """(N,) int64 in 0..K-1: the class of each training sample, numbered over the K classes that occur.
 
-    Raises ValueError where the task has no class labels.
+    Raises ValueError that names the ``partition`` if the task has no class labels.
     """
     if task.labels is None:
-        raise ValueError(
-            f"partition.name = {partition!r}: task {task.name!r} has no class labels to divide; choose iid, quantity or natural"
-        )
+        problem = f"partition.name = {partition!r}: task {task.name!r} has no class labels to divide"
+        raise ValueError(f"{problem}; choose iid, quantity or natural")
     return np.unique(task.labels, return_inverse=True)[1].reshape(-1)
 
 
 def proportions(draw: np.random.Generator, alpha: float, base: np.ndarray) -> np.ndarray:
-    """One draw of Dir(alpha * base): weights ``base`` (n,), all above 0 -> (n,) float64 that sum to 1.
+    """One draw from Dir(alpha * base), with weights ``base`` (n,) above 0: (n,) float64 with sum 1.
 
-    Where floating-point numbers fail, the distribution's limit stands in: all at one place (drawn by ``base``)
-    for a tiny alpha, ``base`` itself for a huge one.
+    Where floating-point numbers over- or underflow, the limit of the distribution is used: for a very small alpha all
+    the weight at one index, drawn with probabilities proportional to ``base``; for a very large alpha ``base``
+    normalised.
     """
     mean = base / base.sum()
     if alpha * base.min() > 1e12:
@@ -70,16 +70,17 @@ def proportions(draw: np.random.Generator, alpha: float, base: np.ndarray) -> np
 
 
 def cuts(shares: np.ndarray, n: int) -> np.ndarray:
-    """Shares (C,) that sum to 1 -> (n,) int64: the client of each of ``n`` samples in a row, C consecutive runs."""
+    """The client of each of ``n`` samples, (n,) int64: C consecutive runs of lengths by ``shares`` (C,) with sum 1."""
     ends = np.append((np.cumsum(shares)[:-1] * n).astype(np.int64).clip(0, n), n)
     return np.repeat(np.arange(len(shares)), np.diff(ends, prepend=0))
 
 
 def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> Partition:
-    """From the owner of each sample (N,) to a Partition in which each client has ``min_samples`` or more.
+    """A partition from the owner of each sample (N,), in which each client has at least ``min_samples``.
 
-    Too small clients are filled, in the order of their ids, with keyed samples of whichever client is the
-    largest at that moment (the lowest id among equals). Warns when more than 5 % of the samples moved.
+    Clients that are too small are filled up in the order of their ids. Each sample is taken from the client that is
+    largest at that moment (the lowest id among equals), at random by a key of ``seed``. Warns if more than 5 % of the
+    samples are moved.
     """
     order = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=clients)
@@ -90,24 +91,25 @@ def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> P
     largest = [(-int(size), c) for c, size in enumerate(sizes) if size > min_samples]
     heapq.heapify(largest)
     stock: dict[int, list[int]] = {}
-    gifts: dict[int, list[int]] = {int(c): [] for c in poor}
+    received: dict[int, list[int]] = {int(c): [] for c in poor}
     moved = 0
     for c in poor.tolist():
         for _ in range(min_samples - int(sizes[c])):
             size, giver = largest[0]
             if giver not in stock:
                 stock[giver] = parts[giver][rng.permutation(rng.key(seed, "repair", giver), len(parts[giver]))].tolist()
-            gifts[c].append(stock[giver].pop())
+            received[c].append(stock[giver].pop())
             heapq.heapreplace(largest, (size + 1, giver))
             moved += 1
     for giver, left in stock.items():
         parts[giver] = np.sort(np.array(left, dtype=np.int64))
-    for c, given in gifts.items():
-        parts[c] = np.sort(np.append(parts[c], np.array(given, dtype=np.int64)))
+    for c, added in received.items():
+        parts[c] = np.sort(np.append(parts[c], np.array(added, dtype=np.int64)))
     if moved > 0.05 * len(owner):
         warnings.warn(
-            f"partition: {moved} of {len(owner)} samples ({moved / len(owner):.0%}) were moved to give each of {clients} clients "
-            f"at least {min_samples}; the partition is more even than its parameters say",
+            f"partition: {moved} of {len(owner)} samples ({moved / len(owner):.0%}) were moved "
+            f"to give each of {clients} clients at least {min_samples}; "
+            "the partition is more even than its parameters say",
             stacklevel=3,
         )
     return Partition.of(parts, moved)

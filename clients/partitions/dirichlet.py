@@ -1,4 +1,4 @@
-"""Each class spread over the clients by Dirichlet proportions: skewed labels and skewed sizes.
+"""Each class is divided over the clients in Dirichlet proportions: clients differ in labels and in sizes.
 
 Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
 ICDE 2022, section IV-B1 (after Yurochkin et al., ICML 2019). arXiv:2102.02079.
@@ -29,11 +29,22 @@ def dirichlet(
     min_samples: Annotated[int, Ge(1)] = 1,
     balance: bool = True,
 ) -> Partition:
-    """Label skew by ``alpha`` > 0: towards 0 a class has one owner, towards infinity all clients are alike.
+    """Label skew by ``alpha`` > 0: towards 0 each class has one owner, towards infinity all clients are alike.
 
-    ``balance`` is the published code's cap: a client that already has N / C samples or more gets nothing of the
-    classes still to come. ``min_samples`` a client is ensured by moving samples from the largest (the published
-    code redraws). Raises ValueError for a task without labels, and for numbers that cannot be met.
+    Parameters
+    ----------
+    alpha : float (default: 0.5)
+        Concentration of the Dirichlet distribution.
+    min_samples : int (default: 1)
+        Smallest size of a client, ensured by moving samples from the largest clients (the published code repeats the
+        draw instead).
+    balance : bool (default: True)
+        Whether a client that has N / C samples or more gets none of the remaining classes, as in the published code.
+
+    Raises
+    ------
+    ValueError
+        If the task has no labels, a setting is out of range, or there are too few samples.
     """
     check(task, clients, min_samples)
     check_alpha(alpha)

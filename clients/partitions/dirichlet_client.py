@@ -1,11 +1,12 @@
-"""A label mix per client, all clients of equal size: skewed labels alone.
+"""Each client has its own Dirichlet mix of labels; all clients have the same size.
 
 T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
 Classification", 2019, section 2. arXiv:1909.06335. Used by S. Reddi et al., "Adaptive Federated Optimization",
 ICLR 2021, arXiv:2003.00295.
 
-For each client: q ~ Dir(alpha * p), where p (K,) are the classes' shares in the whole data; its samples are drawn
-by q without replacement. A class that has run out leaves q, the rest is renormalised.
+For each client: q ~ Dir(alpha * p), where p (K,) are the shares of the classes in the whole data; its samples are drawn
+without replacement, with class probabilities q. A class without remaining samples is removed from q, which is
+normalised again.
 
 Legend: N samples, C clients, K classes.
 """
@@ -24,10 +25,11 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def dirichlet_client(task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5) -> Partition:
-    """Label skew by ``alpha`` > 0, the concentration summed over the classes: towards 0 one label a client, towards infinity all alike.
+    """Label skew by ``alpha`` > 0: towards 0 each client has one label, towards infinity all clients are alike.
 
-    Sizes differ by at most 1. Clients draw in a keyed order, since late ones find less choice. Raises ValueError
-    for a task without labels, and for more clients than samples.
+    ``alpha`` is the concentration summed over the classes. Sizes differ by at most 1. Clients draw in a random order,
+    fixed by a key, since the last ones find fewer classes left. Raises ValueError if the task has no labels, or for
+    more clients than samples.
     """
     check(task, clients)
     check_alpha(alpha)
@@ -50,11 +52,11 @@ def dirichlet_client(task: Task, clients: int, seed: int, alpha: Annotated[float
 
 
 def _take(draw: np.random.Generator, mix: np.ndarray, left: np.ndarray, size: int) -> np.ndarray:
-    """(K,) how many of each class: ``size`` draws by ``mix`` (K,), never more of a class than are ``left`` (K,)."""
+    """(K,) draws of each class: ``size`` draws by ``mix`` (K,), at most ``left`` (K,) of each class."""
     taken = np.zeros_like(left)
     while (missing := size - int(taken.sum())) > 0:
         open_mix = np.where(taken < left, mix, 0.0)
-        if open_mix.sum() <= 0:  # the mix has nothing left to give: by what the data still holds
+        if open_mix.sum() <= 0:  # No class of the mix is left: draw by the shares of the remaining samples.
             open_mix = (left - taken).astype(np.float64)
         taken += np.minimum(draw.multinomial(missing, open_mix / open_mix.sum()), left - taken)
     return taken

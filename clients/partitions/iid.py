@@ -15,7 +15,7 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def iid(task: Task, clients: int, seed: int) -> Partition:
-    """Samples in a keyed random order, cut into ``clients`` parts whose sizes differ by at most 1.
+    """Samples in a random order fixed by a key, cut into ``clients`` parts whose sizes differ by at most 1.
 
     Raises ValueError for more clients than samples.
     """

@@ -1,4 +1,4 @@
-"""Each client has a fixed number of labels; the owners of a label share its samples equally.
+"""Each client has a fixed number of labels; the clients of a label share its samples equally.
 
 Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
 ICDE 2022, section IV-B1 ("quantity-based label imbalance", #C = k). arXiv:2102.02079.
@@ -20,11 +20,11 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int, Ge(1)] = 2) -> Partition:
-    """``labels_per_client`` different labels for each client; how many owners a label has differs by at most 1.
+    """``labels_per_client`` different labels for each client; the numbers of clients of two labels differ by at most 1.
 
-    Each client in turn picks the labels with the fewest owners so far, in a keyed order among equals. Raises
-    ValueError for a task without labels, for more labels a client than there are, and where the clients together
-    could not cover all labels.
+    One after the other, clients choose the labels with the fewest clients so far, among equals in an order fixed by a
+    key. Raises ValueError if the task has no labels, if ``labels_per_client`` is greater than the number of labels, or
+    if the clients together cannot cover all labels.
     """
     check(task, clients)
     label = classes(task, "labels")
@@ -35,7 +35,8 @@ def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int
         )
     if labels_per_client * clients < k:
         raise ValueError(
-            f"partition.labels_per_client = {labels_per_client}: {clients} clients would leave some of the {k} labels without an owner; "
+            f"partition.labels_per_client = {labels_per_client}: "
+            f"{clients} clients would leave some of the {k} labels without an owner; "
             f"choose at least {-(-k // clients)}, or more clients"
         )
     owners: list[list[int]] = [[] for _ in range(k)]

@@ -1,6 +1,6 @@
-"""The clients that the data came with: writers, roles, users.
+"""The natural clients of the data: writers, roles, users.
 
-S. Caldas et al., "LEAF: A Benchmark for Federated Settings", 2018, on why natural clients matter. arXiv:1812.01097.
+S. Caldas et al., "LEAF: A Benchmark for Federated Settings", 2018, which argues for natural clients. arXiv:1812.01097.
 
 Legend: M natural clients, C clients.
 """
@@ -16,15 +16,14 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def natural(task: Task, clients: int, seed: int) -> Partition:
-    """One client a natural client; with fewer ``clients``, whole natural clients are grouped in a keyed order.
+    """Each natural client is one client; with fewer ``clients``, natural clients are grouped at random, by a key.
 
-    Client c is natural client c where C = M; groups have M // C or M // C + 1 natural clients. Raises ValueError
-    for a task without natural clients, and for C > M.
+    If C = M, client c is natural client c; groups have M // C or M // C + 1 natural clients. Raises ValueError if the
+    task has no natural clients, or if C > M.
     """
     if task.clients is None:
-        raise ValueError(
-            f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose; choose iid or dirichlet"
-        )
+        problem = f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose"
+        raise ValueError(f"{problem}; choose iid or dirichlet")
     known, owner = np.unique(task.clients, return_inverse=True)
     check(task, clients)
     if clients > len(known):

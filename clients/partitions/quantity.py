@@ -20,9 +20,10 @@ from fl_sim.registry import offer
 def quantity(
     task: Task, clients: int, seed: int, alpha: Annotated[float, Gt(0)] = 0.5, min_samples: Annotated[int, Ge(1)] = 1
 ) -> Partition:
-    """Size skew by ``alpha`` > 0: towards 0 one client has nearly all, towards infinity all have the same.
+    """Size skew by ``alpha`` > 0: towards 0 one client has nearly all samples, towards infinity all sizes are equal.
 
-    Raises ValueError for numbers that cannot be met.
+    ``min_samples``, the smallest size of a client, is ensured by moving samples from the largest clients. Raises
+    ValueError if a setting is out of range or there are too few samples.
     """
     check(task, clients, min_samples)
     check_alpha(alpha)

@@ -1,4 +1,4 @@
-"""Samples sorted by label, cut into shards, a few shards a client: the first non-IID partition.
+"""Samples sorted by label and cut into shards, a few shards for each client: the first published non-IID partition.
 
 B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
 section 3 ("pathological non-IID": 200 shards of 300 MNIST digits, 2 for each of 100 clients). arXiv:1602.05629.
@@ -18,10 +18,10 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def shards(task: Task, clients: int, seed: int, shards_per_client: Annotated[int, Ge(1)] = 2) -> Partition:
-    """``clients * shards_per_client`` shards of equal size (to 1), dealt in a keyed order.
+    """``clients * shards_per_client`` shards, of sizes that differ by at most 1, dealt at random by a key.
 
-    The order inside a class is keyed too. Raises ValueError for a task without labels, ``shards_per_client`` < 1,
-    or more clients than samples.
+    Samples within a class are in random order too. Raises ValueError for a task without labels, ``shards_per_client`` <
+    1, or more clients than samples.
     """
     check(task, clients)
     if shards_per_client < 1:

@@ -1,8 +1,8 @@
-"""Samples decoded once, memory-mapped after. No paper.
+"""A cache of decoded samples on disk: a data set is decoded once, later uses map the files into memory.
 
-Kept below FL_SIM_CACHE (default: ``fl-sim`` in the user's cache folder), one folder for each state of the source
-files, written whole and then renamed: several processes may do it at once, and other source files never meet an old
-cache.
+The cache is in the folder FL_SIM_CACHE (default: ``fl-sim`` in the user's cache folder), with one folder for each state
+of the source files. A folder is written completely and then renamed, so that several processes may do this at the same
+time; changed source files never meet an old cache.
 
 Legend: N samples.
 """
@@ -27,7 +27,7 @@ Arrays = dict[str, np.ndarray]
 log = logging.getLogger(__name__)
 
 _FORMAT = 1
-"""Counted up when decoding changes, so that no old cache is taken for a new one."""
+"""Version of the decoding. Increment it when decoding changes, so that old caches are not used."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +35,17 @@ class Source:
     """Files that hold a data set, and how to decode them."""
 
     folder: Path
-    """Where they lie."""
+    """The folder of the files."""
     files: tuple[Path, ...]
-    """All that the decoded arrays depend on."""
+    """All files that the decoded arrays depend on."""
     decode: Callable[[], Arrays]
-    """Reads the files. Raises ValueError that names the file."""
+    """Reads the files. Raises ValueError that names a file if it is damaged."""
     variant: str = ""
-    """What else the arrays depend on: a size in pixels."""
+    """Further options that the arrays depend on, such as a size in pixels."""
 
 
 def cache_folder() -> Path:
-    """FL_SIM_CACHE, or else ``fl-sim`` in the user's cache folder. Not created."""
+    """The folder FL_SIM_CACHE, or else ``fl-sim`` in the user's cache folder. It is not created here."""
     named = os.environ.get("FL_SIM_CACHE")
     return (
         Path(named).expanduser()
@@ -55,15 +55,21 @@ def cache_folder() -> Path:
 
 
 def cached(task: str, source: Source) -> Arrays:
-    """The source's arrays, memory-mapped read-only; decoded when the cache has none for this path, size and time of change.
+    """The source's arrays, mapped into memory read-only.
 
-    Warns, and keeps the arrays in memory, where the cache cannot be written.
+    They are decoded unless the cache has them for the same paths, sizes and modification times of the files. If the
+    cache cannot be written, a warning is given and the arrays are in memory.
+
+    Parameters
+    ----------
+    task : str
+        Name of the task, used in the names of cache folders.
+    source : Source
+        The files and how to decode them.
     """
     stamp = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files]
-    folder = (
-        cache_folder()
-        / f"{task}-{hashlib.sha256(json.dumps([_FORMAT, source.variant, stamp]).encode()).hexdigest()[:16]}"
-    )
+    key = hashlib.sha256(json.dumps([_FORMAT, source.variant, stamp]).encode()).hexdigest()[:16]
+    folder = cache_folder() / f"{task}-{key}"
     if (known := _mapped(folder)) is not None:
         return known
     log.info("%s: decoding %s once, into %s", task, source.folder, folder)
@@ -82,7 +88,7 @@ def cached(task: str, source: Source) -> Arrays:
 
 
 def _mapped(folder: Path) -> Arrays | None:
-    """What a cache folder holds; None where it is missing or damaged."""
+    """The arrays in a cache folder; None if it is missing or damaged."""
     try:
         return {
             f"{split}_{name}": np.load(folder / f"{split}_{name}.npy", mmap_mode="r" if name == "x" else None)
@@ -95,13 +101,21 @@ def _mapped(folder: Path) -> Arrays | None:
 
 @contextmanager
 def staged(target: Path, good: Callable[[], bool]) -> Iterator[Path]:
-    """A new folder beside ``target`` that becomes it in one step when all went well, unless another process was faster."""
+    """Context manager: a new temporary folder that is renamed to ``target`` on success.
+
+    Parameters
+    ----------
+    target : Path
+        The folder to create. A damaged one is replaced.
+    good : Callable
+        Whether ``target`` exists and is complete: then another process was faster, and the temporary folder is deleted.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         yield stage
         if not good():
-            shutil.rmtree(target, ignore_errors=True)  # a damaged one
+            shutil.rmtree(target, ignore_errors=True)  # It is missing or damaged.
             try:
                 stage.rename(target)
             except OSError:

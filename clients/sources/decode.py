@@ -1,6 +1,7 @@
-"""From files to arrays: the hub's parquet, torchvision's own files, folders of pictures. No paper.
+"""Decoding files to arrays: parquet files of the Hugging Face hub, torchvision's files, folders of pictures.
 
-torchvision's files are read here without it: its CIFAR-10 reader unpickles, ours allows nothing but NumPy arrays.
+torchvision's files are read without torchvision, whose reader of CIFAR-10 unpickles any object; this one unpickles
+NumPy arrays only.
 
 Legend: N samples; x (N, channels, height, width) uint8, y (N,) int64.
 """
@@ -16,21 +17,25 @@ import numpy as np
 from clients.sources.cache import Arrays, Source
 
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-"""Endings of a picture's file name."""
+"""Endings of the names of picture files."""
 
 
 def parquet(folder: Path, mode: str) -> Source | None:
-    """``train.parquet`` and ``test.parquet`` of the hub's schema; ``mode`` is PIL's (L or RGB)."""
+    """``train.parquet`` and ``test.parquet`` in a folder, None if one is missing; for ``mode`` see ``read_parquet``."""
     files = (folder / "train.parquet", folder / "test.parquet")
 
     def decode() -> Arrays:
-        (train_x, train_y), (test_x, test_y) = (_parquet(file, mode) for file in files)
+        (train_x, train_y), (test_x, test_y) = (read_parquet(file, mode) for file in files)
         return {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
 
     return Source(folder, files, decode) if all(file.is_file() for file in files) else None
 
 
-def _parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
+def read_parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
+    """(x, y) of one parquet file with the columns img or image, a struct {bytes, path}, and label.
+
+    ``mode`` is PIL's: L (grey) or RGB. Raises ValueError that names the file if it cannot be read or has other columns.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -66,9 +71,23 @@ def _parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def stack(encoded: Iterable[tuple[str, Any]], n: int, mode: str, size: int | None = None) -> np.ndarray:
-    """Decode ``n`` pictures, given as (where, file or path), to x; resized to ``size`` x ``size`` pixels, or all of one size already.
+    """Decode pictures to x (N, channels, height, width).
 
-    Raises ValueError that names where the first bad picture is.
+    Parameters
+    ----------
+    encoded : Iterable of (str, file or path)
+        The pictures; the text says in errors where a picture comes from.
+    n : int
+        N, the number of pictures.
+    mode : str
+        PIL's mode: L (grey) or RGB.
+    size : int (default: pictures are not resized, and must have the same size)
+        Height and width, in pixels, to which pictures are resized.
+
+    Raises
+    ------
+    ValueError
+        If a picture cannot be decoded, or has another size than the first one.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -85,9 +104,8 @@ def stack(encoded: Iterable[tuple[str, Any]], n: int, mode: str, size: int | Non
         if i == 0:
             out = np.empty((n, *pixels.shape), np.uint8)
         if pixels.shape != out.shape[1:]:
-            raise ValueError(
-                f"{where}: a picture of shape {pixels.shape} among pictures of shape {out.shape[1:]}; they must be equal"
-            )
+            shapes = f"a picture of shape {pixels.shape} among pictures of shape {out.shape[1:]}"
+            raise ValueError(f"{where}: {shapes}; they must be equal")
         out[i] = pixels
     return out
 
@@ -98,7 +116,7 @@ def channels_first(pixels: np.ndarray) -> np.ndarray:
 
 
 def cifar_batches(root: Path) -> Source | None:
-    """torchvision's ``cifar-10-batches-py`` below ``root``: A. Krizhevsky's own pickles."""
+    """A. Krizhevsky's files in ``root/cifar-10-batches-py``, as torchvision downloads them; None if one is missing."""
     folder = root / "cifar-10-batches-py"
     files = tuple(folder / name for name in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"))
 
@@ -110,6 +128,8 @@ def cifar_batches(root: Path) -> Source | None:
 
 
 class _ArraysOnly(pickle.Unpickler):
+    """Unpickles NumPy arrays and built-in types, and refuses any other class or function."""
+
     def find_class(self, module: str, name: str) -> Any:
         if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "_frombuffer"):
             return super().find_class(
@@ -140,7 +160,7 @@ def _cifar_batch(file: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mnist_raw(root: Path) -> Source | None:
-    """torchvision's ``MNIST/raw`` below ``root``: Y. LeCun's own files, unpacked."""
+    """Y. LeCun's files, unpacked, in ``root/MNIST/raw``, as torchvision downloads them; None if one is missing."""
     folder = root / "MNIST" / "raw"
     names = {
         "train_x": "train-images-idx3",
@@ -160,7 +180,7 @@ def mnist_raw(root: Path) -> Source | None:
 
 
 def _idx(file: Path) -> np.ndarray:
-    """One idx file of bytes: two zeros, type 8, the number of axes, each axis's length (big-endian), the bytes."""
+    """Read an idx file of bytes: two zeros, type 8, the number of axes, the length of each (big-endian), the data."""
     data = file.read_bytes()
     axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
     lengths = np.frombuffer(data[4 : 4 + 4 * axes], ">u4").astype(np.int64)

@@ -1,9 +1,7 @@
-"""Where a data set lies: a folder that the user names, or else a download. No paper.
+"""Finding the files of a data set: in a folder that the user names, or by a download.
 
-A named folder (``--data_dir``, or else the environment variable FL_SIM_DATA) is only read, and is the only place
-looked into. Without one, torchvision's download is kept in the cache folder (cache.py).
-
-Legend: N samples; shape is (channels, height, width).
+A folder that is named (by ``--data_dir``, or else by the environment variable FL_SIM_DATA) is only read from, and no
+other place is searched. Otherwise torchvision downloads the data set to the cache folder (see cache.py).
 """
 
 import http.client
@@ -25,91 +23,103 @@ from fl_sim.learning.transform import Transform
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """A data set to look for."""
+class DataSet:
+    """How to find a data set."""
 
     task: str
-    """Name of the task, and of the cache's folders."""
+    """Name of the task, used in errors and in the names of cache folders."""
     holds: str
-    """What a good folder holds, in words."""
+    """What a folder must hold, in words for errors."""
     find: Callable[[Path], Source | None]
-    """Looks into one folder."""
+    """Searches one folder; returns None if the data set is not there."""
     fetch: Callable[[Path], object] | None = None
-    """Downloads torchvision's files into a folder; None where nobody offers them."""
+    """Downloads torchvision's files to a folder; None if there is no download."""
 
 
-def load(wanted: Wanted, data_dir: str | None) -> tuple[Arrays, Path]:
-    """The decoded arrays, and the folder of their source.
+def load(data_set: DataSet, data_dir: str | None) -> tuple[Arrays, Path]:
+    """The decoded arrays of a data set, and the folder of their source.
 
-    Raises ValueError for a named folder that is missing or lacks the data (nothing is created then), and where no
-    folder is named and nothing can be downloaded.
+    Raises ValueError if the named folder does not exist or does not hold the data (nothing is created then), or if no
+    folder is named and the download fails.
     """
     key, name = ("data_dir", data_dir) if data_dir else ("FL_SIM_DATA", os.environ.get("FL_SIM_DATA", ""))
     if not name:
-        source = _downloaded(wanted)
-        return cached(wanted.task, source), source.folder
+        source = _downloaded(data_set)
+        return cached(data_set.task, source), source.folder
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"{key} = {name!r}: no such folder; name one that holds {wanted.holds}")
-    found = wanted.find(folder)
+        raise ValueError(f"{key} = {name!r}: no such folder; name one that holds {data_set.holds}")
+    found = data_set.find(folder)
     if found is None:
-        raise ValueError(f"{key} = {name!r}: holds no {wanted.task}; it must hold {wanted.holds}")
+        raise ValueError(f"{key} = {name!r}: holds no {data_set.task}; it must hold {data_set.holds}")
     try:
-        return cached(wanted.task, found), found.folder
+        return cached(data_set.task, found), found.folder
     except (ValueError, OSError) as error:
         raise ValueError(f"{key} = {name!r}: {error}") from error
 
 
-def _downloaded(wanted: Wanted) -> Source:
-    """torchvision's own files in the cache folder, fetched if they are not there yet."""
-    folder = cache_folder() / "downloads" / wanted.task
-    if (source := wanted.find(folder)) is not None:
+def _downloaded(data_set: DataSet) -> Source:
+    """torchvision's files in the cache folder, downloaded if they are not there yet."""
+    folder = cache_folder() / "downloads" / data_set.task
+    if (source := data_set.find(folder)) is not None:
         return source
     failure: Exception | None = None
     timeout_s = socket.getdefaulttimeout()
     try:
-        if wanted.fetch is not None:
+        if data_set.fetch is not None:
             socket.setdefaulttimeout(10)
-            with staged(folder, lambda: wanted.find(folder) is not None) as stage:
-                wanted.fetch(stage)
+            with staged(folder, lambda: data_set.find(folder) is not None) as stage:
+                data_set.fetch(stage)
     except (OSError, RuntimeError, http.client.HTTPException) as error:
         failure = error
     finally:
         socket.setdefaulttimeout(timeout_s)
-    if (source := wanted.find(folder)) is not None:
+    if (source := data_set.find(folder)) is not None:
         return source
     ways = [
-        f"--data_dir DIR, where DIR holds {wanted.holds}",
+        f"--data_dir DIR, where DIR holds {data_set.holds}",
         "the environment variable FL_SIM_DATA = DIR, the same for every run",
     ]
-    if wanted.fetch is not None:
+    if data_set.fetch is not None:
         ways.append(
             f"a network, for torchvision to download it once (tried just now: {' '.join(str(failure).split())})"
         )
     listed = "; ".join(f"({n}) {way}" for n, way in enumerate(ways, 1))
-    raise ValueError(
-        f"task.name = {wanted.task!r}: there is no data. Ways to get it: {listed}. Or take the embedded task: --task digits"
-    ) from failure
+    missing = f"task.name = {data_set.task!r}: there is no data. Ways to get it: {listed}."
+    raise ValueError(f"{missing} Or take the embedded task: --task digits") from failure
 
 
 def tensor(array: np.ndarray) -> Tensor:
-    """A tensor on the array's own memory, read-only arrays too: tasks are never written to."""
+    """A tensor that shares the array's memory, also if that is read-only: samples of tasks are never modified."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writ", category=UserWarning)
         return torch.from_numpy(array)
 
 
 def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] | None = None) -> Task:
-    """Classification of uint8 pictures, scaled to [0, 1].
+    """A task of classifying uint8 pictures, scaled to [0, 1].
 
-    Raises ValueError for an empty split, for pictures not of ``shape`` and for labels outside 0..outputs-1.
+    Parameters
+    ----------
+    name : str
+        Name of the task.
+    arrays : Arrays
+        Pictures and labels of both splits.
+    outputs : int
+        Number of classes.
+    shape : (channels, height, width) (default: any)
+        Shape that the pictures must have.
+
+    Raises
+    ------
+    ValueError
+        If a split is empty, a picture has another shape, or a label is outside 0..outputs-1.
     """
     for split in ("train", "test"):
         x, y = arrays[f"{split}_x"], arrays[f"{split}_y"]
         if not len(x) or len(x) != len(y):
-            raise ValueError(
-                f"task.name = {name!r}: {len(x)} pictures and {len(y)} labels in {split}; both must be there, one for one"
-            )
+            counts = f"{len(x)} pictures and {len(y)} labels in {split}"
+            raise ValueError(f"task.name = {name!r}: {counts}; both must be there, one for one")
         if shape is not None and x.shape[1:] != shape:
             raise ValueError(
                 f"task.name = {name!r}: pictures of shape {x.shape[1:]} in {split}; they must have {shape}"

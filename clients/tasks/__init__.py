@@ -1,9 +1,9 @@
-"""What is learnt: one file, one task, one name on the command line.
+"""Tasks, that is data sets with a loss: one file is one task, with one name on the command line.
 
-A task is a function ``(**own parameters with defaults) -> fl_sim.learning.task.Task`` marked ``@offer("task")``. It scales
-its inputs to [0, 1] where they are pixels; standardising and augmenting are the run's affair (``task.transform``).
-A user's own data: ``from_arrays`` for arrays, ``from_dataset`` for a torch Dataset, ``--task images`` for a folder
-of pictures. No paper; each file names its own.
+A task is a function ``(**own parameters with defaults) -> fl_sim.learning.task.Task`` marked ``@offer("task")``. Inputs
+that are pixels are scaled to [0, 1] by the task; the run decides on standardisation and augmentation
+(``task.transform``). For a user's own data there are ``from_arrays`` for arrays, ``from_dataset`` for a torch Dataset,
+and ``--task images`` for a folder of pictures. Each file names the source of its data.
 """
 
 from clients.tasks.dataset import from_dataset

@@ -1,4 +1,4 @@
-"""Ten classes of small colour pictures.
+"""CIFAR-10: small colour pictures of ten classes.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technical report, University of Toronto, 2009.
 """
@@ -26,8 +26,9 @@ def cifar10(data_dir: str | None = None) -> Task:
     """50 000 training and 10 000 test pictures, x (3, 32, 32) uint8 scaled to [0, 1], 10 classes.
 
     Data come from ``data_dir``, or else from the folder FL_SIM_DATA, or else torchvision downloads them. Raises
-    ValueError where they cannot be had.
+    ValueError if there are none.
     """
-    holds = "cifar10/train.parquet and cifar10/test.parquet (columns img or image, and label), or torchvision's cifar-10-batches-py"
-    arrays, _ = files.load(files.Wanted("cifar10", holds, _find, _fetch), data_dir)
+    tables = "cifar10/train.parquet and cifar10/test.parquet (columns img or image, and label)"
+    holds = f"{tables}, or torchvision's cifar-10-batches-py"
+    arrays, _ = files.load(files.DataSet("cifar10", holds, _find, _fetch), data_dir)
     return files.image_task("cifar10", arrays, outputs=10, shape=(3, 32, 32))

@@ -1,4 +1,4 @@
-"""The embedded task: 1797 handwritten digits that come with scikit-learn, no download.
+"""The embedded task: 1797 handwritten digits that come with scikit-learn, so that no download is needed.
 
 E. Alpaydin, C. Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998
 (its test part, as F. Pedregosa et al., "Scikit-learn: Machine Learning in Python", JMLR 12, 2011, ship it).
@@ -16,7 +16,10 @@ from fl_sim.registry import offer
 
 @offer("task")
 def digits() -> Task:
-    """1438 training and 359 test digits (a keyed, fixed 80/20 split), x (1, 8, 8) uint8 of 0..16 scaled to [0, 1], 10 classes."""
+    """1438 training and 359 test digits, x (1, 8, 8) uint8 in 0..16 scaled to [0, 1], 10 classes.
+
+    The split is drawn with a fixed key.
+    """
     from sklearn.datasets import load_digits
 
     pixels, label = load_digits(return_X_y=True)

@@ -1,4 +1,4 @@
-"""Handwritten digits, by writer where the writers are known.
+"""MNIST: handwritten digits, with their writers as natural clients where these are known.
 
 Y. LeCun, L. Bottou, Y. Bengio, P. Haffner, "Gradient-Based Learning Applied to Document Recognition", Proceedings
 of the IEEE 86(11), 1998. Writers: C. Yadav, L. Bottou, "Cold Case: The Lost MNIST Digits" (QMNIST), NeurIPS 2019,
@@ -31,12 +31,12 @@ def _fetch(folder: Path) -> None:
 def mnist(data_dir: str | None = None) -> Task:
     """60 000 training and 10 000 test digits, x (1, 28, 28) uint8 scaled to [0, 1], 10 classes.
 
-    Data come from ``data_dir``, or else from the folder FL_SIM_DATA, or else torchvision downloads them. Where
-    ``writers.npz`` (array ``train``: a writer id for each digit) lies beside the files, the writers are the natural
-    clients. Raises ValueError where the data cannot be had.
+    Data come from ``data_dir``, or else from the folder FL_SIM_DATA, or else torchvision downloads them. If the folder
+    of the files also has ``writers.npz`` (array ``train``: a writer id for each digit), the writers are the natural
+    clients. Raises ValueError if there are no data.
     """
     holds = "mnist/train.parquet and mnist/test.parquet (columns img or image, and label), or torchvision's MNIST/raw"
-    arrays, folder = sources.load(sources.Wanted("mnist", holds, _find, _fetch), data_dir)
+    arrays, folder = sources.load(sources.DataSet("mnist", holds, _find, _fetch), data_dir)
     task = sources.image_task("mnist", arrays, outputs=10, shape=(1, 28, 28))
     if not (folder / "writers.npz").is_file():
         return task

@@ -1,15 +1,15 @@
-"""Synthetic(alpha, beta): multinomial logistic regression of which each client has its own version.
+"""Synthetic(alpha, beta): multinomial logistic regression with a different true model for each client.
 
 T. Li et al., "Federated Optimization in Heterogeneous Networks" (FedProx), MLSys 2020, section 5.1 and appendix C.1,
-arXiv:1812.06127. The draws and their order are those of the authors' script, which seeds NumPy's old generator: ``seed``
-0 is their own data set.
+arXiv:1812.06127. The draws and their order are those of the authors' script, which seeds NumPy's legacy generator: with
+``seed`` 0 the data set is theirs.
 
     n_k = int(lognormal(4, 2)) + 50;  u_k ~ N(0, alpha);  B_k ~ N(0, beta);  v_kj ~ N(B_k, 1)
     x ~ N(v_k, diag(j^-1.2));  W_k ~ N(u_k, 1);  b_k ~ N(u_k, 1);  y = argmax(x W_k + b_k)
 
-As in the script, alpha and beta are standard deviations (the paper's text says N(0, alpha); the same at 1).
-Read with care: u_k adds the same number to all ten classes' scores, so alpha changes no label; clients' true models
-differ at any alpha, by the 1 in W_k ~ N(u_k, 1). beta does what it says.
+As in the script, alpha and beta are standard deviations (the paper's text says N(0, alpha), which is the same at 1).
+Note that u_k adds the same number to the scores of all ten classes, so that alpha changes no label: clients' true
+models differ at any alpha, because of the variance 1 in W_k ~ N(u_k, 1). beta has the effect that the paper describes.
 
 Legend: K clients, n_k samples of client k, N all training samples; 60 inputs, 10 classes.
 """
@@ -30,10 +30,25 @@ INPUTS, CLASSES = 60, 10
 
 @offer("task", default_model="lr")
 def synthetic(clients: int = 30, alpha: float = 1.0, beta: float = 1.0, seed: int = 0) -> Task:
-    """Natural clients with x (N, 60) float32; of each client a keyed tenth (int(0.9 n_k) stay) goes to the central test.
+    """Natural clients with x (N, 60) float32 and 10 classes.
 
-    ``alpha``: spread of the clients' u_k (see above: of no effect on the labels); ``beta``: how much their inputs differ. Raises
-    ValueError for fewer than 1 client, for a negative or infinite alpha or beta, and for a seed outside 0..2^32 - 1.
+    Of each client's samples, int(0.9 n_k) are for training; the rest, chosen by a key, goes to the central test set.
+
+    Parameters
+    ----------
+    clients : int (default: 30)
+        K.
+    alpha : float (default: 1)
+        Standard deviation of the clients' u_k; it has no effect on the labels (see above).
+    beta : float (default: 1)
+        Standard deviation of the clients' B_k: how much their inputs differ.
+    seed : int (default: 0)
+        Seed of NumPy's legacy generator, 0..2^32 - 1.
+
+    Raises
+    ------
+    ValueError
+        For fewer than 1 client, a negative or infinite alpha or beta, or a seed outside the range.
     """
     if clients < 1:
         raise ValueError(f"task.clients = {clients}: must be at least 1")
@@ -52,7 +67,7 @@ def synthetic(clients: int = 30, alpha: float = 1.0, beta: float = 1.0, seed: in
 
 
 def _samples(clients: int, alpha: float, beta: float, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """x, y and the owner of every sample, client after client, in the authors' order of draws."""
+    """x, y and the client of every sample, one client after the other, in the authors' order of draws."""
     draw = rng.legacy(seed)
     sizes = draw.lognormal(4, 2, clients).astype(np.int64) + 50
     u, b = draw.normal(0, alpha, clients), draw.normal(0, beta, clients)

@@ -1,6 +1,6 @@
-"""Questions to round logs: one tidy table, what a target costs, means and intervals over seeds, a comparison.
+"""Analysis of round logs: a tidy table of several runs, the cost of a target, intervals over seeds, a comparison.
 
-Pictures are in ``experiments.analysis.curves``, which loads matplotlib.
+Pictures are drawn by ``experiments.analysis.curves``, which is not imported here because matplotlib takes long to load.
 """
 
 from experiments.analysis.compare import compare, outcome

@@ -25,9 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs = read(*options.runs)
         print(format_table(compare(logs, options.target)))
         if options.png:
-            from experiments.analysis.curves import (
-                curves,
-            )  # here, because matplotlib loads slowly and plots stands on this module
+            from experiments.analysis.curves import curves  # here, because matplotlib takes long to load
 
             print(curves(logs, options.png))
     except (ValueError, OSError) as error:

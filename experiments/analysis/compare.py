@@ -1,4 +1,4 @@
-"""A comparison of runs: one row a strategy and differing setting, seeds pooled."""
+"""A table that compares runs: one row for each strategy and differing setting, with means over seeds."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,20 +10,28 @@ from fl_sim.logs.reader import RunLog
 
 
 def _last(log: RunLog, column: str) -> float:
-    """The last value that is not null; NaN without one."""
+    """The last value of a column that is not null; NaN where all are."""
     values = log.rounds[column].dropna()
     return float(values.iloc[-1]) if len(values) else float("nan")
 
 
 def outcome(log: RunLog, target: float | None = None) -> dict[str, Any]:
-    """What a run came to, as far as it is: the columns of ``compare`` for one run."""
+    """The results of one run so far, by the names of the columns of ``compare``.
+
+    Parameters
+    ----------
+    log : RunLog
+        The run's log.
+    target : float, optional
+        Accuracy whose rounds are counted, a fraction; default: the run's own target.
+    """
     sums = log.rounds[["seconds", "evaluate_seconds", "bytes_up", "bytes_down"]].sum()
-    to = log.summary.get("rounds_to_target") if target is None else to_target(log, target).rounds
+    rounds = log.summary.get("rounds_to_target") if target is None else to_target(log, target).rounds
     return {
         "accuracy": _last(log, "accuracy"),
         "personal_accuracy": _last(log, "personal_accuracy"),
         "loss": _last(log, "loss"),
-        "rounds_to_target": float("nan") if to is None else float(to),
+        "rounds_to_target": float("nan") if rounds is None else float(rounds),
         "seconds": float(log.summary.get("seconds") or sums["seconds"] + sums["evaluate_seconds"]),
         "mb_up": sums["bytes_up"] / MEGABYTE,
         "mb_down": sums["bytes_down"] / MEGABYTE,
@@ -31,11 +39,22 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, Any]:
 
 
 def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
-    """One row a strategy (and per value of any other setting that differs), seeds pooled.
+    """One row for each strategy and each value of any other setting that differs.
 
-    Columns: ``strategy``, the differing settings by dotted name, ``status``, ``seeds`` (how many), then per number of
-    ``outcome`` its mean and ``..._std`` over seeds, ``reached`` (seeds that reached the target; the mean of
-    ``rounds_to_target`` is over these), ``digest`` (with one seed). Without ``target``, the runs' own target counts.
+    Parameters
+    ----------
+    runs : iterable of RunLog, str or Path
+        Logs, run folders, or folders of run folders.
+    target : float, optional
+        Accuracy whose rounds are counted, a fraction; default: each run's own target.
+
+    Returns
+    -------
+    DataFrame
+        Columns: ``strategy``; the differing settings by dotted name; ``status``; ``seeds``, their number; for each
+        number of ``outcome`` its mean, and as ``..._std`` its standard deviation, over seeds; ``reached``, the number
+        of seeds that reached the target, over which the mean of ``rounds_to_target`` is taken; ``digest``, null where
+        there are several seeds.
     """
     names, grouped = groups(read(*runs))
     rows = []

@@ -1,4 +1,4 @@
-"""Pictures of round logs: curves over rounds with a band over seeds, and accuracy before and after fine-tuning. No paper."""
+"""Pictures of round logs: curves over rounds with a band over seeds, and accuracy before and after fine-tuning."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,16 +18,35 @@ LABELS = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
 }
+"""Labels of the vertical axis; a metric that is not here is labelled by its name."""
 
 
 def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:
-    """Draw ``metric`` by round into a PNG: one line a strategy (and differing setting), a band over seeds; returns ``path``.
+    """Draw a metric by round into a PNG file: one line for each strategy and differing setting, with a band over seeds.
 
-    The line is the mean over seeds; the band reaches from the lowest seed to the highest (an interval of the mean is wider than the
-    picture with two or three seeds; ``interval`` has it in numbers). Without ``metric``: accuracy, or loss where no run has an
-    accuracy (a regression). Runs with personal evaluations get a second panel: mean accuracy of clients on their
-    held-out samples before and after fine-tuning, last evaluation, mean over seeds. Folders of ``path`` are made.
-    Raises ValueError for a metric that no run has.
+    The line is the mean over seeds; the band reaches from the lowest seed to the highest. (With two or three seeds a
+    confidence interval of the mean is wider than the picture; ``interval`` computes it.) Runs with personal evaluations
+    get a second panel: the mean accuracy of clients on their held-out samples before and after fine-tuning, at the last
+    evaluation, as a mean over seeds.
+
+    Parameters
+    ----------
+    runs : iterable of RunLog, str or Path
+        Logs, run folders, or folders of run folders.
+    path : str or Path
+        The file to write; missing folders are created.
+    metric : str, optional
+        A column of the rounds; default: accuracy, or loss where no run has an accuracy (a regression).
+
+    Returns
+    -------
+    Path
+        ``path``.
+
+    Raises
+    ------
+    ValueError
+        For a metric that no run has.
     """
     logs = read(*runs)
     table = tidy(*logs)
@@ -35,7 +54,7 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
     if name not in table:
         raise ValueError(f"metric = {name!r}: no run has it; they have {', '.join(map(str, table.columns))}")
     keys, grouped = groups(logs)
-    labelled = {_label(keys, values): some for values, some in grouped.items()}
+    labelled = {_label(keys, values): group for values, group in grouped.items()}
     personal = _personal(labelled)
     figure = Figure(figsize=(11 if len(personal) else 7, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if len(personal) else 1, squeeze=False)[0]
@@ -49,7 +68,7 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
 
 
 def _label(keys: list[str], values: tuple[Any, ...]) -> str:
-    """``fedprox, mu=0.01``: the strategy and what else tells the line apart."""
+    """Label of a line, such as ``fedprox, mu=0.01``: the strategy and the settings in which runs differ."""
     more = [
         f"{key.rsplit('.', 1)[-1]}={value}"
         for key, value in zip(keys[1:], values[1:], strict=True)
@@ -59,6 +78,7 @@ def _label(keys: list[str], values: tuple[Any, ...]) -> str:
 
 
 def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
+    """Draw one line and band for each label."""
     for label, logs in labelled.items():
         line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max"]).dropna()
         color = axes.plot(line.index, line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
@@ -70,7 +90,7 @@ def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
 
 
 def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:
-    """Accuracy before and after fine-tuning by label; no rows where no run was evaluated so."""
+    """Accuracy before and after fine-tuning by label; no rows where no run has a personal evaluation."""
     columns = ["personal_accuracy_before", "personal_accuracy"]
     last = {
         label: pd.concat([log.rounds[columns].dropna().tail(1) for log in logs]).mean()
@@ -80,10 +100,9 @@ def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:
 
 
 def _bars(axes: Axes, personal: pd.DataFrame) -> None:
+    """Draw two bars for each label: accuracy before and after fine-tuning."""
     places = range(len(personal))
-    for offset, (column, label) in zip(
-        (-0.2, 0.2), (("personal_accuracy_before", "before"), ("personal_accuracy", "after")), strict=True
-    ):
+    for offset, column, label in ((-0.2, "personal_accuracy_before", "before"), (0.2, "personal_accuracy", "after")):
         axes.bar([p + offset for p in places], personal[column], width=0.4, label=f"{label} fine-tuning")
     axes.set_xticks(list(places), [str(label) for label in personal.index], rotation=30, ha="right", fontsize="small")
     axes.set(ylabel="accuracy on clients' held-out samples", ylim=(0, 1))

@@ -1,21 +1,21 @@
-"""Questions to round logs: one tidy table, what a target costs, means and intervals over seeds, a comparison.
+"""Round logs as data frames: a tidy table of several runs, the cost of a target, intervals over seeds, groups.
 
-``python -m experiments.analysis RUN [RUN ...] [--target 0.8] [--png PATH]`` prints the comparison. The interval is
-Student's ("The probable error of a mean", Biometrika 1908): mean +- t(0.975, n - 1) * std / sqrt(n).
+The interval is Student's ("The probable error of a mean", Biometrika 1908): mean +- t(0.975, n - 1) * std / sqrt(n).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from scipy import stats
 
+from fl_sim.dotted import flatten
 from fl_sim.logs.columns import CONFIG
 from fl_sim.logs.reader import RunLog, load
 
 Run = RunLog | str | Path
-"""A log that is loaded, a run's folder, or a folder of such folders."""
+"""A log, a run folder, or a folder of run folders."""
 
 FACTS = {
     "strategy": "strategy.name",
@@ -26,13 +26,20 @@ FACTS = {
     "alpha": "partition.alpha",
     "engine": "engine",
 }
-"""Columns that ``tidy`` puts before those of the rounds, and where in the config they come from."""
+"""Columns that ``tidy`` puts before those of the rounds, and the config keys that they come from."""
 
 MEGABYTE = 1e6
+"""Bytes."""
 
 
 def read(*runs: Run) -> list[RunLog]:
-    """The logs of ``runs``, in order; a folder of runs stands for its runs by name. Raises ValueError that names what is none."""
+    """The logs of ``runs``, in order; those of a folder of runs in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        For a folder that holds no run, and where ``runs`` is empty.
+    """
     logs = []
     for run in runs:
         if isinstance(run, RunLog):
@@ -45,22 +52,14 @@ def read(*runs: Run) -> list[RunLog]:
     return logs
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as one, by dotted names: ``{"strategy": {"mu": 1}}`` -> ``{"strategy.mu": 1}``."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
-
-
 def facts(log: RunLog) -> dict[str, Any]:
-    """What a run is: the keys of ``FACTS``, from its summary (which engine ``auto`` came to, say), else its config."""
+    """The values of ``FACTS`` for a run: from its summary (which has no engine ``auto``), else its config."""
     flat = flatten(log.config)
     return {name: log.summary.get(name, flat.get(key, flat.get(name))) for name, key in FACTS.items()}
 
 
 def tidy(*runs: Run) -> pd.DataFrame:
-    """Every row of the rounds of several runs in one table: ``run`` (folder name), the columns of ``FACTS``, then the rounds' own."""
+    """The rounds of several runs in one table: ``run`` (the folder's name), columns of ``FACTS``, columns of rounds."""
     frames = []
     for log in read(*runs):
         known = {name: float("nan") if value is None else value for name, value in facts(log).items()}
@@ -71,20 +70,25 @@ def tidy(*runs: Run) -> pd.DataFrame:
 
 
 class ToTarget(NamedTuple):
-    """What reaching a target took; None throughout for a run that never did."""
+    """The cost of reaching a target; None in all fields for a run that did not reach it."""
 
     rounds: int | None
-    """The first round that reached it; 0 is the initial model."""
+    """The first round that reached the target; 0 is the initial model."""
     seconds: float | None
-    """Of the rounds until then, without evaluation."""
+    """Wall time of the rounds until then, without evaluation, in seconds."""
     bytes_down: int | None
+    """Bytes of models sent to clients until then."""
     bytes_up: int | None
+    """Bytes of models sent to the server until then."""
 
 
 def to_target(run: Run, target: float, metric: str = "accuracy") -> ToTarget:
-    """Rounds, seconds and bytes to the first round whose ``metric`` is at least ``target`` (at most, for a loss).
+    """Rounds, seconds and bytes to the first round whose ``metric`` is at least ``target``, or at most for a loss.
 
-    Raises ValueError for a metric that the run does not have.
+    Raises
+    ------
+    ValueError
+        For a metric that the run does not have.
     """
     (log,) = read(run)
     rounds = log.rounds
@@ -100,10 +104,27 @@ def to_target(run: Run, target: float, metric: str = "accuracy") -> ToTarget:
 
 
 def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accuracy") -> pd.DataFrame:
-    """Mean, standard deviation, number of seeds and 95 % t-interval of ``value`` in each group: columns ``mean, std, n, low, high``.
+    """Mean, standard deviation and 95 % t-interval of a column over seeds, in each group.
 
-    Rows without a value are left out; one seed has neither spread nor interval (NaN). Raises ValueError where a
-    group holds several rows of one seed, because rounds of one run are no independent samples.
+    Parameters
+    ----------
+    frame : DataFrame
+        One row for each run and group, such as the last rounds of ``tidy``; rows without a value are left out.
+    by : str or sequence of str
+        Columns whose values make a group.
+    value : str
+        The column to average.
+
+    Returns
+    -------
+    DataFrame
+        ``by``, then ``mean, std, n, low, high``; ``n`` is the number of seeds. One seed has no ``std`` and no interval
+        (NaN).
+
+    Raises
+    ------
+    ValueError
+        Where a group has several rows of one seed: the rounds of a run are no independent samples.
     """
     keys = [by] if isinstance(by, str) else list(by)
     rows = frame[frame[value].notna()]
@@ -111,9 +132,8 @@ def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accurac
         repeated = rows[rows.duplicated([*keys, "seed"])]
         if len(repeated):
             where = ", ".join(f"{k} = {repeated.iloc[0][k]}" for k in [*keys, "seed"])
-            raise ValueError(
-                f"by = {keys}: several rows with {where}; keep one row a seed (the last round, say), or name what else differs"
-            )
+            hint = "keep one row a seed (the last round, say), or name what else differs"
+            raise ValueError(f"by = {keys}: several rows with {where}; {hint}")
     grouped = rows.groupby(keys, sort=False, dropna=False)[value]
     table = grouped.agg(["mean", "std", "count"]).reset_index().rename(columns={"count": "n"})
     half = (
@@ -125,13 +145,17 @@ def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accurac
 
 
 NOT_COMPARED = {"seed", "out", "data_dir"}
+"""Settings in which runs of one group may differ."""
 
 
 def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], list[RunLog]]]:
-    """Runs that differ in the seed alone, together; of several runs of one seed the last, because they are the same run.
+    """Group the runs that differ only in the seed; of several with one seed, which are the same run, the last is kept.
 
-    Returns what tells the groups apart, ``strategy`` and the dotted config keys that differ between runs of one
-    strategy; and the runs by their values of these.
+    Returns
+    -------
+    tuple of (list of str, dict)
+        The keys that tell groups apart: ``strategy`` and the dotted config keys that differ between runs of one
+        strategy. And the logs of each group by its values of these keys.
     """
     by_strategy: dict[Any, list[tuple[RunLog, dict[str, Any]]]] = {}
     for log in logs:
@@ -140,12 +164,12 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], lis
         }
         by_strategy.setdefault(facts(log)["strategy"], []).append((log, flat))
     keys = ["strategy"]
-    for some in by_strategy.values():
-        settings = dict.fromkeys(key for _, flat in some for key in flat)
-        keys += [k for k in settings if k not in keys and len({flat.get(k) for _, flat in some}) > 1]
+    for members in by_strategy.values():
+        settings = dict.fromkeys(key for _, flat in members for key in flat)
+        keys += [k for k in settings if k not in keys and len({flat.get(k) for _, flat in members}) > 1]
     grouped: dict[tuple[Any, ...], dict[Any, RunLog]] = {}
-    for strategy, some in by_strategy.items():
-        for log, flat in some:
+    for strategy, members in by_strategy.items():
+        for log, flat in members:
             seed = facts(log)["seed"]
             grouped.setdefault((strategy, *map(flat.get, keys[1:])), {})[log.path if seed is None else seed] = log
     return keys, {values: list(by_seed.values()) for values, by_seed in grouped.items()}

@@ -1,7 +1,8 @@
-"""How skewed a partition is: numbers a client, a summary, the usual picture. No paper.
+"""How skewed a partition is: statistics of each client, a summary, a picture of who owns which labels.
 
-The summary's one number of label skew is the mean total-variation distance between a client's label mix and that of
-all: TV(p, q) = sum |p_k - q_k| / 2, 0 where every client is like the whole, towards 1 where each has what few others have.
+The summary measures label skew by the mean total-variation distance between a client's label distribution p and that of
+all clients together, q: TV(p, q) = sum |p_k - q_k| / 2. It is 0 where every client has the distribution of the whole,
+and near 1 where each client has labels that few others have.
 
 Legend: N samples, C clients, K classes.
 """
@@ -17,11 +18,24 @@ from clients.shares import looked_at
 from fl_sim.population.partition import Partition, median
 
 BUBBLES = 50
-"""Up to so many clients are drawn as bubbles, more as stacked bars."""
+"""Largest number of clients that are drawn as bubbles; more are drawn as stacked bars."""
 
 
 def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
-    """(C, K) int64: samples of each label (N,) of each client looked at, held-out ones included; one column without labels."""
+    """Number of samples of each label at each client that ``looked_at`` chooses, held-out samples included.
+
+    Parameters
+    ----------
+    partition : Partition
+        Who owns which samples.
+    labels : array (N,) or None
+        The label of each sample.
+
+    Returns
+    -------
+    array (C, K) of int64
+        K is 1 where there are no labels.
+    """
     owned = [partition.client(c) for c in looked_at(partition)]
     owner = np.repeat(np.arange(len(owned)), [len(mine) for mine in owned])
     if labels is None:
@@ -32,11 +46,22 @@ def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
 
 
 def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
-    """One row a client; where clients share samples, a keyed choice of at most 1000 clients.
+    """Statistics of each client, or of at most 1000 clients (a keyed choice) where clients share samples.
 
-    Columns: ``client``; ``samples`` (all its own), of which ``held_out``; ``labels`` (how many occur), ``largest_share`` (of its
-    most frequent label), ``entropy`` (of its label mix, in bits: log2 K is even), ``distance`` (total variation to the mix of all,
-    0..1). The last four are missing where ``labels`` is None.
+    Parameters
+    ----------
+    partition : Partition
+        Who owns which samples.
+    labels : array (N,) or None
+        The label of each sample.
+
+    Returns
+    -------
+    DataFrame
+        Columns: ``client``; ``samples``, all that it owns; ``held_out``, how many of these are held out; ``labels``,
+        how many different ones it has; ``largest_share``, the share of its most frequent label; ``entropy`` of its
+        label distribution in bits, log2 K where all labels are equally frequent; ``distance``, the total variation to
+        the distribution of all clients, 0..1. The last four are NaN where ``labels`` is None.
     """
     table, shown = counts(partition, labels), looked_at(partition)
     held_out = [partition.sizes(c)[1] for c in shown]
@@ -52,14 +77,19 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
 
 
 def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]:
-    """The partition in a few numbers: ``clients``, ``samples``, ``min``, ``median``, ``max`` samples a client, ``moved`` by repair.
+    """The partition in a few numbers.
 
-    With labels also the means over clients of ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total
-    variation). These are of the clients that ``frame`` shows; ``shown`` says how many where it does not show all.
+    Returns
+    -------
+    dict
+        ``clients``; ``samples``; ``min``, ``median`` and ``max``, the samples of a client; ``moved``, the samples that
+        the partition gave to another client so that each has enough. With labels also the means over clients of
+        ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total variation), over the clients that
+        ``frame`` has; ``shown`` is their number where ``frame`` does not have all.
     """
     rows, kinds = frame(partition, labels), partition.size_counts()
     size, clients = kinds[:, :2].sum(1), kinds[:, 2]
-    told = {
+    numbers = {
         "clients": len(partition),
         "samples": (size * clients).sum(),
         "min": size.min(),
@@ -69,16 +99,28 @@ def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]
         **({"shown": len(rows)} if len(rows) < len(partition) else {}),
     }
     if labels is not None:
-        told |= {name: rows[name].mean() for name in ("labels", "largest_share", "entropy", "distance")}
-    return {name: float(value) for name, value in told.items()}
+        numbers |= {name: rows[name].mean() for name in ("labels", "largest_share", "entropy", "distance")}
+    return {name: float(value) for name, value in numbers.items()}
 
 
 def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str = "") -> Path:
-    """Save the client-by-label picture as a PNG: bubbles (area: samples) or, for more than 50 clients, bars stacked by label.
+    """Save a client-by-label picture as a PNG: bubbles whose area shows the samples, or stacked bars for many clients.
 
-    Where ``frame`` shows some of the clients, so does the picture, from left to right.
+    Parameters
+    ----------
+    partition : Partition
+        Who owns which samples; the picture shows the clients that ``frame`` has.
+    labels : array (N,) or None
+        The label of each sample.
+    path : Path
+        The file to write; its folder must exist.
+    title : str
+        Title of the picture.
 
-    Returns ``path``; its folder must exist.
+    Returns
+    -------
+    Path
+        ``path``.
     """
     table = counts(partition, labels)
     names = [""] if labels is None else [str(name) for name in np.unique(labels)]

@@ -16,9 +16,11 @@ DIGITS = {
     "mean": 4,
     "std": 4,
 }
+"""Digits after the decimal point; other numbers are shown with four significant digits."""
 
 
 def _cell(row: Mapping[Any, Any], name: str) -> str:
+    """The text of one cell: a value with its spread over seeds, or how many of the seeds have one."""
     value, spread = row[name], row.get(f"{name}_std")
     if value is None or value != value:
         return "-"
@@ -36,9 +38,9 @@ def _cell(row: Mapping[Any, Any], name: str) -> str:
 
 
 def format_table(frame: pd.DataFrame) -> str:
-    """A table for the terminal: ``x`` and ``x_std`` in one column, 12 characters of a digest, ``-`` for what is not known.
+    """The frame as aligned text: ``x`` and ``x_std`` in one column, 12 characters of a digest, ``-`` for null.
 
-    Columns that say nothing in any row are left out, and ``status`` where every run is completed.
+    Columns without a value in any row are left out, and ``status`` where every run is completed.
     """
     names = [
         n

@@ -1,1 +1,1 @@
-"""Flower apps written by others, run unchanged."""
+"""Runs of ordinary Flower apps, whose code is not changed."""

@@ -1,6 +1,6 @@
-"""The round log of a Flower app, whose rounds are numbered through, however often it starts a strategy."""
+"""The round log of a Flower app, which may start several strategies one after another."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -9,23 +9,32 @@ from fl_sim import RoundLog
 
 
 class AppLog(RoundLog):
-    """A round log whose rounds are counted through, however often the app starts a strategy; keeps the lines written."""
+    """A round log that numbers rounds across strategies, and keeps the rows in memory.
+
+    A second strategy starts again at round 0, so ``base`` is added to every round number.
+    """
 
     rows: list[dict[str, Any]]
+    """The rows of ``rounds.jsonl`` so far."""
     base = 0
+    """Rounds in the log before the strategy that runs now."""
 
     def _shifted(self, row: Mapping[str, Any]) -> dict[str, Any]:
         return {**row, "round": row["round"] + self.base}
 
     def round(self, row: Mapping[str, Any]) -> None:
+        """Write a row of ``rounds.jsonl``."""
         super().round(self._shifted(row))
         self.rows = [*getattr(self, "rows", ()), self._shifted(row)]
 
-    def clients(self, rows: Any) -> None:
+    def clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write rows of ``clients.jsonl``."""
         super().clients([self._shifted(row) for row in rows])
 
     def event(self, kind: str, **facts: Any) -> None:
+        """Write a line of ``events.jsonl``."""
         super().event(kind, **(self._shifted(facts) if "round" in facts else facts))
 
     def model(self, tree: Mapping[str, torch.Tensor], server_round: int) -> None:
+        """Save the global model after a round."""
         super().model(tree, server_round + self.base)

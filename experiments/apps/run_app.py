@@ -1,6 +1,6 @@
-"""``python -m experiments.run --app PATH``: an ordinary Flower app, unchanged, with our logs, true failures and reproducibility. No paper.
+"""``python -m experiments.run --app PATH``: run an ordinary Flower app with round logs, exact failures and fixed seeds.
 
-What runs is described in ``experiments.apps.serverapp_run``. Exit codes are those of ``experiments.run``.
+``experiments.apps.serverapp_run`` describes how it runs. Exit codes are those of ``experiments.run``.
 """
 
 import platform
@@ -16,34 +16,53 @@ import torch
 
 from experiments.apps.app_log import AppLog
 from experiments.apps.project import ROUNDS, Project, imported
-from experiments.apps.serverapp_run import Session, Summary
+from experiments.apps.serverapp_run import ServerAppRun, Summary
 from experiments.config.schema import Config
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 
 SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
-"""What a call with ``--app`` may set; the rest is the app's own."""
+"""Settings that may be given with ``--app``; all else is the app's own affair."""
 
 
 def run_app(
     path: str,
     config: Config,
     quiet: bool = True,
-    said: Collection[str] = (),
+    explicit: Collection[str] = (),
     app_config: Mapping[str, Any] | None = None,
 ) -> Summary:
-    """Run the Flower project in the folder ``path`` to its end; returns the fields of summary.json.
+    """Run a Flower project to its end. The reason of a failure is printed on stderr.
 
-    ``said`` are the keys that were set, as opposed to defaults: ``rounds`` among them overrides the app's own
-    ``num-server-rounds``. ``app_config`` replaces the app's own config. Why a run failed is said on stderr. Raises
-    ConfigError that names the key for bad input.
+    Parameters
+    ----------
+    path : str
+        The project's folder.
+    config : Config
+        Settings of the run; only ``SETTINGS`` count.
+    quiet : bool
+        Whether progress bars and Flower's own messages are left out.
+    explicit : collection of str
+        Keys of ``config`` that the user set: if ``rounds`` is among them, it overrides the app's ``num-server-rounds``.
+    app_config : mapping, optional
+        Values that override those of the app's own config.
+
+    Returns
+    -------
+    dict
+        The fields of summary.json.
+
+    Raises
+    ------
+    ConfigError
+        For bad input; the message names the setting.
     """
-    project, config = plan(path, config, said, app_config)
+    project, config = plan(path, config, explicit, app_config)
     torch.set_num_threads(config.threads)
     with rng.keyed_globals(rng.key(config.seed, "app")), imported(project) as (server_app, client_app):
         grid = SimulationGrid(client_app, config.clients, seed=config.seed, run_config=project.run_config)
         name = f"{project.name}-seed{config.seed}"
-        with AppLog.create(Path(config.out), name, to_toml(project, config, said)) as log:
+        with AppLog.create(Path(config.out), name, to_toml(project, config, explicit)) as log:
             log.event(
                 "start",
                 app=str(project.folder),
@@ -51,9 +70,9 @@ def run_app(
                 run_config=project.run_config,
                 machine=platform.machine(),
             )
-            session = Session(project, config, quiet, log, grid)
-            error = session.run(server_app)
-            summary = session.summary(error)
+            run = ServerAppRun(project, config, quiet, log, grid)
+            error = run.run(server_app)
+            summary = run.summary(error)
             log.summary(summary)
     if error is not None:
         explain(error, summary)
@@ -63,17 +82,18 @@ def run_app(
 
 
 def plan(
-    path: str, config: Config, said: Collection[str], app_config: Mapping[str, Any] | None = None
+    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, Any] | None = None
 ) -> tuple[Project, Config]:
-    """The project with its config as it will be, and our config with the number of clients. Raises ConfigError."""
+    """(the project with the config that it runs with, our config with the number of clients). Raises ConfigError."""
     project = Project.read(path)
     project = replace(project, run_config={**project.run_config, **(app_config or {})})
-    for key in said:
+    for key in explicit:
         if key not in SETTINGS:
+            allowed = ", ".join(SETTINGS[1:])
             raise ConfigError(
-                f"{key}: means nothing to a Flower app, whose own pyproject.toml rules; with --app go {', '.join(SETTINGS[1:])}"
+                f"{key}: means nothing to a Flower app, whose own pyproject.toml rules; with --app go {allowed}"
             )
-    if "rounds" in said:
+    if "rounds" in explicit:
         if ROUNDS not in project.run_config:
             raise ConfigError(
                 f"rounds = {config.rounds}: the app's config has no {ROUNDS} that could be set; leave it out"
@@ -83,10 +103,10 @@ def plan(
 
 
 def describe(
-    path: str, config: Config, said: Collection[str], app_config: Mapping[str, Any] | None = None
+    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What would run, for ``--dry-run``; the app is imported, not started."""
-    project, config = plan(path, config, said, app_config)
+    """Facts of the run that ``--dry-run`` prints; the app is imported, but not started."""
+    project, config = plan(path, config, explicit, app_config)
     with imported(project):
         facts = {
             "app": str(project.folder),
@@ -98,18 +118,19 @@ def describe(
     return facts | {f"config {key}": value for key, value in project.run_config.items()}
 
 
-def to_toml(project: Project, config: Config, said: Collection[str]) -> str:
-    """The run's settings and the app's own config as TOML: it repeats the run, also after the app's pyproject.toml has changed."""
+def to_toml(project: Project, config: Config, explicit: Collection[str]) -> str:
+    """The run's settings and the app's config as TOML: it repeats the run even where pyproject.toml has changed."""
     settings = {
         "app": str(project.folder),
-        **{k: getattr(config, k) for k in SETTINGS[1:] if k != "rounds" or k in said},
+        **{k: getattr(config, k) for k in SETTINGS[1:] if k != "rounds" or k in explicit},
     }
-    title = f"# One run of the Flower app {project.name}: python -m experiments.run THIS_FILE repeats it while its code is the same.\n"
+    title = f"# One run of the Flower app {project.name}: "
+    title += "python -m experiments.run THIS_FILE repeats it while its code is the same.\n"
     return title + tomli_w.dumps({**settings, "app_config": project.run_config})
 
 
 def explain(error: BaseException, summary: Summary) -> None:
-    """Say on stderr why a run failed."""
+    """Print on stderr why a run failed."""
     if isinstance(error, RoundFailed):
         print(f"run failed: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):

@@ -1,16 +1,18 @@
-"""One run of a Flower app, written by others: its ServerApp runs in this process on a SimulationGrid, and is logged. No paper.
+"""One run of an ordinary Flower app: its ServerApp runs in this process on a SimulationGrid, and its rounds are logged.
 
-``Strategy.start`` of any strategy is ``run_rounds`` meanwhile. An app that talks to clients itself (``send_and_receive``,
-``push_messages``) gets one row an exchange; its global model is not known, so that the digest of such a row is SHA-256
-over all that was said so far, messages and replies. The model that is kept is then the last one that was sent to train.
+While it runs, ``Strategy.start`` of any strategy is replaced by ``run_rounds``. An app that exchanges messages with
+clients itself (``send_and_receive``, ``push_messages``) gets one row of the round log for each exchange. Its global
+model is not known: the digest in such a row is the SHA-256 of all messages and replies so far, and the model that is
+saved is the last one that was sent to clients for training.
 """
 
 import hashlib
 import time
 from dataclasses import replace
+from inspect import signature
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 from tqdm import tqdm
@@ -21,33 +23,47 @@ from experiments.config.choices import Choice
 from experiments.config.schema import Config
 from experiments.runs.progress import Progress
 from fl_sim import RoundFailed, SimulationGrid, run_rounds, tree
-from fl_sim.grids.exchange import Failures, Tally
-from fl_sim.grids.monitored import WatchedGrid, clients_of, phase_of
+from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.grids.monitored import MonitoredGrid, clients_of, phase_of
 from fl_sim.logs.writer import versions
 from fl_sim.rounds import round_row
-from fl_sim.rounds.driver import EvaluateFn
 from fl_sim.wire import flower, records
 
 Summary = dict[str, Any]
+"""The fields of summary.json."""
 
 
-class Session:
-    """One run of an app: what its ServerApp does is logged here."""
+class ServerAppRun:
+    """One run of an app, with its log.
+
+    Parameters
+    ----------
+    project : Project
+        The app's folder and config.
+    config : Config
+        Settings of the run.
+    quiet : bool
+        Whether progress bars and Flower's own messages are left out.
+    log : AppLog
+        The round log, which must be open.
+    grid : SimulationGrid
+        Carries messages to the app's ClientApp.
+    """
 
     def __init__(self, project: Project, config: Config, quiet: bool, log: AppLog, grid: SimulationGrid) -> None:
         self.project, self.config, self.quiet, self.log, self.grid = project, config, quiet, log, grid
-        self.watched = WatchedGrid(grid, Failures.parse(config.failures), self.begin, self.end)
+        self.monitored = MonitoredGrid(grid, Failures.parse(config.failures), self.begin_exchange, self.end_exchange)
         self.strategies: list[str] = []
         self.failed: BaseException | None = None
         self.digest: str | None = None
-        self.said = hashlib.sha256()
-        self.sent: tuple[ArrayRecord, int] | None = None
+        self.exchanged = hashlib.sha256()
+        self.trained_model: tuple[ArrayRecord, int] | None = None
         self.bar: tqdm[Any] | None = None
-        self.started = self.since = time.perf_counter()
+        self.started = self.exchange_start = time.perf_counter()
         log.rows = []
 
     def run(self, server_app: ServerApp) -> BaseException | None:
-        """Run the ServerApp; returns why it failed, also where the app itself hides it."""
+        """Run the ServerApp. Returns the error of a failed run, even where the app caught it."""
 
         def start(strategy: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Result:
             return self.drive(strategy, grid, *args, **kwargs)
@@ -55,50 +71,36 @@ class Session:
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
         try:
             with flower.driven_by(start), flower.quiet(self.quiet):
-                server_app(self.watched, context)
+                server_app(self.monitored, context)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
-            asked_to_end = isinstance(error, SystemExit) and error.code in (None, 0)
-            self.failed = self.failed or (None if asked_to_end else error)
+            regular_exit = isinstance(error, SystemExit) and error.code in (None, 0)
+            self.failed = self.failed or (None if regular_exit else error)
         finally:
             if self.bar is not None:
                 self.bar.close()
-        if self.sent is not None and not self.strategies:
+        if self.trained_model is not None and not self.strategies:
             try:
-                self.log.model(records.model(self.sent[0]), self.sent[1])
+                self.log.model(records.decode(self.trained_model[0]), self.trained_model[1])
             except TypeError as error:  # arrays of a type that torch does not know
                 self.log.event("model_not_saved", reason=str(error))
         return self.failed
 
-    def drive(
-        self,
-        strategy: Strategy,
-        grid: Grid,
-        initial_arrays: ArrayRecord,
-        num_rounds: int = 3,
-        timeout: float = 3600,
-        train_config: ConfigRecord | None = None,
-        evaluate_config: ConfigRecord | None = None,
-        evaluate_fn: EvaluateFn | None = None,
-    ) -> Result:
-        """Flower's ``Strategy.start``, by ``run_rounds``."""
+    def drive(self, strategy: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+        """Replaces Flower's ``Strategy.start``: ``run_rounds``, which has the same parameters, drives the rounds."""
+        call = signature(run_rounds).bind(strategy, self.grid if grid is self.monitored else grid, *args, **kwargs)
+        call.apply_defaults()
+        name, num_rounds = type(strategy).__name__, call.arguments["num_rounds"]
         self.log.base = len(self.log.rows)
-        self.strategies.append(type(strategy).__name__)
-        shown = replace(self.config, rounds=num_rounds, strategy=Choice(f"{self.project.name} {self.strategies[-1]}"))
+        self.strategies.append(name)
+        shown = replace(self.config, rounds=num_rounds, strategy=Choice(f"{self.project.name} {name}"))
+        call.arguments |= {
+            "log": self.log,
+            "failures": self.config.failures,
+            "callbacks": [] if self.quiet else [Progress(shown)],
+            "seed": self.config.seed,
+        }
         try:
-            return run_rounds(
-                strategy,
-                self.grid if grid is self.watched else grid,
-                initial_arrays,
-                num_rounds,
-                timeout,
-                train_config,
-                evaluate_config,
-                evaluate_fn,
-                log=self.log,
-                failures=self.config.failures,
-                callbacks=[] if self.quiet else [Progress(shown)],
-                seed=self.config.seed,
-            )
+            return run_rounds(*call.args, **call.kwargs)
         except BaseException as error:
             self.failed = self.failed or error
             raise
@@ -106,18 +108,18 @@ class Session:
             self.digest = self.log.rows[-1]["digest"] if self.log.rows else None
             self.log.base = 0
 
-    # Exchanges that are the app's own ------------------------------------------------------------------------------
+    # Exchanges of messages that the app starts itself ---------------------------------------------------------------
 
-    def begin(self, messages: list[Message]) -> Tally:
-        """Before an exchange; the first one tells the initial model."""
-        self.since = time.perf_counter()
+    def begin_exchange(self, messages: list[Message]) -> Exchange:
+        """Called before an exchange: start its counts. The first one also shows the initial model, which is logged."""
+        self.exchange_start = time.perf_counter()
         if not self.log.rows:
             first = _arrays(messages)
-            self.log.round({"round": 0, "digest": None if first is None else tree.digest(records.model(first))})
-        return Tally(len(self.log.rows), phase_of(messages), messages, clients_of(self.grid, messages))
+            self.log.round({"round": 0, "digest": None if first is None else tree.digest(records.decode(first))})
+        return Exchange(len(self.log.rows), phase_of(messages), messages, clients_of(self.grid, messages))
 
-    def end(self, tally: Tally, good: list[Message], error: RoundFailed | None) -> None:
-        """After an exchange: its clients' rows, and its own if it did not fail."""
+    def end_exchange(self, tally: Exchange, good: list[Message], error: RoundFailed | None) -> None:
+        """Called after an exchange: log its clients' rows, and its own row if it did not fail."""
         for client, reason in tally.failures:
             self.log.event("client_failed", round=tally.server_round, client=client, phase=tally.phase, reason=reason)
         self.log.clients(tally.rows)
@@ -125,22 +127,21 @@ class Session:
             self.failed = self.failed or error
             self.log.event("run_failed", round=tally.server_round, reason=str(error))
             return
-        for message in sorted(tally.messages, key=lambda m: m.metadata.message_id) + sorted(
-            good, key=lambda m: m.metadata.reply_to_message_id
-        ):
-            self.said.update(
-                f"{message.metadata.src_node_id}>{message.metadata.dst_node_id} {message.metadata.message_type};".encode()
-            )
-            _hash(self.said, message.content)
+        sent = sorted(tally.messages, key=lambda m: m.metadata.message_id)
+        for message in sent + sorted(good, key=lambda m: m.metadata.reply_to_message_id):
+            meta = message.metadata
+            self.exchanged.update(f"{meta.src_node_id}>{meta.dst_node_id} {meta.message_type};".encode())
+            _hash(self.exchanged, message.content)
         arrays = _arrays(tally.messages)
-        self.sent = (arrays, tally.server_round - 1) if arrays is not None and tally.phase == "train" else self.sent
+        if arrays is not None and tally.phase == "train":
+            self.trained_model = arrays, tally.server_round - 1
         row = {
             "round": tally.server_round,
             "exchange": tally.messages[0].metadata.message_type if tally.messages else None,
             "clients": len(tally.messages), "completed": tally.completed, "failed": len(tally.failures), "dropped": 0,
             "examples": tally.sum("examples"), "steps": tally.sum("steps"),
             "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up,
-            "seconds": time.perf_counter() - self.since, "digest": self.said.hexdigest(),
+            "seconds": time.perf_counter() - self.exchange_start, "digest": self.exchanged.hexdigest(),
         }  # fmt: skip
         self.log.round({**round_row.of_clients(tally.phase, _means(tally.rows)), **row})
         if not self.quiet:
@@ -148,7 +149,7 @@ class Session:
             self.bar.update(1)
 
     def summary(self, error: BaseException | None) -> Summary:
-        """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
+        """The fields of summary.json (docs/logs.md); of each number the last value that is not null counts."""
         rows, last = self.log.rows, {k: v for row in self.log.rows for k, v in row.items() if v is not None}
         sums = {k: sum(row.get(k) or 0 for row in rows) for k in ("bytes_up", "bytes_down", "failed")}
         return {
@@ -178,12 +179,12 @@ class Session:
 
 
 def _arrays(messages: list[Message]) -> ArrayRecord | None:
-    """The first arrays that messages carry."""
+    """The first ArrayRecord that a message carries; None where none does."""
     return next((record for message in messages for record in message.content.array_records.values()), None)
 
 
 def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """The mean of each number over the clients that completed, by examples where they say how many."""
+    """The mean of each number over the clients that completed, weighted by their examples where these are known."""
     done = [row for row in rows if row["status"] == "completed"]
     known = set(done[0]).intersection(*done) - {"round", "client", "examples", "steps"} if done else set()
     weights = [row["examples"] or 1 for row in done]
@@ -191,12 +192,12 @@ def _means(rows: list[dict[str, Any]]) -> dict[str, float]:
     return {k: sum(w * row[k] for w, row in zip(weights, done, strict=True)) / sum(weights) for k in numbers}
 
 
-def _hash(sha: Any, content: RecordDict) -> None:
-    """Names and values of records, in the order of their names."""
+def _hash(sha: "hashlib._Hash", content: RecordDict) -> None:
+    """Add the names and values of records to a hash, in the order of their names."""
     for name in sorted(content):
         record = content[name]
         for key in sorted(record):
             value: Any = record[key]
-            said = (value.dtype, value.shape) if isinstance(record, ArrayRecord) else value
-            sha.update(f"{name}:{key}:{said!r};".encode())
+            header = (value.dtype, value.shape) if isinstance(record, ArrayRecord) else value
+            sha.update(f"{name}:{key}:{header!r};".encode())
             sha.update(value.data if isinstance(record, ArrayRecord) else b"")

@@ -1,6 +1,7 @@
-"""What every partition, task and model promises, as checks that raise AssertionError with the reason. No paper.
+"""The contract of partitions, tasks and models as checks that raise AssertionError with a reason.
 
-``python -m experiments.check FILE`` runs them on what a user's own file offers; the tests on all that ship here.
+``python -m experiments.check FILE`` runs them on the components of a user's own file, the tests on all of this
+project's.
 
 Legend: N samples, C clients, B batch, K outputs.
 """
@@ -23,19 +24,21 @@ MakePartition = Callable[..., Partition]
 MakeTask = Callable[..., Task]
 MakeModel = Callable[..., nn.Module]
 CLIENTS = 12
+"""Number of clients that every partition must accept."""
 SHAPES = [((3, 16, 16), 10), ((3, 32, 32), 10), ((1, 28, 28), 10), ((6,), 3), ((1,), 1)]
-"""(shape of one sample, K): a model is checked on the first that it can take."""
+"""(shape of one sample, K): a model is checked with the first one that it accepts."""
 
 
 @functools.cache
 def mixed() -> Task:
-    """400 samples of 10 classes, unequally many, from 40 natural clients."""
+    """A task of 400 samples in 10 classes of unequal size, from 40 natural clients."""
     draw = rng.generator(rng.key(0, "contract-partition"))
     x, y = draw.normal(size=(400, 3)), (10 * draw.random(400) ** 1.5).astype(np.int64)
     return from_arrays(x, y, clients=np.arange(400) % 40, x_test=x[:10], y_test=y[:10])
 
 
 def _owned(partition: Partition) -> list[list[int]]:
+    """The indices of each client's samples."""
     return [partition.client(c).tolist() for c in range(len(partition))]
 
 
@@ -43,23 +46,23 @@ def _owned(partition: Partition) -> list[list[int]]:
 
 
 def _several(make: MakePartition) -> Iterator[Partition]:
-    """For few clients and many; a number that it refuses is left out."""
+    """Partitions for 12, 3 and 40 clients; the last two only where the partition does not refuse the number."""
     for clients in (CLIENTS, 3, 40):
         try:
             partition = make(mixed(), clients, 0)
         except ValueError:
             assert clients != CLIENTS, f"refuses {CLIENTS} clients"
-            continue  # too few or too many for it
+            continue
         assert isinstance(partition, Partition), f"returned {type(partition).__name__}, must be a fl_sim.Partition"
         assert len(partition) == clients, f"{len(partition)} clients, {clients} were asked for"
         yield partition
 
 
 def check_every_client_has_samples(make: MakePartition) -> None:
-    """As many clients as asked for, each with samples of the task, the same at every call; nothing held out yet; sizes as told."""
+    """Each client has samples, the same at every call; none are held out yet; their numbers are reported correctly."""
     n = mixed().num_train
     for partition in _several(make):
-        told = []
+        reported = []
         for c, mine in enumerate(_owned(partition)):
             assert mine, f"client {c} of {len(partition)} has no sample"
             assert min(mine) >= 0 and max(mine) < n, (
@@ -72,24 +75,25 @@ def check_every_client_has_samples(make: MakePartition) -> None:
             assert sum(partition.sizes(c)) == len(mine), (
                 f"client {c} has {len(mine)} samples, sizes({c}) says {partition.sizes(c)}"
             )
-            told.append(partition.sizes(c))
+            reported.append(partition.sizes(c))
         for first in (None, 2):
-            expected = Counter(told[:first])
+            expected = Counter(reported[:first])
             found = {(train, held): count for train, held, count in partition.size_counts(first).tolist()}
             assert found == expected, f"size_counts({first}) says {found}, sizes(c) of these clients {dict(expected)}"
 
 
 def check_every_sample_has_one_owner(make: MakePartition) -> None:
-    """Every index exactly once; not for a partition that says ``exclusive = False``: its clients share samples."""
+    """Every index occurs exactly once, unless the partition has ``exclusive = False``: its clients share samples."""
     for partition in _several(make):
         found = sorted(i for mine in _owned(partition) for i in mine)
         assert not partition.exclusive or found == list(range(mixed().num_train)), (
-            f"{len(found)} indices, must be each of 0..{mixed().num_train - 1} once; where clients share samples: exclusive = False"
+            f"{len(found)} indices, must be each of 0..{mixed().num_train - 1} once; "
+            "where clients share samples: exclusive = False"
         )
 
 
 def check_held_out_samples_train_nobody(make: MakePartition) -> None:
-    """With a share held out, a client of several samples has some of each kind, and none trains on what another holds out."""
+    """With a share held out, a client of several samples has both kinds, and no client trains on held-out samples."""
     for plain in _several(make):
         trained, tested = set(), set()
         partition = plain.hold_out(0.25, 0)
@@ -113,13 +117,13 @@ def check_same_seed_same_partition(make: MakePartition) -> None:
 
 
 def check_seeds_differ(make: MakePartition) -> None:
-    """Other seeds give other partitions; one without draws says so: ``@offer("partition", deterministic=True)``."""
-    made = [_owned(make(mixed(), CLIENTS, seed)) for seed in range(3)]
+    """Other seeds give other partitions, unless it is marked ``@offer("partition", deterministic=True)``."""
+    owned = [_owned(make(mixed(), CLIENTS, seed)) for seed in range(3)]
     function = make.func if isinstance(make, functools.partial) else make
     if getattr(function, "deterministic", False):
-        assert made[0] == made[1] == made[2], "is marked deterministic, but differs with the seed"
+        assert owned[0] == owned[1] == owned[2], "is marked deterministic, but differs with the seed"
     else:
-        assert made[0] != made[1] != made[2] != made[0], (
+        assert owned[0] != owned[1] != owned[2] != owned[0], (
             'seeds 0, 1, 2 give the same; without draws: @offer("partition", deterministic=True)'
         )
 
@@ -128,7 +132,7 @@ def check_seeds_differ(make: MakePartition) -> None:
 
 
 def check_task_is_whole(make: MakeTask) -> None:
-    """x and y of one length, labels and natural clients too, nothing NaN, the test set of the same form, K outputs."""
+    """x, y, labels and natural clients have one length; nothing is NaN; the test set has the same form; K fits y."""
     task = make()
     assert isinstance(task, Task), f"returned {type(task).__name__}, must be a fl_sim.Task"
     for part in (task.train, task.test):
@@ -141,8 +145,10 @@ def check_task_is_whole(make: MakeTask) -> None:
             )
             assert not value.is_floating_point() or bool(torch.isfinite(value).all()), f"{name} holds NaN or infinity"
     assert task.num_train > 0, "no training samples"
-    for name, owned in (("labels", task.labels), ("clients", task.clients)):
-        assert owned is None or len(owned) == task.num_train, f"{name}: {len(owned)} of them, {task.num_train} samples"
+    for name, values in (("labels", task.labels), ("clients", task.clients)):
+        assert values is None or len(values) == task.num_train, (
+            f"{name}: {len(values)} of them, {task.num_train} samples"
+        )
     if task.clients is not None:
         assert np.array_equal(np.unique(task.clients), np.arange(task.clients.max() + 1)), (
             "clients must be numbered 0..C-1, none empty"
@@ -159,7 +165,7 @@ def check_task_is_deterministic(make: MakeTask) -> None:
 
 
 def check_task_counts_samples_singly(make: MakeTask) -> None:
-    """Loss and metrics give one number a sample, and the transform of a sample does not depend on its neighbours."""
+    """Loss and metrics give one number for each sample; the transform of a sample does not depend on the others."""
     task = make()
     data = {
         k: v[:6].double() if v.is_floating_point() or v.dtype == torch.uint8 else v[:6] for k, v in task.train.items()
@@ -178,8 +184,8 @@ def check_task_counts_samples_singly(make: MakeTask) -> None:
 # Models --------------------------------------------------------------------------------------------------------------
 
 
-def _made(make: MakeModel, seed: int = 0) -> tuple[nn.Module, tuple[int, ...], int]:
-    """The model on the first shape that it can take."""
+def _built(make: MakeModel, seed: int = 0) -> tuple[nn.Module, tuple[int, ...], int]:
+    """(the model for the first shape that it accepts, that shape, K)."""
     problems = []
     for inputs, outputs in SHAPES:
         try:
@@ -191,7 +197,8 @@ def _made(make: MakeModel, seed: int = 0) -> tuple[nn.Module, tuple[int, ...], i
 
 
 def _loss(make: MakeModel) -> tuple[Loss, Batch]:
-    module, inputs, outputs = _made(make)
+    """The model's loss in float64, and a batch of four random samples."""
+    module, inputs, outputs = _built(make)
     draw = rng.generator(rng.key(0, "contract-model"))
     x, y = (
         draw.normal(size=(4, *inputs)),
@@ -202,8 +209,8 @@ def _loss(make: MakeModel) -> tuple[Loss, Batch]:
 
 
 def check_model_has_outputs(make: MakeModel) -> None:
-    """(B, inputs) -> (B, K), finite, for a batch of 1 too; in evaluation a sample's result does not depend on the others."""
-    module, inputs, outputs = _made(make)
+    """(B, inputs) -> (B, K), finite, also for B = 1; in evaluation a sample's output does not depend on the others."""
+    module, inputs, outputs = _built(make)
     x = torch.from_numpy(rng.generator(rng.key(0, "contract-model")).normal(size=(3, *inputs))).float()
     with torch.no_grad():
         whole, first = module.eval()(x), module(x[:1])
@@ -213,14 +220,14 @@ def check_model_has_outputs(make: MakeModel) -> None:
 
 
 def check_model_is_keyed(make: MakeModel) -> None:
-    """Weights come from torch's global generator: the same after the same seed, others after another."""
-    a, b, c = (tree.digest(_made(make, seed)[0].state_dict()) for seed in (0, 0, 1))
+    """Weights are drawn from torch's global generator: the same for the same seed, different ones for another."""
+    a, b, c = (tree.digest(_built(make, seed)[0].state_dict()) for seed in (0, 0, 1))
     assert a == b, "the same seed gives other weights"
     assert a != c, "another seed gives the same weights: all runs would start alike"
 
 
 def check_model_learns_all(make: MakeModel) -> None:
-    """Each trainable parameter takes part in the loss: a finite gradient, not zero everywhere."""
+    """Each trainable parameter takes part in the loss: its gradient is finite and not zero everywhere."""
     loss, batch = _loss(make)
     gradient, _, _ = loss.gradient(loss.initial(), batch)
     assert gradient, "has no trainable parameter"
@@ -230,7 +237,7 @@ def check_model_learns_all(make: MakeModel) -> None:
 
 
 def check_model_runs_batched(make: MakeModel) -> None:
-    """Under vmap the gradients are those of one client at a time, to 1e-9 in float64 (not for BatchNorm, which stays on the loop)."""
+    """Under vmap the gradients equal those of one client at a time, to 1e-9; models that need the loop are exempt."""
     loss, batch = _loss(make)
     if choose("vmap", loss.training, "cpu").name != "vmap":
         return

@@ -1,9 +1,8 @@
-"""What every strategy promises, as checks: functions of a maker of strategies that raise AssertionError with the reason.
+"""The contract of strategies as checks, which raise AssertionError with a reason.
 
-``python -m experiments.check FILE`` runs them on a user's own file, ``tests/strategies/test_contract.py`` on all that ship
-here. They take place in ``experiments.check.world``, in float64, so that agreement means 1e-9. No paper.
-
-Legend: C clients.
+Each takes a function that builds the strategy. ``python -m experiments.check FILE`` runs them on a user's own file,
+``tests/conformance/test_strategies.py`` on all strategies of this project. They use the data of
+``experiments.check.world`` in float64, so that equal up to rounding means 1e-9.
 """
 
 import functools
@@ -43,11 +42,11 @@ from fl_sim.wire.pool import Pool
 from strategies.base.strategy import Strategy, name_of
 
 CLOSE = 1e-9
-"""Largest relative difference of what is equal up to rounding, in float64."""
+"""Largest relative difference of float64 numbers that are equal up to rounding."""
 
 
 def assert_close(a: Tree, b: Tree, what: str) -> None:
-    """Equal names, and |a - b| <= 1e-9 |a| for each leaf."""
+    """Assert equal names, and |a - b| <= CLOSE |a| in the Euclidean norm for each leaf."""
     assert set(a) == set(b), f"{what}: different names {sorted(set(a) ^ set(b))}"
     for name, x in a.items():
         difference, size = float((x - b[name]).double().norm()), float(x.double().norm())
@@ -60,7 +59,7 @@ def assert_close(a: Tree, b: Tree, what: str) -> None:
 
 
 def check_model_stays_finite(make: Make) -> None:
-    """Three rounds: the model moves, keeps its names, shapes and dtypes, and holds no NaN or infinity."""
+    """Three rounds change the model, keep its names, shapes and dtypes, and leave no NaN or infinity in it."""
     initial, run = world()[0].initial(), plain(make)
     assert set(run.model) == set(initial), f"the model's names changed: {sorted(set(run.model) ^ set(initial))}"
     for name, x in initial.items():
@@ -73,14 +72,14 @@ def check_model_stays_finite(make: Make) -> None:
 
 
 def check_same_digest_twice(make: Make) -> None:
-    """The same seed gives the same bits: nothing is drawn from a global generator, no object remembers an earlier run."""
+    """Two runs with one seed give the same bits: no global generator is used, nothing is kept of an earlier run."""
     assert tree.digest(trained(make(), personal=True).model) == tree.digest(plain(make).model), (
         "two runs with one seed differ"
     )
 
 
 def check_pickles(make: Make) -> None:
-    """A worker elsewhere gets the same strategy."""
+    """The strategy survives pickling, by which it travels to worker processes."""
     strategy = make()
     copy = pickle.loads(pickle.dumps(strategy))
     assert type(copy) is type(strategy), f"came back as {type(copy).__name__}"
@@ -89,13 +88,13 @@ def check_pickles(make: Make) -> None:
 
 
 def check_block_size_does_not_matter(make: Make) -> None:
-    """Blocks of 1 and of all clients give the model of blocks of 4, up to rounding."""
+    """Blocks of one client and of all clients give the model of blocks of 4, up to rounding."""
     for size in (1, 16):
         assert_close(plain(make).model, trained(make(), block_size=size).model, f"block_size {size} against 4")
 
 
 def check_order_of_replies_does_not_matter(make: Make) -> None:
-    """Replies that come in the opposite order give the same model, up to rounding."""
+    """Replies that arrive in the opposite order give the same model, up to rounding."""
     assert_close(plain(make).model, trained(make(), block_size=2, grid=Reversed).model, "replies reversed")
 
 
@@ -103,7 +102,7 @@ def check_order_of_replies_does_not_matter(make: Make) -> None:
 
 
 def check_parameters_travel(make: Make) -> None:
-    """The numbers of the constructor fit into a message, and a client makes the same strategy of them."""
+    """The constructor's parameters fit into a message, and a client builds the same strategy from them."""
     strategy = make()
     sent = {f"strategy.{k}": v for k, v in strategy.parameters().items()}
     try:
@@ -118,30 +117,30 @@ def check_parameters_travel(make: Make) -> None:
 
 
 def check_loop_and_vmap_agree(make: Make) -> None:
-    """A block as one batched model gives what client after client gives, and does not fall back to the loop."""
+    """Training a block as one batched model gives the model of the loop engine, and does not fall back to the loop."""
     batched = plain(make, "vmap")
     assert not batched.notes, f"vmap cannot run local_update: {batched.notes[0]}"
     assert_close(plain(make).model, batched.model, "vmap against loop")
 
 
 def check_chunk_does_not_matter(make: Make) -> None:
-    """vmap over 3 clients of a block at a time gives the same, up to rounding."""
+    """vmap over 3 clients of a block at a time gives the same model, up to rounding."""
     assert_close(plain(make).model, trained(make(), "vmap", block_size=8, chunk=3).model, "chunk 3 against loop")
 
 
 def check_pooling_place_does_not_matter(make: Make) -> None:
-    """Pooled in blocks before the reply, or one reply a client (as inside a wrapper of Flower's): the same, up to rounding."""
+    """Replies pooled by block, or one reply a client (inside Flower's wrappers): the same model, up to rounding."""
     assert_close(plain(make).model, trained(Wrapped(make())).model, "one reply a client against pooled blocks")
 
 
 def check_local_update_is_pure(make: Make) -> None:
-    """``local_update`` changes neither model nor state nor samples in place, and gives the same twice; with BatchNorm too."""
+    """``local_update`` does not change model, state or samples in place, and repeats its result; with BatchNorm too."""
     for batch_norm in (False, True):
         strategy, (loss, partition) = make(), world(batch_norm)
         learner, model = app_of(strategy, batch_norm).learner, loss.initial()
         grid = SimulationGrid(app_of(strategy, batch_norm), len(SIZES))
-        whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm takes no batch of one sample
-        messages = strategy.configure_train(1, records.arrays(model), records.config({**TRAINING, **whole}), grid)
+        whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm refuses a batch of one sample
+        messages = strategy.configure_train(1, records.encode(model), records.config({**TRAINING, **whole}), grid)
         orders = [
             (0, client_of(m), grid.settings(m))
             for m in messages
@@ -163,7 +162,7 @@ def check_local_update_is_pure(make: Make) -> None:
 
 
 def check_pool_is_associative(make: Make) -> None:
-    """``merge`` in any grouping and order, and with the empty partial, gives the same; integer leaves keep their dtype."""
+    """Any grouping and order of ``merge`` gives the same, also with nothing added; integer leaves keep their dtype."""
     pool: Pool = make().pool
     draw = rng.generator(rng.key(0, "contract-pool"))
     like: Tree = {
@@ -204,11 +203,11 @@ def check_pool_is_associative(make: Make) -> None:
 
 
 def check_app_answers_as_the_grid(make: Make) -> None:
-    """The ClientApp called with one message, as on a device, replies bit for bit what the simulation gives that client."""
+    """The ClientApp called with one message, as on a device, replies with the same bits as in simulation."""
     strategy, (loss, _) = make(), world()
     app = app_of(strategy)
     grid = SimulationGrid(app, len(SIZES), holdout_clients=UNSEEN, block_size=4)
-    arrays, evaluation = records.arrays(loss.initial()), records.config(PERSONAL)
+    arrays, evaluation = records.encode(loss.initial()), records.config(PERSONAL)
     sent = [*strategy.configure_train(1, arrays, records.config(TRAINING), grid)]
     sent += strategy.configure_evaluate(ROUNDS, arrays, evaluation, grid)
     assert sent, "configure_train sends no message"
@@ -220,18 +219,18 @@ def check_app_answers_as_the_grid(make: Make) -> None:
             assert not answer.has_error(), f"client {client_of(message)} fails in {name}: {answer.error.reason}"
         there, here = (records.merged(m.content.metric_records.values()) for m in (own, reply))
         assert there == here, f"client {client_of(message)}: metrics on a device {there}, in simulation {here}"
-        bits = [[tree.digest(records.model(r)) for r in m.content.array_records.values()] for m in (own, reply)]
+        bits = [[tree.digest(records.decode(r)) for r in m.content.array_records.values()] for m in (own, reply)]
         assert bits[0] == bits[1], (
             f"client {client_of(message)}: the reply's arrays on a device are not those in simulation"
         )
 
 
 def check_personal_evaluation(make: Make) -> None:
-    """Fine-tuning on clients gives finite numbers, seen and unseen apart, the same on loop and vmap, and trains nothing."""
+    """Fine-tuning gives finite numbers for seen and unseen clients, equal on loop and vmap, and changes no model."""
     rows = [plain(make).result.rows[-1], plain(make, "vmap").result.rows[-1]]
     names = [name for name in rows[0] if name.startswith(("personal_", "unseen_"))]
     partition = world()[1]
-    has_test_samples = [partition.sizes(c)[1] > 0 for c in range(len(partition))]  # the others do not count
+    has_test_samples = [partition.sizes(c)[1] > 0 for c in range(len(partition))]  # the others are not counted
     for name, count in (
         ("personal_clients", sum(has_test_samples[:-UNSEEN])),
         ("unseen_clients", sum(has_test_samples[-UNSEEN:])),
@@ -246,8 +245,8 @@ def check_personal_evaluation(make: Make) -> None:
 
 
 def check_ray_gives_the_same_bits(make: Make) -> None:
-    """On two of Ray's workers the model and all numbers are those of one process, bit for bit, for loop and vmap."""
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works where Ray does not
+    """On two Ray workers the model and all numbers have the same bits as in one process, for loop and vmap."""
+    from fl_sim.executors.ray.executor import RayExecutor  # here, because the other checks need no Ray
 
     def workers(learner: Learner, engine: str, chunk: int) -> Executor:
         return RayExecutor(learner, engine, chunk, Ray(num_workers=2), 1)
@@ -259,7 +258,7 @@ def check_ray_gives_the_same_bits(make: Make) -> None:
             f"on ray, {engine} gives another model than in one process"
         )
         rows = [
-            [{k: v for k, v in row.items() if "seconds" not in k} for row in made.result.rows] for made in (here, there)
+            [{k: v for k, v in row.items() if "seconds" not in k} for row in run.result.rows] for run in (here, there)
         ]
         assert rows[0] == rows[1], f"on ray, {engine} gives other numbers than in one process"
 
@@ -270,7 +269,7 @@ FLOWER_CHECKS: list[Callable[[Make], None]] = [
     check_pickles,
     check_block_size_does_not_matter,
 ]
-"""For strategies that are Flower's alone: a server half, whose clients train plainly."""
+"""For strategies of Flower's, which have a server half only: their clients train by plain SGD."""
 CHECKS: list[Callable[[Make], None]] = [
     *FLOWER_CHECKS,
     check_order_of_replies_does_not_matter,
@@ -285,4 +284,4 @@ CHECKS: list[Callable[[Make], None]] = [
 ]
 """For strategies with both halves, subclasses of ``strategies.base.strategy.Strategy``."""
 RAY_CHECKS: list[Callable[[Make], None]] = [check_ray_gives_the_same_bits]
-"""For all strategies; apart, because they start Ray, which takes seconds."""
+"""For all strategies; separate because they start Ray, which takes seconds."""

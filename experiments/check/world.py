@@ -1,9 +1,8 @@
-"""A small world to try strategies in: hard clients, a small model, three rounds, all in float64.
+"""A small federated data set, model and run for checks of strategies: difficult clients, three rounds, all in float64.
 
-Clients of 1 and of 2 samples, of fewer samples than a batch, stragglers, momentum, weight decay, dropout (or BatchNorm):
-what breaks an implementation most often. ``experiments.check.strategy_checks`` checks strategies in it. No paper.
-
-Legend: C clients.
+It has what breaks an implementation most often: clients with one or two samples, or with fewer samples than a batch;
+stragglers, momentum, weight decay, and dropout or BatchNorm. ``experiments.check.strategy_checks`` checks strategies
+with it.
 """
 
 import functools
@@ -32,20 +31,24 @@ from fl_sim.wire import records
 from strategies.base.strategy import Strategy, name_of
 
 Make = Callable[[], Any]
-"""Makes a fresh strategy; the same object for all checks of a thing, so that its plain run is computed once."""
+"""Builds a new strategy; all checks of a strategy get the same function, so that its plain run is computed once."""
 SIZES = [1, 2, 5, 24, 17, 9, 13, 20, 8, 6]
-"""Samples a client; the last two clients never train. A quarter of each client's is held out."""
-ROUNDS, UNSEEN = 3, 2
+"""Samples of each client; a quarter of them is held out."""
+ROUNDS = 3
+UNSEEN = 2
+"""The last clients, which never train."""
 TRAINING = {
-    "rounds": ROUNDS, "local.epochs": 2, "local.batch_size": 8, "local.lr": 0.05, "local.momentum": 0.9, "local.weight_decay": 0.01,
-    "system.stragglers": 0.4,
+    "rounds": ROUNDS, "local.epochs": 2, "local.batch_size": 8, "local.lr": 0.05, "local.momentum": 0.9,
+    "local.weight_decay": 0.01, "system.stragglers": 0.4,
 }  # fmt: skip
+"""Settings of training messages."""
 PERSONAL = {"rounds": ROUNDS, "personalize.steps": 3, "personalize.lr": 0.1, "personalize.batch_size": 4}
+"""Settings of messages for personal evaluation."""
 
 
 @functools.cache
 def world(batch_norm: bool = False) -> tuple[Loss, Partition]:
-    """The small world: a classification of 6 numbers into 3 classes, a model with dropout (or BatchNorm), unequal clients."""
+    """(model and task, partition): vectors of 6 numbers in 3 classes, dropout or BatchNorm, clients of unequal size."""
     draw = rng.generator(rng.key(0, "contract"))
     x = draw.normal(size=(sum(SIZES), 6))
     y = (x @ draw.normal(size=(6, 3))).argmax(1)
@@ -58,20 +61,20 @@ def world(batch_norm: bool = False) -> tuple[Loss, Partition]:
 
 
 def app_of(strategy: Any, batch_norm: bool = False) -> LearnerApp:
-    """The ClientApp of the world, which knows the strategy's client half without any registration."""
+    """The ClientApp for this data; it knows the strategy's client half, which need not be registered."""
     return make_app(*world(batch_norm), {name_of(type(strategy)): type(strategy)})
 
 
 class Reversed(SimulationGrid):
-    """A grid whose replies come in the opposite order."""
+    """A simulation whose replies arrive in the opposite order."""
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """All replies of the grid, the last one first."""
+        """All replies, the last one first."""
         return reversed(list(super().send_and_receive(messages, timeout=timeout)))
 
 
 class Wrapped(flower_strategies.Strategy):
-    """A strategy inside another one, as Flower's DP wrappers hold it: replies are not pooled before they travel."""
+    """A strategy inside another one, as in Flower's wrappers for privacy: replies arrive one by one, not pooled."""
 
     def __init__(self, inner: Strategy) -> None:
         self.inner = inner
@@ -79,30 +82,32 @@ class Wrapped(flower_strategies.Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The inner strategy's."""
+        """Passed on to the inner strategy."""
         return self.inner.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The inner strategy's."""
+        """Passed on to the inner strategy."""
         return self.inner.aggregate_train(server_round, replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The inner strategy's."""
+        """Passed on to the inner strategy."""
         return self.inner.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """The inner strategy's."""
+        """Passed on to the inner strategy."""
         return self.inner.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """Nothing."""
+        """Print nothing."""
 
 
 class _Notes(Callback):
+    """Collects the engine's notes on blocks."""
+
     def __init__(self) -> None:
         self.notes: list[str] = []
 
@@ -112,12 +117,13 @@ class _Notes(Callback):
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run of the world."""
+    """A finished run."""
 
     model: Tree
+    """The final global model."""
     result: RunResult
     notes: Sequence[str]
-    """What the engine had to say: a block that fell back to the loop."""
+    """The engine's notes, such as that a block fell back to the loop."""
 
 
 def trained(
@@ -129,24 +135,42 @@ def trained(
     personal: bool = False,
     executor: Callable[[Learner, str, int], Executor] = Inline,
 ) -> Trained:
-    """Three rounds of the world; ``executor`` makes whoever runs the blocks from (learner, engine, chunk)."""
+    """Run three rounds.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        A new strategy, which the run changes.
+    engine : str
+        ``loop`` or ``vmap``.
+    block_size : int
+        Most clients in a block.
+    chunk : int
+        Clients that vmap trains at a time; 0: all of a block.
+    grid : type
+        The kind of simulation.
+    personal : bool
+        Whether clients are evaluated after fine-tuning.
+    executor : callable
+        Builds the executor of blocks from (learner, engine, chunk).
+    """
     inner = strategy.inner if isinstance(strategy, Wrapped) else strategy
     app = app_of(inner)
-    made = grid(
+    simulation = grid(
         app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=executor(app.learner, engine, chunk)
     )
     evaluate = records.config(PERSONAL) if personal else None
     notes = _Notes()
-    initial = records.arrays(world()[0].initial())
-    with closing(made):
+    initial = records.encode(world()[0].initial())
+    with closing(simulation):
         train = records.config(TRAINING)
         result = run_rounds(
-            strategy, made, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes]
+            strategy, simulation, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes]
         )
-    return Trained(records.model(result.arrays), result, notes.notes)
+    return Trained(records.decode(result.arrays), result, notes.notes)
 
 
 @functools.lru_cache(maxsize=64)
 def plain(make: Make, engine: str = "loop") -> Trained:
-    """The run that others are compared with, with personal evaluation; once a ``make``."""
+    """The run with personal evaluation with which other runs are compared; computed once for each ``make``."""
     return trained(make(), engine, personal=True)

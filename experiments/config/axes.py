@@ -6,23 +6,25 @@ from dataclasses import replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from experiments.config.choices import parameters
+from experiments.config.nesting import Settings
 from experiments.config.recipe_files import configs
-from experiments.config.schema import Config, Settings
+from experiments.config.schema import Config
 from experiments.config.tables import Server
 from experiments.config.values import seeds
 from fl_sim.errors import ConfigError
 from fl_sim.learning.settings import Local
 
 
-def over(recipe: Settings, said: Settings, axes: str) -> list[Config]:
-    """The runs of ``configs`` at every combination of the values of ``KEY=A,B;KEY=C,D``; seeds innermost. Raises ConfigError.
+def over(recipe: Settings, explicit: Settings, axes: str) -> list[Config]:
+    """The runs of ``configs`` at every combination of the values of ``KEY=A,B;KEY=C,D``; seeds innermost.
 
-    A key must be a number that runs of one batch can hold side by side: a float of ``local``, ``server`` or the strategy, or ``seed``.
+    A key must be a number in which runs of one batch may differ: a float of ``local``, ``server`` or the strategy, or
+    ``seed``. Raises ConfigError.
     """
     if not axes:
-        return configs(recipe, said)
+        return configs(recipe, explicit)
     parsed = [_axis(part) for part in axes.split(";")]
-    engine, plain = said.get("engine", recipe.get("engine", "auto")), configs(recipe, said)
+    engine, plain = explicit.get("engine", recipe.get("engine", "auto")), configs(recipe, explicit)
     names = ", ".join(dict.fromkeys(config.strategy.name for config in plain))
     if engine not in ("auto", "vmap"):
         raise ConfigError(f"vmap_over = {axes!r}: needs engine vmap, but engine = {engine!r}; leave that out")
@@ -34,7 +36,7 @@ def over(recipe: Settings, said: Settings, axes: str) -> list[Config]:
         _check_axis(key, values, axes, plain[0])
     batch: list[Config] = []
     for chosen in itertools.product(*(values for _, values in parsed)):
-        point = dict(said)
+        point = dict(explicit)
         for (key, _), value in zip(parsed, chosen, strict=True):
             table, _, name = key.rpartition(".")
             point = {**point, **({table: {**point.get(table, {}), name: value}} if table else {name: value})}
@@ -59,7 +61,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> None:
     """Raise ConfigError for a setting that runs of one batch cannot differ in."""
-    own = {k: p.hint for k, p in parameters("strategy", config.strategy.thing).items()}
+    own = {k: p.hint for k, p in parameters("strategy", config.strategy.component).items()}
     hints = {
         "local": get_type_hints(Local, include_extras=True),
         "server": get_type_hints(Server, include_extras=True),
@@ -67,11 +69,9 @@ def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> N
     }
     known = [f"{table}.{k}" for table, types in hints.items() for k, hint in types.items() if _float(hint)]
     if key != "seed" and (key not in known or (key == "local.clip_norm" and 0 in values)):
-        why = (
-            "= 0 means no clipping, another computation"
-            if key in known
-            else "changes what is computed, not a number in it"
-        )
+        why = "= 0 means no clipping, another computation"
+        if key not in known:
+            why = "changes what is computed, not a number in it"
         raise ConfigError(
             f"vmap_over = {axes!r}: {key} {why}; runs of one batch may differ in {', '.join(['seed', *known])}"
         )

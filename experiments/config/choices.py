@@ -1,13 +1,11 @@
-"""Task, partition, model, strategy: a name, and parameters that come from the signature of what the name finds.
+"""Components (task, partition, model, strategy): a name, and parameters from the signature of what the name finds.
 
-The one place that turns text (or an object, or a function, from Python) into a thing with checked numbers.
+This module alone turns text (or an object or a function from Python) into a component with checked parameters.
 """
 
 import ast
 import functools
 import inspect
-import os
-import sys
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
@@ -25,36 +23,38 @@ PACKAGES = {
     "model": "clients.models",
     "strategy": "strategies",
 }
-"""Where the names of each kind are found."""
+"""The package in which names of each kind are found."""
 SUPPLIED = {
     "task": {"data_dir", "clients"},
     "partition": {"task", "clients", "seed"},
     "model": {"inputs", "outputs"},
     "strategy": set(),
 }
-"""Parameters that the machine supplies: no setting."""
+"""Parameters that the run supplies, so that they are no settings."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A thing by name, with all of its parameters."""
+    """A component by name, with all of its parameters."""
 
     name: str
     """One of ``python -m experiments.list``, or package.module:Name."""
     params: Mapping[str, Any] = field(default_factory=dict)
     """All settable parameters, defaults included; of a partition its ``seed`` and ``held_out`` too."""
-    thing: Any = field(default=None, compare=False, repr=False)
-    """What the name stands for: a function or class to be called with ``params``, or an object that was given ready-made."""
+    component: Any = field(default=None, compare=False, repr=False)
+    """What the name stands for: a function or class to be called with ``params``, or an object that was given
+    ready-made.
+    """
 
     @property
-    def made(self) -> bool:
-        """Whether ``thing`` is ready-made, not to be called."""
-        return not _is_maker(self.thing)
+    def is_object(self) -> bool:
+        """Whether ``component`` is a ready-made object, not to be called."""
+        return not _is_maker(self.component)
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One settable parameter of a thing."""
+    """One settable parameter of a component."""
 
     hint: Any
     """Its type, with constraints."""
@@ -70,19 +70,20 @@ COMMON = {
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
     }
 }
-"""Parameters that each thing of a kind has, whatever its signature."""
+"""Parameters that every component of a kind has, whatever its signature."""
 
 
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
-    """The things that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its parameters.
+    """The components that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its
+    parameters.
 
-    A parameter reaches the things that take it. Raises ConfigError for a name that finds nothing, a parameter that
+    A parameter reaches the components that take it. Raises ConfigError for a name that finds nothing, a parameter that
     none takes, a value out of range.
     """
     given = {k: v for k, v in table.items() if k != "name"}
     names = names_in(kind, table["name"])
-    things = [load(kind, name) for name in names]
-    takes = [parameters(kind, thing) for thing in things]
+    components = [load(kind, name) for name in names]
+    takes = [parameters(kind, component) for component in components]
     labels = [name if isinstance(name, str) else label(kind, name) for name in names]
     known = [key for own in takes for key in own]
     for key, value in given.items():
@@ -92,9 +93,9 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
                 f"{kind}.{key} = {value!r}: {which}; it takes {', '.join(dict.fromkeys(known)) or 'none'}"
             )
     choices = []
-    for text, thing, own in zip(labels, things, takes, strict=True):
+    for text, component, own in zip(labels, components, takes, strict=True):
         checked = {k: check(f"{kind}.{k}", p.hint, given[k]) if k in given else p.default for k, p in own.items()}
-        choices.append(Choice(text, {**_made_with(thing), **checked}, thing))
+        choices.append(Choice(text, {**_built_with(component), **checked}, component))
     return choices
 
 
@@ -102,82 +103,83 @@ def names_in(kind: str, name: Any) -> list[Any]:
     """Each name (or object) in the value of ``kind.name``; only strategies may be several."""
     if kind != "strategy":
         return [name]
-    several = (
-        [part.strip() for part in name.split(",")]
-        if isinstance(name, str)
-        else name
-        if isinstance(name, list)
-        else [name]
-    )
+    several = name if isinstance(name, list) else [name]
+    if isinstance(name, str):
+        several = [part.strip() for part in name.split(",")]
     if not several:
         raise ConfigError(f"{kind}.name = {name!r}: names nothing; give one name or several")
     return several
 
 
 def load(kind: str, name: Any) -> Any:
-    """What ``name`` stands for; anything but text stands for itself. ``package.module:Name`` is looked for in the working folder too."""
+    """What ``name`` stands for; anything but text stands for itself.
+
+    ``package.module:Name`` is looked for in the working folder too.
+    """
     if not isinstance(name, str):
         if name is None or isinstance(name, (bool, int, float, list, dict)):
-            raise ConfigError(
-                f"{kind}.name = {name!r}: must be text, one of {', '.join(offered(kind))} or package.module:Name"
-            )
+            names = ", ".join(offered(kind))
+            raise ConfigError(f"{kind}.name = {name!r}: must be text, one of {names} or package.module:Name")
         return name
-    if ":" in name and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
     try:
         return registry.find(PACKAGES[kind], kind, name)
     except Exception as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{kind}.name = "):
             raise ConfigError(str(error)) from error
         if ":" in name:  # a user's module may fail in any way while it is imported
-            raise ConfigError(
-                f"{kind}.name = {name!r}: its module fails when imported: {type(error).__name__}: {error}"
-            ) from error
+            why = f"its module fails when imported: {type(error).__name__}: {error}"
+            raise ConfigError(f"{kind}.name = {name!r}: {why}") from error
         raise
 
 
 def offered(kind: str) -> dict[str, Any]:
-    """All things of ``kind`` that ship here, by name."""
+    """All components of ``kind`` that ship here, by name."""
     return registry.names(PACKAGES[kind], kind)
 
 
-def label(kind: str, thing: Any) -> str:
+def label(kind: str, component: Any) -> str:
     """An object as text: its name here, its own ``name``, or package.module:Name."""
     for name, known in offered(kind).items():
-        if thing is known or type(thing) is known:
+        if component is known or type(component) is known:
             return name
-    own = getattr(thing, "name", None)
+    own = getattr(component, "name", None)
     if isinstance(own, str):
         return own
-    maker = thing if _is_maker(thing) else type(thing)
+    maker = component if _is_maker(component) else type(component)
     return f"{maker.__module__}:{maker.__qualname__}"
 
 
-def parameters(kind: str, thing: Any) -> dict[str, Parameter]:
-    """What may be set of a thing: the numbers and texts in its signature (none where it is ready-made), and what is common to its kind."""
+def parameters(kind: str, component: Any) -> dict[str, Parameter]:
+    """A component's settable parameters: numbers and texts in its signature, and those common to its kind.
+
+    A ready-made object has only the latter.
+    """
     found: dict[str, Parameter] = {}
-    if _is_maker(thing):
-        docs = field_docs(thing)
-        for key, p in _signature(kind, thing).items():
+    if _is_maker(component):
+        docs = field_docs(component)
+        for key, p in _signature(kind, component).items():
             hint = type(p.default) if p.annotation is inspect.Parameter.empty else p.annotation
             if key not in SUPPLIED[kind] and key != "name" and _is_plain(hint):
                 found[key] = Parameter(hint, p.default, docs.get(key, ""))
     return {**found, **COMMON.get(kind, {})}
 
 
-def _signature(kind: str, thing: Any) -> dict[str, inspect.Parameter]:
-    """The parameters with a default. Raises ConfigError where the machine does not supply one of the others."""
+def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
+    """The parameters with a default. Raises ConfigError where the run does not supply one of the others."""
     try:
-        optional = registry.parameters(thing)
-        rest = {k: p.kind for k, p in inspect.signature(thing).parameters.items() if k not in optional}
+        optional = registry.parameters(component)
+        rest = {k: p.kind for k, p in inspect.signature(component).parameters.items() if k not in optional}
     except (ValueError, TypeError, NameError) as error:
-        raise ConfigError(f"{kind}.name = {label(kind, thing)!r}: its signature cannot be read ({error})") from error
+        raise ConfigError(
+            f"{kind}.name = {label(kind, component)!r}: its signature cannot be read ({error})"
+        ) from error
     for key, how in rest.items():
         if key not in SUPPLIED[kind] and how not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
-            allowed = (
-                f"only {', '.join(sorted(SUPPLIED[kind]))} may have none" if SUPPLIED[kind] else "each must have one"
+            supplied = ", ".join(sorted(SUPPLIED[kind]))
+            allowed = f"only {supplied} may have none" if supplied else "each must have one"
+            raise ConfigError(
+                f"{kind}.name = {label(kind, component)!r}: its parameter {key!r} has no default; {allowed}"
             )
-            raise ConfigError(f"{kind}.name = {label(kind, thing)!r}: its parameter {key!r} has no default; {allowed}")
     return optional
 
 
@@ -200,16 +202,16 @@ def field_docs(cls: Any) -> dict[str, str]:
     return docs
 
 
-def _made_with(thing: Any) -> dict[str, Any]:
+def _built_with(component: Any) -> dict[str, Any]:
     """The numbers that a ready-made dataclass, such as ``FedProx(mu=0.1)``, was made with."""
-    if _is_maker(thing) or not is_dataclass(thing):
+    if _is_maker(component) or not is_dataclass(component):
         return {}
-    values = {f.name: getattr(thing, f.name) for f in fields(thing) if f.init and f.default is not MISSING}
+    values = {f.name: getattr(component, f.name) for f in fields(component) if f.init and f.default is not MISSING}
     return {k: v for k, v in values.items() if _is_plain(type(v))}
 
 
-def _is_maker(thing: Any) -> bool:
-    return inspect.isclass(thing) or inspect.isroutine(thing)
+def _is_maker(component: Any) -> bool:
+    return inspect.isclass(component) or inspect.isroutine(component)
 
 
 def _is_plain(hint: Any) -> bool:

@@ -1,7 +1,7 @@
 """``python -m experiments.run [RECIPE] [--key value ...]``: flags and help from the dataclasses, read by tyro.
 
-What is ours: the recipe is known before the flags (its values are their defaults), the chosen nouns before their
-parameters, and each error is one line.
+This file adds to tyro that the recipe is read before the flags (its values are their defaults), that the names of
+task, partition, model and strategy are read before their parameters, and that each error is one line.
 """
 
 import contextlib
@@ -16,28 +16,32 @@ import tyro
 from experiments.config import recipe_files
 from experiments.config.axes import over
 from experiments.config.choices import PACKAGES, Choice, choose, offered, parameters
+from experiments.config.nesting import Settings, nested
 from experiments.config.recipe_files import read_folder
-from experiments.config.schema import SECTIONS, Config, Settings, expand, nested
+from experiments.config.schema import Config, expand
+from experiments.config.tables import SECTIONS
 from experiments.config.values import check, unknown_key
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a call asks for besides its settings."""
+    """Options of a call that are no settings of a run."""
 
     app: str = ""
     """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of ours."""
     dry_run: bool = False
     """Print the plan and stop."""
     resume: str = ""
-    """A run folder: its run goes on from its last checkpoint, its config but for more --rounds as it is."""
+    """A run folder: its run continues from its last checkpoint, with its own config; only --rounds may be raised."""
     quiet: bool = False
     """No progress, no table."""
     json: bool = False
     """The last line of stdout is the summary as one JSON object."""
     vmap_over: str = ""
-    """Runs of one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of local.lr, strategy.mu and the like, times the seeds."""
+    """Runs trained as one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of floats such as local.lr, times the seeds.
+    """
 
 
 @dataclass(frozen=True)
@@ -45,23 +49,23 @@ class Invocation(Options):
     """One call of ``experiments.run``."""
 
     recipe: str = ""
-    """The recipe, as it was named; "" where there is none."""
+    """The recipe's name or path; "" where there is none."""
     configs: Sequence[Config] = ()
     """One a run: strategies outer, seeds inner."""
-    said: Collection[str] = ()
-    """The dotted keys that flags or the recipe set, options apart."""
+    explicit: Collection[str] = ()
+    """The dotted keys that flags or the recipe set explicitly, options apart."""
     app_config: Mapping[str, Any] = field(default_factory=dict)
     """The app's own config as the config.toml of an earlier run recorded it; empty: the app's pyproject.toml rules."""
 
 
 PRESENTATION = {"dry_run", "quiet", "json"}
-"""Options that say how to show, not what to run: with these alone, the call is still one without settings."""
+"""Options that change the output, not the run: a call with these alone runs the quickstart, like one without any."""
 SWITCHES = {key for cls in (Options, Config) for key, hint in get_type_hints(cls).items() if hint is bool}
 """Flags that need no value."""
 
 NAMES = [f"{kind}.name" for kind in PACKAGES]
 Flag = tuple[str, str | None]
-"""A dotted key and the text given, if any."""
+"""A dotted key and its text, if any."""
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -84,44 +88,35 @@ def parse(argv: Sequence[str]) -> Invocation:
     schema = _schema(recipe_files.overlay(base, names))
     if wants_help:
         _tyro(schema, ["--help"])
-    read = _read(schema, flags)
-    said = nested({key: value for key, value in read.items() if key not in get_type_hints(Options)})
-    options = {key: value for key, value in read.items() if key in get_type_hints(Options)}
-    keys = [f"{key}.{name}" for key, table in base.items() if isinstance(table, Mapping) for name in table]
-    keys += [key for key, value in base.items() if not isinstance(value, Mapping)] + [
-        key for key in read if key not in options
-    ]
+    values = _values(schema, flags)
+    options = {key: values.pop(key) for key in get_type_hints(Options) if key in values}
     return Invocation(
         **{"app": app, **options},
         recipe=recipe,
-        configs=over(base, said, options.get("vmap_over", "")),
-        said=sorted(set(keys)),
+        configs=over(base, nested(values), options.get("vmap_over", "")),
+        explicit=sorted({*flatten(base), *values}),
         app_config=app_config,
     )
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
-    """The recipe ("" for none), and the flags with dotted keys and underscores: ``--strategy X`` is ``strategy.name``."""
+    """The recipe ("" for none), and the flags with dotted keys and underscores: ``--strategy X`` is
+    ``strategy.name``.
+    """
     recipe, flags, words = "", [], list(argv)
     while words:
         word = words.pop(0)
         if not word.startswith("--"):
             if recipe or word.startswith("-"):
-                raise ConfigError(
-                    f"{word!r}: unexpected; a call is [RECIPE] [--key value ...]"
-                    + f", RECIPE is {recipe!r}" * bool(recipe)
-                )
+                known = f", RECIPE is {recipe!r}" * bool(recipe)
+                raise ConfigError(f"{word!r}: unexpected; a call is [RECIPE] [--key value ...]{known}")
             recipe = word
             continue
         key, equals, text = word[2:].partition("=")
         key = key.replace("-", "_")
         value = text if equals else None
-        if (
-            not equals
-            and words
-            and not words[0].startswith("--")
-            and (key not in SWITCHES or words[0].lower() in ("true", "false"))
-        ):
+        follows = not equals and bool(words) and not words[0].startswith("--")
+        if follows and (key not in SWITCHES or words[0].lower() in ("true", "false")):
             value = words.pop(0)
         key = f"{key}.name" if key in PACKAGES else key
         if value is None and key in NAMES:
@@ -136,31 +131,35 @@ def no_value(key: str) -> ConfigError:
 
 
 def _schema(settings: Settings) -> Any:
-    """An instance of a dataclass with one field a flag, at its value by ``settings``: what tyro reads flags and help from."""
-    configs = expand(settings, said={}, plan=False)
-    nouns: list[tuple[str, Any, Any]] = []
+    """An instance of a dataclass with one field a flag, at its value by ``settings``: what tyro reads flags and help
+    from.
+    """
+    configs = expand(settings, explicit={}, plan=False)
+    tables: list[tuple[str, Any, Any]] = []
     for kind in PACKAGES:
         choices = list({c.name: c for c in (getattr(config, kind) for config in configs)}.values())
-        table = _noun(kind, choices)
-        nouns.append((kind, table, field(default_factory=table)))
-    which = f"One of {', '.join(recipe_files.names())}, or the path of a .toml file; its settings are the defaults of the flags."
+        table = _component_flags(kind, choices)
+        tables.append((kind, table, field(default_factory=table)))
+    names = ", ".join(recipe_files.names())
+    which = f"One of {names}, or the path of a .toml file; its settings are the defaults of the flags."
     position = Annotated[tyro.conf.Positional[str], tyro.conf.arg(help=which, metavar="[RECIPE]")]
     several = ("seed", str, field(default=",".join(dict.fromkeys(str(c.seed) for c in configs))))
     flags = make_dataclass(
-        "Flags", [*nouns, several, ("recipe", position, field(default=""))], bases=(Options, Config), frozen=True
+        "Flags", [*tables, several, ("recipe", position, field(default=""))], bases=(Options, Config), frozen=True
     )
     return flags(**{f.name: getattr(configs[0], f.name) for f in fields(Config) if f.name not in (*PACKAGES, "seed")})
 
 
-def _noun(kind: str, choices: Sequence[Choice]) -> Any:
-    """A dataclass of one noun's flags: its name, and the parameters of those chosen."""
+def _component_flags(kind: str, choices: Sequence[Choice]) -> Any:
+    """A dataclass of the flags of one kind of component: its name, and the parameters of those chosen."""
     several = "; several as a,b" if kind == "strategy" else ""
-    which = f"{', '.join(offered(kind))} or package.module:Name{several}. Short: --{kind}. Its own parameters: --{kind} NAME --help."
+    names, usage = ", ".join(offered(kind)), f"Short: --{kind}. Its own parameters: --{kind} NAME --help."
+    which = f"{names} or package.module:Name{several}. {usage}"
     found: dict[str, Any] = {}
     for choice in choices:
-        for key, p in parameters(kind, choice.thing).items():
+        for key, p in parameters(kind, choice.component).items():
             hint, value, text = found.get(key, (p.hint, choice.params[key], p.help))
-            found[key] = (Union[hint, p.hint], value, text)  # noqa: UP007 - made of values, not written
+            found[key] = (Union[hint, p.hint], value, text)  # noqa: UP007 - of values, which X | Y cannot spell
     rows = [
         (key, Annotated[hint, tyro.conf.arg(help=text)], field(default=value))
         for key, (hint, value, text) in found.items()
@@ -173,7 +172,7 @@ def _noun(kind: str, choices: Sequence[Choice]) -> Any:
     return make_dataclass(kind, [name, *rows], frozen=True)
 
 
-def _read(schema: Any, flags: Sequence[Flag]) -> Settings:
+def _values(schema: Any, flags: Sequence[Flag]) -> Settings:
     """The flags' values by dotted key. Raises ConfigError for the first that is unknown or cannot be read."""
     hints = _hints(type(schema))
     words = []
@@ -211,7 +210,7 @@ def _hints(cls: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _tyro(schema: Any, words: Sequence[str]) -> Any:
-    """The schema with the words' values. What tyro prints of an error is dropped: the caller says it in one line."""
+    """The schema with the words' values. tyro's own error text is dropped: the caller reports the error in one line."""
     errors = contextlib.nullcontext() if "--help" in words else contextlib.redirect_stderr(io.StringIO())
     config = (tyro.conf.FlagConversionOff,)
     with errors:

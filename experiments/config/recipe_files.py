@@ -1,4 +1,4 @@
-"""Recipes: TOML files of settings, and what is laid over them.
+"""Recipes: TOML files of settings, and the flags or keywords that override them.
 
 A flag, or a keyword from Python, overrides the recipe; the recipe overrides the defaults of the dataclasses.
 """
@@ -8,12 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from experiments.config.choices import PACKAGES, load, names_in, parameters
-from experiments.config.schema import Config, Settings, expand, nested, single
+from experiments.config.nesting import Settings, nested
+from experiments.config.schema import Config, expand, single
 from fl_sim import registry
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+OLD_DEFAULTS: dict[str, Any] = {}
+"""By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 
 def names() -> list[str]:
@@ -22,13 +26,15 @@ def names() -> list[str]:
 
 
 def title(recipe: str) -> str:
-    """What a recipe says of itself: its first comment."""
+    """A recipe's description: its first comment."""
     lines = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8").splitlines()
     return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
 
 
 def read(recipe: str) -> Settings:
-    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves. Raises ConfigError.
+    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves.
+
+    Raises ConfigError.
 
     A file may name a Flower app (``app = "PATH"``) and its own config (table ``app_config``): the config of such a run.
     """
@@ -40,20 +46,33 @@ def read(recipe: str) -> Settings:
             f"recipe = {recipe!r}: {near}; choose one of {', '.join(names())} or the path of a .toml file"
         )
     try:
-        settings = nested(tomllib.loads(path.read_text(encoding="utf-8")))
+        settings = completed(nested(tomllib.loads(path.read_text(encoding="utf-8"))), path)
         one_of(settings.get("local", {}))
-        expand(
-            {k: v for k, v in settings.items() if k not in (("app", "app_config") if "app" in settings else ())},
-            plan=False,
-        )
+        of_an_app = ("app", "app_config") if "app" in settings else ()
+        expand({k: v for k, v in settings.items() if k not in of_an_app}, plan=False)
     except ValueError as error:  # of TOML, of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error
     return settings
 
 
-def one_of(local: Settings, given: bool = False) -> None:
-    """Raise ConfigError where both local.epochs and local.steps are said (in a file, 0 steps say nothing)."""
-    if given or ("epochs" in local and local.get("steps")):
+def completed(settings: Settings, path: Path) -> Settings:
+    """The config that a run stored, with the values of ``OLD_DEFAULTS`` for keys that did not exist when it was
+    written.
+
+    Any other file is a recipe: a key that it lacks has today's default.
+    """
+    if path.name != CONFIG or not (path.parent / "rounds.jsonl").is_file():
+        return settings
+    lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
+    merged = dict(settings)
+    for key, value in nested(lacking).items():
+        merged[key] = {**value, **merged.get(key, {})} if isinstance(value, dict) else value
+    return merged
+
+
+def one_of(local: Settings, both: bool = False) -> None:
+    """Raise ConfigError where both local.epochs and local.steps are set (in a file, 0 steps count as not set)."""
+    if both or ("epochs" in local and local.get("steps")):
         raise ConfigError(
             f"local.epochs = {local['epochs']}, local.steps = {local['steps']}: both at once; give one of them"
         )
@@ -62,12 +81,12 @@ def one_of(local: Settings, given: bool = False) -> None:
 def overlay(base: Settings, over: Settings) -> Settings:
     """``base`` (a recipe) with ``over`` (flags) on top.
 
-    Of local.epochs and local.steps, the one given on top rules. Where ``over`` renames a noun, the recipe's
-    parameters go with the old name, except those that the new thing takes too.
+    Of local.epochs and local.steps, the one in ``over`` rules. Where ``over`` names another component (a strategy,
+    say), the recipe's parameters for the old one are dropped, except those that the new one takes too.
     """
     local = over.get("local", {})
     if "epochs" in local and "steps" in local:
-        one_of(local, given=True)
+        one_of(local, both=True)
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key, {})
@@ -88,9 +107,12 @@ def make(recipe: str | None = None, **settings: Any) -> Config:
     return single(configs(read(recipe) if recipe else {}, nested(settings)))
 
 
-def configs(recipe: Settings, said: Settings) -> list[Config]:
-    """The runs of a recipe with settings on top. What a strategy refuses is an error in the place that names the strategy."""
-    return expand(overlay(recipe, said), said if "name" in said.get("strategy", {}) else None)
+def configs(recipe: Settings, over: Settings) -> list[Config]:
+    """The runs of a recipe with explicit settings on top.
+
+    A setting that the strategy refuses is an error where it stands in the same place as the strategy's name.
+    """
+    return expand(overlay(recipe, over), over if "name" in over.get("strategy", {}) else None)
 
 
 def read_folder(key: str, name: str) -> str:

@@ -1,9 +1,12 @@
 """The tables of a config that are not part of local training: ``server``, ``system`` and ``stop``."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 from annotated_types import Ge, Gt, Le, Lt
+
+from fl_sim.executors.ray.options import Ray
+from fl_sim.learning.settings import Local
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,9 @@ class System:
     """What devices do (``system.*``)."""
 
     stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or keeps it."""
+    """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or
+    keeps it.
+    """
 
 
 @dataclass(frozen=True)
@@ -29,4 +34,10 @@ class Stop:
     target: Annotated[float, Ge(0), Le(1)] = 0.0
     """Central accuracy (a fraction) at which a run ends; 0: none."""
     patience: Annotated[int, Ge(0)] = 0
-    """Evaluations in a row without a better accuracy (or, without accuracies, loss) than ever before, at which a run ends; 0: none."""
+    """Evaluations in a row without a better accuracy (or, without accuracies, loss) than ever before, at which a run
+    ends; 0: none.
+    """
+
+
+SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "stop": Stop}
+"""The tables of a config that have a class of their own."""

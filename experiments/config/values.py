@@ -47,7 +47,9 @@ def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
 
 
 def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
-    """The error for a key that does not exist; suggests a key with the same last part (``lr``: ``local.lr``), or of similar spelling."""
+    """The error for a key that does not exist; suggests a key with the same last part (``lr``: ``local.lr``), or of
+    similar spelling.
+    """
     same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     near = f" (did you mean {same[0]!r}?)" if same else registry.nearest(key, known)
     return ConfigError(f"{key} = {value!r}: unknown key{near}; python -m experiments.run --help lists all")

@@ -1,1 +1,1 @@
-"""``python -m experiments.deploy up | plan | keys``: SuperLink and SuperNodes, started here or planned for other machines."""
+"""Deployments: ``python -m experiments.deploy up | plan | keys`` starts them, or prints how to."""

@@ -1,6 +1,7 @@
-"""``python -m experiments.deploy up --nodes 3 [--tls --auth] --recipe digits-deploy [--key value ...]``. No paper.
+"""``python -m experiments.deploy up --nodes 3 [--tls --auth] --recipe digits-deploy [--key value ...]``: a deployment.
 
-Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when interrupted.
+Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when
+interrupted.
 """
 
 import signal
@@ -13,38 +14,49 @@ from types import FrameType
 from typing import Any, get_type_hints
 
 from experiments.deploy import instructions, keys
-from experiments.deploy.local import ROOT, Deployment, Wanted
-from experiments.deploy.server_app import DEFAULT, asked
+from experiments.deploy.local import Deployment, DeploymentOptions
+from experiments.deploy.server_app import DEFAULT, parse_configs
 from fl_sim import RoundFailed
 from fl_sim.errors import ConfigError
 
 HELP = """usage: python -m experiments.deploy up   [--nodes 3] [--tls] [--auth] [--recipe NAME] [--key value ...]
-       python -m experiments.deploy plan --hosts SERVER,DEVICE,... [--port 8000] [--no_tls] [--no_auth] [--recipe NAME] [--key value ...]
+       python -m experiments.deploy plan --hosts SERVER,DEVICE,... [--port 8000] [--no_tls] [--no_auth]
+                                        [--recipe NAME] [--key value ...]
        python -m experiments.deploy keys --hosts SERVER,DEVICE,... [--out keys]
 
-up     a SuperLink and SuperNodes as processes of this machine; runs the recipe, writes the run folder, takes all down again
+up     a SuperLink and SuperNodes as processes of this machine; runs the recipe, writes the run folder, stops them
 plan   prints the commands and files for machines with these names, and does nothing
 keys   makes the certificates of SERVER and a key for each DEVICE in the folder keys
 
-up also takes --node_timeout_s 120 (wait so long for all nodes) and --timeout_s 3600 (for the replies of a phase)
---key value: any setting of python -m experiments.run; --resume RUN instead of a recipe goes on with one. See docs/deployment.md."""
+up also takes --node_timeout_s 120 (to wait for all nodes) and --timeout_s 3600 (for the replies of a phase)
+--key value: any setting of python -m experiments.run; --resume RUN instead of a recipe resumes a run.
+See docs/deployment.md."""
+"""Text of ``--help``."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a call says besides the experiment's settings."""
+    """Options of a call that are no settings of the experiment."""
 
     nodes: int = 0
     """SuperNodes; 0: as many as the recipe has clients."""
     tls: bool = False
+    """Whether connections are encrypted (``up``)."""
     auth: bool = False
+    """Whether nodes must have a registered key (``up``)."""
     recipe: str = DEFAULT
     node_timeout_s: float = 120.0
+    """Seconds to wait for all nodes."""
     timeout_s: float = 3600.0
+    """Seconds to wait for the replies of a phase."""
     hosts: str = ""
+    """The server's name and the devices' names, separated by commas."""
     port: int = 8000
+    """Port of the server."""
     no_tls: bool = False
+    """Whether connections are not encrypted (``plan``)."""
     no_auth: bool = False
+    """Whether nodes need no registered key (``plan``)."""
 
 
 USES = {
@@ -52,6 +64,7 @@ USES = {
     "plan": ("hosts", "port", "no_tls", "no_auth", "recipe"),
     "keys": ("hosts",),
 }
+"""The options that each call takes."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -76,8 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def split(call: str, words: Sequence[str]) -> tuple[Options, list[str]]:
-    """The call's own options, and the experiment's settings. Raises ConfigError."""
-    hints, said, rest = get_type_hints(Options), dict[str, Any](), []
+    """(options of a call: ``up``, ``plan`` or ``keys``; arguments for the experiment). Raises ConfigError."""
+    hints, explicit, rest = get_type_hints(Options), dict[str, Any](), []
     left = list(words)
     while left:
         word = left.pop(0)
@@ -87,29 +100,25 @@ def split(call: str, words: Sequence[str]) -> tuple[Options, list[str]]:
             rest.append(word)
             continue
         if hints[key] is bool:
-            said[key] = text.lower() != "false" if equals else True
+            explicit[key] = text.lower() != "false" if equals else True
             continue
         if not equals:
             if not left or left[0].startswith("--"):
                 raise ConfigError(f"{key}: has no value; give one, as in --{key} VALUE")
             text = left.pop(0)
         try:
-            said[key] = hints[key](text)
+            explicit[key] = hints[key](text)
         except ValueError:
             raise ConfigError(f"{key} = {text!r}: must be a number") from None
-    return Options(**said), rest
+    return Options(**explicit), rest
 
 
 def up(options: Options, rest: Sequence[str]) -> int:
-    """Bring up, run, take down. Raises ConfigError for bad input, before anything is started."""
+    """Start all processes, run the experiment, stop all processes. Raises ConfigError for bad input first."""
     if options.auth and not options.tls:
         raise ConfigError("auth = true: node keys need an encrypted connection; add --tls")
-    if not (ROOT / "pyproject.toml").is_file():
-        raise ConfigError(
-            f"app = {str(ROOT)!r}: no pyproject.toml there; run this from a clone of the project, not from an installed package"
-        )
     args = experiment_words(options, rest)
-    configs = asked(args)
+    configs = parse_configs(args)
     nodes = options.nodes or configs[0].num_clients or 3
     if nodes < 1:
         raise ConfigError(f"nodes = {nodes}: must be at least 1")
@@ -119,16 +128,16 @@ def up(options: Options, rest: Sequence[str]) -> int:
                 f"clients = {configs[0].clients}: one node is one client; leave it out, or --nodes {configs[0].clients}"
             )
         args += ["--clients", str(nodes)]
-    configs = asked(args)
+    configs = parse_configs(args)
     out = Path(configs[0].out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     data = str(Path(configs[0].data_dir).absolute()) if configs[0].data_dir else ""
     args = without(args, "--out", "--data_dir", "--data-dir") + (["--data_dir", data] if data else [])
-    wanted = Wanted(
+    deployment_options = DeploymentOptions(
         nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data
     )
     with tempfile.TemporaryDirectory(prefix="fl-sim-deploy-") as home:
-        deployment = Deployment(wanted, Path(home))
+        deployment = Deployment(deployment_options, Path(home))
         try:
             with deployment.processes:
                 return follow(deployment)
@@ -137,32 +146,31 @@ def up(options: Options, rest: Sequence[str]) -> int:
 
 
 def experiment_words(options: Options, rest: Sequence[str]) -> list[str]:
-    """The experiment's words as they mean the same in any folder; a run that goes on (``--resume RUN``) has its own recipe."""
+    """Arguments of ``experiments.run`` with absolute paths; there is no recipe where ``--resume RUN`` names a run."""
     for n, word in enumerate(rest):
         flag, equals, folder = word.partition("=")
         if flag == "--resume" and (equals or n + 1 < len(rest)):
-            behind = rest[n + 1 :] if equals else rest[n + 2 :]
-            return [*rest[:n], "--resume", str(Path(folder or rest[n + 1]).absolute()), *behind]
+            following = rest[n + 1 :] if equals else rest[n + 2 :]
+            return [*rest[:n], "--resume", str(Path(folder or rest[n + 1]).absolute()), *following]
     return [str(Path(options.recipe).absolute()) if options.recipe.endswith(".toml") else options.recipe, *rest]
 
 
 def follow(deployment: Deployment) -> int:
-    """From the first process to the last summary; the exit code."""
+    """Start the deployment and follow its run to the end. Returns the exit code."""
     try:
         deployment.up()
-        status, summaries = deployment.follow(deployment.submit(deployment.wanted.args), deployment.wanted.runs)
+        status, summaries = deployment.follow(deployment.submit(deployment.options.args), deployment.options.runs)
     except RoundFailed as error:
         print(f"deployment failed: {error}\nlogs of its processes: {deployment.keep_logs()}", file=sys.stderr)
         return 1
     for summary in summaries:
         accuracy = "" if summary["accuracy"] is None else f", accuracy {summary['accuracy']:.4f}"
-        deployment.say(
-            f"{summary['status']}: {summary['rounds']} rounds{accuracy}, digest {summary['digest']}, {summary['run_dir']}"
-        )
+        result = f"{summary['status']}: {summary['rounds']} rounds{accuracy}, digest {summary['digest']}"
+        deployment.say(f"{result}, {summary['run_dir']}")
         if summary["error"]:
             print(f"run failed: {summary['error']}", file=sys.stderr)
     deployment.say(f"Flower's status of the run: {status}")
-    good = status == "finished:completed" and len(summaries) == deployment.wanted.runs
+    good = status == "finished:completed" and len(summaries) == deployment.options.runs
     if good and all(summary["status"] == "completed" for summary in summaries):
         return 0
     print(f"the run is {status}; logs of its processes: {deployment.keep_logs()}", file=sys.stderr)
@@ -170,7 +178,7 @@ def follow(deployment: Deployment) -> int:
 
 
 def without(words: Sequence[str], *flags: str) -> list[str]:
-    """The words less these flags and their values: folders, which mean something else elsewhere."""
+    """The arguments without these flags and their values."""
     kept, left = [], list(words)
     while left:
         word = left.pop(0)
@@ -183,21 +191,21 @@ def without(words: Sequence[str], *flags: str) -> list[str]:
 
 
 def show_plan(options: Options, rest: Sequence[str]) -> int:
-    """Print the commands for named hosts."""
+    """Print the commands for machines with these names. Returns the exit code."""
     server, *devices = hosts(options)
     if options.no_tls and not options.no_auth:
         raise ConfigError("no_tls = true: node keys need an encrypted connection; add --no_auth")
     args = [options.recipe, *rest]
-    configs = asked(args)
+    configs = parse_configs(args)
     if any(config.num_clients != len(devices) for config in configs):
         args += ["--clients", str(len(devices))]
-        asked(args)
+        parse_configs(args)
     print(instructions.text(server, devices, options.port, not options.no_tls, not options.no_auth, args))
     return 0
 
 
 def make_keys(options: Options, rest: Sequence[str]) -> int:
-    """Write certificates and keys."""
+    """Write certificates and keys. Returns the exit code."""
     out = Path("keys")
     if rest:
         if rest[0] != "--out" or len(rest) != 2:
@@ -207,14 +215,13 @@ def make_keys(options: Options, rest: Sequence[str]) -> int:
     keys.certificates(out, [server])
     for name in devices:
         keys.node_key(out, name)
-    print(
-        f"{out}: ca.crt goes to every machine; server.crt and server.key to {server}; NAME.key to the device NAME; ca.key to none"
-    )
+    places = f"server.crt and server.key to {server}; NAME.key to the device NAME; ca.key to none"
+    print(f"{out}: ca.crt goes to every machine; {places}")
     return 0
 
 
 def hosts(options: Options) -> list[str]:
-    """The server's name, then the devices'. Raises ConfigError."""
+    """The server's name, then the names of the devices. Raises ConfigError."""
     names = [name.strip() for name in options.hosts.split(",") if name.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"hosts = {options.hosts!r}: must be SERVER,DEVICE,... with different names")

@@ -1,4 +1,4 @@
-"""The commands of a deployment, as a person types them: what ``up`` runs and ``plan`` prints. No paper."""
+"""The commands of a deployment as they are typed into a shell: ``up`` runs them, ``plan`` prints them."""
 
 import shlex
 from collections.abc import Sequence
@@ -11,27 +11,29 @@ ENVIRONMENT = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
 }
-"""On every machine: nothing is installed or asked for over the network, and work starts 0.25 s after it came, not 1 s."""
+"""Variables on every machine: nothing is installed or looked up over the network; work starts after 0.25 s, not 1 s."""
 CONNECTION = "deployment"
 """Name of the SuperLink's connection in ``$FLWR_HOME/config.toml``."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """How a SuperLink is reached, and by whom."""
+    """Address and security of a SuperLink."""
 
     host: str
+    """Name or address of the server."""
     port: int = 8000
     tls: bool = False
+    """Whether connections are encrypted."""
     auth: bool = False
     """Whether nodes must have a registered key; needs ``tls``."""
     keys: PurePath = PurePath("keys")
-    """Folder of certificates and keys, on each machine."""
+    """Folder of certificates and keys on each machine."""
     database: str = ""
-    """A file in which the SuperLink keeps what it knows: it may then be killed and started again; needs ``superexec`` beside it."""
+    """The SuperLink's state, so that it may be killed and restarted; needs ``superexec``. Empty: none."""
 
     def superlink(self, bind: str = "0.0.0.0") -> list[str]:
-        """On the server."""
+        """Command of the server; it listens on the address ``bind``."""
         safe = ["--ssl-ca-certfile", "ca.crt", "--ssl-certfile", "server.crt", "--ssl-keyfile", "server.key"]
         safe = (
             [word if word.startswith("--") else str(self.keys / word) for word in safe] if self.tls else ["--insecure"]
@@ -42,12 +44,26 @@ class Link:
         return ["flower-superlink", *safe, *auth, *kept, "--disable-runtime-dependency-installation", *where]
 
     def superexec(self) -> list[str]:
-        """On the server, where the ServerApp shall outlive the SuperLink."""
+        """Command of a second process on the server, by which ServerApps outlive the SuperLink."""
         safe = ["--root-certificates", str(self.keys / "ca.crt")] if self.tls else ["--insecure"]
         return ["flower-superexec", *safe, "--runtime-api-address", f"{self.host}:{self.port}"]
 
     def supernode(self, number: int, nodes: int, runtime_port: int, name: str = "", more: str = "") -> list[str]:
-        """On device ``number`` of ``nodes``; ``more`` of its node config."""
+        """Command of a device.
+
+        Parameters
+        ----------
+        number : int
+            Its partition id.
+        nodes : int
+            Number of devices.
+        runtime_port : int
+            Port that it listens on, on the device itself only.
+        name : str
+            Name of its key file without ending; empty: ``node-NUMBER``.
+        more : str
+            Further settings of its node config.
+        """
         safe = ["--root-certificates", str(self.keys / "ca.crt")] if self.tls else ["--insecure"]
         auth = ["--auth-supernode-private-key", str(self.keys / f"{name or f'node-{number}'}.key")] if self.auth else []
         config = f"partition-id={number} num-partitions={nodes}{more and ' ' + more}"
@@ -55,24 +71,25 @@ class Link:
         return ["flower-supernode", *safe, *auth, *where, "--node-config", config]
 
     def register(self, name: str) -> list[str]:
-        """Where the experiment is started from: makes a node's key known."""
+        """Command that registers a node's key; it runs on the machine from which experiments are started."""
         return ["flwr", "supernode", "register", str(self.keys / f"{name}.pub"), CONNECTION]
 
     def connection(self) -> str:
-        """What ``$FLWR_HOME/config.toml`` says of the SuperLink, where the experiment is started from."""
-        safe = f'root-certificates = "{(self.keys / "ca.crt").as_posix()}"' if self.tls else "insecure = true"
-        return f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\naddress = "{self.host}:{self.port}"\n{safe}\n'
+        """Content of ``$FLWR_HOME/config.toml`` on the machine from which experiments are started."""
+        security = f'root-certificates = "{(self.keys / "ca.crt").as_posix()}"' if self.tls else "insecure = true"
+        address = f'address = "{self.host}:{self.port}"'
+        return f'[superlink]\ndefault = "{CONNECTION}"\n\n[superlink.{CONNECTION}]\n{address}\n{security}\n'
 
 
 def run(args: str, **fixed: str | float) -> list[str]:
-    """Starts the experiment; ``args`` as after ``python -m experiments.run``."""
-    given = {"args": args, **fixed}
-    said = " ".join(f"{key}={_toml(value)}" for key, value in given.items())
-    return ["flwr", "run", ".", CONNECTION, "--run-config", said]
+    """Command that starts an experiment; ``args`` are the arguments of ``experiments.run``, ``fixed`` further keys."""
+    values = {"args": args, **fixed}
+    run_config = " ".join(f"{key}={_toml(value)}" for key, value in values.items())
+    return ["flwr", "run", ".", CONNECTION, "--run-config", run_config]
 
 
 def _toml(value: str | float) -> str:
-    """A value as TOML; texts in the quotes that they do not hold themselves. Raises ValueError for a text with both kinds."""
+    """A value as TOML; a text is put into quotes that it does not contain. Raises ValueError if it has both."""
     if not isinstance(value, str):
         return repr(value)
     quote = next((q for q in ('"', "'") if q not in value and not (q == '"' and "\\" in value)), None)
@@ -82,10 +99,10 @@ def _toml(value: str | float) -> str:
 
 
 def shown(words: Sequence[str]) -> str:
-    """A command as typed into a shell."""
+    """A command as it is typed into a shell."""
     return shlex.join(words)
 
 
 def exports() -> str:
-    """``ENVIRONMENT`` as typed into a shell."""
+    """The command that sets ``ENVIRONMENT`` in a shell."""
     return "export " + " ".join(f"{key}={value}" for key, value in ENVIRONMENT.items())

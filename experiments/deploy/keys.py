@@ -1,7 +1,8 @@
-"""Certificates and node keys of a deployment. No paper.
+"""Certificates and node keys of a deployment.
 
-A certificate authority of its own (EC P-256) signs the SuperLink's certificate, which names its hosts; each device has an
-EC P-384 key, whose public half is registered with the SuperLink. Private files are readable by their owner only.
+A certificate authority of the deployment (EC P-256) signs the SuperLink's certificate, which names its hosts. Each
+device has an EC P-384 key, whose public half is registered with the SuperLink. Private files can be read by their owner
+only.
 """
 
 import ipaddress
@@ -16,15 +17,28 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 DAYS = 825
-"""How long certificates are good."""
+"""Validity of certificates, in days."""
 LOCAL = ("localhost", "127.0.0.1")
-"""Names of every server for itself."""
+"""Names by which every server can be reached from itself."""
 
 
 def certificates(folder: Path, hosts: Sequence[str]) -> None:
-    """``ca.crt`` (for everybody), ``ca.key`` (for nobody else), ``server.crt`` and ``server.key`` (for the SuperLink) in ``folder``.
+    """Write the certificates of a deployment into ``folder``.
 
-    ``hosts`` : names and addresses by which devices reach the SuperLink. Raises FileExistsError where there are some already.
+    ``ca.crt`` is for every machine, ``server.crt`` and ``server.key`` are for the SuperLink, and ``ca.key`` stays where
+    it is.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write; it is created if it is missing.
+    hosts : sequence of str
+        Names and addresses by which devices reach the SuperLink.
+
+    Raises
+    ------
+    FileExistsError
+        Where the folder has such a file already.
     """
     folder.mkdir(parents=True, exist_ok=True)
     ca_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -43,14 +57,17 @@ def certificates(folder: Path, hosts: Sequence[str]) -> None:
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     server = server.add_extension(authority, critical=False)
     ca = ca.add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-    for name, made in (("ca", ca.sign(ca_key, hashes.SHA256())), ("server", server.sign(ca_key, hashes.SHA256()))):
-        _write(folder / f"{name}.crt", made.public_bytes(serialization.Encoding.PEM), private=False)
+    for name, certificate in (
+        ("ca", ca.sign(ca_key, hashes.SHA256())),
+        ("server", server.sign(ca_key, hashes.SHA256())),
+    ):
+        _write(folder / f"{name}.crt", certificate.public_bytes(serialization.Encoding.PEM), private=False)
     _write(folder / "ca.key", _pem(ca_key), private=True)
     _write(folder / "server.key", _pem(server_key), private=True)
 
 
 def node_key(folder: Path, name: str) -> None:
-    """``NAME.key`` (for the device) and ``NAME.pub`` (to be registered) in ``folder``. Raises FileExistsError where there is one."""
+    """Write ``NAME.key`` for the device and ``NAME.pub`` to be registered. Raises FileExistsError where one exists."""
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
@@ -94,7 +111,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))  # clocks of small devices are late
+        .not_valid_before(now - timedelta(hours=1))  # the clock of a small device may be slow
         .not_valid_after(now + timedelta(days=DAYS))
     )
 
@@ -106,6 +123,6 @@ def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def _write(file: Path, data: bytes, private: bool) -> None:
-    """A new file; never over another."""
+    """Write a new file. Raises FileExistsError where it exists."""
     with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o644), "wb") as opened:
         opened.write(data)

@@ -1,8 +1,8 @@
-"""A deployment on this machine, from nothing to the run folder and back to nothing. No paper.
+"""A deployment on this machine: start the processes, run an experiment, stop the processes.
 
-Real processes, as on machines of their own: a SuperLink, a SuperNode a client, each with a home of its own in a temporary
-folder. Each command is printed as a person would type it. What ``flwr run`` exits with says nothing; the run's
-status, as ``flwr ls`` tells it, and the summaries that the ServerApp leaves do.
+The processes are those of a deployment on several machines: a SuperLink and a SuperNode for each client, each with a
+home of its own in a temporary folder. Each command is printed as it would be typed. The exit code of ``flwr run`` does
+not tell whether the run succeeded; the run's status in ``flwr ls`` and the summaries that the ServerApp writes do.
 """
 
 import json
@@ -18,68 +18,80 @@ from pathlib import Path
 from typing import Any
 
 from experiments.deploy import keys
+from experiments.deploy.bundle import write_bundle
 from experiments.deploy.commands import CONNECTION, ENVIRONMENT, Link, exports, run, shown
 from experiments.deploy.processes import Processes
 from fl_sim import RoundFailed
 
-ROOT = Path(__file__).parents[2]
-"""The project, of which Flower makes the bundle that travels."""
-PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
 START_S, LOOK_S = 60.0, 20.0
-"""How long the SuperLink may take to listen; pause between two looks at the run's status."""
+"""Seconds until the SuperLink must listen, and seconds between two checks of the run's status."""
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What ``up`` was asked for."""
+class DeploymentOptions:
+    """Options of a deployment."""
 
     nodes: int
+    """Number of SuperNodes."""
     tls: bool
+    """Whether connections are encrypted."""
     auth: bool
+    """Whether nodes must have a registered key."""
     args: Sequence[str]
-    """Words as after ``python -m experiments.run``."""
+    """Arguments of ``python -m experiments.run``."""
     out: Path
-    """Folder of run folders, absolute."""
+    """Parent of the run folders, absolute."""
     runs: int
-    """How many runs the words ask for."""
+    """Number of runs that ``args`` describe."""
     node_timeout_s: float = 120.0
+    """Seconds to wait for all nodes."""
     timeout_s: float = 3600.0
+    """Seconds to wait for the replies of a phase."""
     data: str = ""
-    """FL_SIM_DATA of all processes; empty: as it is here."""
+    """Value of FL_SIM_DATA for all processes; empty: the one of this process."""
     database: str = ""
-    """A file in which the SuperLink keeps what it knows, so that it may die; empty: none."""
+    """File of the SuperLink's state, with which it may be killed and started again; empty: none."""
 
 
 class Deployment:
-    """One deployment under way, in the folder ``home``."""
+    """A deployment.
 
-    def __init__(self, wanted: Wanted, home: Path) -> None:
-        self.wanted, self.home = wanted, home
-        ports = free_ports(wanted.nodes + 1)
-        self.link = Link("127.0.0.1", ports[0], wanted.tls, wanted.auth, home / "keys", wanted.database)
+    Parameters
+    ----------
+    options : DeploymentOptions
+        What to start.
+    home : Path
+        Folder for the homes of all processes and their logs.
+    """
+
+    def __init__(self, options: DeploymentOptions, home: Path) -> None:
+        self.options, self.home = options, home
+        ports = free_ports(options.nodes + 1)
+        self.link = Link("127.0.0.1", ports[0], options.tls, options.auth, home / "keys", options.database)
         self.node_ports = ports[1:]
         self.report, self.app = home / "report.jsonl", home / "app"
         env = os.environ | ENVIRONMENT | {"FLWR_HOME": str(home / "operator"), "PYTHONUNBUFFERED": "1"}
         env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", "")])
-        env |= {"OMP_NUM_THREADS": "1"} | ({"FL_SIM_DATA": wanted.data} if wanted.data else {})
+        env |= {"FL_SIM_PATH": os.pathsep.join(filter(None, [os.getcwd(), os.environ.get("FL_SIM_PATH", "")]))}
+        env |= {"OMP_NUM_THREADS": "1"} | ({"FL_SIM_DATA": options.data} if options.data else {})
         (home / "logs").mkdir(parents=True)
         self.processes = Processes(home / "logs", env)
         self.start = time.monotonic()
         self.reported = 0
-        """Summaries that were there before the run that was started last."""
+        """Number of summaries that existed before the last run was started."""
         self.logged: Iterator[list[str]] = iter(())
-        """Lines of its round logs, as they come."""
+        """Yields, at each step, text for the new rounds in the run's logs."""
 
     def say(self, text: str) -> None:
-        """A line for the person watching."""
+        """Print a line for the user, with the time since the start."""
         print(f"[{time.monotonic() - self.start:6.1f} s] {text}", flush=True)
 
     def command(self, where: str, words: Sequence[str]) -> None:
-        """Show a command before it is run."""
+        """Print a command that is about to run, and where it would be typed."""
         self.say(f"{where}$ {shown(words)}")
 
     def flwr(self, words: Sequence[str], show: bool = True) -> dict[str, Any]:
-        """A ``flwr`` command's answer. Raises RoundFailed with what it says where it fails."""
+        """Run a ``flwr`` command; returns its output, decoded from JSON. Raises RoundFailed if it fails."""
         if show:
             self.command("operator", words)
         done = subprocess.run(
@@ -96,36 +108,35 @@ class Deployment:
     # Up --------------------------------------------------------------------------------------------------------------
 
     def up(self) -> None:
-        """Keys, SuperLink, registration, SuperNodes. Raises RoundFailed where something does not come up."""
+        """Write keys, start the SuperLink, register keys, start the SuperNodes. Raises RoundFailed if one fails."""
         self.prepare()
         self.superlink()
         self.register(self.names)
-        for n in range(self.wanted.nodes):
+        for n in range(self.options.nodes):
             self.node(n)
 
     @property
     def names(self) -> list[str]:
-        """The nodes that have keys."""
-        return [f"node-{n}" for n in range(self.wanted.nodes)] if self.wanted.auth else []
+        """Names of the nodes that have keys."""
+        return [f"node-{n}" for n in range(self.options.nodes)] if self.options.auth else []
 
     def prepare(self) -> None:
-        """Folders, the app, keys."""
-        wanted, link = self.wanted, self.link
-        self.say(f"{wanted.nodes} nodes in {self.home}; on every machine: {exports()}")
-        for folder in ("operator", "superlink", *(f"node-{n}" for n in range(wanted.nodes))):
+        """Create folders, the copy of the app, and keys."""
+        options, link = self.options, self.link
+        self.say(f"{options.nodes} nodes in {self.home}; on every machine: {exports()}")
+        for folder in ("operator", "superlink", *(f"node-{n}" for n in range(options.nodes))):
             (self.home / folder).mkdir()
-        copy_app(self.app)
-        if wanted.tls:
-            self.say(
-                f"operator$ python -m experiments.deploy keys --out {link.keys} --hosts {','.join([link.host, *self.names])}"
-            )
+        write_bundle(self.app)
+        if options.tls:
+            hosts = ",".join([link.host, *self.names])
+            self.say(f"operator$ python -m experiments.deploy keys --out {link.keys} --hosts {hosts}")
             keys.certificates(Path(link.keys), [link.host])
         for name in self.names:
             keys.node_key(Path(link.keys), name)
         (self.home / "operator" / "config.toml").write_text(link.connection(), encoding="utf-8")
 
     def superlink(self) -> None:
-        """Start the server and wait for it; with a database a second time too, once it was killed."""
+        """Start the server and wait until it listens; with a database also to start it again after it was killed."""
         words = self.link.superlink(bind=self.link.host)
         self.command("server", words)
         self.processes.start("superlink", words, self.home / "superlink", FLWR_HOME=str(self.home / "superlink"))
@@ -136,15 +147,25 @@ class Deployment:
             self.processes.start("superexec", words, self.home / "superlink", FLWR_HOME=str(self.home / "superlink"))
 
     def node(self, n: int, *before: str, **env: str) -> None:
-        """Start device ``n``, or start it again; ``before`` are words before its command."""
-        words, own = self.link.supernode(n, self.wanted.nodes, self.node_ports[n]), self.home / f"node-{n}"
+        """Start device ``n``, or start it again.
+
+        Parameters
+        ----------
+        n : int
+            Number of the device.
+        before : str
+            Words in front of its command, such as those of ``ip netns exec``.
+        env : str
+            Further environment variables.
+        """
+        words, own = self.link.supernode(n, self.options.nodes, self.node_ports[n]), self.home / f"node-{n}"
         self.command(f"device {n}", words)
         self.processes.start(
             f"node-{n}", [*before, *words], own, **{"FLWR_HOME": str(own), "FL_SIM_STATE": str(own / "state"), **env}
         )
 
     def listening(self) -> None:
-        """Wait until the SuperLink takes connections."""
+        """Wait until the SuperLink accepts connections. Raises RoundFailed where it does not within START_S."""
         end = time.monotonic() + START_S
         while time.monotonic() < end:
             self.check_superlink()
@@ -155,7 +176,7 @@ class Deployment:
         raise RoundFailed(f"the SuperLink does not listen after {START_S:g} s\n{self.processes.tail('superlink')}")
 
     def register(self, names: Sequence[str]) -> None:
-        """Make the nodes' keys known, all at once."""
+        """Register the keys of all nodes at the same time."""
         waiting = {}
         for name in names:
             words = self.link.register(name)
@@ -167,51 +188,51 @@ class Deployment:
             del self.processes.running[name]
 
     def check_superlink(self) -> None:
-        """Raise RoundFailed where the SuperLink has ended."""
+        """Raise RoundFailed if the SuperLink has ended."""
         if "superlink" in (dead := self.processes.dead()):
             raise RoundFailed(f"the SuperLink ended with code {dead['superlink']}\n{self.processes.tail('superlink')}")
 
     # Run -------------------------------------------------------------------------------------------------------------
 
     def submit(self, words: Sequence[str]) -> str:
-        """Start a run of these words; returns Flower's number of it."""
-        args = shown([*words, "--out", str(self.wanted.out)])
-        fixed: dict[str, str | float] = {"report": str(self.report), "node-timeout-s": self.wanted.node_timeout_s}
-        fixed["timeout-s"] = self.wanted.timeout_s
+        """Start a run with these arguments of ``experiments.run``; returns Flower's id of it."""
+        args = shown([*words, "--out", str(self.options.out)])
+        fixed: dict[str, str | float] = {"report": str(self.report), "node-timeout-s": self.options.node_timeout_s}
+        fixed["timeout-s"] = self.options.timeout_s
         self.reported, self.logged = len(self.summaries()), self.rows(self.written())
         return str(self.flwr(run(args, **fixed))["run-id"])
 
     def follow(self, number: str, runs: int = 1) -> tuple[str, list[dict[str, Any]]]:
-        """Follow the run that was started last to its end: (Flower's status, the summaries that its ServerApp left)."""
-        status, looked, mourned = "", time.monotonic(), set[int]()
+        """Follow the last run to its end, printing its rounds; returns (Flower's status, the summaries)."""
+        status, checked, reported_dead = "", time.monotonic(), set[int]()
         while not status.startswith("finished"):
             time.sleep(0.2)
             self.check_superlink()
             for name, code in self.processes.dead().items():
-                if (pid := self.processes.running[name].pid) not in mourned:
-                    mourned.add(pid)
+                if (pid := self.processes.running[name].pid) not in reported_dead:
+                    reported_dead.add(pid)
                     self.say(f"{name} ended with code {code}\n{self.processes.tail(name, 5)}")
             for line in next(self.logged):
                 self.say(line)
-            if len(self.summaries()) - self.reported >= runs or time.monotonic() - looked > LOOK_S:
-                status, looked = self.status(number), time.monotonic()
+            if len(self.summaries()) - self.reported >= runs or time.monotonic() - checked > LOOK_S:
+                status, checked = self.status(number), time.monotonic()
         for line in next(self.logged):
             self.say(line)
         return status, self.summaries()[self.reported :]
 
     def status(self, number: str) -> str:
-        """The run's status, as Flower tells it: ``running``, ``finished:completed`` ..."""
+        """Flower's status of a run: ``running``, ``finished:completed`` ..."""
         [found] = self.flwr(["flwr", "ls", CONNECTION, "--run-id", number], show=False)["runs"]
         return str(found["status"])
 
     def summaries(self) -> list[dict[str, Any]]:
-        """What the ServerApp has left so far."""
+        """The summaries that the ServerApp has written so far."""
         text = self.report.read_text(encoding="utf-8") if self.report.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
     def written(self) -> dict[Path, list[str]]:
-        """The whole lines of each round log in the folder of runs."""
-        logs = [folder / "rounds.jsonl" for folder in sorted(run_folders(self.wanted.out))]
+        """The complete lines of each ``rounds.jsonl``, by run folder."""
+        logs = [folder / "rounds.jsonl" for folder in sorted(run_folders(self.options.out))]
         texts = {log.parent: log.read_text(encoding="utf-8") if log.exists() else "" for log in logs}
         return {
             folder: [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
@@ -219,23 +240,23 @@ class Deployment:
         }
 
     def rows(self, before: Mapping[Path, list[str]]) -> Iterator[list[str]]:
-        """At each step: a line for each round that has been written since the last."""
+        """Yields, at each step, a text for each round that was logged since the step before."""
         seen = {folder: len(lines) for folder, lines in before.items()}
         while True:
-            said = []
+            lines_shown = []
             for folder, lines in self.written().items():
                 for row in map(json.loads, lines[seen.get(folder, 0) :]):
                     numbers = {
                         k: row.get(k) for k in ("accuracy", "loss", "completed", "seconds") if row.get(k) is not None
                     }
-                    told = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-                    said.append(f"{folder.name}: round {row['round']}: {told}, digest {row['digest'][:12]}")
+                    text = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
+                    lines_shown.append(f"{folder.name}: round {row['round']}: {text}, digest {row['digest'][:12]}")
                 seen[folder] = len(lines)
-            yield said
+            yield lines_shown
 
     def keep_logs(self) -> Path:
-        """Copy what the processes printed to a folder that stays."""
-        kept = self.wanted.out / f"failed-deployment-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        """Copy the output of the processes into the folder of runs; returns the copy's folder."""
+        kept = self.options.out / f"failed-deployment-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
         shutil.copytree(self.processes.logs, kept)
         return kept
 
@@ -245,22 +266,8 @@ def run_folders(out: Path) -> list[Path]:
     return [file.parent for file in out.glob("*/config.toml")]
 
 
-def copy_app(folder: Path) -> None:
-    """The project's code and nothing else: Flower looks at every file of an app, and a checkout has many."""
-    folder.mkdir()
-    shutil.copy(ROOT / "pyproject.toml", folder)
-    for package in PACKAGES:
-        shutil.copytree(ROOT / package, folder / package, ignore=shutil.ignore_patterns("__pycache__", "results"))
-    for name in ("README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    (folder / "tests").mkdir()
-    shutil.copy(
-        ROOT / "tests" / "conftest.py", folder / "tests"
-    )  # pyproject.toml excludes tests: Flower wants some to be there
-
-
 def free_ports(count: int) -> list[int]:
-    """Ports of this machine that nobody listens on at this moment, all different."""
+    """Different ports of this machine that no process listens on at this moment."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

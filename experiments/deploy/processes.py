@@ -1,8 +1,9 @@
-"""Processes that end with their owner. No paper.
+"""Child processes that end when their owner ends.
 
-Those that Flower's processes start are not all in their groups, and outlive them when these are killed; what all of them
-inherit is the environment. So each deployment puts a mark of its own there, and ends what carries it. Should the owner
-itself be killed, a guardian does it. Without /proc (other systems than Linux) only process groups are ended, and there is no guardian.
+Processes that Flower's processes start may leave the process group, and then outlive their parents. But all inherit the
+environment: each deployment adds a variable with a value of its own, and ends every process that has it. If the owner
+itself is killed, a guardian process does so. Where there is no /proc (systems other than Linux) only process groups are
+ended, and there is no guardian.
 """
 
 import contextlib
@@ -18,8 +19,9 @@ from types import TracebackType
 from typing import Self
 
 MARK = "FL_SIM_DEPLOYMENT"
-"""The variable whose value names a deployment."""
+"""The environment variable whose value identifies a deployment."""
 PROC = Path("/proc")
+"""Folder with the environment of each process, on Linux."""
 
 _GUARDIAN = """
 import os, signal, sys, time
@@ -40,14 +42,14 @@ for number in (signal.SIGTERM, signal.SIGKILL):
 
 
 class Processes:
-    """A context manager: on leaving, all that it started are ended, with all that these started.
+    """A context manager that on leaving ends the processes that it started, and the ones that these started.
 
     Parameters
     ----------
     logs : Path
-        Folder for what each process prints: ``NAME.log``.
+        Folder for the output of each process, ``NAME.log``.
     env : Mapping
-        Their environment.
+        Environment of the processes.
     """
 
     def __init__(self, logs: Path, env: Mapping[str, str]) -> None:
@@ -58,7 +60,7 @@ class Processes:
         self._plain = dict(env)
 
     def start(self, name: str, command: Sequence[str], cwd: Path, **env: str) -> "subprocess.Popen[bytes]":
-        """Start one; its output goes to ``NAME.log``."""
+        """Start a process; its output is appended to ``NAME.log``, and ``env`` is added to its environment."""
         with (self.logs / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 command,
@@ -73,18 +75,18 @@ class Processes:
         return process
 
     def dead(self) -> dict[str, int]:
-        """Exit codes of those that have ended, by name."""
+        """Exit codes of the processes that have ended, by name."""
         return {name: process.returncode for name, process in self.running.items() if process.poll() is not None}
 
     def tail(self, name: str, lines: int = 15) -> str:
-        """The end of what a process printed."""
+        """The last lines of a process's output."""
         file = self.logs / f"{name}.log"
         return (
             "\n".join(file.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]) if file.exists() else ""
         )
 
     def stop(self, patience_s: float = 5.0) -> None:
-        """End all: asked at first, after ``patience_s`` made to. A second call finds nothing to do."""
+        """End all processes: by SIGTERM, and after ``patience_s`` seconds by SIGKILL. A second call has no effect."""
         for number, least_s in ((signal.SIGTERM, patience_s), (signal.SIGKILL, 2.0)):
             if not PROC.exists():
                 for process in self.running.values():
@@ -114,11 +116,11 @@ class Processes:
 
 
 def marked(mark: str) -> list[int]:
-    """Processes that run and carry a mark; none where there is no /proc. Zombies have no environment, so they do not count."""
-    found, wanted = [], f"{MARK}={mark}".encode()
+    """Ids of running processes whose environment has the mark; none without /proc. Zombies have no environment."""
+    found, variable = [], f"{MARK}={mark}".encode()
     for entry in PROC.iterdir() if PROC.exists() else ():
         if entry.name.isdecimal():
             with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                if variable in (entry / "environ").read_bytes().split(b"\0"):
                     found.append(int(entry.name))
     return found

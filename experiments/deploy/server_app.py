@@ -1,7 +1,8 @@
-"""The ServerApp: an experiment on real devices, with the settings, the logs and the run folder of a simulation. No paper.
+"""The ServerApp: an experiment on real devices, with the settings, the logs and the run folder of a simulation.
 
-``flwr run . --run-config "args='digits-deploy --strategy fedprox --rounds 5'"``: ``args`` is what would follow
-``python -m experiments.run``. Its devices are ``clients.app:app``. Run by Flower's own simulation too.
+It is started by ``flwr run . --run-config "args='digits-deploy --strategy fedprox --rounds 5'"``, where ``args`` are
+the arguments of ``python -m experiments.run``. The devices run ``clients.app:app``. Flower's own simulation can run
+both as well.
 """
 
 import contextlib
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -22,7 +23,7 @@ from clients.device.state import KEPT
 from experiments.config.command_line import parse
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
-from experiments.runs.resume import going_on
+from experiments.runs.resume import resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
@@ -33,40 +34,43 @@ from fl_sim.grids.nodes import Nodes
 from fl_sim.wire.flower import keeping_identity
 
 DEFAULT = "digits-deploy"
-"""The recipe of a call without ``args``, on as many clients as there are nodes."""
+"""The recipe of a run without ``args``; each connected node is then a client."""
 
 app = ServerApp()
 
 
 @dataclass(frozen=True)
-class Served:
-    """How an experiment is served, besides its own settings."""
+class ServeOptions:
+    """Options of the server that are no settings of the experiment."""
 
     node_timeout_s: float = 300.0
-    """How long to wait for all clients' nodes."""
+    """Seconds to wait for the nodes of all clients."""
     timeout_s: float = 3600.0
-    """How long to wait for the replies of a phase."""
-    as_many_as_there_are: bool = False
-    """Set ``clients`` to the number of nodes connected."""
+    """Seconds to wait for the replies of a phase."""
+    use_all_nodes: bool = False
+    """Whether to set ``clients`` to the number of connected nodes."""
     report: str = ""
-    """A file to which each run's summary is appended as a line of JSON; empty: none."""
+    """File to which the summary of each run is appended as a line of JSON; empty: none."""
     run: str = "run"
-    """What devices call the run: where they keep their clients' states."""
+    """Name of the run on the devices, below which they keep their clients' states."""
     resume: str = ""
-    """A run folder, whose run goes on."""
+    """Folder of a run to resume; empty: none."""
 
 
 @app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Serve what ``args`` asks for, one run after another. Raises for bad input and for a failed run: Flower's run has then failed."""
-    said = context.run_config
-    words = shlex.split(str(said.get("args", "")))
-    configs, resume = understood(words or [DEFAULT])
-    served = Served(
-        node_timeout_s=float(said.get("node-timeout-s", 300.0)),
-        timeout_s=float(said.get("timeout-s", 3600.0)),
-        as_many_as_there_are=not words,
-        report=str(said.get("report", "")),
+    """Serve the runs that ``args`` describes, one after another.
+
+    An error ends Flower's run as failed: ConfigError for bad input, or the error of the first run that failed.
+    """
+    run_config = context.run_config
+    words = shlex.split(str(run_config.get("args", "")))
+    configs, resume = parse_arguments(words or [DEFAULT])
+    served = ServeOptions(
+        node_timeout_s=float(run_config.get("node-timeout-s", 300.0)),
+        timeout_s=float(run_config.get("timeout-s", 3600.0)),
+        use_all_nodes=not words,
+        report=str(run_config.get("report", "")),
         run=str(context.run_id),
         resume=resume,
     )
@@ -75,16 +79,15 @@ def main(grid: Grid, context: Context) -> None:
         raise failures[0]
 
 
-def asked(words: Sequence[str]) -> Sequence[Config]:
-    """The runs of a command line. Raises ConfigError for what devices cannot do."""
-    return understood(words)[0]
+def parse_configs(words: Sequence[str]) -> Sequence[Config]:
+    """The runs of a command line. Raises ConfigError for settings that devices cannot follow."""
+    return parse_arguments(words)[0]
 
 
-def understood(words: Sequence[str]) -> tuple[Sequence[Config], str]:
-    """(the runs of a command line, the folder of the one that goes on if that is asked). Raises ConfigError for what devices cannot do."""
-    shown = io.StringIO()
+def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str]:
+    """(the runs of a command line, the folder of the run to resume or ""). Raises like ``parse_configs``."""
     try:
-        with contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stdout(io.StringIO()):
             call = parse(words)
     except SystemExit as error:  # --help
         raise ConfigError(f"args = {shlex.join(words)!r}: asks for help; ask python -m experiments.run") from error
@@ -95,36 +98,37 @@ def understood(words: Sequence[str]) -> tuple[Sequence[Config], str]:
 
 
 def deployable(config: Config) -> Config:
-    """The config as devices run it: each is a client on the loop. Raises ConfigError where it asks for something else."""
+    """The config with the loop engine, as devices train. Raises ConfigError for settings that devices cannot follow."""
     if config.checkpoint_every > KEPT:
-        raise ConfigError(
-            f"checkpoint_every = {config.checkpoint_every}: devices keep their states of {KEPT} rounds; give at most that"
-        )
+        why = f"devices keep their states of {KEPT} rounds; give at most that"
+        raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: {why}")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):
         choice = getattr(config, kind)
-        if choice.made or choice.name.startswith("__main__:"):
+        if choice.is_object or choice.name.startswith("__main__:"):
             raise ConfigError(
                 f"{kind}.name = {choice.name!r}: an object does not travel to devices; give package.module:Name"
             )
     return replace(config, engine="loop")
 
 
-def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tuple[Summary, BaseException | None]]:
-    """Run after run on the same nodes: (summary, the error of a failed run)."""
+def serve(
+    configs: Sequence[Config], grid: Grid, served: ServeOptions
+) -> Iterator[tuple[Summary, BaseException | None]]:
+    """Run one experiment after another on the same nodes; yields (summary, error or None) of each."""
     nodes: Nodes | None = None
     for number, config in enumerate(configs):
-        resumed = going_on(Path(served.resume), config) if served.resume else None
+        resumed = resume(Path(served.resume), config) if served.resume else None
         if resumed is not None and resumed.finished is not None:
-            yield told(dict(resumed.finished), served), None
+            yield report_summary(dict(resumed.finished), served), None
             continue
-        if served.as_many_as_there_are:
-            config = replace(config, clients=present(grid, served.node_timeout_s), cohort=0)
+        if served.use_all_nodes:
+            config = replace(config, clients=count_connected_nodes(grid, served.node_timeout_s), cohort=0)
         with keeping_identity():
             setup = build(config)
         allowed = Failures.parse(config.failures).allowed(len(setup.partition))
-        enough(grid, len(setup.partition), allowed)
+        check_node_count(grid, len(setup.partition), allowed)
         name = f"{served.run}-{number}"
         if resumed is not None and resumed.begin is not None:
             name = str(resumed.begin.facts.get("run", name))  # where the devices have their states
@@ -132,7 +136,7 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
         deployed = DeployedGrid(
             grid,
             len(setup.partition),
-            {**experiment(setup), "run": name},
+            {**device_settings(setup), "run": name},
             holdout_clients=config.holdout_clients,
             allowed_missing=allowed,
             node_timeout_s=served.node_timeout_s,
@@ -140,15 +144,13 @@ def serve(configs: Sequence[Config], grid: Grid, served: Served) -> Iterator[tup
             block_size=setup.config.block_size,
             nodes=known,
         )
-        deployed.chunk, nodes = config.chunk, deployed.nodes
-        summary, error = execute(
-            replace(setup, grid=cast(Any, deployed)), quiet=True, resumed=resumed, facts={"run": name}
-        )
-        yield told(summary, served), error
+        nodes = deployed.nodes
+        summary, error = execute(replace(setup, grid=deployed), quiet=True, resumed=resumed, facts={"run": name})
+        yield report_summary(summary, served), error
 
 
-def told(summary: Summary, served: Served) -> Summary:
-    """The summary, once it was printed and reported."""
+def report_summary(summary: Summary, served: ServeOptions) -> Summary:
+    """Print the summary and append it to the report, if there is one; returns it."""
     folder = Path(summary["run_dir"]).absolute()
     print(f"{summary['status']}: {summary['rounds']} rounds, digest {summary['digest']}, {folder}", flush=True)
     if served.report:
@@ -157,17 +159,20 @@ def told(summary: Summary, served: Served) -> Summary:
     return summary
 
 
-def enough(grid: Grid, clients: int, allowed_missing: int) -> None:
-    """Raises ConfigError where Flower's own simulation has too few nodes: none will come later, so waiting for them is vain."""
-    if type(grid).__name__ == "InMemoryGrid" and (there := present(grid, 60.0)) < clients - allowed_missing:
+def check_node_count(grid: Grid, clients: int, allowed_missing: int) -> None:
+    """Raise ConfigError where Flower's own simulation has too few nodes, since no more of them will connect later."""
+    if type(grid).__name__ != "InMemoryGrid":
+        return
+    nodes = count_connected_nodes(grid, 60.0)
+    if nodes < clients - allowed_missing:
+        cure = f"flwr run . --federation-config 'num-supernodes={clients}' ..., or python -m experiments.run"
         raise ConfigError(
-            f"clients = {clients}: Flower's simulation has {there} nodes, one client each; "
-            f"flwr run . --federation-config 'num-supernodes={clients}' ..., or python -m experiments.run, which needs none"
+            f"clients = {clients}: Flower's simulation has {nodes} nodes, one client each; {cure}, which needs none"
         )
 
 
-def present(grid: Grid, timeout_s: float) -> int:
-    """How many nodes are connected, once their number has not changed for a second. Raises RoundFailed where none comes."""
+def count_connected_nodes(grid: Grid, timeout_s: float) -> int:
+    """Number of connected nodes, once it is the same for a second. Raises RoundFailed if it is 0 until the timeout."""
     end, before = time.monotonic() + timeout_s, 0
     while time.monotonic() < end:
         now = len(list(grid.get_node_ids()))
@@ -178,15 +183,15 @@ def present(grid: Grid, timeout_s: float) -> int:
     raise RoundFailed(f"after {timeout_s:g} s no node is connected")
 
 
-def experiment(setup: Setup) -> dict[str, Any]:
-    """What devices are told: how each makes its task, its samples, its model as this process did."""
+def device_settings(setup: Setup) -> dict[str, Any]:
+    """Settings by which each device builds the same task, partition and model as this process."""
     config = setup.config
-    said: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for kind in ("task", "partition", "model"):
         choice = getattr(config, kind)
-        said |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}
-    if config.clients and "clients" in inspect.signature(config.task.thing).parameters:
-        said["task-clients"] = config.clients
+        settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}
+    if config.clients and "clients" in inspect.signature(config.task.component).parameters:
+        settings["task-clients"] = config.clients
     numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}
-    return said | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}
+    return settings | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}

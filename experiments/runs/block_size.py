@@ -1,23 +1,33 @@
-"""How many clients a block holds where the config does not say."""
+"""The default number of clients in a block."""
 
 import math
 
 from fl_sim.learning.loss import Loss
 
-BLOCK, BATCH = 16, 64
-"""Clients a block at most, where the config leaves it open: on the loop, and on vmap if their weights take no more than ROOM."""
-
-
+BLOCK = 16
+"""Most clients in a block of the loop engine."""
+BATCH = 64
+"""Most clients in a block of the vmap engine, if their weights take no more memory than ROOM."""
 ROOM = {"cpu": 64 * 2**20, "gpu": 2 * 2**30}
-"""Bytes of a block's weights, under which vmap gains from more clients in it."""
+"""Most bytes that the weights of a vmap block's clients take together: up to there vmap gains from more clients."""
 
 
 def block_size(engine: str, cohort: int, loss: Loss) -> int:
-    """Clients a block where the config does not say: a fixed rule, the same for any number of workers.
+    """Clients in a block where the config does not set ``block_size``: a fixed rule, whatever the number of workers.
 
-    The loop cuts a round into sixteen blocks or more, for any few workers to share. vmap gains from each client of a block
-    (logistic regression in blocks of 64 takes .53 of the time of blocks of 16, the 2NN .70): up to BATCH, on a CPU in four blocks
-    or more unless they had fewer than BLOCK clients; a GPU is filled by one process with large blocks.
+    The loop cuts a round into sixteen blocks or more, which any small number of workers can share. vmap gains from each
+    client of a block (logistic regression in blocks of 64 takes 0.53 of the time of blocks of 16, the 2NN 0.70): up to
+    BATCH clients. On a CPU a round is cut into four blocks or more unless they had fewer than BLOCK clients; a GPU is
+    filled by one process with large blocks.
+
+    Parameters
+    ----------
+    engine : str
+        ``loop`` or ``vmap``.
+    cohort : int
+        Clients in a round.
+    loss : Loss
+        The model and its device.
     """
     if engine != "vmap":
         return min(BLOCK, math.ceil(cohort / BLOCK))

@@ -1,4 +1,4 @@
-"""From a config to its samples and who owns them. No paper."""
+"""From a config to its samples and their owners."""
 
 import os
 
@@ -11,27 +11,26 @@ from fl_sim.tree import Tree
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
-    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of several runs."""
+    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of
+    several runs.
+    """
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
-    key = repr(([(c.name, c.params, id(c.thing)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
+    key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _made:
         _made.clear()
         _made[key] = _data(config)
     task, held, partition = _made[key]
     if config.personalize_steps and not partition.size_counts()[:, 1].any():
-        what = (
-            f"partition.held_out = {config.partition.params.get('held_out')} leaves no client a test sample of its own"
-        )
-        raise ConfigError(
-            f"personalize_steps = {config.personalize_steps}: {what}; choose fewer clients or a larger share"
-        )
+        share = config.partition.params.get("held_out")
+        what = f"partition.held_out = {share} leaves no client a test sample of its own"
+        cure = "choose fewer clients or a larger share"
+        raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; {cure}")
     training = len(partition) - config.holdout_clients
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
-        raise ConfigError(
-            f"cohort = {config.cohort}: {counts}; choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
-        )
+        cure = f"choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
+        raise ConfigError(f"cohort = {config.cohort}: {counts}; {cure}")
     return task, held, partition
 
 
@@ -41,18 +40,14 @@ _made: dict[str, tuple[Task, Tree, Partition]] = {}
 def _data(config: Config) -> tuple[Task, Tree, Partition]:
     chosen, divide = config.task, config.partition
     if config.data_dir is not None and not os.path.isdir(config.data_dir):
-        raise ConfigError(
-            f"data_dir = {config.data_dir!r}: no such folder; name one that holds {chosen.name}, or leave it out"
-        )
+        cure = f"name one that holds {chosen.name}, or leave it out"
+        raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; {cure}")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
-    task: Task = (
-        chosen.thing
-        if chosen.made
-        else call(chosen.thing, {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}})
-    )
+    arguments = {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}}
+    task: Task = chosen.component if chosen.is_object else call(chosen.component, arguments)
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
     task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)
     natural = int(task.clients.max()) + 1 if task.clients is not None else 10
     count = config.clients or (natural if divide.name == NATURAL else 10)
-    return task, kept, divided(task, divide.thing, count, seed, held_out, divide.name, **params)
+    return task, kept, divided(task, divide.component, count, seed, held_out, divide.name, **params)

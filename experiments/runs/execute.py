@@ -1,4 +1,4 @@
-"""``execute``: one run from its parts to its summary, whatever happens in between. No paper."""
+"""``execute``: one run from its parts to its summary, whatever happens in between."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from typing import Any
 from experiments.config.schema import Config
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
-from experiments.runs.resume import GoingOn, forked
+from experiments.runs.resume import Resumed, forked
 from experiments.runs.setup import Setup
 from experiments.runs.stop import Stopping
 from experiments.runs.summary import Summary, summarise
@@ -27,17 +27,27 @@ def execute(
     setup: Setup,
     quiet: bool,
     callbacks: Sequence[Callback] = (),
-    resumed: GoingOn | None = None,
+    resumed: Resumed | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Summary, BaseException | None]:
-    """Run to the end, write the summary whatever happens; returns it, and the error of a failed run.
+    """Run to the end and write the summary, whatever happens; returns it, and the error of a failed run.
 
-    In a new folder; with ``resumed`` in the one that it names, from where that run stood. ``facts`` are further plain
-    values for each checkpoint.
+    Parameters
+    ----------
+    setup : Setup
+        What ``build`` made.
+    quiet : bool
+        No progress bar, no notes.
+    callbacks : Sequence[Callback]
+        The user's own.
+    resumed : Resumed, optional
+        The folder of a run that continues, and its checkpoint; default: a new folder.
+    facts : Mapping, optional
+        More plain values to keep in each checkpoint.
     """
     config, written = setup.config, resolved(setup)
     begin = (resumed.begin if resumed else None) or forked(config)
-    log = opened(config, written, resumed)
+    log = open_log(config, written, resumed)
     prepare(config.device, config.threads, config.precision)
     spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
     start, error, stopped = time.perf_counter(), None, ""
@@ -47,7 +57,7 @@ def execute(
     with log:
         try:
             if resumed is None or resumed.begin is None:
-                begun(setup, log, quiet)
+                log_start(setup, log, quiet)
             result = run_rounds(
                 setup.strategy,
                 setup.grid,
@@ -67,19 +77,14 @@ def execute(
         except (Exception, KeyboardInterrupt) as caught:
             error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
         summary = summarise(setup, keeper.rows, error, stopped, spent + time.perf_counter() - start, log.path)
-        try:
-            if setup.grid.chunk != config.chunk:
-                log.config(replace(written, chunk=setup.grid.chunk).to_toml())
-            log.summary(summary)
-        except OSError as full:
-            error = error or full
-            summary["status"] = "failed"
+        if failed := log_end(log, summary, written, setup.grid.reduced_chunk):
+            error, summary["status"] = error or failed, "failed"
     setup.grid.close()
     return plain(summary), error
 
 
-def opened(config: Config, written: Config, resumed: GoingOn | None) -> RoundLog:
-    """The run's log: a new folder, or the old one, cut back to where the run goes on."""
+def open_log(config: Config, written: Config, resumed: Resumed | None) -> RoundLog:
+    """The run's log: in a new folder, or in the old one, cut back to the round after which the run continues."""
     if resumed is None:
         name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
         return RoundLog.create(Path(config.out), name, written.to_toml())
@@ -89,11 +94,11 @@ def opened(config: Config, written: Config, resumed: GoingOn | None) -> RoundLog
     return log
 
 
-def begun(setup: Setup, log: RoundLog, quiet: bool) -> None:
+def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
     """The first events of a run."""
     config = setup.config
     if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
-        log.event("plan", **settle(setup))
+        log.event("plan", **plan_workers(setup))
     log.event(
         "start",
         engine=setup.engine.name,
@@ -105,24 +110,38 @@ def begun(setup: Setup, log: RoundLog, quiet: bool) -> None:
         print(f"note: {setup.engine.reason}", file=sys.stderr)
 
 
-def settle(setup: Setup) -> dict[str, Any]:
-    """Let the planner fill in what was left open of Ray's workers, which changes no result; returns what it found."""
+def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:
+    """Write the summary, and the chunk to which memory reduced the config's; returns why that failed (a full disk)."""
     try:
-        found, setup.grid.executor.settings = predict(setup)  # type: ignore[union-attr]
-    except ClientFailed as error:  # the run will say so in full
+        if reduced_chunk:
+            log.config(replace(written, chunk=reduced_chunk).to_toml())
+        log.summary(summary)
+    except OSError as error:
+        return error
+    return None
+
+
+def plan_workers(setup: Setup) -> dict[str, Any]:
+    """Choose what the config leaves open of Ray's workers, which changes no result; returns the prediction."""
+    try:
+        prediction, settings = predict(setup)
+    except ClientFailed as error:  # the run reports it in full
         return {"fails": str(error)}
-    return found
+    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
+
+    if isinstance(setup.executor, RayExecutor):
+        setup.executor.settings = settings
+    return prediction
 
 
 def resolved(setup: Setup) -> Config:
-    """The config with what was chosen by rule: its file repeats the run in any shell, whatever the rule says by then."""
+    """The config with the engine and data folder that were chosen, so that its file repeats the run anywhere
+    and later.
+    """
     config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
-    written = (
-        replace(config, ray=replace(config.ray, engine=engine))
-        if config.engine == "ray"
-        else replace(config, engine=engine)
-    )
-    if config.data_dir is None and folder and "data_dir" in getattr(config.task.thing, "__annotations__", {}):
+    on_ray = config.engine == "ray"
+    written = replace(config, ray=replace(config.ray, engine=engine)) if on_ray else replace(config, engine=engine)
+    if config.data_dir is None and folder and "data_dir" in getattr(config.task.component, "__annotations__", {}):
         written = replace(written, data_dir=str(Path(folder).resolve()))
     return written
 

@@ -1,4 +1,4 @@
-"""Personal evaluation for strategies that are not this project's. No paper."""
+"""Strategies that are not this project's: personal evaluation, and the number of clients in a round."""
 
 import inspect
 from collections.abc import Iterable
@@ -14,56 +14,69 @@ from strategies.fedavg import FedAvg
 
 
 class Personalised(Strategy):
-    """Any Flower strategy, training as it does, with this project's personal evaluation in place of its own evaluation on clients.
+    """Any Flower strategy with this project's personal evaluation in place of the strategy's own evaluation on clients.
 
     Parameters
     ----------
     strategy : Strategy
-        What trains. Replies come one a client, as for every wrapper.
+        Trains the global model. Its clients' replies are not pooled before they reach it, as for every wrapper.
     seed : int
-        Keys the choice of clients.
+        Key of the choice of clients that are evaluated.
     """
 
     evaluation = "personal"
-    """What ``run_rounds`` calls the phase in its logs."""
+    """Name of the evaluation phase in the logs of ``run_rounds``."""
 
     def __init__(self, strategy: Strategy, seed: int) -> None:
-        self.strategy, self.ours = strategy, FedAvg()
-        self.ours.seed = seed
+        self.strategy, self.personal = strategy, FedAvg()
+        self.personal.seed = seed
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """The strategy's own."""
+        """Passed on to the strategy."""
         return self.strategy.configure_train(server_round, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """The strategy's own."""
+        """Passed on to the strategy."""
         return self.strategy.aggregate_train(server_round, replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Ours."""
-        return self.ours.configure_evaluate(server_round, arrays, config, grid)
+        """This project's personal evaluation."""
+        return self.personal.configure_evaluate(server_round, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Ours."""
-        return self.ours.aggregate_evaluate(server_round, replies)
+        """This project's personal evaluation."""
+        return self.personal.aggregate_evaluate(server_round, replies)
 
     def summary(self) -> None:
-        """The strategy's own."""
+        """Passed on to the strategy."""
         self.strategy.summary()
 
 
 def shared(config: Config, training_clients: int) -> dict[str, Any]:
-    """Parameters of a strategy of Flower's: ``cohort`` of the clients train and none evaluate, unless its own parameters were set."""
-    known = inspect.signature(config.strategy.thing).parameters
+    """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless those are set.
+
+    Parameters
+    ----------
+    config : Config
+        The run's config, with the strategy's parameters.
+    training_clients : int
+        Clients that may train.
+
+    Raises
+    ------
+    ConfigError
+        Where both ``cohort`` and a parameter of the strategy set the number of clients in a round.
+    """
+    known = inspect.signature(config.strategy.component).parameters
     params, cohort = dict(config.strategy.params), config.cohort or training_clients
-    given = {k for k in params if k in known and params[k] != known[k].default}
-    choosing = sorted(given & {"fraction_train", "min_train_nodes", "min_available_nodes"})
+    explicit = {k for k in params if k in known and params[k] != known[k].default}
+    choosing = sorted(explicit & {"fraction_train", "min_train_nodes", "min_available_nodes"})
     if choosing and config.cohort:
         key = choosing[0]
         raise ConfigError(
@@ -75,6 +88,6 @@ def shared(config: Config, training_clients: int) -> dict[str, Any]:
             "min_train_nodes": cohort,
             "min_available_nodes": cohort,
         }
-    if "fraction_evaluate" in known and not given & {"fraction_evaluate", "min_evaluate_nodes"}:
+    if "fraction_evaluate" in known and not explicit & {"fraction_evaluate", "min_evaluate_nodes"}:
         params |= {"fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
     return params

@@ -1,12 +1,12 @@
-"""``--vmap_over local.lr=.01,.03,.1 --seed 0..4``: fifteen runs trained as one batch, each equal to its own run. No paper.
+"""Several runs of an experiment trained as one batch, for ``--vmap_over local.lr=.01,.03,.1 --seed 0..4``.
 
-One run folder each, as if they had run one after another; see ``fl_sim/executors/lockstep.py`` for how.
+Each run has a folder and the numbers of its own, as if they had run one after another. ``fl_sim/executors/lockstep.py``
+does the work.
 """
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
 
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
@@ -15,34 +15,48 @@ from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim.engines.choose import Choice
 from fl_sim.executors.base import Executor
-from fl_sim.executors.lockstep import Together
+from fl_sim.executors.lockstep import Lockstep
 from fl_sim.kernels.precision import prepare
 
-Done = tuple[Summary, BaseException | None]
+Result = tuple[Summary, BaseException | None]
+"""The summary of a run, and its error where it failed."""
 
 
-def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[Done]:
-    """(summary, error) of each run. A model that vmap cannot take runs one run after another, and says why."""
+def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[Result]:
+    """Train runs that differ only in numbers as one batch.
+
+    A model that vmap cannot take is trained one run after another instead, and a note on stderr says why.
+
+    Parameters
+    ----------
+    configs : sequence of Config
+        One for each run.
+    axes : str
+        The value of ``--vmap_over``: the settings in which the runs differ.
+    quiet : bool
+        Whether the progress bar of the first run is left out.
+
+    Returns
+    -------
+    iterable of (dict, BaseException or None)
+        The summary of each run, and the error of a failed one.
+    """
     first = build(configs[0])
-    learner, config = first.grid.learner, configs[0]
-    if first.engine.name != "vmap" or learner is None:
+    learner, config = first.learner, configs[0]
+    if first.engine.name != "vmap":
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
         return (execute(build(config), quiet) for config in configs)
     prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
     reason = f"one of {len(configs)} runs of a batch: vmap_over {axes}"
 
-    def body(number: int) -> Callable[[Executor], Done]:
-        def run(executor: Executor) -> Done:
+    def body(number: int) -> Callable[[Executor], Result]:
+        def run(executor: Executor) -> Result:
             setup = replace(build(configs[number], workers=executor), engine=Choice("vmap", reason))
-            shown: list[Any] = (
-                [Progress(config, f"{len(configs)} runs of {config.strategy.name}")]
-                if number == 0 and not quiet
-                else []
-            )
-            return execute(setup, True, shown)
+            title = f"{len(configs)} runs of {config.strategy.name}"
+            return execute(setup, True, [Progress(config, title)] if number == 0 and not quiet else [])
 
         return run
 
-    done: list[Done] = Together(learner, keys, config.chunk).run([body(number) for number in range(len(configs))])
-    return done
+    results: list[Result] = Lockstep(learner, keys, config.chunk).run([body(number) for number in range(len(configs))])
+    return results

@@ -1,4 +1,4 @@
-"""What a run would do, in a few numbers, without doing it: ``--dry-run``. No paper."""
+"""Predictions for a run before it starts: the facts that ``--dry-run`` prints, and the number of Ray workers."""
 
 import math
 import os
@@ -9,31 +9,40 @@ import numpy as np
 import torch
 
 from experiments.runs.setup import Setup
-from experiments.runs.trial import MARGIN, PROCESS_BYTES, STEPS, first_round, free_bytes, trial
+from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
 from fl_sim import tree
-from fl_sim.blocks.plan import plan_blocks
+from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
 from fl_sim.wire import flower
+from strategies.base.strategy import Strategy
 
-MEGABYTE = 1e6
+
+def training_clients(setup: Setup) -> int:
+    """Number of clients that may train: all but those held out."""
+    return len(setup.partition) - setup.config.holdout_clients
+
+
+def first_round_plans(setup: Setup) -> list[BlockPlan]:
+    """Blocks of a round like the first one, but of the clients with the lowest ids, so that nothing has to be drawn."""
+    learner, config, strategy = setup.learner, setup.config, setup.strategy
+    carried = setup.train_config
+    sent = strategy.round_settings(1, carried) if isinstance(strategy, Strategy) else carried
+    settings = {**sent, "server-round": 1}
+    cohort = config.cohort or training_clients(setup)
+    return plan_blocks(learner, "train", ((c, c, settings) for c in range(cohort)), {}, config.block_size)
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """Clients, samples a client, local steps, bytes, memory, engine: facts of the config, and of round 1 where a draw decides."""
-    config, partition, learner = setup.config, setup.partition, setup.grid.learner
-    assert learner is not None
-    registered = len(partition) - config.holdout_clients
-    kinds, every = partition.size_counts(registered), partition.size_counts()
-    cohort = config.cohort or registered
-    settings = {
-        **setup.train_config,
-        **getattr(setup.strategy, "_settings", lambda r, c: {})(1, setup.train_config),
-        "server-round": 1,
-    }
-    plans = plan_blocks(
-        learner, "train", [(i, i, settings) for i in range(min(cohort, registered))], {}, config.block_size
-    )
+    """Facts of a run: clients, samples a client, local steps, bytes, memory, engine.
+
+    They follow from the config alone, apart from the local steps, which are those of ``first_round_plans``.
+    """
+    config, partition, learner = setup.config, setup.partition, setup.learner
+    training = training_clients(setup)
+    kinds, every = partition.size_counts(training), partition.size_counts()
+    cohort = config.cohort or training
+    plans = first_round_plans(setup)
     steps = np.array([order.steps for plan in plans for order in plan.orders])
     model = learner.loss.initial()
     size, sample = tree.num_bytes(model), sum(v[0].numel() * v.element_size() for v in learner.data.values())
@@ -70,11 +79,21 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
-    """(what a round will take, in a few numbers; Ray's settings with what the user left open filled in). Raises ClientFailed."""
-    config, plans = setup.config, first_round(setup)
-    learner = setup.grid.learner
-    assert learner is not None
-    tried = trial(setup, plans)
+    """Predict time and memory of a round by training one client, and choose what the user left open of Ray's settings.
+
+    Returns
+    -------
+    tuple
+        The predicted numbers by name (docs/logs.md, event ``plan``), and Ray's settings with nothing left open.
+
+    Raises
+    ------
+    ClientFailed
+        Where the client that was tried cannot train.
+    """
+    config, plans = setup.config, first_round_plans(setup)
+    learner = setup.learner
+    measured = trial(setup, plans)
     device, model = learner.loss.device, tree.num_bytes(learner.loss.initial())
     loop = setup.engine.name == "loop"
     widest = max(len(plan.orders) for plan in plans)
@@ -82,20 +101,21 @@ def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
     copies = (
         3 + bool(config.local.momentum) + 2 * (config.local.optimizer != "sgd")
     )  # weights, gradient, update, moments
-    own = max(copies * model + tried.activation_bytes, tried.device_bytes / at_once)
+    per_client = max(copies * model + measured.activation_bytes, measured.device_bytes / at_once)
     base = (0.0 if device.type == "cuda" else PROCESS_BYTES) + 4 * model
-    need, free = base + at_once * own, free_bytes(device) * MARGIN
-    room = max(int((free - base) // own), 0)
+    need, free = base + at_once * per_client, free_bytes(device) * MARGIN
+    room = max(int((free - base) // per_client), 0)
     processes = max(int(free // need), 1)
     chosen = fill(config.ray, processes, len(plans), device)
     workers = chosen.num_workers if config.engine == "ray" else 1
     steps = sum(plan.steps if loop else plan.orders[0].steps for plan in plans)
+    steps_tried = min(STEPS, plans[0].orders[0].steps)
     numbers = {
         "workers": workers,
         "gpu_fraction": chosen.num_gpus if config.engine == "ray" else float(device.type == "cuda"),
-        "seconds_per_step": tried.seconds_per_step,
-        "seconds_per_round": steps * tried.seconds_per_step / min(workers, len(plans)),
-        "seconds_note": f"of training, from {min(STEPS, plans[0].orders[0].steps)} steps tried; evaluation comes on top",
+        "seconds_per_step": measured.seconds_per_step,
+        "seconds_per_round": steps * measured.seconds_per_step / min(workers, len(plans)),
+        "seconds_note": f"of training, from {steps_tried} steps tried; evaluation comes on top",
         "worker_mb": round(need / MEGABYTE, 1),
         "free_mb": round(free_bytes(device) / MEGABYTE, 1),
         "fits": need <= free,
@@ -105,7 +125,19 @@ def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
 
 
 def fill(ray: Ray, processes: int, blocks: int, device: torch.device) -> Ray:
-    """Ray's settings, with workers and GPU fraction chosen where they are 0: as many as fit in memory and have work."""
+    """Ray's settings with the number of workers and the GPU fraction chosen where they are 0.
+
+    Parameters
+    ----------
+    ray : Ray
+        The user's settings.
+    processes : int
+        How many worker processes fit into the free memory.
+    blocks : int
+        Blocks of a round: more workers than these would have no work.
+    device : torch.device
+        The kind of device that the workers train on.
+    """
     cpus = max(int((os.cpu_count() or 1) / ray.num_cpus), 1)
     if device.type != "cuda":
         return replace(ray, num_workers=ray.num_workers or max(min(cpus, blocks, processes), 1))

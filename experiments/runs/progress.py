@@ -1,4 +1,4 @@
-"""The live progress bar, on stderr. No paper."""
+"""The progress bar of a run, on stderr."""
 
 from typing import Any
 
@@ -9,7 +9,15 @@ from fl_sim import Callback, Run
 
 
 class Progress(Callback):
-    """One bar a run: rounds, and the last accuracy and losses seen."""
+    """A bar that counts rounds and shows the latest accuracy and losses.
+
+    Parameters
+    ----------
+    config : Config
+        The run's config: its number of rounds is the length of the bar.
+    title : str
+        Text before the bar; empty: the strategy's name and the seed.
+    """
 
     reads_digest = False
 
@@ -17,15 +25,15 @@ class Progress(Callback):
         self.bar: tqdm[Any] = tqdm(
             total=config.rounds, desc=title or f"{config.strategy.name} seed {config.seed}", unit="round"
         )
-        self.seen: dict[str, str] = {}
+        self.shown: dict[str, str] = {}
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """Move on by one, but for round 0."""
+        """Advance by one round; round 0, the evaluation of the initial model, updates the numbers only."""
         names = {"accuracy": "accuracy", "loss": "loss", "train_loss": "train"}
-        self.seen |= {short: f"{row[name]:.3f}" for name, short in names.items() if row.get(name) is not None}
-        self.bar.set_postfix(self.seen, refresh=False)
+        self.shown |= {short: f"{row[name]:.3f}" for name, short in names.items() if row.get(name) is not None}
+        self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update(1 if row["round"] else 0)
 
     def on_run_end(self, run: Run) -> None:
-        """Leave the bar as it stands."""
+        """Close the bar; it stays on the screen as it is."""
         self.bar.close()

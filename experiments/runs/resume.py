@@ -1,6 +1,6 @@
-"""``--resume RUN`` and ``--fork RUN@N``: a run goes on from its last checkpoint, or a new one begins at another's. No paper.
+"""``--resume RUN`` and ``--fork RUN@N``: a run continues from its last checkpoint, or a new run begins at another's.
 
-A resumed run is the run that was never interrupted: same model, same lines of the log but for times.
+A resumed run gives what it would have given without the interruption: same model, same log lines but for times.
 """
 
 import json
@@ -13,6 +13,7 @@ from typing import Any
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
 from experiments.runs import stop
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG, SUMMARY
 from fl_sim.rounds import checkpoint
@@ -20,12 +21,12 @@ from fl_sim.rounds.checkpoint import Checkpoint
 from strategies.base.strategy import Strategy
 
 FREE = ("rounds", "out", "time_limit", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
-"""Settings that a run may go on with changed: they change no bit of what is done, or are checked apart."""
+"""Settings that a run may continue with changed: they change no bit of the rounds done, or are checked separately."""
 
 
 @dataclass(frozen=True)
-class GoingOn:
-    """A run folder, and where its run goes on: behind ``begin``, or from the start where there is none."""
+class Resumed:
+    """A run folder whose run continues: behind ``begin``, or from its start where there is no checkpoint."""
 
     folder: Path
     begin: Checkpoint | None
@@ -33,61 +34,67 @@ class GoingOn:
     """The stored summary, where nothing is left to do."""
 
 
-def going_on(folder: Path, config: Config) -> GoingOn:
-    """Where the run in ``folder`` goes on with ``config``, its own but for what was said beside ``--resume``. Raises ConfigError."""
+def resume(folder: Path, config: Config) -> Resumed:
+    """Where the run in ``folder`` continues.
+
+    ``config`` is the stored config with the settings given beside ``--resume``. Raises ConfigError where these would
+    change the rounds done.
+    """
     stored = make(str(folder / CONFIG))
     begin, wrong = checkpoint.latest(folder)
     for line in wrong:
         print(f"warning: {line}; the checkpoint before it is used", file=sys.stderr)
-    before = (
-        stored.to_dict() if begin is None else {**begin.facts["config"], "chunk": stored.chunk}
-    )  # memory may have made it smaller
+    before = flatten(stored.to_dict())
+    if begin is not None:  # its chunk may be larger than the stored one, which memory may have reduced since
+        before |= {k: v for k, v in flatten(begin.facts["config"]).items() if k != "chunk"}
     check_unchanged(folder, before, config)
     done = summary_of(folder)
     if done and begin is not None and is_done(done, begin, config):
-        return GoingOn(folder, begin, done)
+        return Resumed(folder, begin, done)
     if begin is not None and begin.round > config.rounds:
         raise ConfigError(f"rounds = {config.rounds}: {folder} has done {begin.round}; give at least as many")
-    return GoingOn(folder, begin)
+    return Resumed(folder, begin)
 
 
-def check_unchanged(folder: Path, before: Mapping[str, Any], config: Config) -> None:
-    """Raise ConfigError that names the settings in which ``config`` differs from that of the run, and those that forbid more rounds."""
-    old, new = flat(before), flat(config.to_dict())
+def check_unchanged(folder: Path, old: Mapping[str, Any], config: Config) -> None:
+    """Raise ConfigError for settings in which ``config`` differs from the run's, and for those that forbid more rounds.
+
+    ``old``: the run's settings by dotted name.
+    """
+    new = flatten(config.to_dict())
     changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not free(k)]
     if changed:
-        told = ", ".join(f"{k} = {new.get(k)!r} (it began with {old.get(k)!r})" for k in changed)
-        raise ConfigError(
-            f"resume = {str(folder)!r}: {told}: a run goes on as it began; leave that out, or begin a new one with --fork"
-        )
+        differences = ", ".join(f"{k} = {new.get(k)!r} (it began with {old.get(k)!r})" for k in changed)
+        cure = "a run goes on as it began; leave that out, or begin a new one with --fork"
+        raise ConfigError(f"resume = {str(folder)!r}: {differences}: {cure}")
     if config.rounds != old["rounds"] or config.schedule_rounds != old.get("schedule_rounds", 0):
         scheduled = scheduled_by(config)
         same = (config.schedule_rounds or config.rounds) == (old.get("schedule_rounds", 0) or old["rounds"])
         if scheduled and not same:
             why = f"{scheduled} depends on the number of rounds, which was {old['rounds']}"
-            raise ConfigError(
-                f"rounds = {config.rounds}: {why}; only a run with schedule_rounds set can be made longer"
-            )
+            cure = "only a run with schedule_rounds set can be made longer"
+            raise ConfigError(f"rounds = {config.rounds}: {why}; {cure}")
 
 
 def free(key: str) -> bool:
-    """Whether a setting may change when a run goes on."""
+    """Whether a setting may change when a run continues."""
     return key in FREE or (key.startswith("ray.") and key != "ray.engine")
 
 
 def scheduled_by(config: Config) -> str:
-    """The setting by which a round depends on the number of rounds; empty where none does."""
+    """The setting by which a round depends on the number of rounds; "" where none does."""
     if config.local.lr_schedule != "constant":
         return "local.lr_schedule"
-    thing = config.strategy.thing
-    made = thing if config.strategy.made else thing(**config.strategy.params) if issubclass(thing, Strategy) else None
-    return made.scheduled if isinstance(made, Strategy) else ""
+    chosen, component = config.strategy, config.strategy.component
+    if not chosen.is_object:
+        component = component(**chosen.params) if issubclass(component, Strategy) else None
+    return component.scheduled if isinstance(component, Strategy) else ""
 
 
 def is_done(done: Mapping[str, Any], begin: Checkpoint, config: Config) -> bool:
-    """Whether the run did all that it was asked."""
-    asked = str(done.get("stopped") or "").startswith(stop.ASKED)
-    return done["rounds"] == begin.round and (asked or (done["status"] == "completed" and begin.round >= config.rounds))
+    """Whether the run did everything that ``config`` requests."""
+    ended = str(done.get("stopped") or "").startswith(stop.FINAL_REASONS)
+    return done["rounds"] == begin.round and (ended or (done["status"] == "completed" and begin.round >= config.rounds))
 
 
 def summary_of(folder: Path) -> dict[str, Any] | None:
@@ -98,9 +105,10 @@ def summary_of(folder: Path) -> dict[str, Any] | None:
 
 
 def forked(config: Config) -> Checkpoint | None:
-    """Where a run with ``fork`` begins: the other's model there; its strategy's and clients' state where the strategy is the same.
+    """The checkpoint at which a run with ``fork`` begins; None without ``fork``.
 
-    Raises ConfigError where there is no such checkpoint, or where its model is another.
+    The states of strategy and clients are kept where both runs have the same strategy with the same numbers. Raises
+    ConfigError where there is no such checkpoint, or its round is not before the last.
     """
     if not config.fork:
         return None
@@ -120,11 +128,3 @@ def forked(config: Config) -> Checkpoint | None:
     same = other == {"name": config.strategy.name, **config.strategy.params}
     kept = begin if same else replace(begin, strategy={}, states={})
     return replace(kept, positions={}, facts={})
-
-
-def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested settings by dotted key."""
-    found: dict[str, Any] = {}
-    for key, value in settings.items():
-        found |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
-    return found

@@ -1,4 +1,7 @@
-"""From a config to the objects that run: task, partition, model, strategy, app, grid. No work is done before all is checked."""
+"""From a config to the objects that run: task, partition, model, strategy, app, grid.
+
+All is checked before any work.
+"""
 
 import copy
 import inspect
@@ -19,10 +22,12 @@ from experiments.runs.data import data
 from experiments.runs.foreign_strategy import Personalised, shared
 from fl_sim import SimulationGrid, Task, tree
 from fl_sim.blocks.learner import Learner
+from fl_sim.dotted import flatten
 from fl_sim.engines.choose import Choice, choose
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
+from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
 from fl_sim.logs.columns import check_own
@@ -38,178 +43,188 @@ class Setup:
     """All that a run needs."""
 
     config: Config
+    """With the block size that was chosen."""
     task: Task
+    """On the samples that its clients share out."""
     validation: Tree
+    """Central validation samples; empty where there are none."""
     partition: Partition
-    loss: Loss
+    learner: Learner
+    """What training needs besides a message: samples, partition, loss, rules."""
     strategy: flower_strategies.Strategy
-    grid: SimulationGrid
+    grid: ClientGrid
+    """Where the rounds' messages go."""
+    executor: Executor
+    """Runs the blocks of a simulation, and central evaluation."""
     engine: Choice
     initial: ArrayRecord
+    """The model of round 0."""
     train_config: ConfigRecord
     evaluate_config: ConfigRecord
     evaluate_fn: EvaluateFn
+
+    @property
+    def loss(self) -> Loss:
+        """The learner's."""
+        return self.learner.loss
 
 
 def build(
     config: Config, metrics: Mapping[str, SampleFunction] | None = None, workers: Executor | None = None
 ) -> Setup:
-    """Make everything, once a run. Raises ValueError (ConfigError) that names the key to mend; nothing was started then.
+    """Build everything that a run needs; nothing is started.
 
-    ``workers`` run the blocks; None: those that the config asks for.
+    Parameters
+    ----------
+    metrics : Mapping, optional
+        More numbers a sample by name, reported as means.
+    workers : Executor, optional
+        Runs the blocks; default: the executor that the config names.
+
+    Raises ValueError (ConfigError) that names the key to mend.
     """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
     check_own(metrics or {})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
-    task, validation = ready(task, validation, dtype, config.device)
+    task, validation = transformed(task, validation, dtype, config.device)
     task = replace(task, metrics={**task.metrics, **(metrics or {})})
-    module = make_module(config.model.thing, config.model.params, task, config.seed, config.model.name)
+    module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
     loss = Loss(module, task, dtype, config.device, config.precision)
     probe(loss, config.model.name, config.task.name)
-    strategy = make_strategy(config, len(partition) - config.holdout_clients)
-    wanted = {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine)
-    engine = choose(wanted, module, config.device)
-    cohort = config.cohort or len(partition) - config.holdout_clients
-    config = replace(config, block_size=config.block_size or block_size(engine.name, cohort, loss))
+    training_clients = len(partition) - config.holdout_clients
+    strategy = make_strategy(config, training_clients)
+    engine = choose(
+        {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine), module, config.device
+    )
+    chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
+    config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
-    workers = workers or executor(config, app.learner, engine.name)
+    workers = workers or make_executor(config, app.learner, engine.name)
     grid = SimulationGrid(
         app,
         len(partition),
         holdout_clients=config.holdout_clients,
-        block_size=config.block_size,
+        block_size=chosen_size,
         executor=workers,
         seed=config.seed,
     )
     train, personal = messages(config)
-    central = evaluator(config, loss, validation, workers)
     return Setup(
-        config,
-        task,
-        validation,
-        partition,
-        loss,
-        strategy,
-        grid,
-        engine,
-        records.arrays(loss.initial()),
-        train,
-        personal,
-        central,
+        config=config,
+        task=task,
+        validation=validation,
+        partition=partition,
+        learner=app.learner,
+        strategy=strategy,
+        grid=grid,
+        executor=workers,
+        engine=engine,
+        initial=records.encode(loss.initial()),
+        train_config=train,
+        evaluate_config=personal,
+        evaluate_fn=evaluator(config, loss, validation, workers),
     )
 
 
-READY_BYTES = 256 * 2**20
+TRANSFORMED_BYTES = 256 * 2**20
 """Samples that take less as floats are transformed once, on a CPU; a GPU keeps them as they are stored."""
-_ready: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
+_transformed: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
 
 
-def ready(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
-    """(task, central validation samples) as they serve best, kept for the next of several runs.
+def transformed(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
+    """(task, central validation samples) in the form that takes the least time, kept for the next of several runs.
 
-    On a CPU transformed once, where that is cheaper than at each step; on a GPU as they are, those of central evaluation there.
+    On a CPU they are transformed once, unless that takes too much memory. On a GPU they stay as stored, and those of
+    central evaluation are copied there.
     """
     if device != "cpu":
-        return replace(task, test={k: v.to(device) for k, v in task.test.items()}), {
-            k: v.to(device) for k, v in validation.items()
-        }
+        test, held = ({k: v.to(device) for k, v in samples.items()} for samples in (task.test, validation))
+        return replace(task, test=test), held
     key = id(task), dtype
-    if key not in _ready:
-        _ready.clear()
-        made = task.ready(dtype, READY_BYTES)
-        held = (
-            validation
-            if made is task or not validation
-            else task.transform({**validation, "x": validation["x"].to(dtype)}, None)
-        )
-        _ready[key] = task, made, held
-    return _ready[key][1:]
+    if key not in _transformed:
+        _transformed.clear()
+        ready, held = task.ready(dtype, TRANSFORMED_BYTES), validation
+        if ready is not task and validation:
+            held = task.transform({**validation, "x": validation["x"].to(dtype)}, None)
+        _transformed[key] = task, ready, held
+    return _transformed[key][1:]
 
 
 def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
-    """The strategy with the run's numbers. One that is not this project's gets its share of clients from ``cohort`` where it takes one."""
-    chosen = config.strategy
-    ours = (
-        isinstance(chosen.thing, Strategy)
-        if chosen.made
-        else inspect.isclass(chosen.thing) and issubclass(chosen.thing, Strategy)
-    )
+    """The strategy with the run's numbers.
+
+    One that is not this project's gets ``cohort`` as its share of clients, where it takes one. Raises ConfigError for
+    settings that only this project's strategies know.
+    """
+    chosen, component = config.strategy, config.strategy.component
     with flower.quiet(least=logging.ERROR):  # it would warn of fraction_evaluate = 0, which is set here
-        strategy: Any = (
-            copy.deepcopy(chosen.thing)
-            if chosen.made
-            else chosen.thing(**(chosen.params if ours else shared(config, training_clients)))
-        )
+        if chosen.is_object:
+            strategy: Any = copy.deepcopy(component)
+        elif inspect.isclass(component) and issubclass(component, Strategy):
+            strategy = component(**chosen.params)
+        else:
+            strategy = component(**shared(config, training_clients))
     if isinstance(strategy, Strategy):
-        strategy.cohort, strategy.seed, strategy.server_lr = (
-            config.cohort or training_clients,
-            config.seed,
-            config.server.lr,
-        )
-        strategy.weighting = config.weighting or strategy.weighting
+        strategy.cohort, strategy.seed = config.cohort or training_clients, config.seed
+        strategy.server_lr, strategy.weighting = config.server.lr, config.weighting or strategy.weighting
         return strategy
     if not isinstance(strategy, flower_strategies.Strategy):
-        raise ConfigError(
-            f"strategy.name = {chosen.name!r}: makes a {type(strategy).__name__}; it must be a Flower Strategy"
-        )
-    set_here = {
-        "system.stragglers": config.system.stragglers,
-        "server.lr": config.server.lr != 1 and config.server.lr,
-        "weighting": config.weighting,
-        "cohort": config.cohort
-        if chosen.made or "fraction_train" not in inspect.signature(chosen.thing).parameters
-        else 0,
-    }
+        kind = type(strategy).__name__
+        raise ConfigError(f"strategy.name = {chosen.name!r}: makes a {kind}; it must be a Flower Strategy")
     if mu := getattr(strategy, "proximal_mu", 0):
         what = f"{chosen.name} only asks clients for a proximal term, which plain clients do not have"
         raise ConfigError(f"strategy.proximal_mu = {mu!r}: {what}; use --strategy fedprox --strategy.mu")
-    for key, value in set_here.items():
+    takes_share = not chosen.is_object and "fraction_train" in inspect.signature(component).parameters
+    settings = {
+        "system.stragglers": config.system.stragglers,
+        "server.lr": config.server.lr != 1 and config.server.lr,
+        "weighting": config.weighting,
+        "cohort": 0 if takes_share else config.cohort,
+    }
+    for key, value in settings.items():
         if value:
-            raise ConfigError(
-                f"{key} = {value!r}: strategy {chosen.name} is not one of this project's and decides that itself; leave it out"
-            )
+            why = f"strategy {chosen.name} is not one of this project's and decides that itself"
+            raise ConfigError(f"{key} = {value!r}: {why}; leave it out")
     return Personalised(strategy, config.seed) if config.personalize_steps else strategy
 
 
 def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
-    """What travels to clients for training, and for personal evaluation."""
-    local = {f"local.{k}": v for k, v in vars(config.local).items()}
+    """What messages say, by dotted names: for training, and for personal evaluation."""
     train = {
-        **local,
+        "local": vars(config.local),
         "rounds": config.schedule_rounds or config.rounds,
         "seed": config.seed,
-        "system.stragglers": config.system.stragglers,
+        "system": {"stragglers": config.system.stragglers},
     }
-    personal = {
+    personalize = {
         "steps": config.personalize_steps,
         "lr": config.personalize_lr or config.local.lr,
         "batch_size": config.personalize_batch_size or config.local.batch_size,
         "clients": config.personalize_clients,
         "every": config.personalize_every,
     }
-    return records.config(train), records.config(
-        {**{f"personalize.{k}": v for k, v in personal.items()}, "rounds": config.rounds, "seed": config.seed}
-    )
+    personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
+    return records.config(flatten(train)), records.config(flatten(personal))
 
 
-def executor(config: Config, learner: Learner, engine: str) -> Executor:
+def make_executor(config: Config, learner: Learner, engine: str) -> Executor:
     """Who runs blocks: this process, or Ray's workers, which start with the first block."""
     if config.engine != "ray":
         return Inline(learner, engine, config.chunk)
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works where Ray does not
+    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
 
     return RayExecutor(learner, engine, config.chunk, config.ray, config.threads)
 
 
 def evaluator(config: Config, loss: Loss, validation: Tree, workers: Executor) -> EvaluateFn:
-    """Central evaluation on test and validation samples, every ``evaluate_every`` rounds and after the last."""
+    """Central evaluation on test and validation samples, in every ``evaluate_every``-th round and in the last."""
 
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if server_round % config.evaluate_every and server_round != config.rounds:
             return None
-        model = tree.to(records.model(arrays), loss.dtype)  # FedAdam, say, turns float32 into float64
+        model = tree.to(records.decode(arrays), loss.dtype)  # FedAdam, say, turns float32 into float64
         test = workers.evaluate(model, loss.task.test)
         held = workers.evaluate(model, validation)
         return MetricRecord({**test, **{f"val_{k}": v for k, v in held.items()}})

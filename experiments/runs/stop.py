@@ -1,4 +1,4 @@
-"""When a run ends early: a target, no progress, no time. No paper."""
+"""Early ends of a run: a target accuracy, no improvement, a time limit."""
 
 import time
 from typing import Any
@@ -6,12 +6,20 @@ from typing import Any
 from experiments.config.schema import Config
 from fl_sim import Callback, Run
 
-ASKED = ("stop.target", "stop.patience")
-"""How a reason begins that ends a run for good; after others (time_limit, Ctrl-C) it may go on."""
+FINAL_REASONS = ("stop.target", "stop.patience")
+"""Beginnings of the reasons after which a run is complete; a run that ended for another reason may be resumed."""
 
 
 class Stopping(Callback):
-    """Ends a run by ``stop.target``, ``stop.patience`` and ``time_limit``; ``seconds`` were spent before this process."""
+    """Ends a run by its settings ``stop.target``, ``stop.patience`` and ``time_limit``.
+
+    Parameters
+    ----------
+    config : Config
+        The run's config.
+    seconds : float
+        Time that the run took before this process, in seconds: it counts toward ``time_limit`` of a resumed run.
+    """
 
     reads_digest = False
 
@@ -19,23 +27,26 @@ class Stopping(Callback):
         self.config, self.start = config, time.monotonic() - seconds
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """After each round, the initial model's evaluation included."""
+        """Check the three conditions, after the evaluation of the initial model too."""
         stop, limit = self.config.stop, self.config.time_limit
         accuracy = row.get("accuracy")
         if stop.target and accuracy is not None and accuracy >= stop.target:
             run.stop(f"stop.target = {stop.target}: accuracy {accuracy:.4f} in round {row['round']}")
-        elif stop.patience and waited([*run.rows, row]) >= stop.patience:
+        elif stop.patience and evaluations_since_best([*run.rows, row]) >= stop.patience:
             run.stop(
-                f"stop.patience = {stop.patience}: so many evaluations without a better one, in round {row['round']}"
+                f"stop.patience = {stop.patience}: as many evaluations without an improvement, in round {row['round']}"
             )
         elif limit and time.monotonic() - self.start >= limit:
             run.stop(f"time_limit = {limit:g}: over after round {row['round']}")
 
 
-def waited(rows: list[dict[str, Any]]) -> int:
-    """Evaluations since the best one: of accuracy, or of loss where there is none; 0 where the last one is the best."""
+def evaluations_since_best(rows: list[dict[str, Any]]) -> int:
+    """Number of evaluations after the best one; 0 where the last one is the best, or where the last round has none.
+
+    The best one has the highest accuracy; where no round has an accuracy, the lowest loss.
+    """
     key, sign = ("accuracy", 1.0) if any(row.get("accuracy") is not None for row in rows) else ("loss", -1.0)
-    seen = [sign * row[key] for row in rows if row.get(key) is not None]
-    if not seen or rows[-1].get(key) is None:
+    values = [sign * row[key] for row in rows if row.get(key) is not None]
+    if not values or rows[-1].get(key) is None:
         return 0
-    return len(seen) - 1 - seen.index(max(seen))
+    return len(values) - 1 - values.index(max(values))

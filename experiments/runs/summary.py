@@ -13,7 +13,23 @@ Summary = dict[str, Any]
 def summarise(
     setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path
 ) -> Summary:
-    """The fields of summary.json: what was last seen of each number; see docs/logs.md."""
+    """The fields of summary.json, which docs/logs.md explains.
+
+    Parameters
+    ----------
+    setup : Setup
+        What ran.
+    rows : sequence of dict
+        The rows of the round log; of each number the last value that is not null counts.
+    error : BaseException or None
+        Why the run failed.
+    stopped : str
+        Why the run ended early; empty if it did not.
+    seconds : float
+        Wall time of the run, in seconds.
+    path : Path
+        The run folder.
+    """
     config = setup.config
     last: Summary = {}
     for row in rows:
@@ -46,8 +62,8 @@ def summarise(
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),
         "moved": setup.partition.moved,
-        "bits_changed": setup.grid.chunk != config.chunk,
-        "workers": setup.grid.executor.summary() if setup.grid.executor is not None else {},
+        "bits_changed": bool(setup.grid.reduced_chunk),
+        "workers": dict(setup.grid.worker_summary()),
         "stopped": stopped or None,
         "error": None if error is None or stopped else f"{type(error).__name__}: {error}",
         "versions": versions(),

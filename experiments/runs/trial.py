@@ -1,7 +1,7 @@
-"""Before a run: train one client once, predict memory and seconds a round, choose how many workers. No paper.
+"""A short trial before a run: one client (with vmap, one block) trains a few steps; its time and memory are measured.
 
-What is chosen here never changes a result: engine, block size, inner chunk, threads and dtype follow from the config and
-the kind of device. Explicit flags win.
+The measurements choose how many workers are started, which never changes a result: engine, block size, inner chunk,
+threads and dtype follow from the config and the kind of device.
 """
 
 import os
@@ -15,51 +15,54 @@ from torch import Tensor
 
 from experiments.runs.setup import Setup
 from fl_sim import tree
-from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.run_block import run_plan
 from fl_sim.kernels.precision import prepare
 from fl_sim.wire import records
 
 STEPS = 10
-"""At most so many steps are tried."""
+"""Largest number of local steps that a trial takes."""
 PROCESS_BYTES = 450e6
-"""A worker before any work: Python, torch, Flower."""
+"""Memory of a worker process before any training, in bytes: Python, torch and Flower."""
 MARGIN = 0.8
-"""Share of the free memory that may be used."""
+"""Share of the free memory that workers may use."""
 MEGABYTE = 1e6
+"""Bytes."""
 
 
 class ClientFailed(ValueError):
-    """The client that was tried cannot train."""
+    """The client of the trial raised an error."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What one client took."""
+    """What the trial measured."""
 
     seconds_per_step: float
-    """Of one client on the loop, of a block on vmap."""
+    """Seconds of one step: of one client with the loop engine, of a whole block with vmap."""
     activation_bytes: int
-    """Kept for the backward pass of one step of one client."""
+    """Bytes that autograd keeps for the backward pass of one step of one client."""
     device_bytes: int
-    """Most that the GPU held for it, the data set apart; 0 on a CPU."""
-
-
-def first_round(setup: Setup) -> list[BlockPlan]:
-    """The blocks of a round like the first: as many clients as it has, the lowest ids."""
-    learner, config = setup.grid.learner, setup.config
-    assert learner is not None
-    cohort = config.cohort or len(setup.partition) - config.holdout_clients
-    own = getattr(setup.strategy, "_settings", None)
-    settings = {**setup.train_config, **(own(1, setup.train_config) if own else {}), "server-round": 1}
-    return plan_blocks(learner, "train", ((c, c, settings) for c in range(cohort)), {}, config.block_size)
+    """Peak of the GPU's memory during the trial without what was held before it, in bytes; 0 on a CPU."""
 
 
 def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
-    """Train the client with the most steps once (on vmap its whole block), at most STEPS steps, after one step to warm up."""
-    learner, engine = setup.grid.learner, setup.engine.name
-    assert learner is not None
-    model = tree.to(records.model(setup.initial), learner.loss.dtype, learner.loss.device)
+    """Train the client with the most steps (with vmap, its block) for at most STEPS steps, after one step to warm up.
+
+    Parameters
+    ----------
+    setup : Setup
+        The run that is about to start; it stays as it is.
+    plans : list of BlockPlan
+        Blocks of a round; the first one, which has the clients with the most steps, is tried.
+
+    Raises
+    ------
+    ClientFailed
+        With the client and the last line of its error.
+    """
+    learner, engine = setup.learner, setup.engine.name
+    model = tree.to(records.decode(setup.initial), learner.loss.dtype, learner.loss.device)
     device, longest = learner.loss.device, max(plans[0].orders[0].steps, 1)
 
     def train(steps: int, alone: bool = False) -> float:
@@ -89,10 +92,10 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
 
 @contextmanager
 def saved_bytes() -> Iterator[list[int]]:
-    """While open, count the most bytes that autograd keeps for backward passes at one time: ``[bytes]``."""
+    """While open, count what autograd keeps for backward passes: a list of one number, the most bytes at one time."""
     most, now = [0], [0]
 
-    class Kept:
+    class CountedTensor:
         def __init__(self, x: Tensor) -> None:
             self.x, self.size = x, x.numel() * x.element_size()
             now[0] += self.size
@@ -101,12 +104,12 @@ def saved_bytes() -> Iterator[list[int]]:
         def __del__(self) -> None:
             now[0] -= self.size
 
-    with torch.autograd.graph.saved_tensors_hooks(Kept, lambda kept: kept.x):
+    with torch.autograd.graph.saved_tensors_hooks(CountedTensor, lambda counted: counted.x):
         yield most
 
 
 def free_bytes(device: torch.device) -> float:
-    """Memory that is free: of the GPU, or of this machine."""
+    """Free memory in bytes: the GPU's, or this machine's for a CPU."""
     if device.type == "cuda":
         return float(torch.cuda.mem_get_info(device)[0])
     try:

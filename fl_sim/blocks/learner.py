@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.dotted import table
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
@@ -12,25 +13,24 @@ from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 
 Settings = Mapping[str, Any]
-"""What a message's ConfigRecord says: dotted keys to numbers and words."""
+"""The content of a message's ConfigRecord: dotted keys to numbers and strings."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """All that training needs besides a message: the shared samples, who owns which, the loss, and how to find a rule."""
+    """Everything that training needs besides a message: samples, partition, loss, and how to find a rule."""
 
     loss: Loss
     data: Tree
-    """All clients' samples, shared and read-only, on the loss's device."""
+    """The samples of all clients, shared and read-only, on the loss's device."""
     partition: Partition
     rule: Callable[[str, Settings], LocalRule]
     """``(message type, settings) -> rule``."""
-    recorder: Recorder = field(default_factory=Recorder, compare=False, repr=False)
-    """Keeps a GPU's chunks that come again as graphs."""
+    recorder: GraphRecorder = field(default_factory=GraphRecorder, compare=False, repr=False)
+    """Keeps CUDA graphs of chunks of one kind that occur repeatedly."""
 
 
 def local_settings(settings: Settings, server_round: int) -> Local:
-    """The ``local.*`` settings of a message, with the learning rate of this round by its schedule."""
-    given = {k.removeprefix("local."): v for k, v in settings.items() if k.startswith("local.")}
-    local = Local(**given)
+    """The ``local.*`` settings of a message; ``lr`` is the rate of this round, with a constant schedule."""
+    local = Local(**table(settings, "local"))
     return replace(local, lr=local.lr_at(server_round, int(settings.get("rounds", 1))), lr_schedule="constant")

@@ -1,8 +1,9 @@
-"""A block: a fixed-size group of a round's clients; the unit of vectorisation, scheduling, pooling and retry.
+"""Cuts a round's messages into blocks. A block is the unit of vectorisation, scheduling, pooling and retry.
 
-A pure function of (global model, settings, round, client ids, seed, the clients' states). Blocks are cut
-in the order (steps descending, position), so that clients of similar length train together. A plan of one travels;
-which samples it uses is resolved where it runs, so that a round's memory grows with the blocks in flight.
+The result of a block is a pure function of (global model, settings, round, client ids, seed, the clients' states).
+Blocks are cut in the order (steps descending, position), so that clients of similar length train together. A worker
+receives the plan of a block and resolves there which samples it uses, so that a round's memory grows with the blocks in
+flight only.
 
 Legend: C clients of a block, S steps, B batch, n a client's samples.
 """
@@ -20,32 +21,32 @@ from fl_sim.tree import Tree
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """One client's part of a round, as its message says it: all that the machine keeps of a client that waits."""
+    """One client's part of a round, read from its message: all that is kept of a client until its block runs."""
 
     position: int
     """Index of the message in the exchange."""
     client: int
     steps: int = 0
-    """Steps that it will take: what blocks are sorted by."""
+    """Training steps of the client, by which clients are sorted into blocks."""
     work: float = 1.0
-    """Share of its training steps that a straggler finishes."""
+    """Fraction of its training steps that a straggler finishes."""
 
 
 @dataclass(frozen=True)
 class BlockPlan:
-    """A block before it is resolved: what travels to a worker. A few numbers a client, and the states of its own clients."""
+    """A block before it is resolved, as it is sent to a worker: a few numbers per client, and its clients' states."""
 
     number: int
     message_type: str
     settings: Settings
-    """What all its clients' messages say."""
+    """The settings that the messages of all its clients share."""
     orders: Sequence[Order]
     states: Mapping[int, Tree] = field(default_factory=dict)
-    """Client id -> its state at the start of the exchange."""
+    """Client id -> the client's state at the start of the exchange."""
 
     @property
     def steps(self) -> int:
-        """Steps of all its clients: its cost."""
+        """Training steps of all clients: the cost of the block."""
         return sum(order.steps for order in self.orders)
 
 
@@ -56,16 +57,29 @@ def plan_blocks(
     states: Mapping[int, Tree],
     block_size: int,
 ) -> list[BlockPlan]:
-    """Cut messages (position, client, settings) into blocks that share every setting but their work.
+    """Cut messages into blocks whose clients share every setting but ``system.work``.
 
-    As few blocks as ``block_size`` clients at most allow, of equal numbers of clients but for one.
-    How many steps a client takes is asked once for each size that occurs: it may depend on settings and sizes only.
-    Messages that share their settings object are compared by it.
+    There are as few blocks as ``block_size`` allows, and their numbers of clients differ by at most one. A rule is
+    called once for each size of client, because its number of steps may depend on settings and sizes only.
+
+    Parameters
+    ----------
+    learner : Learner
+        Finds the rule and the sizes of clients.
+    message_type : str
+        The type of Flower's messages, by which the rule is found.
+    orders : Iterable[tuple[int, int, Settings]]
+        (position of the message in the exchange, client id, settings). Messages with one settings object are grouped
+        faster.
+    states : Mapping[int, Tree]
+        Client id -> state.
+    block_size : int
+        Clients of a block at most.
     """
     groups: dict[Any, tuple[Settings, list[Order]]] = {}
     seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], int]]] = {}
     counters: dict[Any, Callable[[int], int]] = {}
-    kept = []  # objects in ``seen`` must live as long as their ids are compared
+    kept = []  # the objects of ``seen`` must live as long as their ids are compared
     for position, client, settings in orders:
         known = seen.get(id(settings))
         if known is None:
@@ -89,13 +103,13 @@ def plan_blocks(
 
 
 def even_slices(n: int, most: int) -> list[slice]:
-    """``range(n)`` cut into as few slices of at most ``most`` as there can be, whose lengths differ by at most one."""
+    """The fewest slices of ``range(n)`` with at most ``most`` elements each; their lengths differ by at most one."""
     count = -(-n // most)
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
 def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
-    """client -> steps; 0 where the rule cannot tell, whose failure then shows when the block runs."""
+    """A function client -> steps; 0 where the rule raises, which is reported when the block runs."""
     known: dict[tuple[int, int], int] = {}
     rule: list[LocalRule] = []
 

@@ -1,4 +1,4 @@
-"""From a block's plan to the block itself: the draws decide which samples each step uses.
+"""Resolves the plan of a block: random draws decide which samples each step of each client uses.
 
 Legend: S steps.
 """
@@ -20,7 +20,7 @@ class Job(NamedTuple):
     """One client's part of a round, resolved from its message."""
 
     position: int
-    """Index of the message in the round."""
+    """Index of the message in the exchange."""
     client: int
     sizes: Sizes
     streams: Streams
@@ -29,37 +29,41 @@ class Job(NamedTuple):
 
     @property
     def steps(self) -> int:
-        """S: its training steps."""
+        """S, the number of training steps."""
         return training_steps(self.streams)
 
 
 @dataclass(frozen=True)
 class Block:
-    """Clients that train together: same rule, same numbers."""
+    """Clients that train together, with the same rule and the same settings."""
 
     rule: LocalRule
     local: Local
     jobs: Sequence[Job]
     weighting: str
+    """examples: replies are weighted by the client's training samples; else all weigh 1."""
 
 
 def resolve(plan: BlockPlan, learner: Learner) -> tuple[Block, dict[int, str]]:
-    """The block itself: the draws decide which samples each client's steps use. And position -> traceback of clients that cannot.
+    """Resolve a block. A straggler stops after its fraction of its training steps.
 
-    A straggler stops after its share of its training steps.
+    Returns
+    -------
+    tuple[Block, dict[int, str]]
+        The block, and position -> traceback of the clients whose batches the rule could not draw.
     """
     settings, jobs, failed = plan.settings, [], {}
     server_round, seed = int(settings.get("server-round", 0)), int(settings.get("seed", 0))
     rule, local = learner.rule(plan.message_type, settings), local_settings(settings, server_round)
-    every = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
+    sizes = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
     draws = [Draw(seed, server_round, order.client) for order in plan.orders]
-    together = streams_of(rule, every, local, draws)
-    for c, (order, sizes, draw) in enumerate(zip(plan.orders, every, draws, strict=True)):
+    together = streams_of(rule, sizes, local, draws)
+    for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:
-            streams = together[c] if c in together else rule.streams(sizes, local, draw)
+            streams = together[c] if c in together else rule.streams(size, local, draw)
             if order.work != 1.0 and "train" in streams:
                 streams["train"] = streams["train"][: finished_steps(len(streams["train"]), order.work)]
-            jobs.append(Job(order.position, order.client, sizes, streams, draw, plan.states.get(order.client, {})))
+            jobs.append(Job(order.position, order.client, size, streams, draw, plan.states.get(order.client, {})))
         except Exception:
             failed[order.position] = traceback.format_exc()
     return Block(rule, local, jobs, str(settings.get("weighting", "examples"))), failed

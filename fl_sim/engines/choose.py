@@ -1,4 +1,4 @@
-"""Engines: how the clients of a block are run. Each yields ``Outcome``s; none knows an algorithm."""
+"""The engines by name, and the rule that chooses one. An engine runs the clients of a block and knows no algorithm."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from fl_sim.blocks.resolve import Block
 from fl_sim.engines.loop import run_loop
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.vmap import run_vmap
+from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.tree import Tree
 
 __all__ = ["ENGINES", "Choice", "Engine", "Outcome", "choose"]
@@ -23,30 +24,44 @@ ENGINES: dict[str, Engine] = {"loop": run_loop, "vmap": run_vmap}
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine by name, and why."""
+    """The name of an engine, and why it was chosen where that is not obvious."""
 
     name: Literal["loop", "vmap"]
     reason: str = ""
 
 
-def choose(wanted: str, module: nn.Module, device: str | torch.device) -> Choice:
-    """The engine for ``wanted`` (auto, loop, vmap): a fixed rule of model and kind of device, never a timing.
+def choose(engine: str, module: nn.Module, device: str | torch.device) -> Choice:
+    """The engine for a model on a kind of device: a fixed rule, never a measured time.
 
-    vmap cannot take BatchNorm: it writes running statistics, and a padded batch has other statistics than its real
-    samples; so these models always run on the loop. ``auto`` takes vmap on a GPU;
-    on a CPU, vmap for models without convolutions (batched matrix products gain there) and the loop for the rest
-    (grouped convolutions lose). Raises ValueError for an unknown name.
+    vmap cannot run BatchNorm, which writes running statistics and computes others on a padded batch than on its real
+    samples; so these models always run on the loop. ``auto`` is vmap on a GPU; on a CPU it is vmap for models without
+    convolutions (batched matrix products are faster there) and the loop for the others (grouped convolutions are
+    slower).
+
+    Parameters
+    ----------
+    engine : str
+        As configured: auto, loop or vmap.
+    module : nn.Module
+        The network.
+    device : str | torch.device
+        Where clients train.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name.
     """
-    if wanted not in ("auto", *ENGINES):
-        raise ValueError(f"engine = {wanted!r}: must be one of auto, {', '.join(ENGINES)}")
+    if engine not in ("auto", *ENGINES):
+        raise ValueError(f"engine = {engine!r}: must be one of auto, {', '.join(ENGINES)}")
     kinds = {type(m).__name__ for m in module.modules()}
-    if wanted != "loop" and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in module.modules()):
+    if engine != "loop" and has_batch_norm(module):
         return Choice(
             "loop",
             "vmap cannot take BatchNorm (running statistics; batches of unequal size); this model runs on the loop",
         )
-    if wanted in ("loop", "vmap"):
-        return Choice("loop" if wanted == "loop" else "vmap")
+    if engine in ("loop", "vmap"):
+        return Choice("loop" if engine == "loop" else "vmap")
     if torch.device(device).type == "cuda" or not any(kind.startswith("Conv") for kind in kinds):
         return Choice("vmap")
     return Choice("loop")

@@ -1,22 +1,40 @@
-"""Central evaluation of the global model, cut into blocks of a fixed size so that its bits depend on nothing else. No paper."""
+"""Central evaluation of global models, in blocks of a fixed size so that its bits depend on nothing else."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
 
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim import tree
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.tree import Tree
 
 BLOCK = 500
-"""Samples a block."""
+"""Samples of a block."""
 
 
-def evaluate(loss: Loss, model: Tree, data: Tree, recorder: Recorder | None = None) -> dict[str, float]:
-    """Mean loss and metrics over all samples of ``data``, in evaluation mode; {} where there are none.
+def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None = None) -> dict[str, float]:
+    """Mean loss and metrics over all samples, in evaluation mode.
 
-    On a GPU all blocks are asked for before one is waited for, and with a ``recorder`` replayed from the third time on.
+    On a GPU all blocks are started before the first result is read; with a ``recorder`` they are replayed from a CUDA
+    graph when the same shapes occur for the third time.
+
+    Parameters
+    ----------
+    loss : Loss
+        The loss, which also computes the task's metrics.
+    model : Tree
+        Parameters and buffers, on any device.
+    data : Tree
+        x (N, ...), y (N, ...), on any device; may be empty.
+    recorder : GraphRecorder | None (default: None)
+        Keeps CUDA graphs between calls.
+
+    Returns
+    -------
+    dict[str, float]
+        By name; {} where there are no samples.
     """
     total = len(data["y"]) if data else 0
     starts, names = range(0, total, BLOCK), list[str]()
@@ -24,35 +42,56 @@ def evaluate(loss: Loss, model: Tree, data: Tree, recorder: Recorder | None = No
         return {}
 
     def all_blocks(*leaves: Tensor) -> tuple[Tensor, ...]:
-        blocks = [_means(loss, dict(zip(model, leaves, strict=True)), data, start) for start in starts]
+        blocks = [_block_means(loss, dict(zip(model, leaves, strict=True)), data, start) for start in starts]
         names[:] = blocks[0]
         return tuple(torch.stack([block[name] for block in blocks]) for name in names)
 
     leaves = [v.to(loss.device) for v in model.values()]
-    if recorder is None or not recorder.takes(loss.device):
+    if recorder is None or not recorder.supports(loss.device):
         columns = all_blocks(*leaves)
     else:
         shapes = tuple((k, v.shape, v.dtype) for k, v in zip(model, leaves, strict=True))
         columns = recorder((shapes, tuple((k, v.data_ptr()) for k, v in data.items())), all_blocks, leaves, names)
     sizes = [min(BLOCK, total - start) for start in starts]
-    found = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
-    return means(({name: mean[i] * size for name, mean in found.items()} for i, size in enumerate(sizes)), total)
+    by_name = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
+    return means(({name: mean[i] * size for name, mean in by_name.items()} for i, size in enumerate(sizes)), total)
+
+
+def evaluate_models(loss: Loss, models: Sequence[Tree], data: Tree) -> list[dict[str, float]]:
+    """``evaluate`` of several models, to rounding: one pass over the samples evaluates all of them under ``vmap``.
+
+    Where vmap cannot take the model or one of the metrics, they are evaluated one after another.
+    """
+    total = len(data["y"]) if data else 0
+    sums: dict[str, Tensor] = {}
+    try:
+        stacked = tree.stack([{k: v.to(loss.device) for k, v in model.items()} for model in models])
+        with torch.no_grad():
+            for start in range(0, total, BLOCK):
+                rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
+                batch = Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device))
+                block_means = torch.func.vmap(lambda model, b=batch: loss.metrics(model, b))(stacked)
+                sums = {k: sums.get(k, 0.0) + v.double() * len(rows["y"]) for k, v in block_means.items()}
+    except Exception:
+        return [evaluate(loss, model, data) for model in models]
+    columns = {k: (v / total).tolist() for k, v in sums.items()}
+    return [{k: v[number] for k, v in columns.items()} for number in range(len(models))]
 
 
 def block_sums(loss: Loss, model: Tree, data: Tree, start: int) -> dict[str, float]:
-    """Loss and metrics summed over the block of ``data`` that begins at sample ``start``; ``model`` is on the loss's device."""
+    """Loss and metrics summed over the block that begins at sample ``start``; ``model`` is on the loss's device."""
     size = min(BLOCK, len(data["y"]) - start)
-    return {name: float(mean) * size for name, mean in _means(loss, model, data, start).items()}
+    return {name: float(mean) * size for name, mean in _block_means(loss, model, data, start).items()}
 
 
-def _means(loss: Loss, model: Tree, data: Tree, start: int) -> Tree:
+def _block_means(loss: Loss, model: Tree, data: Tree, start: int) -> Tree:
     rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
     with torch.no_grad():
         return loss.metrics(model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
 
 
 def means(blocks: Iterable[dict[str, float]], total: int) -> dict[str, float]:
-    """Sums of blocks, in their order, over ``total`` samples."""
+    """The sums of blocks, added in their order and divided by ``total`` samples."""
     sums: dict[str, float] = {}
     for block in blocks:
         for name, value in block.items():

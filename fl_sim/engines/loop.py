@@ -1,4 +1,4 @@
-"""One client after another: the oracle that other engines are compared with, and the debugger. No paper."""
+"""The loop engine: one client after another. Other engines are compared with it, and it serves debugging."""
 
 import traceback
 from collections.abc import Iterator
@@ -12,9 +12,9 @@ from fl_sim.tree import Tree
 
 
 def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Iterator[Outcome]:
-    """Run each client by itself, without padding; one that raises becomes its own outcome with the traceback.
+    """Run each client by itself, without padding. A client that raises gets an outcome of its own with the traceback.
 
-    A model that draws from torch's global generator after all (functional dropout) is keyed by client and round.
+    PyTorch's global generator is keyed by client and round, for models that draw from it (functional dropout).
     """
     device = learner.loss.device
     for job in block.jobs:
@@ -31,7 +31,7 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
 
 
 def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[str, float]]:
-    """One client's reply and metrics with nothing caught: for replay and ``--pdb``."""
+    """The reply and metrics of a block's first client, without catching exceptions: for replay and ``--pdb``."""
     job = block.jobs[0]
     batches = {
         name: plain_batches(learner.data, job, name, learner.partition, learner.loss.device) for name in job.streams

@@ -1,4 +1,7 @@
-"""What an engine hands back for some clients of a block. Legend: C clients of the outcome."""
+"""What an engine returns for some clients of a block.
+
+Legend: C clients of the outcome.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,7 +14,7 @@ from fl_sim.tree import Tree
 
 @dataclass
 class Outcome:
-    """Clients that were run together, or one that raised."""
+    """The results of clients that were run together, or of one client that raised."""
 
     jobs: Sequence[Job]
     replies: Tree = field(default_factory=dict)
@@ -21,10 +24,10 @@ class Outcome:
     metrics: dict[str, Tensor] = field(default_factory=dict)
     """Each (C,)."""
     error: str = ""
-    """A traceback; then the rest is empty."""
+    """A traceback; the fields above are then empty."""
     places: int = 0
-    """Samples that its batches have room for, padding included; 0 where nothing was padded together."""
+    """Sample places in the padded batches, padding included; 0 where nothing was padded."""
     samples: int = 0
-    """How many of these are real."""
+    """How many of ``places`` hold real samples."""
     note: str = ""
-    """An event worth logging (a block that fell back to the loop)."""
+    """An event for the log (the clients fell back to the loop); empty: none."""

@@ -13,7 +13,7 @@ from fl_sim.tree import Tree
 
 
 def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
-    """Columns (C,) as Python numbers, brought from the device in one go."""
+    """Columns (C,) as Python numbers, copied from the device in one transfer."""
     if all(x.device.type == "cpu" for x in columns.values()):
         return {k: x.double().tolist() for k, x in columns.items()}
     rows = torch.stack([x.double() for x in columns.values()]).tolist()
@@ -21,7 +21,7 @@ def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
 
 
 def shape_problem(replies: Mapping[str, Tensor], model: Tree, trainable: tuple[str, ...], rule: LocalRule) -> str:
-    """Why stacked replies (C, ...) do not fit the model they answer, or nothing."""
+    """Why stacked replies (C, ...) do not fit the model that clients received; empty where they fit."""
     if rule.reply_kind == "none":
         return ""
     missing, unknown = sorted(set(trainable) - set(replies)), sorted(set(replies) - set(model))
@@ -36,7 +36,7 @@ def shape_problem(replies: Mapping[str, Tensor], model: Tree, trainable: tuple[s
 
 
 def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
-    """Position in C -> which leaf of its reply holds NaN or infinity."""
+    """Position in C -> which leaf of that client's reply holds NaN or infinity."""
     bad: dict[int, str] = {}
     for k, x in replies.items():
         if x.is_floating_point():
@@ -48,7 +48,7 @@ def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
 
 
 def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:
-    """``update_norm``: Euclidean norm of each client's update, (C,); {} where there is nothing to measure."""
+    """``update_norm``: Euclidean norm of each client's update, (C,); {} where a reply holds no floats."""
     anchored = rule.reply_kind == "weights"
     squares = [
         torch.linalg.vector_norm((x - model[k] if anchored else x).reshape(len(x), -1), dim=1)

@@ -1,6 +1,6 @@
-"""A block as one batched model: ``torch.func.vmap`` over clients (Horace He, Richard Zou: functorch, 2021).
+"""The vmap engine: a block as one batched model, by ``torch.func.vmap`` over clients (He, Zou: functorch, 2021).
 
-The rule is the very function that the loop runs; clients of unequal size are padded with masks.
+The local rule is the same function that the loop runs; clients of unequal size are padded with masks.
 
 Legend: C clients of a chunk, S steps, B batch.
 """
@@ -23,14 +23,14 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 
-Told = Callable[[Mapping[str, Any]], tuple[LocalRule, Local]]
-"""``numbers in which clients differ -> (rule, settings)``."""
+RuleWith = Callable[[Mapping[str, Any]], tuple[LocalRule, Local]]
+"""``the settings in which clients differ -> (rule, local settings)`` of one client."""
 
 
 def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Iterator[Outcome]:
     """Run a block's clients ``chunk`` at a time (0: all at once) as one batched model.
 
-    A chunk that raises is run again one by one on the loop, to name the culprit; the outcome's note says so.
+    Where a chunk raises, its clients run one by one on the loop, to find the one that raises; the outcome has a note.
     """
     size = chunk or len(block.jobs)
     for start in range(0, len(block.jobs), size):
@@ -38,82 +38,116 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
         try:
             yield _run(block, jobs, model, learner)
         except torch.OutOfMemoryError:
-            raise  # whoever called runs the block again in smaller chunks
+            raise  # run_plan runs the block again in smaller chunks
         except Exception as error:
-            note = f"vmap raised {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}; its clients ran on the loop"
+            reason = str(error).splitlines()[0] if str(error) else ""
+            note = f"vmap raised {type(error).__name__}: {reason}; its clients ran on the loop"
             for outcome in run_loop(replace(block, jobs=jobs), model, learner):
                 outcome.note, note = note, ""
                 yield outcome
 
 
 def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Outcome:
-    made = trained(jobs, model, None, learner, lambda own: (block.rule, block.local), {})
-    places = sum(p.mask.numel() for p in made.streams.values())
+    result = train_clients(jobs, model, None, learner, lambda varying: (block.rule, block.local), {})
+    places = sum(p.mask.numel() for p in result.streams.values())
     return Outcome(
         jobs,
-        made.replies,
-        made.states,
-        made.metrics,
+        result.replies,
+        result.states,
+        result.metrics,
         places=places,
-        samples=sum(p.samples for p in made.streams.values()),
+        samples=sum(p.samples for p in result.streams.values()),
+        note=result.note,
     )
 
 
-class Trained(NamedTuple):
-    """What became of a chunk: trees with a leading axis C, and its batches."""
+class TrainedClients(NamedTuple):
+    """The results of a chunk, each leaf (C, ...), and its padded batches."""
 
     replies: Tree
     states: Tree
     metrics: Tree
     streams: Mapping[str, Padded]
+    """By name."""
+    note: str = ""
+    """Why no CUDA graph could be used, the first time that it could not."""
 
 
-def trained(
-    jobs: Sequence[Job], model: Tree, axis: int | None, learner: Learner, told: Told, own: Mapping[str, Tensor]
-) -> Trained:
-    """Train clients as one batched model; on a GPU from a graph of the kernels, where the same kind of chunk has come before.
+def train_clients(
+    jobs: Sequence[Job],
+    model: Tree,
+    model_axis: int | None,
+    learner: Learner,
+    rule_with: RuleWith,
+    varying: Mapping[str, Tensor],
+) -> TrainedClients:
+    """Train clients as one batched model.
 
-    ``model`` is every client's (``axis`` None), or has one for each client (C, ...) (``axis`` 0). ``told`` gives the rule and its
-    settings for a client whose own numbers are ``own`` (each (C,), or none).
+    On a GPU the kernels are replayed from a CUDA graph, where the same kind of chunk has occurred before.
+
+    Parameters
+    ----------
+    jobs : Sequence[Job]
+        The clients (C).
+    model : Tree
+        The model from which clients start: leaves (...) where ``model_axis`` is None, else (C, ...).
+    model_axis : int | None
+        0: each client has a model of its own; None: all have the same.
+    learner : Learner
+        Samples, loss and rules.
+    rule_with : RuleWith
+        Rule and local settings for one client's values of ``varying``.
+    varying : Mapping[str, Tensor]
+        The settings in which clients differ, each (C,); empty where there are none.
     """
     loss, device = learner.loss.under_vmap(), learner.loss.device
     streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
     states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
 
-    def one(
-        *flat: Tensor,
-    ) -> tuple[Tensor, ...]:  # vmap takes nested dicts apart and together again; that costs as much as a step
-        given = iter(flat)
-        start, state, numbers = ({k: next(given) for k in table} for table in (model, states, own))
+    # The arguments are tensors, not dicts: what vmap does to flatten nested dicts takes as long as a training step.
+    def one_client(*tensors: Tensor) -> tuple[Tensor, ...]:
+        remaining = iter(tensors)
+        start, state, numbers = ({k: next(remaining) for k in names} for names in (model, states, varying))
         batches = {
-            name: padded_batches(learner.data, next(given), next(given), next(given), shape=p)
+            name: padded_batches(learner.data, next(remaining), next(remaining), next(remaining), shape=p)
             for name, p in streams.items()
         }
-        rule, local = told(numbers)
-        made = rule.local_update(start, state, batches, loss, local)
-        names[:] = [list(table) for table in made]
-        return tuple(formed(x) for tables in made for x in tables.values())
+        rule, local = rule_with(numbers)
+        results = rule.local_update(start, state, batches, loss, local)
+        output_names[:] = [list(result) for result in results]
+        return tuple(formed(x) for result in results for x in result.values())
 
-    names: list[list[str]] = []
+    output_names: list[list[str]] = []
     arrays = [x for p in streams.values() for x in (p.index, p.mask, p.words)]
-    inputs = [*model.values(), *states.values(), *own.values(), *arrays]
-    function = torch.func.vmap(
-        one, in_dims=(*(axis for _ in model), *(0 for _ in inputs[len(model) :])), randomness="error"
-    )
-    kind = None
-    if learner.recorder.takes(device):
-        kind = _kind(*told({k: float(x[0]) for k, x in own.items()}), streams, inputs, [*model, *states, *own])
-    flat = iter(function(*inputs) if kind is None else learner.recorder(kind, function, inputs, names))
-    replies, new_states, metrics = ({k: next(flat).detach() for k in table} for table in names)
-    return Trained(replies, new_states, metrics, streams)
+    inputs = [*model.values(), *states.values(), *varying.values(), *arrays]
+    in_dims = (*(model_axis for _ in model), *(0 for _ in inputs[len(model) :]))
+    function = torch.func.vmap(one_client, in_dims=in_dims, randomness="error")
+    note = ""
+    if not learner.recorder.supports(device):
+        outputs = function(*inputs)
+    else:
+        rule, local = rule_with({k: float(x[0]) for k, x in varying.items()})
+        if state := stateful(rule):
+            what = f"{type(rule).__name__} holds {', '.join(state)}, more than plain numbers"
+            note, outputs = learner.recorder.once(f"blocks run without CUDA graphs: {what}"), function(*inputs)
+        else:
+            kind = _kind(rule, local, streams, inputs, [*model, *states, *varying])
+            outputs = learner.recorder(kind, function, inputs, output_names)
+            if learner.recorder.refused:
+                note = learner.recorder.once(f"blocks run without CUDA graphs: {learner.recorder.refused}")
+    remaining = iter(outputs)
+    replies, new_states, metrics = ({k: next(remaining).detach() for k in names} for names in output_names)
+    return TrainedClients(replies, new_states, metrics, streams, note)
+
+
+def stateful(rule: LocalRule) -> list[str]:
+    """The attributes of a rule that are no plain numbers or texts: a key of kernels cannot hold them."""
+    return sorted(name for name, value in vars(rule).items() if not isinstance(value, int | float | str | None))
 
 
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
 ) -> Hashable:
-    """All that fixes the kernels of a chunk besides its inputs' values; None where a rule holds more than plain numbers."""
-    numbers = tuple(vars(rule).items())
-    if not all(isinstance(value, int | float | str | None) for _, value in numbers):
-        return None
-    shapes = tuple((x.shape, x.dtype) for x in inputs)
+    """All that fixes the kernels of a chunk besides its inputs' values, for a rule of plain numbers."""
+    numbers, shapes = tuple(vars(rule).items()), tuple((x.shape, x.dtype) for x in inputs)
     return type(rule), numbers, local, tuple((k, p.full, p.active) for k, p in streams.items()), shapes, tuple(names)

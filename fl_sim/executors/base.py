@@ -1,6 +1,6 @@
-"""Who runs a round's blocks: this process one after another, or workers elsewhere (``fl_sim/executors/ray/executor.py``). No paper.
+"""The interface of executors, which run a round's blocks: in this process, or on workers elsewhere.
 
-Whoever it is, results come back in the order of the plans, which a config fixes; so the digest does not depend on it.
+Every executor returns results in the order of the plans, which a config fixes: the digest does not depend on it.
 """
 
 from abc import ABC, abstractmethod
@@ -17,26 +17,46 @@ class Executor(ABC):
     """Runs blocks, and central evaluation."""
 
     engine: str
-    """Engine of a block: loop or vmap."""
+    """Engine that runs a block's clients: loop or vmap."""
     chunk: int
-    """Clients of a block that run at once, 0: all; halved where memory ran out."""
+    """Clients of a block that train at once, 0: all; halved where memory ran out."""
     runs: int = 1
     """Runs that share this process's time."""
     on_event: Callable[..., None] = staticmethod(lambda kind, **facts: None)
-    """Told what is worth a line in the log (a worker that died)."""
+    """Callback for events that the log should record (a worker that died)."""
 
     @abstractmethod
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
-        """Results in the order of ``plans``. ``model`` is on the learner's device. Raises RoundFailed where a block cannot be run."""
+        """Train the clients of blocks.
+
+        Parameters
+        ----------
+        plans : Sequence[BlockPlan]
+            The blocks of one kind of message.
+        model : Tree
+            The global model, on the learner's device.
+        pool : Pool | None
+            Reduces the replies of each block to a partial pool; None: each client's reply is returned.
+
+        Returns
+        -------
+        Iterator[BlockResult]
+            In the order of ``plans``.
+
+        Raises
+        ------
+        RoundFailed
+            Where a block cannot be run.
+        """
 
     @abstractmethod
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """``fl_sim.engines.evaluate.evaluate``, bit for bit."""
+        """The same as ``fl_sim.engines.evaluate.evaluate``, bit for bit."""
 
     def summary(self) -> dict[str, Any]:
         """Facts for summary.json."""
         return {}
 
     def close(self) -> None:
-        """Let workers go; a second call does nothing."""
+        """Release workers; a second call has no effect."""
         return

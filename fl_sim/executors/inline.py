@@ -8,26 +8,26 @@ from fl_sim.engines.evaluate import evaluate
 from fl_sim.engines.results import BlockResult
 from fl_sim.engines.run_block import run_plan
 from fl_sim.executors.base import Executor
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
 
 class Inline(Executor):
-    """This process, one block after another."""
+    """Runs blocks in this process, one after another."""
 
     def __init__(self, learner: Learner, engine: str = "loop", chunk: int = 0) -> None:
         self.learner, self.engine, self.chunk = learner, engine, chunk
-        self.recorder = Recorder()
-        """Of evaluations: training's graphs come and go."""
+        self.recorder = GraphRecorder()
+        """Keeps the graphs of evaluations apart from the learner's, which drop old ones often."""
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
-        """Each block when its result is asked for."""
+        """Run each block when its result is requested."""
         for plan in plans:
             result = run_plan(plan, model, self.learner, self.engine, self.chunk, pool)
             self.chunk = result.chunk
             yield result
 
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """Here."""
+        """Evaluate in this process."""
         return evaluate(self.learner.loss, model, data, self.recorder)

@@ -1,9 +1,9 @@
-"""DeployedGrid: real devices behind Flower's ``Grid``, presented as a simulation presents its virtual clients. No paper.
+"""DeployedGrid: real devices behind Flower's ``Grid``, presented as a simulation presents its virtual clients.
 
-A strategy sees clients 0..C-1, by partition id. Which node is which client is asked by a ``query`` message and
-remembered, because node ids are random and new after a restart. Replies are handed on in the order in which a simulation's
-blocks answer (steps descending, position) and pooled block by block where the strategy names a pool, so that the
-sums have the same bits. A message that gets no answer in time, or whose node is not there, gets an error in its place.
+A strategy sees clients 0..C-1, by partition id. A ``query`` message asks each node which client it is, because node ids
+are random and new after a restart. Replies are passed on in the order in which a simulation's blocks answer (steps
+descending, position), and pooled block by block where the strategy names a pool, so that the sums have the same bits.
+A message that gets no answer in time, or whose node is not connected, gets an error reply.
 
 Legend: C clients.
 """
@@ -17,21 +17,21 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.blocks.plan import even_slices
-from fl_sim.executors.base import Executor
-from fl_sim.grids.messages import CLIENT_ERROR, check_settings
+from fl_sim.grids.base import ClientGrid
+from fl_sim.grids.messages import CLIENT_ERROR, check_settings, settings_of
 from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
-from fl_sim.grids.simulation import Event
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
 from fl_sim.wire.pool import Pool
 
 NO_REPLY, NO_NODE = 4, 5
+"""Flower's error codes for a reply, and for a node, that is not available."""
 GRACE_S = 10.0
-"""A message lives so much longer than anyone waits for its reply: who gives up is this side, with its own words."""
-"""Flower's error codes for a reply, and for a node, that is not to be had."""
+"""A message lives longer than this grid waits for its reply, so that it is this grid which reports that time is over.
+"""
 
 
-class DeployedGrid(Grid):
+class DeployedGrid(ClientGrid):
     """Clients 0..C-1 on the nodes of a Flower grid.
 
     Parameters
@@ -41,19 +41,22 @@ class DeployedGrid(Grid):
     num_clients : int
         C: how many clients there must be.
     experiment : Mapping
-        What a device needs to know of the experiment; goes into every message.
+        What a device needs to know of the experiment; it goes into every message.
     holdout_clients : int (default: 0)
-        The last ids never train.
+        Clients with the last ids, which never train.
     allowed_missing : int (default: 0)
         How many of the clients' nodes may be missing at the start.
     node_timeout_s : float (default: 300)
-        How long to wait for all nodes to be there and to say who they are.
+        How long to wait for all nodes to connect and to report which client each one is.
     timeout_s : float (default: 3600)
-        How long to wait for replies, where whoever sends does not want them sooner; a message lives ``GRACE_S`` longer.
+        How long to wait for replies, where the sender sets no shorter time; a message lives ``GRACE_S`` longer.
     block_size : int (default: 16)
-        Clients a block: the simulation whose bits this grid repeats.
+        Clients a block, as in the simulation whose bits this grid repeats.
     nodes : Nodes (default: None)
-        What an earlier grid of the same run found out.
+        What an earlier grid of the same run knows about the nodes.
+
+    The states that a checkpoint keeps are ``{"round": int64}``, the last round whose new state was accepted from a
+    client; the state itself lies on its device.
     """
 
     def __init__(
@@ -69,25 +72,16 @@ class DeployedGrid(Grid):
         block_size: int = 16,
         nodes: Nodes | None = None,
     ) -> None:
+        super().__init__()
         self.grid, self.num_clients, self.holdout_clients = grid, num_clients, holdout_clients
         self.experiment = records.config(experiment)
         self.allowed_missing, self.node_timeout_s, self.timeout_s = allowed_missing, node_timeout_s, timeout_s
         self.block_size = block_size
         self.nodes = nodes or Nodes(num_clients)
-        self.pool: Pool | None = None
-        """Where it is set, replies to ``train`` are reduced to one partial pool a block."""
-        self.states: dict[int, Tree] = {}
-        """Client -> ``{"round": int64}``, the last whose new state was accepted from it; the state itself lies on the device."""
-        self.on_event: Event = lambda kind, **facts: None
-        self.chunk = 0
-        self.executor: Executor | None = None
-        """None: there is nobody here who runs blocks."""
-        self._sent, self._found = 0, False
-        self._told: dict[int, int] = {}
-        self._mailbox: dict[str, Message] = {}
-        self._model: tuple[ArrayRecord | None, Tree] = (None, {})
+        self._found = False
+        self._reported: dict[int, int] = {}
 
-    # Flower's Grid -----------------------------------------------------------------------------------------------
+    # Flower's Grid --------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
         """Take over a Run."""
@@ -98,18 +92,15 @@ class DeployedGrid(Grid):
         """The run of this grid."""
         return self.grid.run
 
-    def create_message(
-        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
-    ) -> Message:
-        """A message to a client."""
-        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
-
     def get_node_ids(self) -> Sequence[int]:
-        """Clients that may train, ascending. The first call waits for their nodes, and raises RoundFailed that names those missing."""
+        """Clients that may train, ascending.
+
+        The first call waits for their nodes. Raises RoundFailed that names those missing.
+        """
         if not self._found:
             self.nodes.find(self.grid, self.experiment, self.node_timeout_s, self.allowed_missing)
             self._found = True
-            self._tell()
+            self._report_nodes()
         return range(self.num_clients - self.holdout_clients)
 
     @property
@@ -117,45 +108,30 @@ class DeployedGrid(Grid):
         """Clients that never train."""
         return range(self.num_clients - self.holdout_clients, self.num_clients)
 
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send, wait for all answers, and keep them for ``pull_messages``."""
-        pushed = list(messages)
-        self._mailbox.update({reply.metadata.reply_to_message_id: reply for reply in self.send_and_receive(pushed)})
-        return [message.metadata.message_id for message in pushed]
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies that have come, each handed out once."""
-        return [self._mailbox.pop(i) for i in message_ids if i in self._mailbox]
-
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """One reply a message: errors as they come, then the good ones in the order of a simulation's blocks.
 
-        What is not answered within ``timeout`` seconds, or ``timeout_s``, is an error, and its device need not answer later.
+        A message without an answer after ``timeout`` seconds, or ``timeout_s``, gets an error reply, and its device
+        need not answer later. Raises ValueError for a message to a client that is not there.
         """
         sent = list(messages)
         for message in sent:
-            self._sent += 1
-            flower.set_message_id(message, f"{self._sent:012d}")
-            if message.metadata.dst_node_id not in range(self.num_clients):
-                raise ValueError(
-                    f"message to client {message.metadata.dst_node_id}: this grid has clients 0..{self.num_clients - 1}"
-                )
-            check_settings(records.merged(records.of(message.content, ConfigRecord).values()))
-        return self._replies(sent, self.timeout_s if timeout is None else min(timeout, self.timeout_s))
+            self._number(message)
+            client = message.metadata.dst_node_id
+            if client not in range(self.num_clients):
+                raise ValueError(f"message to client {client}: this grid has clients 0..{self.num_clients - 1}")
+            check_settings(settings_of(message, 0))
+        return self._exchanged(sent, self.timeout_s if timeout is None else min(timeout, self.timeout_s))
 
-    def close(self) -> None:
-        """Nothing to let go: Flower owns the connection."""
+    # Exchanges ------------------------------------------------------------------------------------------------------
 
-    # Exchanges ---------------------------------------------------------------------------------------------------
-
-    def _replies(self, sent: Sequence[Message], timeout_s: float) -> Iterator[Message]:
+    def _exchanged(self, sent: Sequence[Message], timeout_s: float) -> Iterator[Message]:
         """See ``send_and_receive``."""
         end = time.monotonic() + timeout_s
-        wanted = [message.metadata.dst_node_id for message in sent]
-        absent = set(
-            self.nodes.look(self.grid, self.experiment, wanted, min(timeout_s, self.node_timeout_s), patient=False)
-        )
-        self._tell()
+        clients = [message.metadata.dst_node_id for message in sent]
+        wait_s = min(timeout_s, self.node_timeout_s)
+        absent = set(self.nodes.absent(self.grid, self.experiment, clients, wait_s, patient=False))
+        self._report_nodes()
         for message in sent:
             if message.metadata.dst_node_id in absent:
                 yield Message(Error(NO_NODE, "its node is not connected"), reply_to=message)
@@ -169,7 +145,7 @@ class DeployedGrid(Grid):
                 yield Message(Error(NO_NODE, "the SuperLink did not take the message"), reply_to=message)
         good: list[Message] = []
         while waiting:
-            late = time.monotonic() > end  # looked at before the replies: what came in time counts
+            late = time.monotonic() > end  # before the replies are pulled: those that came in time count
             replies = list(self.grid.pull_messages(list(waiting)))
             for reply in replies:
                 message = waiting.pop(reply.metadata.reply_to_message_id)
@@ -185,17 +161,13 @@ class DeployedGrid(Grid):
             yield Message(Error(NO_REPLY, f"no reply within {timeout_s:g} s"), reply_to=message)
         yield from self._in_order(sent, good)
 
-    def _tell(self) -> None:
-        """An event for each node that is new."""
+    def _report_nodes(self) -> None:
+        """Record an event for each node that is new."""
         for client, node in self.nodes.of.items():
-            if self._told.get(client) != node:
-                self._told[client] = node
-                self.on_event(
-                    "node_found",
-                    client=client,
-                    node=str(node),
-                    **{k: v for k, v in self.nodes.said[client].items() if k != "partition-id"},
-                )
+            if self._reported.get(client) != node:
+                self._reported[client] = node
+                facts = {k: v for k, v in self.nodes.facts[client].items() if k != "partition-id"}
+                self.on_event("node_found", client=client, node=str(node), **facts)
 
     def _addressed(self, message: Message, timeout_s: float) -> Message:
         """The message as it goes to the client's node."""
@@ -203,24 +175,25 @@ class DeployedGrid(Grid):
         own = self.experiment
         if client in self.states:
             own = ConfigRecord({**own, "state-round": int(self.states[client]["round"])})
-        content = RecordDict({**message.content, EXPERIMENT: own})
-        return Message(
-            content, self.nodes.of[client], facts.message_type, ttl=timeout_s + GRACE_S, group_id=facts.group_id
-        )
+        content, node = RecordDict({**message.content, EXPERIMENT: own}), self.nodes.of[client]
+        return Message(content, node, facts.message_type, ttl=timeout_s + GRACE_S, group_id=facts.group_id)
 
     def _in_order(self, sent: Sequence[Message], good: list[Message]) -> Iterator[Message]:
-        """Good replies as a simulation's blocks give them."""
+        """Good replies in the order of a simulation's blocks, pooled block by block where there is a pool."""
         position = {message.metadata.message_id: n for n, message in enumerate(sent)}
-        good.sort(
-            key=lambda r: (-float(records.numbers(r.content).get("steps", 0)), position[r.metadata.reply_to_message_id])
-        )
+
+        def order(reply: Message) -> tuple[float, int]:
+            steps = float(records.numbers(reply.content).get("steps", 0))
+            return -steps, position[reply.metadata.reply_to_message_id]
+
+        good.sort(key=order)
         for block, part in enumerate(even_slices(len(good), self.block_size)):
             members = good[part]
             for reply in members:
                 self._accept(reply, block)
-            asked = sent[position[members[0].metadata.reply_to_message_id]]
-            if self.pool is not None and asked.metadata.message_type.startswith("train"):
-                yield from self._pooled(self.pool, asked, members)
+            message = sent[position[members[0].metadata.reply_to_message_id]]
+            if self.pool is not None and message.metadata.message_type.startswith("train"):
+                yield from self._pooled(self.pool, message, members)
             else:
                 yield from members
 
@@ -231,13 +204,16 @@ class DeployedGrid(Grid):
             if "state-round" in facts:
                 self.states[reply.metadata.src_node_id] = {"round": torch.tensor(int(str(facts["state-round"])))}
 
-    def _pooled(self, pool: Pool, asked: Message, members: Sequence[Message]) -> Iterator[Message]:
-        """A block's replies with one partial pool, in the first; what does not fit the model that was sent is an error, not pooled."""
-        model = self._decoded(next(iter(records.of(asked.content, ArrayRecord).values())))
+    def _pooled(self, pool: Pool, message: Message, members: Sequence[Message]) -> Iterator[Message]:
+        """A block's replies, the first of which carries the partial pool of all.
+
+        A reply that does not fit the model in ``message`` becomes an error reply and is not pooled.
+        """
+        model = records.decode(next(iter(records.of(message.content, ArrayRecord).values())))
         partial: Tree | None = None
         kept: list[Message] = []
         for reply in members:
-            single, reason = _trained(reply, model)
+            single, reason = _single_model(reply, model)
             if reason:
                 yield Message(Error(CLIENT_ERROR, reason), reply_to=sent_of(reply))
                 continue
@@ -247,43 +223,34 @@ class DeployedGrid(Grid):
             kept.append(reply)
         covered = [reply.metadata.reply_to_message_id for reply in kept]
         for n, reply in enumerate(kept):
-            facts = ConfigRecord(
-                {**reply.content.config_records["facts"], "pooled_in": covered[0], **({} if n else {"covers": covered})}
-            )
-            content: dict[str, Any] = {k: v for k, v in reply.content.items() if not isinstance(v, ArrayRecord)} | {
-                "facts": facts
-            }
+            pooled: dict[str, Any] = {"pooled_in": covered[0], **({} if n else {"covers": covered})}
+            facts = ConfigRecord({**reply.content.config_records["facts"], **pooled})
+            content: dict[str, Any] = {k: v for k, v in reply.content.items() if not isinstance(v, ArrayRecord)}
+            content["facts"] = facts
             if n == 0 and partial is not None:
-                content["pool"] = records.arrays(partial)
+                content["pool"] = records.encode(partial)
             reply.content = RecordDict(content)
             yield reply
 
-    def _decoded(self, record: ArrayRecord) -> Tree:
-        if self._model[0] is not record:
-            self._model = (record, records.model(record))
-        return self._model[1]
-
 
 def sent_of(reply: Message) -> Message:
-    """A stand-in for the message that a reply answers: what another reply to it is made from."""
+    """A stand-in for the message that a reply answers, from which another reply to it can be made."""
     facts = reply.metadata
     message = Message(RecordDict(), facts.src_node_id, facts.message_type, group_id=facts.group_id)
     flower.set_message_id(message, facts.reply_to_message_id)
     return message
 
 
-def _trained(reply: Message, model: Tree) -> tuple[Tree, str]:
-    """(the model or update in a reply, why it must not be pooled or nothing)."""
+def _single_model(reply: Message, model: Tree) -> tuple[Tree, str]:
+    """(the model or update in a reply, why it must not be pooled or "")."""
     arrays = records.of(reply.content, ArrayRecord)
     facts = reply.content.config_records.get("facts", ConfigRecord())
     if len(arrays) != 1 or "weight" not in facts:
-        return (
-            {},
-            f"a reply with {len(arrays)} models and {'a' if 'weight' in facts else 'no'} weight; it must have one of each",
-        )
+        weight = "a" if "weight" in facts else "no"
+        return {}, f"a reply with {len(arrays)} models and {weight} weight; it must have one of each"
     [record] = arrays.values()
     try:
-        single = records.model(record)
+        single = records.decode(record)
         expected = {k: model[k] for k in single if k in model}
         problem = records.problem(record, expected, single) or records.weight_problem(facts, "weight")
     except (ValueError, EOFError, TypeError) as error:

@@ -1,4 +1,4 @@
-"""Counting one phase of a round while its replies stream past, and stopping at failures. No paper."""
+"""One exchange of messages, counted and checked while its replies stream past; it ends when too many clients fail."""
 
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
@@ -12,12 +12,12 @@ from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
 
 FLUSH = 256
-"""So many rows are handed on at a time, where there is someone to take them: a round keeps no more."""
+"""Rows that are kept before they are handed to the sink: memory does not grow with the clients of a round."""
 
 
 @dataclass(frozen=True)
 class Failures:
-    """How many clients of a phase may fail: a share of those asked; 0 means none."""
+    """How many clients of an exchange may fail: a share of those asked; 0 means none."""
 
     share: float = 0.0
 
@@ -30,19 +30,18 @@ class Failures:
         except ValueError:
             share = math.nan
         if head not in ("raise", "tolerate") or not 0 <= share <= 1:
-            raise ValueError(
-                f"failures = {text!r}: must be raise, or tolerate:SHARE with 0 <= SHARE <= 1, such as tolerate:0.2"
-            )
+            expected = "raise, or tolerate:SHARE with 0 <= SHARE <= 1, such as tolerate:0.2"
+            raise ValueError(f"failures = {text!r}: must be {expected}")
         return cls(share)
 
-    def allowed(self, asked: int) -> int:
-        """How many of so many clients may fail."""
-        return math.floor(self.share * asked + 1e-9)
+    def allowed(self, num_clients: int) -> int:
+        """How many of ``num_clients`` may fail."""
+        return math.floor(self.share * num_clients + 1e-9)
 
 
 @dataclass
-class Tally:
-    """What came of a phase: counts, bytes, rows for ``clients.jsonl``."""
+class Exchange:
+    """The result of an exchange so far: counts, bytes, rows for ``clients.jsonl``."""
 
     server_round: int
     phase: str
@@ -50,17 +49,21 @@ class Tally:
     client_of: Mapping[int, int]
     """Node id -> client id."""
     unseen: Container[int] = ()
-    """Node ids that never train."""
+    """Node ids of clients that never train."""
     weight_key: str = "num-examples"
     """The metric that weights a reply."""
     sink: Callable[[list[dict[str, Any]]], None] | None = None
-    """Takes rows as they come, a few at a time; None: all are kept."""
+    """Takes rows, ``FLUSH`` at a time; None: all are kept."""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    """Those that no sink has taken."""
+    """Rows that no sink has taken."""
     failures: list[tuple[int, str]] = field(default_factory=list)
+    """(client id, reason) of each failure."""
     completed: int = 0
+    """Clients whose reply was good."""
     bytes_up: int = 0
+    """Model bytes of the good replies."""
     sums: dict[str, Any] = field(default_factory=dict)
+    """Sums of ``examples`` and ``steps`` over the good replies."""
 
     @property
     def bytes_down(self) -> int:
@@ -75,7 +78,7 @@ class Tally:
         return total
 
     def sum(self, column: str) -> int | None:
-        """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them says it."""
+        """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them reports it."""
         return int(self.sums.get(column, 0)) if column in self.sums or not self.completed else None
 
     def flush(self) -> None:
@@ -85,7 +88,7 @@ class Tally:
             self.sink(rows)
 
     def gather(self, replies: Iterable[Message], policy: Failures) -> list[Message]:
-        """Replies until all are there, or more of them are errors than the policy allows: the rest then need not be computed."""
+        """All replies, or those until more are errors than the policy allows: the rest need not be computed then."""
         gathered, errors = [], 0
         for reply in replies:
             gathered.append(reply)
@@ -94,18 +97,17 @@ class Tally:
                 break
         return gathered
 
-    def watch(self, replies: Iterable[Message], likes: Likes, policy: Failures) -> Iterator[Message]:
-        """Pass good replies on, count all, end the round with ``RoundFailed`` when more fail than the policy allows."""
+    def checked(self, replies: Iterable[Message], likes: Likes, policy: Failures) -> Iterator[Message]:
+        """Pass good replies on and count all. Raises RoundFailed when more clients fail than the policy allows."""
         waiting = {message.metadata.message_id: message for message in self.messages}
         for reply in replies:
             message = waiting.pop(reply.metadata.reply_to_message_id, None)
             if message is None:
-                raise RoundFailed(
-                    f"round {self.server_round}: a reply to no message of this round, from node {reply.metadata.src_node_id}"
-                )
-            said = _read(reply)
-            reason = _problem(message, reply, said, likes, self.weight_key)
-            client = self._row(message, said, reason)
+                stray = f"a reply to no message of this round, from node {reply.metadata.src_node_id}"
+                raise RoundFailed(f"round {self.server_round}: {stray}")
+            report = _read(reply)
+            reason = _problem(message, reply, report, likes, self.weight_key)
+            client = self._row(message, report, reason)
             if reason:
                 self._fail(client, reason, policy)
             else:
@@ -113,28 +115,34 @@ class Tally:
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
         if self.messages and not self.completed:
-            raise RoundFailed(
-                f"round {self.server_round}, {self.phase}: all {len(self.messages)} clients failed; the last: {self.failures[-1][1]}"
-            )
+            last = self.failures[-1][1]
+            what = f"all {len(self.messages)} clients failed; the last: {last}"
+            raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")
 
     def _fail(self, client: int, reason: str, policy: Failures) -> None:
         self.failures.append((client, reason))
         allowed = policy.allowed(len(self.messages))
         if len(self.failures) > allowed:
-            count = "" if allowed == 0 else f" ({len(self.failures)} of {len(self.messages)} failed, {allowed} allowed)"
+            failed = f"{len(self.failures)} of {len(self.messages)} failed"
+            count = "" if allowed == 0 else f" ({failed}, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, message: Message, said: "_Said | None", reason: str) -> int:
+    def _row(self, message: Message, report: "_Report | None", reason: str) -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
         row: dict[str, Any] = {
-            "round": self.server_round, "client": client, "phase": self.phase, "status": "failed" if reason else "completed",
-            "reason": reason or None, "examples": None, "steps": None,
-        }  # fmt: skip
+            "round": self.server_round,
+            "client": client,
+            "phase": self.phase,
+            "status": "failed" if reason else "completed",
+            "reason": reason or None,
+            "examples": None,
+            "steps": None,
+        }
         if self.phase == "personal":
             row["unseen"] = node in self.unseen
-        if said is not None:
-            numbers, facts = said.numbers, said.facts
+        if report is not None:
+            numbers, facts = report.numbers, report.facts
             row["examples"] = numbers.pop(self.weight_key, None)
             if isinstance(numbers.get("steps"), (int, float)):
                 row["steps"] = numbers.pop("steps")
@@ -144,33 +152,33 @@ class Tally:
                 if k in facts:
                     row[k] = facts[k]
             if not reason:
-                self._count(row, said)
+                self._count(row, report)
         self.rows.append(row)
         if self.sink is not None and len(self.rows) >= FLUSH:
             self.flush()
         return client
 
-    def _count(self, row: Mapping[str, Any], said: "_Said") -> None:
+    def _count(self, row: Mapping[str, Any], report: "_Report") -> None:
         self.completed += 1
         for column in ("examples", "steps"):
             if row[column] is not None:
                 self.sums[column] = self.sums.get(column, 0) + row[column]
-        size = said.facts.get("num-bytes")
+        size = report.facts.get("num-bytes")
         if size is None:
-            size = sum(records.num_bytes(record) for name, record in said.arrays.items() if name != "pool")
+            size = sum(records.num_bytes(record) for name, record in report.arrays.items() if name != "pool")
         self.bytes_up += int(size)
 
 
-class _Said(NamedTuple):
-    """What a reply says, looked up once."""
+class _Report(NamedTuple):
+    """A reply's records, looked up once."""
 
     arrays: dict[str, ArrayRecord]
     numbers: dict[str, Any]
     facts: Mapping[str, Any]
 
 
-def _read(reply: Message) -> _Said | None:
-    """None of a reply that is an error."""
+def _read(reply: Message) -> _Report | None:
+    """A reply's records; None for an error reply."""
     if not reply.has_content():
         return None
     arrays: dict[str, ArrayRecord] = {}
@@ -183,22 +191,22 @@ def _read(reply: Message) -> _Said | None:
             arrays[name] = record
         elif name == "facts":
             facts = dict(record.items())
-    return _Said(arrays, numbers, facts)
+    return _Report(arrays, numbers, facts)
 
 
-def _problem(message: Message, reply: Message, said: _Said | None, likes: Likes, weight_key: str) -> str:
-    """Why a reply must not be used, or nothing. A partial pool was checked where it was made."""
-    if said is None:
+def _problem(message: Message, reply: Message, report: _Report | None, likes: Likes, weight_key: str) -> str:
+    """Why a reply must not be used, or "". A partial pool was checked where it was computed."""
+    if report is None:
         return reply.error.reason or f"error code {reply.error.code}"
-    wanted = likes(message, reply) if said.arrays and said.arrays.keys() != {"pool"} else {}
-    for name, record in said.arrays.items():
+    expected = likes(message, reply) if report.arrays and report.arrays.keys() != {"pool"} else {}
+    for name, record in report.arrays.items():
         try:
-            problem = "" if name == "pool" else records.problem(record, wanted.get(name))
+            problem = "" if name == "pool" else records.problem(record, expected.get(name))
         except (ValueError, EOFError) as error:
             problem = f"arrays that cannot be read: {error}"
         if problem:
             return problem
-    for name, value in said.numbers.items():
+    for name, value in report.numbers.items():
         if not all(map(math.isfinite, value)) if isinstance(value, list) else not math.isfinite(value):
             return f"{name} is {value}"
-    return records.weight_problem(said.numbers, weight_key)
+    return records.weight_problem(report.numbers, weight_key)

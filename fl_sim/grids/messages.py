@@ -1,5 +1,7 @@
 """What all grids do with single messages: addresses, arrays, settings, replies."""
 
+import traceback
+from collections.abc import Callable
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -11,18 +13,15 @@ from fl_sim.wire import flower, records
 
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
-
-
 _NO_ARRAYS = ArrayRecord()
 
 
 def check_settings(settings: Settings) -> None:
-    """Raise ValueError where a strategy of Flower's wants a client half that a learner's clients do not have."""
+    """Raise ValueError where a strategy of Flower's needs a client half that a learner's clients do not have."""
     for key, advice in flower.CLIENT_HALVES.items():
         if settings.get(key):
-            raise ValueError(
-                f"the strategy asks clients for {key} = {settings[key]}, which these do not know; {advice}"
-            )
+            request = f"{key} = {settings[key]}"
+            raise ValueError(f"the strategy asks clients for {request}, which these do not know; {advice}")
 
 
 def client_of(message: Message) -> int:
@@ -31,21 +30,64 @@ def client_of(message: Message) -> int:
 
 
 def arrays_of(message: Message) -> ArrayRecord:
-    """The model that a message carries; messages of one round share the object, so that it is decoded once."""
+    """The model that a message carries; messages of one round share the object."""
     return next(iter(records.of(message.content, ArrayRecord).values()), None) or _NO_ARRAYS
 
 
+def settings_of(message: Message, seed: int, skip: str = "") -> Settings:
+    """A message's ConfigRecords as one mapping, with ``seed`` where it names none; the record called ``skip`` is left
+    out.
+    """
+    configs = records.of(message.content, ConfigRecord)
+    merged = records.merged(record for name, record in configs.items() if name != skip)
+    return {"seed": seed, **{k: tuple(v) if isinstance(v, list) else v for k, v in merged.items()}}
+
+
+def answered(message: Message, call: Callable[[], object]) -> Message:
+    """The reply that ``call()`` returns, where it is a proper reply to ``message``; else an error reply with the
+    reason.
+
+    Whatever a ClientApp raises, ``sys.exit`` included, is that client's failure, whose reason is the traceback.
+    """
+    try:
+        reply = call()
+    except (Exception, SystemExit):
+        return Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=message)
+    if not isinstance(reply, Message):
+        reason = f"the ClientApp returned {type(reply).__name__}, not a Message"
+    elif reply.metadata.reply_to_message_id != message.metadata.message_id:
+        how = "make it with Message(..., reply_to=message)"
+        reason = f"the ClientApp's Message is no reply to the one that it got; {how}"
+    else:
+        return reply
+    return Message(Error(CLIENT_ERROR, reason), reply_to=message)
+
+
 def reply_to(
-    message: Message, answer: ClientResult, partial: Tree | None, pooled_in: str, covered: list[str], block: int
+    message: Message,
+    answer: ClientResult,
+    partial: Tree | None = None,
+    pooled_in: str = "",
+    covered: list[str] | None = None,
+    block: int = 0,
 ) -> Message:
-    """A client's reply: an error with its reason, its own arrays, or its part in a pooled block."""
+    """A client's reply: an error with its reason, its own arrays, or its part in a pooled block.
+
+    Parameters
+    ----------
+    partial : Tree, optional
+        The partial pool of the block, in the reply of its first surviving client.
+    pooled_in : str
+        Id of the message whose reply carries the pool; "" where the block was not pooled.
+    covered : list of str, optional
+        Ids of the messages whose replies are in ``partial``.
+    block : int
+        The block's number.
+    """
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
-    numbers = {
-        **answer.metrics,
-        "num-examples": answer.examples,
-        "steps": answer.steps,
-    }  # the machine's word counts: it weighs
+    # a metric of the same name does not replace the number of examples, which is a weight
+    numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
     facts: dict[str, Any] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
@@ -54,7 +96,7 @@ def reply_to(
         "facts": flower.trusted(ConfigRecord, facts),
     }
     if partial is not None:
-        content["pool"] = records.held(partial)
+        content["pool"] = records.encode(partial)
     elif answer.reply:
-        content["arrays"] = records.arrays(answer.reply)
+        content["arrays"] = records.encode(answer.reply)
     return flower.reply(flower.trusted(RecordDict, content), message)

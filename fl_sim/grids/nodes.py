@@ -1,6 +1,6 @@
-"""Who is who among the nodes of a deployment: asked once, remembered. No paper.
+"""Which node of a deployment is which client: each node is asked once.
 
-Node ids are random, and new after a restart where nodes have no keys; partition ids are what an experiment knows.
+Node ids are random, and new after a restart where nodes have no keys; an experiment knows clients by partition id.
 """
 
 import time
@@ -14,18 +14,18 @@ from flwr.serverapp import Grid
 from fl_sim.errors import RoundFailed
 
 EXPERIMENT = "experiment"
-"""Name of the ConfigRecord that tells a device what the experiment is."""
-WORDS = {
+"""Name of the ConfigRecord that describes the experiment to a device."""
+ERRORS = {
     0: "unknown",
     1: "the ClientApp cannot be loaded",
     3: "the message was lost",
     5: "the node went away",
     8: "the ClientApp crashed",
 }
-"""What other error codes of Flower's mean, where their reason does not say it."""
+"""What other error codes of Flower mean, where the reply gives no reason."""
 
 POLL_S = 0.25
-"""Pause between two looks at nodes and replies; Flower's own grid pauses 3 s."""
+"""Pause between two polls of nodes or replies; Flower's own grid pauses 3 s."""
 
 
 @dataclass
@@ -41,8 +41,8 @@ class Nodes:
     num_clients: int
     of: dict[int, int] = field(default_factory=dict)
     """Client -> node id."""
-    said: dict[int, Mapping[str, Any]] = field(default_factory=dict)
-    """Client -> its answer to the query."""
+    facts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    """Client -> the facts in its answer to the query."""
     refused: dict[int, str] = field(default_factory=dict)
     """Node id -> why it cannot be used."""
 
@@ -50,37 +50,40 @@ class Nodes:
     """Message id -> node, of queries without an answer yet."""
 
     def find(self, grid: Grid, experiment: ConfigRecord, timeout_s: float, allowed_missing: int = 0) -> None:
-        """Wait until all clients' nodes are there. Raises RoundFailed that names those missing after ``timeout_s``."""
-        missing = self.look(grid, experiment, range(self.num_clients), timeout_s, patient=True)
+        """Wait until all clients' nodes are connected.
+
+        Raises RoundFailed that names those missing after ``timeout_s``.
+        """
+        missing = self.absent(grid, experiment, range(self.num_clients), timeout_s, patient=True)
         if len(missing) > allowed_missing:
             why = "".join(f"; node {node}: {reason}" for node, reason in self.refused.items())
             who = f"client{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of 0..{self.num_clients - 1}"
-            raise RoundFailed(
-                f"after {timeout_s:g} s no usable node is {who}; {self.num_clients - len(missing)} are there{why}"
-            )
+            there = self.num_clients - len(missing)
+            raise RoundFailed(f"after {timeout_s:g} s no usable node is {who}; {there} are there{why}")
 
-    def look(
-        self, grid: Grid, experiment: ConfigRecord, wanted: Iterable[int], timeout_s: float, patient: bool
+    def absent(
+        self, grid: Grid, experiment: ConfigRecord, clients: Iterable[int], timeout_s: float, patient: bool
     ) -> list[int]:
-        """Ask nodes that are new who they are. Returns the clients of ``wanted`` whose node is not connected.
+        """The clients of ``clients`` whose node is not connected; new nodes are asked which client they are.
 
-        Waits for these: ``patient`` until they are there, else while nodes that are there have not said who they are.
+        Waits at most ``timeout_s``: with ``patient`` for all of these clients, else only for the answers of nodes that
+        are connected.
         """
         end = time.monotonic() + timeout_s
         while True:
             there = set(grid.get_node_ids())
             new = sorted(there - {*self.of.values(), *self.refused, *self.pending.values()})
-            asked = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
-            if asked:
-                self.pending |= {i: node for i, node in zip(grid.push_messages(asked), new, strict=True) if i}
+            queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
+            if queries:
+                self.pending |= {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
             for reply in grid.pull_messages(list(self.pending)) if self.pending else ():
-                self._introduced(there, self.pending.pop(reply.metadata.reply_to_message_id), reply)
-            absent = [c for c in wanted if self.of.get(c) not in there]
+                self._introduce(there, self.pending.pop(reply.metadata.reply_to_message_id), reply)
+            absent = [c for c in clients if self.of.get(c) not in there]
             if not absent or time.monotonic() > end or not (patient or self.pending):
                 return absent
             time.sleep(POLL_S)
 
-    def _introduced(self, there: set[int], node: int, reply: Message) -> None:
+    def _introduce(self, there: set[int], node: int, reply: Message) -> None:
         facts = None if reply.has_error() else reply.content.config_records.get("node")
         if facts is None:
             self.refused[node] = reason_of(reply.error) if reply.has_error() else "it does not say who it is"
@@ -89,13 +92,12 @@ class Nodes:
         before = self.of.get(client)
         if before is not None and before in there:
             both = " and ".join(map(str, sorted((before, node))))
-            raise RoundFailed(
-                f"nodes {both} both say that they are client {client} (partition-id); each must have its own"
-            )
-        self.of[client], self.said[client] = node, dict(facts)
+            clash = f"nodes {both} both say that they are client {client} (partition-id)"
+            raise RoundFailed(f"{clash}; each must have its own")
+        self.of[client], self.facts[client] = node, dict(facts)
 
 
 def reason_of(error: Error) -> str:
-    """Flower's error in words."""
-    what = WORDS.get(error.code, "")
+    """An error of Flower as text."""
+    what = ERRORS.get(error.code, "")
     return ": ".join(filter(None, [what, error.reason or ""])) or f"error code {error.code}"

@@ -1,1 +1,4 @@
-"""The same arithmetic, faster. Private names of PyTorch are used here only, with guards."""
+"""Faster forms of the same arithmetic.
+
+Private names of PyTorch are used here and in ``fl_sim.rng`` only, with fallbacks.
+"""

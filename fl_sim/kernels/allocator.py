@@ -1,9 +1,9 @@
-"""Big tensors stay on glibc's heap between steps. No paper.
+"""Settings of glibc's memory allocator: large tensors stay on the heap between training steps.
 
-By default glibc maps every large allocation anew and gives it back when freed; a training step that allocates the same
-gradients again and again then pays a page fault every 4 KiB (1500 to 2600 a step of a CNN with 1.6 million parameters).
-The price is that a process keeps the most memory that it has used. Whoever sets glibc's own variables (MALLOC_*_, GLIBC_TUNABLES)
-decides instead.
+By default glibc maps every large allocation anew and returns it to the system when it is freed; a training step that
+allocates the same gradients again and again then has a page fault every 4 KiB (1500 to 2600 a step of a CNN with 1.6
+million parameters). The price is that a process keeps the most memory that it has used. Where the user sets glibc's own
+variables (MALLOC_*_, GLIBC_TUNABLES), these decide.
 """
 
 import ctypes
@@ -12,16 +12,15 @@ import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Of ``mallopt`` in malloc.h."""
+"""Parameters of ``mallopt`` in malloc.h."""
 
 
 @cache
-def keep() -> None:
-    """Tell this process's glibc, once; does nothing elsewhere."""
+def keep_large_buffers() -> None:
+    """Let this process's glibc keep large buffers that are freed; without effect with other C libraries."""
     if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
         return
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
-        libc.mallopt(_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(
-            _MMAP_THRESHOLD, 1 << 25
-        )  # the most that older versions take
+        # older versions refuse more than 32 MiB
+        libc.mallopt(_MMAP_THRESHOLD, 1 << 30) or libc.mallopt(_MMAP_THRESHOLD, 1 << 25)
         libc.mallopt(_TRIM_THRESHOLD, -1)

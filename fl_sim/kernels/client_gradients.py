@@ -1,7 +1,7 @@
-"""The gradients of many clients' losses at once, on a CPU: autograd around ``vmap``, inside of the ``vmap`` that runs the rule. No paper.
+"""The gradients of many clients' losses at once, on a CPU: autograd is called once, outside of ``vmap``.
 
-``vmap`` over ``torch.func.grad`` keeps the graph of the backward pass too and forms every gradient. Here one backward pass
-serves all clients, and the gradient of a linear layer's weight stays a ``Product``.
+``vmap`` over ``torch.func.grad`` also keeps the graph of the backward pass, and computes every gradient. Here one
+backward pass serves all clients, and the gradient of a linear layer's weight stays a ``Product``.
 
 Legend: C clients, B batch, I inputs, O outputs.
 """
@@ -15,119 +15,149 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fl_sim.kernels import leave_vmap
-from fl_sim.kernels.low_rank import Product
+from fl_sim.kernels.low_rank import product
 from fl_sim.tree import Tree
 
-Value = Callable[..., Tensor]
+LossFunction = Callable[..., Tensor]
 """``(params, *others) -> loss ()`` of one client, a pure function of trees."""
 Grads = tuple[Tensor | None, ...]
-"""None: not used."""
+"""None: the loss does not depend on the tensor."""
+HAS_VERSION = hasattr(torch.empty(0), "_version")
+"""Whether tensors count the writes into them; else inputs of linear layers are copied, so that writes do no harm."""
 
 
-class _Use(NamedTuple):
-    """One pass through a linear layer, stacked."""
+class _LayerCall(NamedTuple):
+    """One call of a linear layer, with stacked tensors."""
 
     weight: Tensor
     """(C, O, I)."""
     x: Tensor
     """(C, ..., I)."""
     y: Tensor
-    """(C, ..., O), before the bias."""
+    """(C, ..., O), before the bias is added."""
     version: int
-    """Of ``x``: writes into it so far."""
+    """Number of writes into ``x`` at the time of the call."""
 
 
-class _Uses(threading.local):
-    """Where passes are noted while a gradient is taken."""
+class _Recorded(threading.local):
+    """Where layers record their calls while a gradient is computed."""
 
     def __init__(self) -> None:
-        self.now: list[_Use] | None = None
+        self.calls: list[_LayerCall] | None = None
 
 
-_uses = _Uses()
+_recorded = _Recorded()
 
 
 class Linear(nn.Linear):
-    """An ``nn.Linear`` of which ``gradient`` notes inputs and outputs: ``layer.__class__ = Linear``."""
+    """The same function as ``nn.Linear``; ``gradient`` records its inputs and outputs.
+
+    Set ``layer.__class__ = Linear``.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x (..., I) -> (..., O)."""
-        noted = _uses.now
-        if noted is None:
+        calls = _recorded.calls
+        if calls is None:
             return F.linear(x, self.weight, self.bias)
-        weight = leave_vmap.stacked(self.weight)
+        weight = leave_vmap.to_stacked(self.weight)
         shared = weight.stride(0) == 0  # the first step of all clients: one matrix product
-        y = leave_vmap.watched(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
-        rows = leave_vmap.stacked(x).detach()
-        noted.append(_Use(weight, rows, y, rows._version))
-        out, bias = leave_vmap.single(y), cast(Tensor | None, self.bias)
-        return out.clone() if bias is None else out + bias  # never y itself: who comes next may write into it
+        y = leave_vmap.to_stacked_with_grad(F.linear(x, weight[0].detach() if shared else self.weight.detach()))
+        rows = leave_vmap.to_stacked(x).detach()
+        calls.append(
+            _LayerCall(weight, rows, y, rows._version) if HAS_VERSION else _LayerCall(weight, rows.clone(), y, 0)
+        )
+        out, bias = leave_vmap.to_single(y), cast(Tensor | None, self.bias)
+        return out.clone() if bias is None else out + bias  # never y itself: the next layer may write into its input
 
 
-def gradient(value: Value, params: Tree, *others: Tree) -> tuple[Tree, Tensor]:
-    """(gradient in ``params``, loss ()) of one client, where ``physical.possible``. Nothing of it carries a graph.
+def gradient(loss: LossFunction, params: Tree, *others: Tree) -> tuple[Tree, Tensor]:
+    """The gradient of one client's loss; call it where ``leave_vmap.is_possible()``.
 
-    Raises RuntimeError where the network writes into something that all clients share, or into what a linear layer still needs.
+    Parameters
+    ----------
+    loss : LossFunction
+        Called as ``loss(params, *others)``.
+    params : Tree
+        The tensors to differentiate by.
+    *others : Tree
+        Further arguments: buffers, samples, random keys.
+
+    Returns
+    -------
+    tuple[Tree, Tensor]
+        (gradient by name, loss ()), without a graph. Gradients of linear layers' weights may be ``Product``s.
+
+    Raises
+    ------
+    RuntimeError
+        Where the network writes into a tensor that all clients share, or into the input of a linear layer.
     """
     names = [list(tree) for tree in (params, *others)]
-    products: list[str] = []
+    as_product: list[str] = []
 
-    def one(*flat: Tensor) -> Tensor:  # dicts cost vmap as much as a step
-        given = iter(flat)
-        return value(*({k: next(given) for k in tree} for tree in names))
+    # The arguments are tensors, not dicts: what vmap does to flatten dicts takes as long as a training step.
+    def one_client(*tensors: Tensor) -> Tensor:
+        remaining = iter(tensors)
+        return loss(*({k: next(remaining) for k in tree} for tree in names))
 
-    def all_at_once(*flat: Tensor) -> tuple[Tensor, ...]:
-        leaves = [x.detach().requires_grad_() for x in flat[: len(params)]]
+    def all_clients(*tensors: Tensor) -> tuple[Tensor, ...]:
+        leaves = [x.detach().requires_grad_() for x in tensors[: len(params)]]
         with torch.enable_grad():
-            losses, uses = _noted(one, *leaves, *flat[len(params) :])
-        found: Grads = torch.autograd.grad(losses.sum(), [*leaves, *(use.y for use in uses)], allow_unused=True)
-        sides = _sides(uses, found[len(leaves) :])
+            losses, calls = _run_and_record(one_client, *leaves, *tensors[len(params) :])
+        grads: Grads = torch.autograd.grad(losses.sum(), [*leaves, *(call.y for call in calls)], allow_unused=True)
+        factors = _factors(calls, grads[len(leaves) :])
         results = [losses.detach()]
-        for name, leaf, plain in zip(params, leaves, found, strict=False):
-            pair: tuple[Tensor, ...] = sides.get(leaf.data_ptr(), ())
+        for name, leaf, plain in zip(params, leaves, grads, strict=False):
+            pair: tuple[Tensor, ...] = factors.get(leaf.data_ptr(), ())
             if pair and plain is None:
-                products.append(name)
+                as_product.append(name)
                 results += pair
-            else:
+            else:  # not the weight of a linear layer, or one that is used elsewhere too
                 whole = torch.zeros_like(leaf) if plain is None else plain
-                results.append(whole + pair[0] @ pair[1] if pair else whole)  # a weight that something else uses too
+                results.append(whole + pair[0] @ pair[1] if pair else whole)
         return tuple(results)
 
-    results = iter(leave_vmap.outside(all_at_once, *params.values(), *(x for tree in others for x in tree.values())))
-    loss = next(results)
+    inputs = (*params.values(), *(x for tree in others for x in tree.values()))
+    results = iter(leave_vmap.call_outside_vmap(all_clients, *inputs))
+    value = next(results)
     return {
-        k: Product(next(results), next(results), under_vmap=True) if k in products else next(results) for k in params
-    }, loss
+        k: product(next(results), next(results), under_vmap=True) if k in as_product else next(results) for k in params
+    }, value
 
 
-def _noted(one: Callable[..., Tensor], *stacked: Tensor) -> tuple[Tensor, list[_Use]]:
-    """(losses (C,), passes through linear layers)."""
-    uses: list[_Use] = []
-    _uses.now = uses
+def _run_and_record(function: Callable[..., Tensor], *stacked: Tensor) -> tuple[Tensor, list[_LayerCall]]:
+    """(losses (C,), calls of linear layers)."""
+    calls: list[_LayerCall] = []
+    _recorded.calls = calls
     try:
-        return torch.func.vmap(one, randomness="error")(*stacked), uses
+        return torch.func.vmap(function, randomness="error")(*stacked), calls
     except RuntimeError as error:
-        if "broadcast shape" in str(error):  # all that vmap says
+        if "broadcast shape" in str(error):  # vmap's message does not name the cause
             raise RuntimeError(
                 f"an in-place operation writes a client's numbers into a tensor that all clients share: {error}"
             ) from error
         raise
     finally:
-        _uses.now = None
+        _recorded.calls = None
 
 
-def _sides(uses: list[_Use], outer: Grads) -> dict[int, tuple[Tensor, Tensor]]:
-    """By weight, the two sides of its gradient (C, O, rows), (C, rows, I); rows of several passes one after another."""
-    sides: dict[int, tuple[Tensor, Tensor]] = {}
-    for use, dy in zip(uses, outer, strict=True):
-        if use.x._version != use.version:
+def _factors(calls: list[_LayerCall], outer: Grads) -> dict[int, tuple[Tensor, Tensor]]:
+    """Address of a weight -> the two factors (C, O, rows), (C, rows, I) of its gradient.
+
+    The rows of several calls of one layer are concatenated.
+    """
+    factors: dict[int, tuple[Tensor, Tensor]] = {}
+    for call, dy in zip(calls, outer, strict=True):
+        if HAS_VERSION and call.x._version != call.version:
             raise RuntimeError(
-                "the input of a linear layer was written into (x += ...) before its gradient was taken; write x = x + ..."
+                "the input of a linear layer was written into (x += ...) before its gradient was taken; "
+                "write x = x + ..."
             )
         if dy is not None:
-            clients, wide, narrow = use.weight.shape
-            left, right = dy.reshape(clients, -1, wide).mT, use.x.reshape(clients, -1, narrow)
-            if before := sides.get(use.weight.data_ptr()):
+            clients, wide, narrow = call.weight.shape
+            left, right = dy.reshape(clients, -1, wide).mT, call.x.reshape(clients, -1, narrow)
+            if before := factors.get(call.weight.data_ptr()):
                 left, right = torch.cat((before[0], left), 2), torch.cat((before[1], right), 1)
-            sides[use.weight.data_ptr()] = left, right
-    return sides
+            factors[call.weight.data_ptr()] = left, right
+    return factors

@@ -1,7 +1,7 @@
-"""CUDA graphs of chunks that come again and again: one launch in the place of some thousand. No paper.
+"""CUDA graphs of chunks of one kind that occur repeatedly: one launch in the place of some thousand.
 
-``vmap``'s own bookkeeping costs a processor several times what the kernels cost the GPU; a graph keeps the kernels and
-drops the bookkeeping. The kernels are the same, and so are the bits.
+The bookkeeping of ``vmap`` costs the CPU several times what the kernels cost the GPU. A graph keeps the kernels and
+drops the bookkeeping; the kernels, and so the bits, are the same.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-KEPT = 4
-"""Graphs that are kept: each holds the memory of its chunk."""
-KNOWN = 1024
-"""Kinds of chunks that are remembered."""
+MAX_GRAPHS = 4
+"""Graphs that are kept at once: each holds the memory of its chunk."""
+MAX_KEYS = 1024
+"""Keys that are remembered; a function with another key is never recorded."""
 Function = Callable[..., tuple[Tensor, ...]]
 
 
@@ -22,37 +22,62 @@ Function = Callable[..., tuple[Tensor, ...]]
 class _Recording:
     graph: Any
     function: Function
-    """Keeps alive what the kernels read."""
+    """Keeps alive the tensors that the kernels read besides the inputs."""
     inputs: list[Tensor]
     outputs: tuple[Tensor, ...]
     notes: list[Any]
 
 
-class Recorder:
-    """Runs functions of tensors on a GPU; one that comes a second time under the same key is recorded, and replayed from then on."""
+class GraphRecorder:
+    """Runs functions of tensors on a GPU.
+
+    On its second call with one key a function is recorded as a graph, and replayed from then on.
+    """
 
     def __init__(self) -> None:
         self._recorded: dict[Hashable, _Recording | None] = {}
         self.refused = ""
-        """Why a function could not be recorded: since then nothing is."""
+        """Why a function could not be recorded; not empty: nothing is recorded any more."""
+        self._reported: set[str] = set()
 
-    def __reduce__(self) -> tuple[type["Recorder"], tuple[()]]:
-        return Recorder, ()  # what was recorded belongs to this process
+    def once(self, note: str) -> str:
+        """``note`` the first time, "" after that: for an event that the log should hold once."""
+        if note in self._reported:
+            return ""
+        self._reported.add(note)
+        return note
+
+    def __reduce__(self) -> tuple[type["GraphRecorder"], tuple[()]]:
+        return GraphRecorder, ()  # graphs belong to this process
 
     @staticmethod
-    def takes(device: torch.device) -> bool:
-        """Whether kernels of this kind of device can be recorded."""
+    def supports(device: torch.device) -> bool:
+        """Whether the kernels of this kind of device can be recorded."""
         return device.type == "cuda"
 
     def __call__(
         self, key: Hashable, function: Function, inputs: Sequence[Tensor], notes: list[Any]
     ) -> tuple[Tensor, ...]:
-        """``function(*inputs)``; what fixes its kernels besides the inputs' values is in ``key``. The result is the caller's own.
+        """Compute ``function(*inputs)``, or replay its graph.
 
-        ``notes`` is what the function writes down beside its result; a replay writes the same.
+        Parameters
+        ----------
+        key : Hashable
+            Everything besides the values of the inputs that decides which kernels run.
+        function : Callable
+            Tensors -> a tuple of tensors.
+        inputs : Sequence[Tensor]
+            On the GPU; they are copied before a replay.
+        notes : list
+            A list that the function fills with Python objects besides its result; a replay fills it in the same way.
+
+        Returns
+        -------
+        tuple[Tensor, ...]
+            New tensors, which a later replay does not overwrite.
         """
         if self.refused or key not in self._recorded:
-            if not self.refused and len(self._recorded) < KNOWN:
+            if not self.refused and len(self._recorded) < MAX_KEYS:
                 self._recorded[key] = None
             return function(*inputs)
         recording = self._recorded[key]
@@ -65,18 +90,18 @@ class Recorder:
             except Exception as error:
                 self.refused = f"{type(error).__name__}: {error}"
                 return function(*inputs)
-            for other in [k for k, v in self._recorded.items() if v is not None][: 1 - KEPT or None]:
-                self._recorded[other] = None
+            for oldest in [k for k, v in self._recorded.items() if v is not None][: 1 - MAX_GRAPHS or None]:
+                self._recorded[oldest] = None
             self._recorded[key] = recording
-        for held, given in zip(recording.inputs, inputs, strict=True):
-            held.copy_(given)
+        for target, value in zip(recording.inputs, inputs, strict=True):
+            target.copy_(value)
         recording.graph.replay()
         notes[:] = recording.notes
         return tuple(x.clone() for x in recording.outputs)
 
 
 def _record(function: Function, inputs: Sequence[Tensor], notes: list[Any]) -> _Recording:
-    graph, held = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
+    graph, own_inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
     with torch.cuda.graph(graph):
-        outputs = function(*held)
-    return _Recording(graph, function, held, outputs, list(notes))
+        outputs = function(*own_inputs)
+    return _Recording(graph, function, own_inputs, outputs, list(notes))

@@ -1,7 +1,6 @@
-"""Layers in the place of PyTorch's: keyed dropout for all engines, faster forms for one client at a time on a CPU and for
-many at once on a GPU. No paper.
+"""Layers in the place of PyTorch's: dropout with a key, and faster forms for one client or for many clients.
 
-A model's author writes ``nn.Dropout`` and ``nn.Conv2d``; the replacements compute the same function.
+A model is written with ``nn.Dropout`` and ``nn.Conv2d``; the replacements compute the same function.
 
 Legend: B batch.
 """
@@ -15,9 +14,29 @@ from torch import Tensor, nn
 from fl_sim import rng
 from fl_sim.kernels import client_gradients, low_rank, patches, winograd
 
+try:
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    BATCH_NORMS: tuple[type[nn.Module], ...] = (_BatchNorm,)
+except ImportError:  # then a subclass of the private base class, as some libraries have it, is not recognised
+    BATCH_NORMS = (
+        *(nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm),
+        *(nn.LazyBatchNorm1d, nn.LazyBatchNorm2d, nn.LazyBatchNorm3d),
+    )
+
+HAS_TENSOR_DICTS = vars(nn.Module()).keys() >= {"_parameters", "_buffers"}
+"""Whether a module keeps its tensors in these dicts; without them ``FunctionalModule`` uses
+``torch.func.functional_call``.
+"""
+
+
+def has_batch_norm(module: nn.Module) -> bool:
+    """Whether a module contains BatchNorm of any kind."""
+    return any(isinstance(m, BATCH_NORMS) for m in module.modules())
+
 
 class Dropout(nn.Module):
-    """Inverted dropout whose mask is a function of a key handed in (Srivastava et al., JMLR 2014)."""
+    """Inverted dropout whose mask is a function of a key that is passed in (Srivastava et al., JMLR 2014)."""
 
     words: Tensor
 
@@ -34,85 +53,99 @@ class Dropout(nn.Module):
         return x * kept.mul_(1 / (1 - self.p) if self.p < 1 else 0.0).to(x.dtype)
 
 
-def keyed(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.Dropout`` below ``module`` (in place) by the keyed one."""
+def with_keyed_dropout(module: nn.Module) -> nn.Module:
+    """Replace every ``nn.Dropout`` inside ``module`` (in place) by the one with a key; returns ``module``."""
     for name, child in module.named_children():
-        module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else keyed(child))
+        module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else with_keyed_dropout(child))
     return module
 
 
-def twin(module: nn.Module) -> nn.Module:
-    """A copy that shares its tensors."""
+def copy_sharing_tensors(module: nn.Module) -> nn.Module:
+    """A copy of a module with the same parameters and buffers, not copies of them."""
     return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
 
 
-class Pure:
-    """A module as a function of its tensors: ``torch.func.functional_call`` at half the cost."""
+class FunctionalModule:
+    """A module as a function of its tensors: ``torch.func.functional_call`` in half the time."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
-        first: dict[int, str] = {}  # a parameter that occurs twice goes by the name of its first place
+        self._names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+        first: dict[int, str] = {}  # a parameter that occurs twice has the name of its first occurrence
         self._places = [
             (owner, kind, leaf, first.setdefault(id(tensor), f"{prefix}.{leaf}" if prefix else leaf))
             for prefix, owner in module.named_modules()
             for kind in ("_parameters", "_buffers")
-            for leaf, tensor in owner.__dict__[kind].items()
+            for leaf, tensor in owner.__dict__.get(kind, {}).items()
             if tensor is not None
         ]
 
     def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """``module(x)`` with ``values`` by name in the place of its own parameters and buffers."""
+        outputs: Tensor
+        if not HAS_TENSOR_DICTS:
+            known = {name: value for name, value in values.items() if name in self._names}
+            outputs = torch.func.functional_call(self.module, known, (x,))
+            return outputs
         places = [(owner.__dict__[kind], leaf, name) for owner, kind, leaf, name in self._places if name in values]
-        own = [place[leaf] for place, leaf, _ in places]
+        own = [tensors[leaf] for tensors, leaf, _ in places]
         try:
-            for place, leaf, name in places:
-                place[leaf] = values[name]
-            outputs: Tensor = self.module(x)
+            for tensors, leaf, name in places:
+                tensors[leaf] = values[name]
+            outputs = self.module(x)
             return outputs
         finally:
-            for (place, leaf, _), tensor in zip(places, own, strict=True):
-                place[leaf] = tensor
+            for (tensors, leaf, _), tensor in zip(places, own, strict=True):
+                tensors[leaf] = tensor
 
 
-def quick(module: nn.Module) -> nn.Module | None:
-    """A copy for one client at a time on a CPU: channels last in memory, faster layers where ``winograd`` or ``product`` suits.
+def one_client_form(module: nn.Module) -> nn.Module | None:
+    """A copy for one client at a time on a CPU, or None where nothing would be faster.
 
-    None where nothing would be gained.
+    Pictures are channels-last in memory, and layers are those of ``winograd`` and ``low_rank`` where these support
+    them.
     """
-    module, gains = twin(module), False
+    module, is_faster = copy_sharing_tensors(module), False
     for m in module.modules():
-        if type(m) is nn.Conv2d and winograd.suits(m):
+        if type(m) is nn.Conv2d and winograd.supports(m):
             m.__class__ = winograd.Conv3x3
-        elif type(m) is nn.Linear and low_rank.suits(m):
+        elif type(m) is nn.Linear and low_rank.supports(m):
             m.__class__ = low_rank.Linear
         elif isinstance(m, nn.MaxPool2d):
-            m.register_forward_hook(_gradient_too)
-        gains |= isinstance(m, nn.Conv2d | low_rank.Linear)
-    module.register_forward_pre_hook(_channels_last)
-    return module if gains else None
+            m.register_forward_hook(_gradient_channels_last)
+        is_faster |= isinstance(m, nn.Conv2d | low_rank.Linear)
+    module.register_forward_pre_hook(_inputs_channels_last)
+    return module if is_faster else None
 
 
-def many(module: nn.Module, kind: str) -> nn.Module:
-    """A copy for many clients at once: on a CPU linear layers as ``batched`` has them, on a GPU convolutions as ``patches`` has them."""
-    module = twin(module)
+def many_clients_form(module: nn.Module, kind: str) -> nn.Module:
+    """A copy for many clients at once under ``vmap``.
+
+    ``kind`` of device: on a ``cpu`` linear layers are those of ``client_gradients``, on ``cuda`` convolutions are those
+    of ``patches``.
+    """
+    module = copy_sharing_tensors(module)
     for m in module.modules():
-        if kind == "cuda" and type(m) is nn.Conv2d and patches.suits(m):
+        if kind == "cuda" and type(m) is nn.Conv2d and patches.supports(m):
             m.__class__ = patches.Conv2d
         elif kind == "cpu" and type(m) is nn.Linear:
             m.__class__ = client_gradients.Linear
     return module
 
 
-def _last(x: Tensor) -> Tensor:
-    """Pictures (B, channels, height, width) in another order in memory; most layers hand it on."""
+def _channels_last(x: Tensor) -> Tensor:
+    """Pictures (B, channels, height, width) in channels-last memory, which most layers keep; else ``x``."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
-def _channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(map(_last, inputs))
+def _inputs_channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(map(_channels_last, inputs))
 
 
-def _gradient_too(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-    """What comes back from a flattening is in the old order; max pooling would then copy four times as much."""
+def _gradient_channels_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    """Make the gradient of an output channels-last too.
+
+    After a flattening it is not, and the backward pass of max pooling would then copy four times as much.
+    """
     if output.requires_grad:
-        output.register_hook(_last)  # type: ignore[no-untyped-call]
+        output.register_hook(_channels_last)  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""Out of ``vmap`` for a moment, and back: a function of the stacked tensors, called by code that is written for one client. No paper.
+"""Lets code that runs under ``vmap`` for one client call a function on the stacked tensors of all clients.
 
-``torch.autograd.Function`` with a ``vmap`` rule does the same in public names, at 200 us a call against 15: a third of a small
-model's step. What PyTorch's own rule uses has no public name; where a version of it lacks these, ``possible`` says no, and
-whoever asks goes the ordinary way.
+A ``torch.autograd.Function`` with a ``vmap`` rule does the same with public names, but at 200 us a call against 15: a
+third of the step of a small model. What PyTorch's own implementation uses has private names. Where a version of PyTorch
+lacks one of them, ``is_possible`` returns False, and callers use plain ``vmap``.
 
 Legend: C clients.
 """
@@ -15,20 +15,41 @@ from torch import Tensor
 try:
     from torch._C._functorch import TransformType, _add_batch_dim, _unwrap_batched, get_interpreter_stack
     from torch._functorch.pyfunctorch import retrieve_current_functorch_interpreter
-except ImportError:  # pragma: no cover
-    KNOWN = False
+except ImportError:
+    AVAILABLE = False
 else:
-    KNOWN = True
+    AVAILABLE = True
+
+try:
+    from torch._C._functorch import is_functorch_wrapped_tensor
+except ImportError:
+    HAS_WRAPPED_CHECK = False
+else:
+    HAS_WRAPPED_CHECK = True
 
 
-def possible() -> bool:
-    """Whether we are under exactly one ``vmap`` and under no other transform."""
-    stack = (get_interpreter_stack() or []) if KNOWN else []
+def is_possible() -> bool:
+    """Whether the current code runs under exactly one ``vmap`` and no other transform, as the functions below need."""
+    stack = (get_interpreter_stack() or []) if AVAILABLE else []
     return len(stack) == 1 and stack[0].key() == TransformType.Vmap
 
 
-def stacked(x: Tensor) -> Tensor:
-    """(C, ...) of ``x`` (...) as one client sees it; what all clients share is repeated without being copied."""
+def is_wrapped(x: Tensor) -> bool:
+    """Whether a tensor is the argument of a function under a transform of ``torch.func`` (vmap, grad)."""
+    if HAS_WRAPPED_CHECK:
+        return is_functorch_wrapped_tensor(x)
+    try:
+        x.data_ptr()
+    except RuntimeError:  # a wrapped tensor has no storage of its own
+        return True
+    return False
+
+
+def to_stacked(x: Tensor) -> Tensor:
+    """The tensor (C, ...) of all clients behind one client's ``x`` (...).
+
+    A tensor that clients share is expanded, not copied.
+    """
     return _stacked(x, retrieve_current_functorch_interpreter())
 
 
@@ -36,23 +57,36 @@ def _stacked(x: Tensor, vmap: Any) -> Tensor:
     value, dim = _unwrap_batched(x, vmap.level())
     if dim is None:
         return value.expand(vmap.batch_size(), *value.shape)
-    return value.movedim(dim, 0) if dim else value  # autograd would see even a view of no change
+    return value.movedim(dim, 0) if dim else value  # autograd would record even a view that changes nothing
 
 
-def watched(x: Tensor) -> Tensor:
-    """``stacked``, with a gradient of its own even where nothing before it has one."""
-    value = stacked(x)
+def to_stacked_with_grad(x: Tensor) -> Tensor:
+    """``to_stacked``; the result requires a gradient even where nothing that it was computed from does."""
+    value = to_stacked(x)
     with retrieve_current_functorch_interpreter().lower():
         return value if value.requires_grad else value.requires_grad_()
 
 
-def single(x: Tensor) -> Tensor:
-    """The inverse: one client's part (...) of ``x`` (C, ...)."""
+def to_single(x: Tensor) -> Tensor:
+    """The inverse of ``to_stacked``: one client's view (...) of ``x`` (C, ...)."""
     return _add_batch_dim(x, 0, retrieve_current_functorch_interpreter().level())
 
 
-def outside(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
-    """``function`` of stacked tensors, on one client's: called without ``vmap``."""
+def call_outside_vmap(function: Callable[..., tuple[Tensor, ...]], *tensors: Tensor) -> tuple[Tensor, ...]:
+    """Call ``function`` on the stacked tensors of all clients, outside of ``vmap``.
+
+    Parameters
+    ----------
+    function : Callable
+        Stacked tensors (C, ...) -> a tuple of stacked tensors (C, ...).
+    *tensors : Tensor
+        One client's arguments (...), as seen under ``vmap``.
+
+    Returns
+    -------
+    tuple[Tensor, ...]
+        One client's view (...) of each result.
+    """
     vmap = retrieve_current_functorch_interpreter()
     values = [_stacked(x, vmap) for x in tensors]
     with vmap.lower():

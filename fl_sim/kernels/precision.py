@@ -1,7 +1,7 @@
-"""How this process computes: threads, deterministic kernels, precision of matrix products. No paper.
+"""Sets up how this process computes: threads, deterministic kernels, precision of matrix products.
 
-Bits follow from the config and the kind of device. On a GPU deterministic algorithms are asked for; PyTorch warns where it
-has none.
+The bits of results then depend on the config and the kind of device only. On a GPU deterministic algorithms are
+requested; PyTorch warns where it has none.
 """
 
 import os
@@ -13,15 +13,24 @@ Precision = Literal["full", "tf32", "bf16"]
 
 
 def prepare(device: str | torch.device, threads: int, precision: Precision = "full") -> None:
-    """Set this process up for blocks on ``device``: once before a run, and in each worker.
+    """Set up this process for training on a device; called once before a run.
 
-    ``full`` keeps products of float32 in float32 (cuDNN would take TF32 by itself); ``tf32`` and ``bf16`` round their factors.
+    Parameters
+    ----------
+    device : str | torch.device
+        Where clients train.
+    threads : int
+        PyTorch's threads on the CPU.
+    precision : Precision (default: "full")
+        ``full`` computes products of float32 in float32 (the default of cuDNN is TF32); ``tf32`` and ``bf16`` round
+        their factors.
     """
     torch.set_num_threads(threads)
     if torch.device(device).type != "cuda":
         return
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product starts
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at the first matrix product
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # nothing reads memory before it is written
+    # no kernel here reads memory before it is written, so filling it would only take time
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"

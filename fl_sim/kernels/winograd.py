@@ -1,11 +1,13 @@
-"""3x3 convolutions with a quarter of the multiplications, for CPUs: A. Lavin, S. Gray, "Fast Algorithms for Convolutional
-Neural Networks", CVPR 2016, arXiv:1509.09308, F(4x4, 3x3), equations 9 and 13.
+"""3x3 convolutions with a quarter of the multiplications, for CPUs.
+
+A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016, arXiv:1509.09308, F(4x4, 3x3),
+equations 9 and 13.
 
     y = A [(G w) * (B d)]      a tile d of 6 x 6 inputs and a filter w of 3 x 3 give 4 x 4 outputs y
 
-A, B, G are the paper's matrices squared by Kronecker (a tile is a vector of 36), so that each transform of all tiles is one
-matrix product, and so is each of the 36 sums over channels. The gradients are the same products transposed. Samples go
-through in groups of about 256 tiles, which stay in the cache.
+A, B, G are the Kronecker squares of the paper's matrices (a tile is a vector of 36), so that each transform of all
+tiles is one matrix product, and so is each of the 36 sums over channels. The gradients are the same products
+transposed. Samples are processed in groups of about 256 tiles, which stay in the cache.
 
 Legend: N samples (of a group), C channels in, K channels out, R x S tiles a sample, T = N R S.
 """
@@ -29,7 +31,7 @@ _B = (
 )
 _G = ((6, 0, 0), (-4, -4, -4), (-4, 4, -4), (1, 2, 4), (1, -2, 4), (0, 0, 24))
 TILES = 256
-"""About so many tiles at once."""
+"""Tiles of a group of samples, approximately."""
 
 
 @lru_cache
@@ -39,29 +41,35 @@ def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return torch.kron(a, a).to(dtype), torch.kron(b, b).to(dtype), torch.kron(g / 24, g / 24).to(dtype)
 
 
-def suits(conv: nn.Conv2d) -> bool:
-    """Whether the layer is a 3x3 convolution of stride 1 with enough channels for the transforms to pay (from 32 x 64 on)."""
+def supports(conv: nn.Conv2d) -> bool:
+    """Whether the layer is a 3x3 convolution of stride 1 with enough channels to gain from the transforms (32 x 64)."""
     plain = conv.kernel_size == (3, 3) and conv.stride == (1, 1) and conv.dilation == (1, 1) and conv.groups == 1
     padded = conv.padding_mode == "zeros" and conv.padding in ((0, 0), (1, 1))
     return plain and padded and conv.in_channels * conv.out_channels >= 2048
 
 
 class Conv3x3(nn.Conv2d):
-    """An ``nn.Conv2d`` that ``suits``, to rounding (1e-6 in float32): ``conv.__class__ = Conv3x3``. First derivatives only."""
+    """The same function as ``nn.Conv2d``, up to rounding (1e-6 in float32), for layers that ``supports`` accepts.
+
+    Set ``conv.__class__ = Conv3x3``. Has first derivatives only.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x (N, C, H, W) -> (N, K, H', W'), channels last in memory. With few tiles, or tiles less than 3/4 full, PyTorch's way."""
+        """x (N, C, H, W) -> (N, K, H', W'), channels last in memory.
+
+        PyTorch's own convolution is used for few tiles, or tiles that are less than 3/4 full.
+        """
         pad = int(self.padding[0])
         rows, columns = x.shape[-2] + 2 * pad - 2, x.shape[-1] + 2 * pad - 2
         tiles = -(-rows // 4) * -(-columns // 4)
         if x.ndim != 4 or len(x) * tiles < 32 or rows * columns < 12 * tiles:
             return super().forward(x)
-        done: Tensor = _Winograd.apply(x, self.weight, self.bias, pad)
-        return done
+        y: Tensor = _Winograd.apply(x, self.weight, self.bias, pad)
+        return y
 
 
 def _groups(n: int, tiles: int) -> Iterator[slice]:
-    """The samples, about ``TILES`` tiles at a time."""
+    """Slices of the samples, each with about ``TILES`` tiles."""
     size = max(1, TILES // tiles)
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
@@ -117,7 +125,7 @@ class _Winograd(torch.autograd.Function):
 
 
 def _add_tiles(image: Tensor, tiles: Tensor) -> None:
-    """Put tiles (N, R, 6, S, 6, C), each of which overlaps the next by two, into a picture of zeros (N, R + 1, 4, S + 1, 4, C)."""
+    """Add tiles (N, R, 6, S, 6, C), which overlap by two pixels, to an image of zeros (N, R + 1, 4, S + 1, 4, C)."""
     r, s = tiles.shape[1], tiles.shape[3]
     image[:, :r, :, :s] = tiles[:, :, :4, :, :4]
     image[:, 1:, :2, :s] += tiles[:, :, 4:, :, :4]

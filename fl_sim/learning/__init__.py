@@ -1,1 +1,1 @@
-"""What one client computes: task, loss, local rule, training."""
+"""What one client computes: task, loss, local rule, optimisers, training."""

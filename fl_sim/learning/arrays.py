@@ -1,6 +1,6 @@
-"""A task from a user's arrays.
+"""Building a task from a user's arrays.
 
-Legend: N samples.
+Legend: N training samples, M test samples, B batch size.
 """
 
 from collections.abc import Mapping
@@ -13,6 +13,7 @@ from fl_sim import rng
 from fl_sim.learning.measures import SampleFunction, accuracy, cross_entropy, squared_error
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
+from fl_sim.tree import Tree
 
 
 def from_arrays(
@@ -28,38 +29,34 @@ def from_arrays(
     test_share: float = 0.2,
     name: str = "arrays",
 ) -> Task:
-    """A task from arrays or tensors: x (N, ...), y (N,) integer classes or (N, ...) floats, clients (N,) any ids.
+    """A task from arrays or tensors. Integer ``y`` means classification, float ``y`` regression.
 
-    Without a test set, a keyed ``test_share`` of the samples is set aside as one. Integer y means
-    classification (cross-entropy, accuracy), float y regression (squared error), unless ``loss`` and
-    ``metrics`` say otherwise. uint8 x is scaled to [0, 1]. Raises ValueError for lengths that differ
-    and for NaN or infinity.
+    Parameters
+    ----------
+    x : (N, ...)
+        Inputs; uint8 values are scaled to [0, 1].
+    y : (N,) integer classes, or (N, ...) floats
+        Targets.
+    clients : (N,) of any type (default: none)
+        Id of the natural client that each sample belongs to.
+    x_test, y_test : (M, ...) (default: ``test_share`` of the samples, chosen at random by a fixed key)
+        Central test set.
+    loss : ``(outputs, batch) -> (B,)`` (default: cross-entropy in classification, squared error in regression)
+        The loss of each sample.
+    metrics : dict of functions like ``loss`` (default: accuracy in classification, else none)
+        Reported as means over samples.
+    outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
+        Size of the model's output.
+
+    Raises ValueError if lengths differ, if only one of ``x_test`` and ``y_test`` is passed, and for NaN and infinity.
     """
-    tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
-    owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
-    for label, length in [("y", len(tree["y"])), ("clients", len(tree["x"]) if owners is None else len(owners))]:
-        if length != len(tree["x"]):
-            raise ValueError(f"from_arrays: {label} has {length} rows, x has {len(tree['x'])}; they must be equal")
-    if (x_test is None) != (y_test is None):
-        raise ValueError("from_arrays: of x_test and y_test one is missing; give both or neither")
-    given = (
-        {} if x_test is None else {"x": torch.as_tensor(np.asarray(x_test)), "y": torch.as_tensor(np.asarray(y_test))}
-    )
-    if given and len(given["x"]) != len(given["y"]):
-        raise ValueError(
-            f"from_arrays: y_test has {len(given['y'])} rows, x_test has {len(given['x'])}; they must be equal"
-        )
-    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *given.values()]):
-        raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
+    tree, test, owners = _checked(x, y, clients, x_test, y_test)
     classes = not tree["y"].is_floating_point()
     tree["y"] = tree["y"].long() if classes else tree["y"]
-    if given:
-        test = {**given, "y": given["y"].to(tree["y"].dtype)}
+    if test:
+        test = {**test, "y": test["y"].to(tree["y"].dtype)}
     else:
-        order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
-        held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
-        test, tree = {k: v[held] for k, v in tree.items()}, {k: v[kept] for k, v in tree.items()}
-        owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
+        tree, test, owners = _split(tree, owners, test_share)
     size = outputs or (
         int(torch.cat([tree["y"].flatten(), test["y"].flatten()]).max()) + 1 if classes else int(tree["y"][0].numel())
     )
@@ -74,3 +71,32 @@ def from_arrays(
         labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
         clients=owners,
     )
+
+
+def _checked(x: Any, y: Any, clients: Any, x_test: Any, y_test: Any) -> tuple[Tree, Tree, np.ndarray | None]:
+    """The samples, the test samples ({} if none are passed), and the ids of natural clients, numbered from 0."""
+    tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
+    owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
+    for label, length in [("y", len(tree["y"])), ("clients", len(tree["x"]) if owners is None else len(owners))]:
+        if length != len(tree["x"]):
+            raise ValueError(f"from_arrays: {label} has {length} rows, x has {len(tree['x'])}; they must be equal")
+    if (x_test is None) != (y_test is None):
+        raise ValueError("from_arrays: of x_test and y_test one is missing; give both or neither")
+    test = (
+        {} if x_test is None else {"x": torch.as_tensor(np.asarray(x_test)), "y": torch.as_tensor(np.asarray(y_test))}
+    )
+    if test and len(test["x"]) != len(test["y"]):
+        raise ValueError(
+            f"from_arrays: y_test has {len(test['y'])} rows, x_test has {len(test['x'])}; they must be equal"
+        )
+    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *test.values()]):
+        raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
+    return tree, test, owners
+
+
+def _split(tree: Tree, owners: np.ndarray | None, test_share: float) -> tuple[Tree, Tree, np.ndarray | None]:
+    """Training samples, test samples, and the renumbered natural clients of the training samples."""
+    order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
+    held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
+    owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
+    return {k: v[kept] for k, v in tree.items()}, {k: v[held] for k, v in tree.items()}, owners

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fl_sim import rng
+from fl_sim import rng, tree
 from fl_sim.kernels import allocator, client_gradients, layers, leave_vmap
 from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.precision import Precision
@@ -51,19 +51,32 @@ class Batch:
 class _Forms(NamedTuple):
     """One network twice: as it trains, and as it is evaluated."""
 
-    training: layers.Pure
-    evaluating: layers.Pure
+    training: layers.FunctionalModule
+    evaluating: layers.FunctionalModule
 
 
 def _forms_of(module: nn.Module) -> _Forms:
-    return _Forms(layers.Pure(module), layers.Pure(layers.twin(module).eval()))
+    return _Forms(layers.FunctionalModule(module), layers.FunctionalModule(layers.copy_sharing_tensors(module).eval()))
 
 
 class Loss:
     """A module and a task bound together as functions of ``(model tree, batch)``.
 
-    ``batched`` chooses how gradients are taken: by autograd (the loop), or under vmap: by ``fl_sim.kernels.client_gradients`` on a CPU where
-    nothing is in its way (bfloat16, buffers, another transform), else by torch.func.
+    ``batched`` chooses how gradients are taken. False: by autograd, for one client at a time. True, inside ``vmap``: by
+    ``fl_sim.kernels.client_gradients`` on a CPU in full precision, for models without buffers; else by ``torch.func``.
+
+    Parameters
+    ----------
+    module : nn.Module
+        The network; it is copied.
+    task : Task
+        Its loss, metrics and transform.
+    dtype : torch.dtype (default: float32)
+        Of parameters and inputs.
+    device : str or torch.device (default: "cpu")
+        Where models and batches are.
+    precision : {"full", "tf32", "bf16"} (default: "full")
+        Of matrix products; "bf16" runs the network under autocast.
     """
 
     def __init__(
@@ -76,10 +89,10 @@ class Loss:
     ) -> None:
         self.dtype, self.device, self.precision = dtype, torch.device(device), precision
         self.task = replace(task, transform=placed(task.transform, dtype, self.device))
-        self.training = layers.keyed(copy.deepcopy(module)).to(self.device, dtype).train()
+        self.training = layers.with_keyed_dropout(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = self._many = _forms_of(self.training)
         if precision != "bf16":
-            self._many = _forms_of(layers.many(self.training, self.device.type))
+            self._many = _forms_of(layers.many_clients_form(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
@@ -92,6 +105,17 @@ class Loss:
         twin.batched = True
         return twin
 
+    def received(self, model: Mapping[str, Tensor]) -> Tree:
+        """A model out of a message, ready to train: this loss's dtype and device, no memory shared with ``model``.
+
+        Counters that a strategy averaged (Flower's average every array) are rounded back to whole numbers.
+        """
+        whole = {k: x for k, x in self.training.state_dict().items() if not x.is_floating_point() and k in model}
+        counters = {
+            k: (model[k].round() if model[k].is_floating_point() else model[k]).to(x.dtype) for k, x in whole.items()
+        }
+        return tree.to({**model, **counters}, self.dtype, self.device, copy=True)
+
     def initial(self) -> Tree:
         """The module's own parameters and persistent buffers, each once: the model of round 0."""
         names = {*dict(self.training.named_parameters()), *self.buffers}
@@ -99,20 +123,26 @@ class Loss:
 
     @property
     def _forms(self) -> "_Forms":
-        allocator.keep()
+        allocator.keep_large_buffers()
         return self._many if self.batched else self._alone
 
     @cached_property
     def _alone(self) -> "_Forms":
-        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with ``view``."""
-        quick = layers.quick(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with
+        ``view``.
+        """
+        quick = (
+            layers.one_client_form(self.training) if self.device.type == "cpu" and self.precision == "full" else None
+        )
         if quick is None:
             return self._plain
         forms = _forms_of(quick)
         return forms if self._agree(forms) else self._plain
 
     def _agree(self, forms: "_Forms") -> bool:
-        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show why."""
+        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show
+        why.
+        """
         batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
         for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
             outputs = []
@@ -127,7 +157,7 @@ class Loss:
         return True
 
     def _outputs(
-        self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
+        self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
     ) -> tuple[Tensor, Tree]:
         data = {
             k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
@@ -148,25 +178,29 @@ class Loss:
         return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Mean training loss over the real samples of a batch, (): differentiable to any order in ``model``'s leaves."""
+        """Mean training loss over the real samples of a batch, (): differentiable to any order in
+        ``model``'s leaves.
+        """
         return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
-    def _value(self, network: layers.Pure, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+    def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(network, model, batch, batch.words)
         return self._mean(self.task.loss(outputs, data), batch.mask)
 
-    def gradient(self, model: Mapping[str, Tensor], batch: Batch, products: bool = False) -> tuple[Tree, Tensor, Tree]:
-        """(gradient by trainable name, loss (), new buffers) of one batch; nothing of it carries a graph.
+    def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph."""
+        grads, loss, buffers = self.step_gradient(model, batch)
+        return {k: formed(g) for k, g in grads.items()}, loss, buffers
 
-        ``products``: gradients may be ``Product``s, for whoever only adds them to a weight.
+    def step_gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+        """As ``gradient``, for an optimiser step: the gradient of a linear layer may be kept as a product of two
+        matrices.
+
+        Such a gradient behaves as a tensor in every operation; adding it to a weight does not compute it first.
         """
-        grads, loss, buffers = self._gradient(model, batch)
-        return (grads if products else {k: formed(g) for k, g in grads.items()}), loss, buffers
-
-    def _gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
-        if self.batched and self._stacks and leave_vmap.possible():
+        if self.batched and self._stacks and leave_vmap.is_possible():
             rest = {k: x for k, x in model.items() if k not in params}
             value = partial(self._value_of, network)
             return *client_gradients.gradient(value, params, rest, batch.data, batch.given), {}
@@ -183,12 +217,14 @@ class Loss:
         grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
 
-    def _value_of(self, network: layers.Pure, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
+    def _value_of(self, network: layers.FunctionalModule, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
         """The loss as a function of tensors alone."""
         return self._value(network, {**rest, **params}, Batch(data, **given))
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there are none."""
+        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there
+        are none.
+        """
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}

@@ -1,8 +1,8 @@
-"""Optimisers as pure functions of trees: the arithmetic of torch.optim, without its state, so that ``vmap`` can run many.
+"""Optimisers as pure functions of trees with the arithmetic of torch.optim, so that ``vmap`` can vectorise them.
 
-SGD with momentum: Sutskever et al., "On the importance of initialization and momentum in deep
-learning", ICML 2013, in torch.optim's form. Adam: Kingma and Ba, ICLR 2015, arXiv:1412.6980, alg. 1.
-AdamW: Loshchilov and Hutter, ICLR 2019, arXiv:1711.05101, alg. 2.
+SGD with momentum: Sutskever et al., "On the importance of initialization and momentum in deep learning", ICML 2013, in
+the form of torch.optim. Adam: Kingma and Ba, ICLR 2015, arXiv:1412.6980, algorithm 1. AdamW: Loshchilov and Hutter,
+ICLR 2019, arXiv:1711.05101, algorithm 2.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,12 +16,15 @@ from fl_sim.tree import Tree
 
 State = dict[str, Tree]
 Step = Callable[[Tree, Tree, State, int, "Rates"], tuple[Tree, State]]
-"""``(params, gradients, state, step from 0, rates) -> (new params, new state)``."""
+"""``(params, gradients, state, step, rates) -> (new params, new state)``; steps are counted from 0."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """The numbers of an update rule; those it does not know are ignored. Each may be a 0-dim tensor: one of several runs of a batch."""
+    """The numbers of an update rule; a rule ignores those that it has no use for.
+
+    A number may be a 0-dim tensor: so it is where several runs, each with its own value, are computed as one batch.
+    """
 
     lr: float | Tensor
     momentum: float | Tensor = 0.0
@@ -29,11 +32,11 @@ class Rates:
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     in_place: bool = False
-    """Whether sgd may write into ``params``: a model that is nobody else's (one pass over memory less)."""
+    """Whether sgd may modify ``params`` in place, which saves one pass over memory: only if no one else uses them."""
 
 
-def given(number: float | Tensor) -> bool:
-    """Whether a rate plays a part; of a tensor nothing is known but that it may."""
+def is_active(number: float | Tensor) -> bool:
+    """Whether a rate is not zero; a tensor counts as not zero, because its value must not be read under ``vmap``."""
     return isinstance(number, Tensor) or number != 0
 
 
@@ -45,7 +48,7 @@ def _plus(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
 
 
 def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
-    """The same, written into ``a``."""
+    """``a + factor * b``, computed in place in ``a``."""
     if isinstance(b, Product):
         return b.added_to(a, factor, in_place=True)
     return a.add_(b * factor) if isinstance(factor, Tensor) else a.add_(b, alpha=factor)
@@ -53,9 +56,9 @@ def _plus_(a: Tensor, b: Tensor, factor: float | Tensor) -> Tensor:
 
 def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
     """``b <- momentum * b + g + weight_decay * w``; ``w <- w - lr * b``."""
-    if given(rates.weight_decay):
+    if is_active(rates.weight_decay):
         grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
-    if given(rates.momentum):
+    if is_active(rates.momentum):
         if state:
             grads = {k: _plus(g, state["momentum"][k], rates.momentum) for k, g in grads.items()}
         state = {"momentum": grads}
@@ -64,8 +67,8 @@ def sgd(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tup
 
 
 def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
-    """Adam; weight decay is added to the gradient. ``step`` counts from 0."""
-    if given(rates.weight_decay):
+    """Adam; ``weight_decay * w`` is added to the gradient."""
+    if is_active(rates.weight_decay):
         grads = {k: _plus(g, params[k], rates.weight_decay) for k, g in grads.items()}
     b1, b2 = rates.betas
     zero = {k: torch.zeros_like(g) for k, g in grads.items()}
@@ -77,7 +80,7 @@ def adam(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tu
 
 
 def adamw(params: Tree, grads: Tree, state: State, step: int, rates: Rates) -> tuple[Tree, State]:
-    """Adam with decoupled weight decay: ``w <- (1 - lr * weight_decay) * w`` first."""
+    """Adam with decoupled weight decay: first ``w <- (1 - lr * weight_decay) * w``."""
     decayed = {k: p * (1 - rates.lr * rates.weight_decay) for k, p in params.items()}
     return adam(decayed, grads, state, step, Rates(rates.lr, betas=rates.betas, eps=rates.eps))
 
@@ -86,6 +89,6 @@ RULES: Mapping[str, Step] = {"sgd": sgd, "adam": adam, "adamw": adamw}
 
 
 def clip(grads: Tree, largest: float, norm: Tensor) -> Tree:
-    """Scale ``grads`` so that their Euclidean ``norm`` is at most ``largest`` (as torch.nn.utils.clip_grad_norm_)."""
+    """Scale ``grads``, of Euclidean norm ``norm``, to at most the norm ``largest``, as torch's clip_grad_norm_ does."""
     factor = (largest / (norm + 1e-6)).clamp(max=1.0)
     return {k: g * factor for k, g in grads.items()}

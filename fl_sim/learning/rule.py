@@ -1,8 +1,8 @@
-"""The client's half of an algorithm: a local rule, written once for ONE client as pure functions of trees.
+"""The client's half of an algorithm: a local rule, written for ONE client as pure functions of trees.
 
-An engine may call it in a loop or run a whole block of clients through it with ``torch.func.vmap``.
+An engine may call it in a loop over clients, or vectorise it over a block of clients with ``torch.func.vmap``.
 
-Legend: n a client's samples, S local steps, B batch.
+Legend: n samples of a client, S local steps, B batch size.
 """
 
 from abc import ABC, abstractmethod
@@ -20,53 +20,84 @@ from fl_sim.tree import Tree
 
 Metrics = dict[str, Tensor]
 Streams = dict[str, list[np.ndarray]]
-"""By name, the batches of one client: positions 0..n-1 of its training part (n.. are its held-out part), one array a step."""
+"""The batches of one client by the stream's name: one array of sample positions per step. The positions 0..n-1 are the
+client's training part; those from n on are its held-out part."""
 
 
 class Sizes(NamedTuple):
-    """How many samples a client has."""
+    """Numbers of a client's samples: training part and held-out part."""
 
     train: int
     held_out: int
 
 
 class Draw(NamedTuple):
-    """The keys of one client's draws in one round: ``draw("order")``."""
+    """The random keys of one client in one round: ``draw("order")`` is the key for the purpose "order"."""
 
     seed: int
     server_round: int
     client: int
 
     def __call__(self, purpose: str) -> int:
-        """The key for one purpose."""
+        """The 64-bit key for one purpose; see ``fl_sim.rng.key``."""
         return rng.key(self.seed, purpose, self.server_round, self.client)
 
 
 class LocalRule(ABC):
-    """What one client computes from the model it receives."""
+    """What one client computes from the model that it receives. Subclasses define ``local_update``."""
 
     reply_kind: Literal["weights", "update", "none"] = "weights"
-    """Whether ``local_update`` replies with a model, with something of a model's shape (a gradient, a delta), or with numbers only."""
+    """The reply of ``local_update``: a model, another tree of its shape (a gradient, a difference), or no tree."""
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
-        """Which samples each step uses. Default: shuffled passes over the training part, as stream ``train``."""
+        """The samples that each step uses. Default: one stream ``train`` of shuffled passes over the training part.
+
+        Parameters
+        ----------
+        sizes : Sizes
+            Numbers of the client's samples.
+        local : Local
+            The round's settings of local training.
+        draw : Draw
+            Keys for random choices.
+        """
         return {"train": passes(np.arange(sizes.train), local, draw("order"))}
 
     @abstractmethod
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """(reply, new state, metrics). Pure: no in-place change of ``model`` or ``state``.
+        """Compute one client's work in one round. A pure function: ``model`` and ``state`` are not modified in place.
 
-        ``model`` is the global model, ``state`` what this client returned last time ({} at first), ``batches`` the
-        streams, ``metrics`` 0-dim tensors: at least ``loss``.
+        Parameters
+        ----------
+        model : Tree
+            The global model.
+        state : Tree
+            The new state that this client returned last time; {} the first time.
+        batches : Mapping of str to Iterable of Batch
+            The batches of each stream.
+        loss : Loss
+            Loss, gradient and metrics of the task.
+        local : Local
+            The round's settings of local training.
+
+        Returns
+        -------
+        reply : Tree
+            See ``reply_kind``.
+        new_state : Tree
+            The client's state for its next round.
+        metrics : dict of 0-dim tensors
+            At least ``loss``.
         """
 
 
 def passes(positions: np.ndarray, local: Local, key: int) -> list[np.ndarray]:
-    """S batches of at most B out of ``positions`` (n,): keyed shuffled passes, each of ceil(n / B) steps, the last one short.
+    """S batches of at most B of the ``positions`` (n,), from shuffled passes of ceil(n / B) steps each.
 
-    ``local.steps`` counts steps over as many passes as that takes; otherwise ``local.epochs`` passes. No samples, no steps.
+    The last batch of a pass may be smaller. There are ``local.steps`` steps if that is positive, over as many passes as
+    needed, otherwise ``local.epochs`` passes; no steps if n is 0. ``key`` determines the order of each pass.
     """
     n = len(positions)
     if n == 0:
@@ -82,5 +113,5 @@ def passes(positions: np.ndarray, local: Local, key: int) -> list[np.ndarray]:
 
 
 def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:
-    """The plain mean of each metric over several dicts with equal keys."""
+    """The unweighted mean of each metric over several dicts with equal keys."""
     return {k: torch.stack([m[k] for m in metrics]).mean(0) for k in metrics[0]}

@@ -1,6 +1,6 @@
-"""The settings that travel with a round, as frozen dataclasses: the one list of names for code, TOML and flags.
+"""The settings of local training as a frozen dataclass: the only list of their names for code, TOML files and flags.
 
-Constraints are ``annotated_types`` marks, checked by whoever reads a config; a field's docstring is its help.
+Constraints are marks of ``annotated_types``, checked when a config is read; a field's docstring is its help text.
 """
 
 import math
@@ -31,7 +31,7 @@ class Local:
     clip_norm: Annotated[float, Ge(0)] = 0.0
     """Largest Euclidean norm of a step's gradient; 0 means no clipping."""
     lr_schedule: Literal["constant", "cosine", "step"] = "constant"
-    """Learning rate by round: constant; cosine to 1 % in the last round; step: a tenth after one half, a hundredth after three quarters."""
+    """Constant; cosine, to 1 % of it in the last round; or step: x 0.1 from 1/2, x 0.01 from 3/4 of the rounds on."""
 
     def lr_at(self, server_round: int, rounds: int) -> float:
         """The learning rate in round ``server_round`` (1-based) of ``rounds``."""

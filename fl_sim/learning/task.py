@@ -1,6 +1,6 @@
-"""A task: tensors, a loss, metrics. Images, regression and sequences alike; names no data set.
+"""A task: tensors, a loss and metrics, for images, regression and sequences. No data set is named here.
 
-Legend: N samples, B batch, K classes, T steps of a sequence.
+Legend: N samples.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,27 +17,29 @@ from fl_sim.tree import Tree
 
 @dataclass(frozen=True)
 class Task:
-    """What is learnt. ``train`` and ``test`` are trees of tensors with a common leading axis N: at least ``x`` and ``y``."""
+    """What is learnt. ``train`` and ``test`` are trees of tensors, at least ``x`` and ``y``, with a leading axis N."""
 
     name: str
     train: Tree
-    """All training samples of all clients: uint8 or float inputs ``x``, targets ``y``. Shared, read-only."""
+    """All training samples of all clients: uint8 or float inputs ``x``, targets ``y``. Shared and never modified."""
     test: Tree
-    """Central test samples; an empty tree where the task has none."""
+    """Central test samples; an empty tree if the task has none."""
     outputs: int
-    """Size of the model's output: classes, or dimensions of the target."""
+    """Size of the model's output: number of classes, or dimension of the target."""
     loss: SampleFunction = cross_entropy
+    """The loss of each sample."""
     metrics: Mapping[str, SampleFunction] = field(default_factory=dict)
-    """More numbers a sample by name, reported as means; ``accuracy`` where it means something."""
+    """Further functions by name, reported as means over samples, such as ``accuracy`` in classification."""
     transform: Callable[[Tree, Tensor | None], Tree] = field(default_factory=Transform)
+    """From stored samples to model inputs: ``(batch, words of a random key, or None in evaluation) -> batch``."""
     labels: np.ndarray | None = None
-    """(N,) class of each training sample, what label partitions divide; None for regression."""
+    """(N,) class of each training sample, used by partitions by label; None for regression."""
     clients: np.ndarray | None = None
-    """(N,) id 0..C-1 of each training sample's natural client (a writer, a role); None where there is none."""
+    """(N,) id, from 0 on, of the natural client (a writer, a role) of each training sample; None if there are none."""
 
     @property
     def num_train(self) -> int:
-        """N of the training samples."""
+        """N, the number of training samples."""
         return len(self.train["y"])
 
     @property
@@ -46,25 +48,26 @@ class Task:
         return tuple(self.train["x"].shape[1:])
 
     def ready(self, dtype: torch.dtype, most_bytes: int) -> "Task":
-        """The task with its samples transformed once and for all, instead of at each step: same numbers, no work.
+        """The task with its samples transformed in advance instead of at each step; the results are the same.
 
-        Only where nothing is drawn (no augmentation) and the samples as ``dtype`` take ``most_bytes`` at most; else as it is.
+        Returns the task unchanged if its transform draws random numbers (augmentation) or is not a ``Transform``, if
+        there is nothing to transform, or if the training samples as ``dtype`` would take more than ``most_bytes``.
         """
-        made, x = self.transform, self.train["x"]
-        if not isinstance(made, Transform) or made.augment or x.numel() * dtype.itemsize > most_bytes:
+        transform, x = self.transform, self.train["x"]
+        if not isinstance(transform, Transform) or transform.augment or x.numel() * dtype.itemsize > most_bytes:
             return self
-        if not (x.dtype == torch.uint8 or (x.is_floating_point() and made != Transform())):
+        if not (x.dtype == torch.uint8 or (x.is_floating_point() and transform != Transform())):
             return self
 
         def apply(samples: Tree) -> Tree:
-            return made({**samples, "x": samples["x"].to(dtype)}, None) if samples else samples
+            return transform({**samples, "x": samples["x"].to(dtype)}, None) if samples else samples
 
         return replace(self, train=apply(self.train), test=apply(self.test), transform=Transform())
 
     def subset(self, indices: np.ndarray) -> "Task":
-        """The task on some of its training samples (N',), in the order given."""
+        """The task with only the training samples at ``indices`` (n,), in that order; its clients are renumbered."""
         chosen = torch.from_numpy(np.ascontiguousarray(indices))
-        pick = {k: v[chosen] for k, v in self.train.items()}
+        train = {k: v[chosen] for k, v in self.train.items()}
         labels = None if self.labels is None else self.labels[indices]
         clients = None if self.clients is None else np.unique(self.clients[indices], return_inverse=True)[1]
-        return replace(self, train=pick, labels=labels, clients=clients)
+        return replace(self, train=train, labels=labels, clients=clients)

@@ -14,11 +14,15 @@ from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 
 Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
-"""``(model, batch) -> (gradient, loss (), new buffers)``. Must not keep ``model``: the next step may write into its tensors."""
+"""``(model, batch) -> (gradient, loss (), new buffers)``.
+
+Must not keep ``model``: the next step may write into its tensors.
+"""
 
 
 def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradient) -> tuple[Tree, Metrics]:
-    """Local training: one optimiser step a batch along ``gradient``; a padded step (``batch.active`` False) changes nothing.
+    """Local training: one optimiser step a batch along ``gradient``; a padded step (``batch.active`` False) changes
+    nothing.
 
     Returns the new model and ``loss``: the mean over all samples used, each at the model that met it.
     """

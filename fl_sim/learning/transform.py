@@ -1,6 +1,6 @@
 """From stored samples to model inputs: scaling, standardisation, augmentation.
 
-Legend: B batch.
+Legend: B batch size.
 """
 
 from dataclasses import dataclass, replace
@@ -16,19 +16,19 @@ from fl_sim.tree import Tree
 
 @dataclass(frozen=True)
 class Transform:
-    """From stored samples to model inputs: scale, standardise, augment. x (B, ...) float of the run's dtype."""
+    """Scales, standardises and augments a batch. ``x`` (B, ...) is of the run's floating-point dtype."""
 
     scale: float = 1.0
-    """Factor on the stored values: 1/255 takes uint8 pixels to [0, 1]."""
+    """Factor on the stored values: 1/255 maps uint8 pixels to [0, 1]."""
     mean: Tensor | None = None
-    """Subtracted after scaling; broadcasts against one sample."""
+    """Subtracted after scaling; of a shape that broadcasts to one sample."""
     std: Tensor | None = None
-    """Divides after the mean is subtracted."""
+    """Divisor after the mean is subtracted; of a shape that broadcasts to one sample."""
     augment: bool = False
-    """Random crop out of a reflect-padded image (4 pixels), random horizontal flip; keyed draws."""
+    """Whether to crop images at random, after padding by 4 reflected pixels, and flip them horizontally at random."""
 
     def __call__(self, batch: Tree, words: Tensor | None) -> Tree:
-        """``words`` (2,) are the key of this batch's draws; None switches augmentation off (evaluation)."""
+        """Transform a batch. ``words`` (2,) key its random draws; None switches augmentation off (evaluation)."""
         x = batch["x"]
         if self.scale != 1.0:
             x = x * self.scale
@@ -40,14 +40,20 @@ class Transform:
 
 
 def placed(transform: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """The transform with its tensors on a GPU, so that no step waits for a copy; on a CPU as it is."""
+    """The transform with its tensors on ``device``, so that no step waits for a copy to a GPU.
+
+    Returns anything that is no ``Transform``, and any transform on a CPU, unchanged.
+    """
     if device.type == "cpu" or not isinstance(transform, Transform) or transform.mean is None or transform.std is None:
         return transform
     return replace(transform, mean=transform.mean.to(device, dtype), std=transform.std.to(device, dtype))
 
 
 def _crop_flip(x: Tensor, words: Tensor, pad: int = 4) -> Tensor:
-    """x (B, channels, height, width); the draw of sample b depends on the key and b alone, so that padding changes nothing."""
+    """Random crops and flips of x (B, channels, height, width).
+
+    The draw for sample b depends on the key and on b only, so that padding the batch changes no other sample.
+    """
     size, height, width = x.shape[0], x.shape[-2], x.shape[-1]
     draws = [rng.uniform(rng.fold(words, n), (size,), torch.float32) for n in range(3)]
     rows = (draws[0] * (2 * pad + 1)).long()[:, None] + torch.arange(height, device=x.device)

@@ -1,1 +1,1 @@
-"""The round log: its columns, its writer, its reader."""
+"""The round log: its folder, its columns, its writer, its reader."""

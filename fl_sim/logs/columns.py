@@ -1,32 +1,31 @@
 """The files and columns of a round log: names, units, meanings.
 
-The tables below are the one list of names: the writer fills them, ``docs/logs.md`` prints them
-(tested). A user's own metrics and callbacks may add columns under any name that is not theirs.
+The tables below are the only list of these names: the writer fills in the columns, and a test compares ``docs/logs.md``
+with the tables. A user's metrics and callbacks may add columns under any name that is not listed here.
 """
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 CONFIG = "config.toml"
-
-
+"""File with the run's complete configuration."""
 MODEL = "model.safetensors"
-
-
+"""File with the last global model that was saved."""
 SUMMARY = "summary.json"
+"""File with the outcome of the run."""
 
 
 class Column(NamedTuple):
     """One documented column."""
 
     unit: str
-    """"text", "yes/no", or the unit of a number."""
+    """``text``, ``yes/no``, ``table``, or the unit of a number."""
     meaning: str
-    """What it says, and when it is null."""
+    """What the column holds, and when it is null."""
 
 
 def _personal(prefix: str, whom: str) -> dict[str, Column]:
-    """The columns of a personal evaluation; all null in rounds without one."""
+    """The columns of a personal evaluation of the clients described by ``whom``; all null in rounds without one."""
     before, after = "before fine-tuning", "after fine-tuning"
     return {
         f"{prefix}_clients": Column(
@@ -75,7 +74,8 @@ ROUNDS: dict[str, Column] = {
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
     "padded_share": Column(
         "fraction",
-        "of the places in clients' batches, those that only fill up a block; null on the loop and where runs train as one batch",
+        "of the places in clients' batches, those that only fill up a block; "
+        "null on the loop and where runs train as one batch",
     ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),
@@ -174,13 +174,14 @@ COLUMNS: dict[str, dict[str, Column]] = {
     "events": EVENTS,
     "summary": SUMMARY_KEYS,
 }
-"""Documented names by file: ``rounds``, ``clients`` and ``events`` (columns), ``summary`` (keys)."""
+"""The documented names by file: columns of ``rounds``, ``clients`` and ``events``, keys of ``summary``."""
 
 
 def check_own(names: Iterable[str], table: str = "rounds") -> None:
-    """Raise ValueError for a user's metric or column that has the name of a documented column of ``table``."""
+    """Raise ValueError if a user's metric or column has the name of a documented column of ``table``."""
     for name in names:
         if name in COLUMNS[table]:
+            meaning = COLUMNS[table][name].meaning
             raise ValueError(
-                f"metric {name!r}: {table}.jsonl has a column of this name already ({COLUMNS[table][name].meaning}); choose another name"
+                f"metric {name!r}: {table}.jsonl has a column of this name already ({meaning}); choose another name"
             )

@@ -1,7 +1,6 @@
-"""Reading a round log: what its files and columns are, and ``load``. No paper.
+"""Reading a round log: ``load`` and the ``RunLog`` that it returns.
 
-The tables below are the one list of names: the writer fills them, ``docs/logs.md`` prints them
-(tested). A user's own metrics and callbacks may add columns under any name that is not theirs.
+Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
@@ -22,33 +21,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class RunLog:
-    """One run as it stood when it was read."""
+    """The log of one run, as it was when it was read."""
 
     path: Path
     """The run's folder."""
     rounds: "pd.DataFrame"
-    """One row a round, from 0; the columns of ``COLUMNS["rounds"]``, then the user's own."""
+    """One row per round, from round 0; the columns of ``COLUMNS["rounds"]``, then the user's own."""
     clients: "pd.DataFrame"
-    """One row a round, phase and client; the columns of ``COLUMNS["clients"]``, then the user's own."""
+    """One row per round, phase and client; the columns of ``COLUMNS["clients"]``, then the user's own."""
     events: "pd.DataFrame"
-    """One row an event, in the order of time."""
+    """One row per event, in order of time."""
     config: dict[str, Any]
-    """``config.toml``."""
+    """Content of ``config.toml``."""
     summary: dict[str, Any]
-    """``summary.json``; empty while the run goes on, or if it was killed."""
+    """Content of ``summary.json``; empty while the run goes on, or if it was killed."""
 
     def __getitem__(self, name: str) -> Any:
-        """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the names."""
+        """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the valid names."""
         names = [f.name for f in fields(self)]
         if name not in names:
             raise KeyError(f"{name!r}: a run log has {', '.join(names)}")
         return getattr(self, name)
 
     def __repr__(self) -> str:
-        return f"RunLog({str(self.path)!r}, {len(self.rounds)} rows of rounds, {self.summary.get('status', 'no summary yet')})"
+        status = self.summary.get("status", "no summary yet")
+        return f"RunLog({str(self.path)!r}, {len(self.rounds)} rows of rounds, {status})"
 
     def model(self) -> Tree:
-        """The last global model that was saved, on the CPU. Raises ValueError where there is none or it is damaged."""
+        """The last global model that was saved, on the CPU. Raises ValueError if there is none or it is damaged."""
         file = self.path / MODEL
         try:
             return load_file(file)
@@ -57,9 +57,10 @@ class RunLog:
 
 
 def load(path: str | Path) -> RunLog:
-    """Read a run's folder, also while the run is being written (a last line without an end is left out).
+    """Read a run's folder, also while the run goes on (then an incomplete last line of a file is ignored).
 
-    Raises ValueError that names the folder or the file, for a folder that is missing or not a run's, and for damage.
+    Raises ValueError that names the folder or the file if there is no such folder, if it does not hold a run, or if a
+    file is damaged.
     """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
@@ -77,7 +78,7 @@ def load(path: str | Path) -> RunLog:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    """The finished lines of a JSON-lines file; none where the file is not there yet."""
+    """The complete lines of a JSON-lines file; empty if the file does not exist yet."""
     whole, end, _ = file.read_bytes().rpartition(b"\n") if file.exists() else (b"", b"", b"")
     rows = []
     for number, line in enumerate(whole.split(b"\n") if end else [], 1):
@@ -89,8 +90,11 @@ def _rows(file: Path) -> list[dict[str, Any]]:
 
 
 def _frame(file: Path, columns: dict[str, Column]) -> "pd.DataFrame":
-    """Documented columns first, in their order and always there; a number that is null everywhere is a NaN."""
-    import pandas as pd  # here, because a device that trains never reads logs and need not wait for pandas
+    """A file's rows as a frame: all documented columns in their order, then the others.
+
+    A column of numbers that is null in every row becomes NaN of type float64.
+    """
+    import pandas as pd  # Imported here so that a device that trains, and never reads logs, does not load pandas.
 
     frame = pd.DataFrame.from_records(_rows(file))
     own = [name for name in frame.columns if name not in columns]

@@ -1,18 +1,17 @@
-"""Writing a round log: append-only files in one folder a run. No paper.
+"""Writing a round log: one folder per run, with files that are only appended to or replaced as a whole.
 
-``config.toml`` at the start; ``rounds.jsonl`` (one line a round), ``clients.jsonl`` (one a round, phase and
-client) and ``events.jsonl`` as it goes; ``model.safetensors`` and ``summary.json`` replaced whole. Lines reach
-the operating system before a call returns, so a killed process loses none. Names and units: ``fl_sim.logs.reader``.
+``config.toml`` is written at the start. ``rounds.jsonl`` (one line per round), ``clients.jsonl`` (one line per round,
+phase and client) and ``events.jsonl`` are appended to while the run goes on; ``model.safetensors`` and ``summary.json``
+are replaced as a whole. Lines reach the operating system before a call returns, so that a killed process loses none.
+Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
 import math
 import os
 import platform
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,19 +22,17 @@ import numpy as np
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY, Column
-from fl_sim.logs.reader import RunLog, load
-
-__all__ = ["COLUMNS", "Column", "RoundLog", "RunLog", "load"]
+from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY
+from fl_sim.logs.folder import new_folder
 
 
 class RoundLog:
-    """The log of one run, open for writing. A context manager; ``close`` may also be called."""
+    """The log of one run, open for writing. A context manager that closes the files; ``close`` does the same."""
 
     def __init__(self, path: Path) -> None:
-        """Append to the files in the folder ``path``; ``create`` is the way to a new one.
+        """Open the files in the existing folder ``path`` for appending; ``create`` makes a new folder.
 
-        Raises ValueError where another process has the folder open.
+        Raises ValueError if another process has the folder open.
         """
         self.path = path
         self._rounds = (path / "rounds.jsonl").open("ab", buffering=0)
@@ -46,13 +43,24 @@ class RoundLog:
 
     @classmethod
     def create(cls, parent: Path, name: str, config_toml: str) -> Self:
-        """A new folder in ``parent`` (made if need be) called ``name`` and the time; never one that exists.
+        """Open a log in a new folder ``parent/NAME-DATE-TIME`` and write its ``config.toml``.
 
-        Raises ValueError that names ``out`` where no folder can be made or written.
+        Parameters
+        ----------
+        parent : Path
+            Folder for runs; created if it does not exist.
+        name : str
+            Name of the run; see ``fl_sim.logs.folder.new_folder``.
+        config_toml : str
+            Content of ``config.toml``.
+
+        Raises
+        ------
+        ValueError
+            That names ``out``, if the folder cannot be created or written.
         """
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            path = _new_folder(parent, name)
+            path = new_folder(parent, name)
             (path / CONFIG).write_text(config_toml, encoding="utf-8")
             return cls(path)
         except OSError as error:
@@ -63,9 +71,10 @@ class RoundLog:
 
     @classmethod
     def reopen(cls, path: Path, positions: Mapping[str, int], server_round: int) -> Self:
-        """The log of a run that goes on after ``server_round``: what its files hold behind ``positions`` is cut off.
+        """Open the log of a run that is resumed after ``server_round``.
 
-        Raises ValueError where another process has the folder open, or a file is shorter than its position.
+        Each file is truncated to its position (bytes, by file name) in ``positions``. Raises ValueError if another
+        process has the folder open, or if a file is shorter than its position.
         """
         log = cls(path)
         for file in log._files:
@@ -82,7 +91,7 @@ class RoundLog:
 
     @property
     def positions(self) -> dict[str, int]:
-        """Bytes of each file so far."""
+        """The current size of each file, in bytes, by file name."""
         return {Path(file.name).name: os.fstat(file.fileno()).st_size for file in self._files}
 
     @property
@@ -92,7 +101,7 @@ class RoundLog:
     def round(self, row: Mapping[str, Any]) -> None:
         """Append the line of one round; documented columns that ``row`` lacks are null.
 
-        Raises ValueError for a row without a number, or of a round that is not later than the last.
+        Raises ValueError unless ``row["round"]`` is an integer greater than that of the previous line.
         """
         number = row.get("round")
         if not isinstance(number, int) or number <= self._last:
@@ -103,27 +112,26 @@ class RoundLog:
         _append(self._rounds, _line({**dict.fromkeys(COLUMNS["rounds"]), **row}))
 
     def rounds_so_far(self) -> list[dict[str, Any]]:
-        """The rounds' lines so far, without what is null in them."""
+        """The rows of all rounds so far, without null values."""
         lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
         return [{k: v for k, v in json.loads(line).items() if v is not None} for line in lines]
 
     def clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Append one line a row: what one client did in one round and phase."""
+        """Append one line per row; a row describes one client in one round and phase."""
         _append(self._clients, b"".join(map(_line, rows)))
 
     def event(self, kind: str, **facts: Any) -> None:
-        """Append something that happened, with the time and its facts (a retry, a failure, a smaller chunk)."""
+        """Append an event of ``kind`` (a retry, a failure, a smaller chunk) with the time and further columns."""
         _append(self._events, _line({"time": time.time(), "event": kind, **facts}))
 
     def config(self, toml: str) -> None:
-        """Replace ``config.toml``: what was asked for could not be kept to (a smaller inner chunk)."""
+        """Replace ``config.toml``, for instance after the inner chunk was halved because memory ran out."""
         self._replace(CONFIG, lambda temporary: temporary.write_text(toml, encoding="utf-8"))
 
     def model(self, tree: Mapping[str, Tensor], server_round: int) -> None:
-        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round`` (kept in its metadata)."""
-        own = {
-            k: v.detach().cpu().contiguous().clone() for k, v in tree.items()
-        }  # the format refuses tensors that share memory
+        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``, stored as metadata."""
+        # The format refuses tensors that share memory.
+        own = {k: v.detach().cpu().contiguous().clone() for k, v in tree.items()}
         self._replace(MODEL, lambda temporary: save_file(own, temporary, metadata={"round": str(server_round)}))
 
     def summary(self, summary: Mapping[str, Any]) -> None:
@@ -132,7 +140,7 @@ class RoundLog:
         self._replace(SUMMARY, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def close(self) -> None:
-        """Close the files; a second call does nothing."""
+        """Close the files; further calls have no effect."""
         for file in self._files:
             file.close()
 
@@ -145,7 +153,7 @@ class RoundLog:
         self.close()
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
-        """Write beside the file and rename, so that a reader sees the old one or the new one, whole."""
+        """Write a temporary file and rename it: a reader sees either the old file or the new one, both complete."""
         temporary = self.path / f".{name}.{os.getpid()}"
         try:
             write(temporary)
@@ -154,24 +162,13 @@ class RoundLog:
             temporary.unlink(missing_ok=True)
 
 
-def _new_folder(parent: Path, name: str) -> Path:
-    """Make ``parent/NAME-DATE-TIME[-n]``: mkdir is atomic, so processes that start in the same second never share one."""
-    stem = re.sub(r"[^\w.=+-]+", "-", name).strip("-.")[:100] or "run"
-    stem = f"{stem}-{datetime.now():%Y%m%d-%H%M%S}"
-    number = 1
-    while True:
-        path = parent / (stem if number == 1 else f"{stem}-{number}")
-        try:
-            path.mkdir()
-            return path
-        except FileExistsError:
-            number += 1
-
-
 def _lock(file: Any, path: Path) -> None:
-    """Keep others from the folder while the file is open, or this process lives; where the system has no such locks, nothing."""
+    """Lock the folder against other processes until the file is closed or this process ends.
+
+    Has no effect on systems without such locks.
+    """
     try:
-        import fcntl  # which Windows lacks
+        import fcntl  # Windows lacks this module.
 
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
@@ -184,24 +181,24 @@ def _lock(file: Any, path: Path) -> None:
 
 
 def _append(file: Any, data: bytes) -> None:
+    # The file is unbuffered: on a full disk one call may write only a part of the data, and the next call raises.
     left = memoryview(data)
-    while (
-        left
-    ):  # unbuffered: on a full disk the system takes a part, then refuses, and nothing waits to be written again
+    while left:
         left = left[file.write(left) :]
 
 
 def _line(row: Mapping[str, Any]) -> bytes:
-    """One row as a line of JSON: tensors and NumPy numbers as Python's, NaN and infinity as null."""
+    """One row as a line of JSON: tensors and NumPy numbers as Python numbers, NaN and infinity as null."""
     try:
         text = _ENCODER.encode(row)
-    except ValueError:  # a NaN or an infinity somewhere: rare, so only then is every value looked at
+    except ValueError:  # NaN or infinity occurs. This is rare, so that values are checked one by one only here.
         text = _ENCODER.encode(plain(row))
-    return text.encode(errors="backslashreplace") + b"\n"  # a path may hold what UTF-8 does not; JSON reads it back
+    # A path may contain characters that UTF-8 cannot encode; JSON readers understand the escapes.
+    return text.encode(errors="backslashreplace") + b"\n"
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can say it."""
+    """``value`` converted to types that JSON knows; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
@@ -214,7 +211,7 @@ def plain(value: Any) -> Any:
 
 
 def _foreign(value: Any) -> Any:
-    """A Python value for one that JSON does not know. Raises TypeError for what no log should hold."""
+    """Convert a tensor, a NumPy value or a path to a type that JSON knows. Raises TypeError for other types."""
     if isinstance(value, Tensor):
         return value.detach().tolist()
     if isinstance(value, (np.generic, np.ndarray)):
@@ -228,7 +225,7 @@ _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(","
 
 
 def versions() -> dict[str, str]:
-    """What ran, for summary.json: Python and packages; one that is used out of its folder has no version."""
+    """Versions of Python and of the main packages, for ``summary.json``; "not installed" where unknown."""
     return dict(_versions())
 
 

@@ -1,6 +1,6 @@
-"""Virtual clients: an id, and where its samples lie. A client is never an object with data of its own. No paper.
+"""Partitions: which samples each virtual client owns. A client is an integer id, never an object with its own data.
 
-What is asked of a partition costs time and memory for the clients asked about, not for all that are registered.
+A query to a partition takes time and memory for the clients in the query, not for all clients of the population.
 
 Legend: N samples, C clients, n a client's samples.
 """
@@ -16,16 +16,16 @@ from fl_sim import rng
 
 
 class Partition(ABC):
-    """Who owns which training samples. A client's indices are its training part, then its held-out part."""
+    """Which client owns which training samples. A client's indices are its training part, then its held-out part."""
 
     exclusive: ClassVar[bool] = True
-    """Whether every sample has exactly one owner. False: clients share samples, and a client may have one twice."""
+    """Whether every sample has exactly one owner. False: clients share samples, and a client may own one repeatedly."""
     moved: int = 0
-    """Samples that a partitioner moved to repair empty or too small clients."""
+    """How many samples a partitioner moved between clients because some were empty or too small."""
 
     @staticmethod
     def of(parts: Sequence[np.ndarray], moved: int = 0) -> "Listed":
-        """From one index array a client."""
+        """A partition from one index array per client."""
         sizes = np.array([len(part) for part in parts], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         indices = np.concatenate(list(parts)).astype(np.int64) if len(parts) else np.empty(0, np.int64)
@@ -33,57 +33,65 @@ class Partition(ABC):
 
     @abstractmethod
     def __len__(self) -> int:
-        """C."""
+        """C, the number of clients."""
 
     @abstractmethod
     def client(self, c: int) -> np.ndarray:
-        """(n,) int64: all of client c's indices: training part, then held-out part. The same at every call."""
+        """(n,) int64: all indices of client ``c``, training part then held-out part. The same at every call."""
 
     def several(self, clients: Sequence[int]) -> list[np.ndarray]:
-        """``client(c)`` of each of some clients."""
+        """``client(c)`` for each of the given clients."""
         return [self.client(c) for c in clients]
 
     @abstractmethod
     def sizes(self, c: int) -> tuple[int, int]:
-        """(training samples, held-out samples) of client c."""
+        """(training samples, held-out samples) of client ``c``."""
 
     @abstractmethod
     def size_counts(self, first: int | None = None) -> np.ndarray:
-        """(K, 3) int64: each (training samples, held-out samples) that occurs, and how many of the ``first`` clients have it.
+        """Each pair of sizes that occurs, and how many clients have it.
 
-        ``first`` : None means all.
+        Parameters
+        ----------
+        first : int (default: all clients)
+            Count the clients 0..first-1 only.
+
+        Returns
+        -------
+        (K, 3) int64: training samples, held-out samples, clients of these sizes.
         """
 
     @abstractmethod
     def hold_out(self, share: float, seed: int) -> "Partition":
-        """Each client's own test part: a keyed ``share`` of its samples, rounded, at least 1, never all; none of a lone sample.
+        """A partition in which each client keeps a test part of its own, drawn by the key of ``seed``.
 
-        No client trains on a sample that another one holds out.
+        The part is ``share`` of the client's samples, rounded, at least 1 and never all; a client of one sample holds
+        out none. No client trains on a sample that another one holds out.
         """
 
 
 @dataclass(frozen=True)
 class Listed(Partition):
-    """Every client's indices, written down: 8 bytes a sample, 16 a client."""
+    """A partition that stores all indices: 8 bytes per sample and 16 per client."""
 
     indices: np.ndarray
-    """(N,) int64: client after client; each one's training part, then its held-out part."""
+    """(N,) int64: the indices of all clients in order; of each its training part, then its held-out part."""
     starts: np.ndarray
     """(C + 1,) int64: client c owns ``indices[starts[c]:starts[c + 1]]``."""
     held_out: np.ndarray
-    """(C,) int64: how many at the end of a client's range are its own test samples."""
+    """(C,) int64: how many samples at the end of a client's range are held out as its own test part."""
     moved: int = 0
 
     def __len__(self) -> int:
-        """C."""
+        """C, the number of clients."""
         return len(self.starts) - 1
 
     def client(self, c: int) -> np.ndarray:
-        """All of client c's indices: training part, then held-out part."""
+        """All indices of client ``c``: training part, then held-out part."""
         return self.indices[self.starts[c] : self.starts[c + 1]]
 
     def sizes(self, c: int) -> tuple[int, int]:
-        """(training samples, held-out samples) of client c."""
+        """(training samples, held-out samples) of client ``c``."""
         held = int(self.held_out[c])
         return int(self.starts[c + 1] - self.starts[c]) - held, held
 
@@ -95,7 +103,7 @@ class Listed(Partition):
         return np.column_stack([kinds, counts])
 
     def hold_out(self, share: float, seed: int) -> "Listed":
-        """Each client's own test part: a keyed ``share`` of its samples, rounded, at least 1, never all; none of a lone sample."""
+        """See ``Partition.hold_out``: each client's samples are shuffled by a key, and the last ones held out."""
         if share == 0:
             return self
         indices, held = self.indices.copy(), np.zeros(len(self), np.int64)
@@ -109,37 +117,40 @@ class Listed(Partition):
 
 @dataclass(frozen=True)
 class Resampled(Partition):
-    """Clients of equal size whose samples are keyed draws with replacement, made when they are asked for: nothing is kept of a client."""
+    """Clients of equal size whose samples are keyed draws with replacement.
+
+    Draws are computed at each call, and nothing is stored per client.
+    """
 
     samples: int
-    """N: how many samples there are to draw from."""
+    """N: the number of samples to draw from."""
     clients: int
-    """C."""
+    """C: the number of clients."""
     per_client: int
-    """Samples that each client draws, training and held-out ones together."""
+    """Draws of each client, for its training part and its held-out part together."""
     seed: int
-    """Keys the draws."""
+    """Seed of the draws."""
     held: int = 0
-    """How many of a client's draws are its own test samples."""
+    """How many of a client's draws are its held-out part."""
     order: np.ndarray | None = None
-    """(N,) int64: the samples that clients train on, then those held out; None: nothing is held out."""
+    """(N,) int64: the samples for training, then those for held-out parts. None: nothing is held out."""
     test: int = 0
-    """How many at the end of ``order`` are never trained on: test parts are drawn from these."""
+    """How many samples at the end of ``order`` are for held-out parts; no client trains on them."""
 
     exclusive: ClassVar[bool] = False
 
     def __len__(self) -> int:
-        """C."""
+        """C, the number of clients."""
         return self.clients
 
     def client(self, c: int) -> np.ndarray:
-        """Client c's draws. A sample's probability is 1 / N to 2^-32."""
+        """The draws of client ``c``. Every sample has the probability 1 / N, up to 2^-32."""
         return self.several([c])[0]
 
     def several(self, clients: Sequence[int]) -> list[np.ndarray]:
-        """All their draws at once."""
+        """The draws of each of the given clients, computed together."""
         base = np.array(rng.key(self.seed, "resample"), np.uint64)
-        words = rng.below(rng.below(base, np.array(clients))[:, None], np.arange(self.per_client)) >> np.uint64(32)
+        words = rng.subkeys(rng.subkeys(base, np.array(clients))[:, None], np.arange(self.per_client)) >> np.uint64(32)
         if self.order is None:
             return list(_scaled(words, self.samples))
         train, split = self.samples - self.test, self.per_client - self.held
@@ -148,18 +159,20 @@ class Resampled(Partition):
         )
 
     def sizes(self, c: int) -> tuple[int, int]:
-        """(training samples, held-out samples): of every client the same."""
+        """(training samples, held-out samples): the same for every client."""
         return self.per_client - self.held, self.held
 
     def size_counts(self, first: int | None = None) -> np.ndarray:
-        """See ``Partition.size_counts``: one row."""
+        """See ``Partition.size_counts``: one row, since all clients have the same size."""
         count = self.clients if first is None else min(first, self.clients)
         return np.array([[*self.sizes(0), count]] if count else np.empty((0, 3)), dtype=np.int64)
 
     def hold_out(self, share: float, seed: int) -> "Resampled":
-        """A keyed ``share`` of the samples is set apart; that share of a client's draws comes from these, the rest from the others.
+        """See ``Partition.hold_out``: a keyed ``share`` of all samples is reserved for held-out parts.
 
-        Samples and draws are rounded, at least 1, never all. A lone draw, or a lone sample, holds nothing out.
+        The same share of each client's draws comes from the reserved samples, the other draws from the rest. Both
+        shares are rounded, at least 1 and never all. Nothing is held out where there is only one sample, or only one
+        draw per client.
         """
         held, test = _rounded(share, self.per_client), _rounded(share, self.samples)
         if share == 0 or not held or not test:
@@ -168,7 +181,7 @@ class Resampled(Partition):
 
 
 def median(values: np.ndarray, counts: np.ndarray) -> float:
-    """The median of ``values`` (K,), each occurring ``counts`` (K,) times: of columns of ``size_counts``."""
+    """The median of ``values`` (K,), each of which occurs ``counts`` (K,) times, as columns of ``size_counts`` do."""
     order = np.argsort(values)
     ends = np.cumsum(counts[order])
     middle = np.searchsorted(ends, [(ends[-1] - 1) // 2, ends[-1] // 2], side="right")
@@ -176,10 +189,10 @@ def median(values: np.ndarray, counts: np.ndarray) -> float:
 
 
 def _rounded(share: float, n: int) -> int:
-    """How many of ``n`` are held out."""
+    """How many of ``n`` samples are held out: ``share`` of them, rounded, at least 1 and never all."""
     return 0 if n < 2 else min(max(round(share * n), 1), n - 1)
 
 
 def _scaled(words: np.ndarray, n: int) -> np.ndarray:
-    """Words below 2^32, uint64 -> int64 in 0..n-1, each as likely as the next; n is at most 2^32."""
+    """Uniform words below 2^32 (uint64) -> uniform int64 numbers in 0..n-1; ``n`` is at most 2^32."""
     return ((words * np.uint64(n)) >> np.uint64(32)).astype(np.int64)

@@ -1,4 +1,4 @@
-"""What a run is while it goes on, and what a user may hook into it. No paper."""
+"""A run under way, as callbacks see it, and the hooks of a callback."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +12,13 @@ from fl_sim.tree import Tree
 
 
 class Callback:
-    """What a user may hook into a run; an exception in a hook fails the run."""
+    """Hooks into a run: override those that you need. An exception in a hook fails the run."""
 
     reads_digest: bool = True
-    """Whether ``on_round_end`` looks at the digest. Where none does, the next round begins while that is being made."""
+    """Whether ``on_round_end`` reads the digest.
+
+    Where none does, the next round begins while the digest is computed.
+    """
 
     def on_run_start(self, run: "Run") -> None:
         """Before round 0 is evaluated."""

@@ -1,8 +1,9 @@
-"""Checkpoints: all that a run needs to go on, one file each, written whole or not at all. No paper.
+"""Checkpoints: all that a run needs to continue, one file each, written whole or not at all.
 
-A file ``round-000012-<sha256>.safetensors`` holds the model, the clients' states and (pickled: a strategy of Flower's has
-any form of state) the strategy's; its name says its checksum, so that a damaged one is known. What a run had logged by
-then is kept as byte positions of its files: going on cuts them back to these. Load none that you do not trust.
+A file ``round-000012-<sha256>.safetensors`` holds the model, the clients' states and the strategy's state, which is
+pickled, because a strategy of Flower's may have state of any form: load no checkpoint that you do not trust. The
+checksum in its name shows a damaged file. The log is kept as byte positions of its files: a run that continues cuts
+them back to these.
 """
 
 import hashlib
@@ -25,7 +26,7 @@ from fl_sim.tree import Tree
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 KEEP = 2
 SHARE = 0.02
-"""Of a run's time, what checkpoints may take; where one takes more of a round, there is one every few rounds."""
+"""The share of a run's time that checkpoints may take; where one takes more of a round, not every round has one."""
 
 
 class Damaged(ValueError):
@@ -52,19 +53,20 @@ class Checkpoint:
 
 
 def save(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
-    """Write into ``folder/checkpoints`` beside the others, then drop all but the last ``keep`` (0: none). Raises OSError (a full disk)."""
+    """Write into ``folder/checkpoints`` beside the others, then drop all but the last ``keep`` (0: none).
+
+    Raises OSError (a full disk).
+    """
     tensors = {f"model/{k}": v for k, v in checkpoint.model.items()}
     tensors |= {f"state/{client}/{k}": v for client, state in checkpoint.states.items() for k, v in state.items()}
-    own = {
-        k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()
-    }  # the format refuses tensors that share memory
+    # copies, because the format refuses tensors that share memory
+    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     own["strategy"] = torch.frombuffer(bytearray(pickle.dumps(dict(checkpoint.strategy))), dtype=torch.uint8)
-    said = {"round": checkpoint.round, "model_round": checkpoint.model_round, "positions": dict(checkpoint.positions)}
-    said |= {"facts": dict(checkpoint.facts), "clients": sorted(checkpoint.states)}
-    said["order"] = list(
-        dict.fromkeys(k for table in (checkpoint.model, *checkpoint.states.values()) for k in table)
-    )  # the format sorts
-    data = write_tensors(own, {"checkpoint": json.dumps(said)})
+    header = {"round": checkpoint.round, "model_round": checkpoint.model_round, "positions": dict(checkpoint.positions)}
+    header |= {"facts": dict(checkpoint.facts), "clients": sorted(checkpoint.states)}
+    # the order of names, because the format sorts them
+    header["order"] = list(dict.fromkeys(k for t in (checkpoint.model, *checkpoint.states.values()) for k in t))
+    data = write_tensors(own, {"checkpoint": json.dumps(header)})
     where = folder / FOLDER
     where.mkdir(exist_ok=True)
     path = where / f"round-{checkpoint.round:06d}-{hashlib.sha256(data).hexdigest()}{SUFFIX}"
@@ -96,14 +98,14 @@ def round_of(path: Path) -> int:
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint. Raises Damaged where its bytes are not those that its name promises."""
+    """A checkpoint. Raises Damaged where its bytes do not have the checksum in its name."""
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != path.name.removesuffix(SUFFIX).rpartition("-")[2]:
         raise Damaged(f"{path}: its checksum is another; it was damaged or cut short")
     length = int.from_bytes(data[:8], "little")
-    said = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["checkpoint"])
-    tensors, order = read_tensors(data), {key: number for number, key in enumerate(said["order"])}
-    states: dict[int, Tree] = {client: {} for client in said["clients"]}
+    header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["checkpoint"])
+    tensors, order = read_tensors(data), {key: number for number, key in enumerate(header["order"])}
+    states: dict[int, Tree] = {client: {} for client in header["clients"]}
     for name, value in tensors.items():
         if name.startswith("state/"):
             _, client, key = name.split("/", 2)
@@ -112,11 +114,13 @@ def read(path: Path) -> Checkpoint:
     model, *sorted_states = ({k: t[k] for k in sorted(t, key=order.__getitem__)} for t in (model, *states.values()))
     states = dict(zip(states, sorted_states, strict=True))
     strategy = pickle.loads(tensors["strategy"].numpy().tobytes())
-    return Checkpoint(said["round"], model, said["model_round"], strategy, states, said["positions"], said["facts"])
+    return Checkpoint(
+        header["round"], model, header["model_round"], strategy, states, header["positions"], header["facts"]
+    )
 
 
 def latest(folder: Path, server_round: int | None = None) -> tuple[Checkpoint | None, list[str]]:
-    """(the last whole checkpoint, or that of ``server_round``; what was wrong with later ones). None where there is none."""
+    """(the last undamaged checkpoint, or that of ``server_round``, or None; why later ones are damaged)."""
     wrong: list[str] = []
     for path in reversed([p for p in listed(folder) if server_round is None or round_of(p) == server_round]):
         try:
@@ -134,9 +138,9 @@ class Checkpoints:
     folder : Path
         The run's.
     every : int (default: 0)
-        One every so many rounds; 0: each round, or every k-th where one takes more than SHARE of a round.
+        Rounds between checkpoints; 0: each round, or as many as keep their time below SHARE of the run's.
     keep : int (default: KEEP)
-        So many stay; 0: all.
+        How many stay; 0: all.
     facts : Mapping (default: {})
         Plain values to keep in each.
     """
@@ -151,13 +155,13 @@ class Checkpoints:
         """Whether the round that has just ended gets one."""
         return not self.refused and (server_round >= self._next if self.every == 0 else server_round % self.every == 0)
 
-    def save(self, made: Checkpoint, round_seconds: float) -> None:
-        """Write one, and decide when the next is due. Raises OSError (a full disk)."""
+    def save(self, checkpoint: Checkpoint, round_seconds: float) -> None:
+        """Write a checkpoint, and decide when the next is due. Raises OSError (a full disk)."""
         start = time.perf_counter()
         facts = {**self.facts, "seconds": self.facts.get("seconds", 0.0) + start - self._started}
         try:
-            save(self.folder, replace(made, facts=facts), self.keep)
+            save(self.folder, replace(checkpoint, facts=facts), self.keep)
         except (pickle.PicklingError, TypeError, AttributeError) as error:
             self.refused = f"{type(error).__name__}: {error}"
         taken = time.perf_counter() - start
-        self._next = made.round + max(1, math.ceil(taken / max(SHARE * round_seconds, 1e-9)))
+        self._next = checkpoint.round + max(1, math.ceil(taken / max(SHARE * round_seconds, 1e-9)))

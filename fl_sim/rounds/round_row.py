@@ -1,14 +1,18 @@
-"""What a strategy's and an app's own numbers are called in ``rounds.jsonl``, so that none hides a documented column. No paper."""
+"""The columns of a round's line in ``rounds.jsonl``: the driver's own, and a strategy's or an app's numbers.
+
+A strategy's and an app's numbers are named so that none hides a documented column.
+"""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from fl_sim.blocks.learner import local_settings
+from fl_sim.grids.exchange import Exchange
 from fl_sim.logs.columns import COLUMNS
 
-STARTS = {"train": "train", "evaluate": "eval", "query": "query"}
-"""What a client's own names may start with, by phase."""
+PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
+"""By phase, how a client's own number may begin and keep its name."""
 CENTRAL = ("accuracy", "loss", "val_accuracy", "val_loss")
 """Documented columns that central evaluation fills."""
 SYNONYM = re.compile(
@@ -16,30 +20,71 @@ SYNONYM = re.compile(
 )
 
 
-def of_clients(prefix: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Aggregated numbers of clients: ``loss`` of training is ``train_loss``; a name that starts so (``eval_acc``) keeps it."""
-    named = {k if k.lower().startswith(STARTS[prefix]) else f"{prefix}_{k}": v for k, v in metrics.items()}
+def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int, places: int) -> dict[str, Any]:
+    """The columns of a round's training.
+
+    Parameters
+    ----------
+    exchange : Exchange
+        Of the training messages, complete.
+    lr : float or None
+        The clients' learning rate in this round.
+    dropped : int
+        Stragglers whose partial work was not used.
+    samples, places : int
+        Real samples in the clients' batches, and the batches' room for samples, padding included.
+    """
+    return {
+        "round": exchange.server_round,
+        "lr": lr,
+        "clients": len(exchange.messages) + dropped,
+        "completed": exchange.completed,
+        "failed": len(exchange.failures),
+        "dropped": dropped,
+        "examples": exchange.sum("examples"),
+        "steps": exchange.sum("steps"),
+        "bytes_down": exchange.bytes_down,
+        "bytes_up": exchange.bytes_up,
+        "padded_share": 1 - samples / places if places else None,
+        "update_norm": 0.0,
+    }
+
+
+def dropped_client(server_round: int, client: int) -> dict[str, Any]:
+    """The row in ``clients.jsonl`` of a straggler whose partial work was not used."""
+    return {"round": server_round, "client": client, "phase": "train", "status": "dropped"}
+
+
+def of_clients(phase: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Aggregated numbers of clients: ``loss`` of training is ``train_loss``; a name that begins so keeps it
+    (``eval_acc``).
+    """
+    prefix = PREFIXES[phase]
+    named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in metrics.items()}
     return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()}
 
 
-def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of central evaluation under their own names; under ``central_NAME`` where the log has a column of that name.
+def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of an evaluation on clients: this project's personal evaluation as it is, others as ``of_clients``."""
+    personal = {k: v for k, v in metrics.items() if k.startswith(("personal_", "unseen_"))}
+    return personal | of_clients("evaluate", {k: v for k, v in metrics.items() if k not in personal})
 
-    ``accuracy`` and ``loss`` are also filled from the only name that says the same (``test_accuracy``, ``eval_acc``,
-    ``centralized_loss``); an accuracy in percent is not: the column is a fraction.
+
+def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
+    """Numbers of central evaluation under their own names; under ``central_NAME`` where the log has a column of that
+    name.
+
+    ``accuracy`` and ``loss`` are also filled from the only name that means the same (``test_accuracy``, ``eval_acc``,
+    ``centralized_loss``). An accuracy in percent is not taken: the column is a fraction.
     """
     named = {f"central_{k}" if k in COLUMNS["rounds"] and k not in CENTRAL else k: v for k, v in metrics.items()}
     for target in ("accuracy", "loss"):
         same = [
             v for k, v in metrics.items() if (match := SYNONYM.fullmatch(k)) and target.startswith(match[1].lower())
         ]
-        if (
-            target not in named
-            and len(same) == 1
-            and isinstance(same[0], (int, float))
-            and (target == "loss" or 0 <= same[0] <= 1)
-        ):
-            named[target] = same[0]
+        only = same[0] if len(same) == 1 and isinstance(same[0], (int, float)) else None
+        if target not in named and only is not None and (target == "loss" or 0 <= only <= 1):
+            named[target] = only
     return named
 
 

@@ -1,9 +1,9 @@
-"""The one place that touches anything of Flower beyond its documented API.
+"""The only module that uses anything of Flower beyond its documented API.
 
-An own ``Grid`` needs three private things (flwr 1.41): the process-global identity that ``Message``
-reads, an id for each message, an empty ``Run``. Foreign strategies draw from global generators;
-they are keyed here by (seed, round), so that Flower's own strategies become reproducible. What clients
-and strategies get is copied as a wire would, so that none can change another's.
+A ``Grid`` of one's own needs three private parts of flwr 1.41: the process-global identity that ``Message`` reads, an
+id for each message, and an empty ``Run``. Foreign strategies draw from global generators, which are keyed here by
+(seed, round), so that Flower's own strategies are reproducible. Messages' contents are copied as a network would copy
+them, so that no client can change another's.
 """
 
 import logging
@@ -21,17 +21,19 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fl_sim import rng
-from fl_sim.wire import flower
 
 Record = TypeVar("Record", ConfigRecord, MetricRecord, RecordDict)
 SERVER_NODE = 1
 """Node id of the server; virtual client c is node c + FIRST_NODE."""
 FIRST_NODE = 2
+_OWN_PROX = "use this project's own (--strategy fedprox)"
+_CLIPPING_APP = "give a ClientApp with fixedclipping_mod or adaptiveclipping_mod"
 CLIENT_HALVES = {
-    "proximal-mu": "FedProx adds its proximal term in the client's training: use this project's own (--strategy fedprox)",
-    "clipping_norm": "clients must clip their own updates: give a ClientApp with fixedclipping_mod or adaptiveclipping_mod",
+    "proximal-mu": f"FedProx adds its proximal term in the client's training: {_OWN_PROX}",
+    "clipping_norm": f"clients must clip their own updates: {_CLIPPING_APP}",
 }
-"""Settings by which Flower's own strategies ask a client for its half of the algorithm, and what to do where it has none."""
+"""Settings by which Flower's own strategies ask a client for its half of the algorithm, and the cure where it has none.
+"""
 
 
 def identify(run_id: int = 1) -> Run:
@@ -41,59 +43,63 @@ def identify(run_id: int = 1) -> Run:
 
 
 def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of ``values``, which must be of the types that it takes: Flower's constructors check every one, 3 us a time."""
-    made = kind()
-    if "_data" not in vars(made):  # not the Flower that this was written for
+    """A record of ``values``, whose types are known to be right: Flower's constructors check each value, 3
+    us a value.
+    """
+    record = kind()
+    if "_data" not in vars(record):  # another version of Flower
         return kind(values)
-    made.__dict__["_data"] = values
-    return made
+    record.__dict__["_data"] = values
+    return record
 
 
 def requests(contents: Iterable[tuple[RecordDict, int]], message_type: str) -> list[Message]:
     """``Message(content, node, message_type)`` of each (content, node)."""
-    made: list[Message] = []
+    messages: list[Message] = []
     for content, node in contents:
-        if not made or not _KNOWN:
-            made.append(Message(content, node, message_type))
+        if not messages or not _KNOWN:
+            messages.append(Message(content, node, message_type))
         else:
-            made.append(_message(vars(made[0].metadata) | {"_dst_node_id": node}, content))
-    return made
+            messages.append(_message(vars(messages[0].metadata) | {"_dst_node_id": node}, content))
+    return messages
 
 
 def reply(content: RecordDict, message: Message) -> Message:
-    """``Message(content, reply_to=message)``, at a third of the cost: a round of a thousand clients makes two thousand messages."""
+    """``Message(content, reply_to=message)`` in a third of the time; a round of 1000 clients has 2000 messages."""
     if not _KNOWN:
         return Message(content, reply_to=message)
-    asked, now = vars(message.metadata), time.time()
+    request, now = vars(message.metadata), time.time()
     facts = {
-        "_message_id": "", "_reply_to_message_id": asked["_message_id"], "_delivered_at": "",
-        "_src_node_id": asked["_dst_node_id"], "_dst_node_id": asked["_src_node_id"],
-        "_src_task_id": asked["_dst_task_id"], "_dst_task_id": asked["_src_task_id"],
-        "_created_at": now, "_ttl": asked["_created_at"] + asked["_ttl"] - now,
+        "_message_id": "", "_reply_to_message_id": request["_message_id"], "_delivered_at": "",
+        "_src_node_id": request["_dst_node_id"], "_dst_node_id": request["_src_node_id"],
+        "_src_task_id": request["_dst_task_id"], "_dst_task_id": request["_src_task_id"],
+        "_created_at": now, "_ttl": request["_created_at"] + request["_ttl"] - now,
     }  # fmt: skip
-    return _message(asked | facts, content)
+    return _message(request | facts, content)
 
 
 def _message(facts: dict[str, Any], content: RecordDict) -> Message:
-    made, metadata = Message.__new__(Message), Metadata.__new__(Metadata)
+    message, metadata = Message.__new__(Message), Metadata.__new__(Metadata)
     metadata.__dict__.update(facts)
-    made.__dict__.update(_metadata=metadata, _content=content, _error=None)
-    return made
+    message.__dict__.update(_metadata=metadata, _content=content, _error=None)
+    return message
 
 
 def _known() -> bool:
-    """Whether messages are made as in the Flower that this was written for."""
-    facts = "run_id message_id src_node_id dst_node_id src_task_id dst_task_id reply_to_message_id group_id created_at ttl message_type"
-    made = Message(RecordDict(), metadata=Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train"))  # type: ignore[call-overload]
-    same = vars(made.metadata).keys() == {f"_{name}" for name in (*facts.split(), "delivered_at")}
-    return bool(same and vars(made).keys() == {"_metadata", "_content", "_error"})
+    """Whether this version of Flower has the private attributes of messages that ``reply`` and ``requests`` set."""
+    ids = "run_id message_id src_node_id dst_node_id src_task_id dst_task_id reply_to_message_id group_id"
+    facts = f"{ids} created_at delivered_at ttl message_type"
+    metadata = Metadata(1, "", 1, 2, "", "", 0.0, 1.0, "train")
+    empty = Message(RecordDict(), metadata=metadata)  # type: ignore[call-overload]
+    same = vars(empty.metadata).keys() == {f"_{name}" for name in facts.split()}
+    return bool(same and vars(empty).keys() == {"_metadata", "_content", "_error"})
 
 
 _KNOWN = _known()
 
 
 class Held(Array):
-    """An Array that stays one: its bytes are made when someone asks for them, which inside a process nobody does."""
+    """An Array that is serialised only when its bytes are read, which does not happen inside one process."""
 
     values: np.ndarray
 
@@ -102,24 +108,24 @@ class Held(Array):
 
     @property
     def data(self) -> bytes:  # type: ignore[override]
-        """The serialised array, kept from then on."""
-        made: bytes = self.__dict__.get("_data") or Array(self.values).data
-        self.__dict__["_data"] = made
-        return made
+        """The serialised array, kept from the first time on."""
+        serialised: bytes = self.__dict__.get("_data") or Array(self.values).data
+        self.__dict__["_data"] = serialised
+        return serialised
 
     def numpy(self) -> np.ndarray:
-        """A copy of the array: the receiver's own."""
+        """A copy of the array."""
         return np.array(self.values)
 
     def __reduce__(self) -> tuple[type[Array], tuple[np.ndarray]]:
         return Array, (self.values,)
 
 
-Held.__qualname__ = Array.__qualname__  # what a receiver elsewhere is told to make of it
+Held.__qualname__ = Array.__qualname__  # another process deserialises it as an Array
 
 
 def set_message_id(message: Message, message_id: str) -> None:
-    """Name a message; Flower leaves this to the SuperLink."""
+    """Set a message's id, which Flower leaves to the SuperLink."""
     message.metadata.__dict__["_message_id"] = message_id
 
 
@@ -204,7 +210,9 @@ def keyed_hook(seed: int, hook: str, server_round: int) -> Iterator[None]:
 
 @contextmanager
 def driven_by(start: Any) -> Iterator[None]:
-    """While open, ``Strategy.start`` of every strategy that does not override it is ``start(strategy, grid, initial_arrays, ...)``."""
+    """While open, ``Strategy.start`` of every strategy that does not override it is ``start(strategy, grid,
+    initial_arrays, ...)``.
+    """
     original = Strategy.start
     Strategy.start = start  # type: ignore[method-assign]
     try:
@@ -215,10 +223,11 @@ def driven_by(start: Any) -> Iterator[None]:
 
 @contextmanager
 def keeping_identity() -> Iterator[None]:
-    """While open, a SimulationGrid may be made (it makes this process its server); afterwards messages are Flower's run's again."""
-    who: Any = vars(flower)["TaskIdentity"]
-    before = who.run_id, who.node_id, who.task_id
+    """While open, a SimulationGrid may be built, which makes this process its server; Flower's own identity comes back
+    after.
+    """
+    before = TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id
     try:
         yield
     finally:
-        who.run_id, who.node_id, who.task_id = before
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = before

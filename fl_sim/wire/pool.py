@@ -4,7 +4,8 @@ Legend: C clients (leading axis), partial = a tree in the pool's own form.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -50,3 +51,7 @@ class PoolingStrategy(Strategy):
     @abstractmethod
     def pool(self) -> Pool:
         """The reduction of replies."""
+
+    def restore(self, kept: Mapping[str, Any]) -> None:
+        """Take over the attributes that a checkpoint kept (``__getstate__``)."""
+        vars(self).update(kept)

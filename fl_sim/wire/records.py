@@ -1,4 +1,4 @@
-"""Trees and metrics <-> Flower's records, without needless copies. No paper."""
+"""Trees and metrics <-> Flower's records, without needless copies."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl_sim.tree import Tree
 from fl_sim.wire.flower import Held
@@ -14,61 +14,26 @@ from fl_sim.wire.flower import Held
 Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
 
 
-def arrays(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A tree as an ArrayRecord; dtypes are kept, tensors come to the CPU."""
-    return ArrayRecord(
-        {
-            k: Array(np.ascontiguousarray(v.detach().cpu().numpy())) if v.ndim else Array(v.detach().cpu().numpy())
-            for k, v in model.items()
-        }
-    )
+def encode(tree: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """A tree as an ArrayRecord that shares its memory: ``tree`` must not be written to from then on.
 
-
-def held(tree: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """As ``arrays``, for records that stay in this process: nothing is serialised unless someone asks. ``tree`` must not change."""
+    Dtypes are kept and tensors come to the CPU. Bytes are made when an array is serialised, which nothing inside one
+    process does.
+    """
     record = ArrayRecord()
     for k, v in tree.items():
         record[k] = Held(v.detach().cpu().numpy())
     return record
 
 
-def model(record: ArrayRecord) -> Tree:
-    """An ArrayRecord as a tree on the CPU, whose tensors are the caller's own."""
-    return {k: torch.from_numpy(np.asarray(v.numpy())) for k, v in record.items()}
+def decode(record: ArrayRecord) -> Tree:
+    """An ArrayRecord as a tree on the CPU. Raises TypeError for a dtype that torch does not have.
 
-
-def owned(record: ArrayRecord) -> Tree:
-    """As ``model``, but what was made in this process for this one reader is handed on, not copied: the record is used up."""
-    own = [
-        v.values if isinstance(v, Held) and v.values.flags.writeable else np.asarray(v.numpy()) for v in record.values()
-    ]
-    return dict(zip(record, map(torch.from_numpy, own), strict=True))
-
-
-_last: tuple[dict[str, tuple[Array, object]], Tree] = ({}, {})
-"""The record that ``shared`` read last, as the very objects that it was made of, and its tree."""
-
-
-def shared(record: ArrayRecord) -> Tree:
-    """As ``model``, but a record that was the last one read is not read again: strategy, grid and driver share a round's model.
-
-    The tensors must never be written to: others have them too. The dict is the caller's own.
+    A record that was encoded in this process shares its memory with the tree, which then must not be written to, unless
+    the record was made for this one reader (a block's partial pool). Any other record is deserialised.
     """
-    global _last
-    known, tree = _last
-    if len(known) != len(record) or any(
-        k not in known or known[k][0] is not v or known[k][1] is not _content(v) for k, v in record.items()
-    ):
-        tree = {
-            k: torch.from_numpy(v.values if isinstance(v, Held) else np.asarray(v.numpy())) for k, v in record.items()
-        }
-        _last = {k: (v, _content(v)) for k, v in record.items()}, tree
-    return {k: tree[k] for k in record}
-
-
-def _content(array: Array) -> object:
-    """The object that an Array's content is."""
-    return array.values if isinstance(array, Held) else array.data
+    shared = {k: v.values for k, v in record.items() if isinstance(v, Held) and v.values.flags.writeable}
+    return {k: torch.from_numpy(shared[k] if k in shared else np.asarray(v.numpy())) for k, v in record.items()}
 
 
 def of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
@@ -106,8 +71,8 @@ def problem(
 ) -> str:
     """Why a reply's arrays must not be pooled, or nothing: NaN or infinity; keys, shapes or dtypes unlike those sent.
 
-    Byte strings in arrays (uint8, as tree ensembles travel) have a free shape. ``decoded`` : the record as a tree, where
-    it is at hand; ``finite`` : that each number is finite is known.
+    Byte strings in arrays (uint8, as tree ensembles travel) have a free shape. ``decoded`` : the record as a tree,
+    where it is at hand; ``finite`` : that each number is finite is known.
     """
     if sent is not None and set(record) != set(sent):
         return f"wrong keys: missing {sorted(set(sent) - set(record))}, unknown {sorted(set(record) - set(sent))}"

@@ -1,7 +1,7 @@
-"""The form of a reply's arrays: names, shapes, types, by their headers alone. No paper.
+"""The expected form of a reply's arrays: names, shapes and dtypes.
 
-A strategy of ours asks for replies that look like its model. A foreign one may send anything, so that its clients'
-replies are compared with what their own messages carried, and with each other.
+Replies to a strategy of this project look like its model. A foreign strategy may send anything, so its clients' replies
+are compared with the arrays in their own messages, and with each other.
 """
 
 from collections import Counter
@@ -13,7 +13,9 @@ from flwr.app import ArrayRecord, Message
 from fl_sim.tree import Tree
 
 Likes = Callable[[Message, Message], Mapping[str, Tree]]
-"""``(message, reply) -> what ArrayRecords of the reply must look like``; a record without an entry may look like anything."""
+"""``(message, reply) -> a tree of the expected form for each ArrayRecord``; a record without an entry may have any
+form.
+"""
 
 
 def anything(message: Message, reply: Message) -> Mapping[str, Tree]:
@@ -27,7 +29,9 @@ def as_model(model: Tree) -> Likes:
 
 
 def as_sent(types: Mapping[str, str]) -> Likes:
-    """A reply's ArrayRecord looks like the one of its name in the message (or the only one); it may have ``types`` instead of its types."""
+    """A reply's ArrayRecord looks like the one of its name in the message, or the only one; it may have the dtypes
+    ``types``.
+    """
     kept: dict[int, tuple[ArrayRecord, Tree]] = {}
 
     def look(record: ArrayRecord, like: ArrayRecord) -> Tree:
@@ -49,15 +53,16 @@ def as_sent(types: Mapping[str, str]) -> Likes:
 def expected(
     messages: Sequence[Message], replies: Sequence[Message], initial: Mapping[str, torch.Tensor], averages: bool
 ) -> Likes:
-    """What the replies to a foreign strategy's messages must look like: what these carried.
+    """The form of the replies to a foreign strategy's messages: that of the arrays in these messages.
 
-    The types of ``initial`` (the run's first model) are right as well: Flower's strategies turn integers and float32
-    into float64 as they average. Where no reply looks as expected, the app has a protocol of its own: then a
-    strategy with an aggregation of its own gets any; one that ``averages`` gets other types, if most replies agree on them.
+    The dtypes of ``initial`` (the run's first model) are accepted too, because Flower's strategies turn integers and
+    float32 into float64 as they average. Where no reply has the expected form, the app has a protocol of its own: a
+    strategy with its own aggregation then gets replies of any form; one that ``averages`` gets other dtypes, if most
+    replies agree on them.
     """
-    asked = {message.metadata.message_id: message for message in messages}
-    answered = [r for r in replies if r.has_content() and r.metadata.reply_to_message_id in asked]
-    pairs = [(asked[r.metadata.reply_to_message_id], r) for r in answered]
+    by_id = {message.metadata.message_id: message for message in messages}
+    answered = [r for r in replies if r.has_content() and r.metadata.reply_to_message_id in by_id]
+    pairs = [(by_id[r.metadata.reply_to_message_id], r) for r in answered]
     likes = as_sent({k: str(v.dtype).removeprefix("torch.") for k, v in initial.items()})
     if not pairs or any(_fits(message, reply, likes) for message, reply in pairs):
         return likes

@@ -1,4 +1,5 @@
-"""Personal evaluation in a few numbers: Wang et al., "Federated Evaluation of On-device Personalization", 2019, arXiv:1910.10252.
+"""Personal evaluation in a few numbers: Wang et al., "Federated Evaluation of On-device Personalization", 2019,
+arXiv:1910.10252.
 
 before, after = the metric on a client's own held-out samples, at the global model and after fine-tuning
 """
@@ -10,10 +11,11 @@ import numpy as np
 
 
 def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
-    """Means over clients, the mean weighted by held-out samples, 10th percentile, worst, and the share of clients that lose.
+    """Means over clients, the mean weighted by held-out samples, 10th percentile, worst, and the share of clients that
+    lose.
 
-    ``clients`` hold ``held_out``, ``loss_before``, ``loss`` and, where the task has it, ``accuracy_before``, ``accuracy``;
-    those without held-out samples do not count. No clients, no numbers.
+    ``clients`` hold ``held_out``, ``loss_before``, ``loss`` and, where the task has it, ``accuracy_before``,
+    ``accuracy``; those without held-out samples do not count. No clients, no numbers.
     """
     clients = [row for row in clients if row["held_out"] > 0]
     if not clients:

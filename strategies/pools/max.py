@@ -50,7 +50,8 @@ class Max(Pool):
 
 
 class AbsMax(Max):
-    """The element of largest magnitude, with its sign; of two equal magnitudes the positive one, so that order does not matter.
+    """The element of largest magnitude, with its sign; of two equal magnitudes the positive one, so that order does not
+    matter.
 
     A partial holds maxima and minima: one of the two is it.
     """

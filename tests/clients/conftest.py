@@ -1,4 +1,4 @@
-"""Data for the tests of what lives on a device: the real sets where they are, and small fakes of every layout."""
+"""Data for the tests of ``clients``: the real data sets where they are available, and small fakes of every layout."""
 
 import io
 import os
@@ -13,12 +13,12 @@ import pytest
 from PIL import Image
 
 SHARED = Path(os.environ.get("FL_SIM_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
-"""Read when tests are collected: the tests themselves see no FL_SIM_DATA of the machine."""
+"""Evaluated at collection, since the tests run without the machine's FL_SIM_DATA."""
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """The real CIFAR-10 and MNIST; skips where they are not."""
+    """The folder of the real CIFAR-10 and MNIST; skips the test where they are not available."""
     if not (SHARED / "cifar10" / "train.parquet").is_file():
         pytest.skip(f"no real data: {SHARED} (FL_SIM_DATA, or else ../shared/data) holds no cifar10/train.parquet")
     return SHARED
@@ -34,13 +34,13 @@ class Fakes:
 
     @staticmethod
     def png(pixels: np.ndarray) -> bytes:
-        """(height, width) or (height, width, 3) uint8 as the bytes of a PNG: no loss."""
+        """(height, width) or (height, width, 3) uint8 as the bytes of a PNG, which is lossless."""
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format="PNG")
         return file.getvalue()
 
     def parquet(self, file: Path, pixels: np.ndarray, labels: Sequence[int | str | None], column: str = "img") -> Path:
-        """The hub's schema: ``column`` {bytes, path} and ``label``."""
+        """A parquet file in the schema of the Hugging Face hub: ``column`` {bytes, path} and ``label``."""
         file.parent.mkdir(parents=True, exist_ok=True)
         encoded = [{"bytes": self.png(picture), "path": None} for picture in pixels]
         kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -59,13 +59,13 @@ class Fakes:
 
     def batches(self, folder: Path, x: np.ndarray, y: list[int]) -> Path:
         """torchvision's cifar-10-batches-py: x (6 n, 3072), the last n of them the test batch."""
-        made = folder / "cifar-10-batches-py"
-        made.mkdir(parents=True)
+        batches = folder / "cifar-10-batches-py"
+        batches.mkdir(parents=True)
         n = len(x) // 6
         for i, name in enumerate([*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]):
             part = slice(i * n, (i + 1) * n)
-            (made / name).write_bytes(pickle.dumps({"data": x[part], "labels": y[part]}, protocol=2))
-        return made
+            (batches / name).write_bytes(pickle.dumps({"data": x[part], "labels": y[part]}, protocol=2))
+        return batches
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What every model must be, then each one's size and form."""
+"""Requirements on every model, then the size and the layers of each model."""
 
 import contextlib
 import functools
@@ -15,7 +15,7 @@ from fl_sim import registry, rng, tree
 
 MODELS = registry.names("clients.models", "model")
 SHAPES = [(1,), (60,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 20, 24)]
-"""Samples of sinusoid, synthetic, digits, mnist, cifar10, and pictures that are no squares."""
+"""Samples of sinusoid, synthetic, digits, mnist, cifar10, and pictures that are not square."""
 
 
 def build(name: str, inputs: tuple[int, ...], outputs: int = 10, seed: int = 0, **parameters: Any) -> nn.Module:
@@ -51,7 +51,7 @@ def test_the_promised_models_are_there() -> None:
 class TestEveryModel:
     @pytest.mark.parametrize("shape", SHAPES, ids=str)
     def test_it_gives_outputs_for_each_sample_alone(self, name: str, shape: tuple[int, ...]) -> None:
-        """No sample looks at another: true of GroupNorm, false of BatchNorm in training."""
+        """An output depends on its sample only: true of GroupNorm, false of BatchNorm in training."""
         if shape not in takes(name):
             with pytest.raises(
                 ValueError,
@@ -67,13 +67,13 @@ class TestEveryModel:
         alone = torch.cat([model(x[i : i + 1]) for i in range(3)])
         assert model(x).shape == (3, 7)
         torch.testing.assert_close(model(x), alone, rtol=1e-9, atol=1e-12)
-        assert (model(x)[0] - model(x)[1]).abs().max() > 1e-9  # and it looks at the sample
+        assert (model(x)[0] - model(x)[1]).abs().max() > 1e-9  # The output does depend on the sample.
 
     def test_it_takes_some_task(self, name: str) -> None:
         assert takes(name)
 
     def test_many_weights_run_as_one(self, name: str) -> None:
-        """vmap over three clients' weights: outputs and gradients equal those of one after another."""
+        """vmap over three clients' weights gives the gradients of the three models computed one after another."""
         shape = smallest(name)
         models = [build(name, shape, seed=s).double().eval() for s in range(3)]
         x, y = torch.rand(3, 4, *shape, dtype=torch.float64), torch.arange(12).reshape(3, 4) % 10
@@ -84,7 +84,7 @@ class TestEveryModel:
         weights, buffers = stack_module_state(models)
         assert not buffers
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # "no batching rule": a slow path
+            warnings.simplefilter("error", UserWarning)  # The warning "no batching rule" means a slow path.
             together = vmap(grad(loss))(weights, x, y)
         for i, model in enumerate(models):
             single = grad(loss)({k: v.detach() for k, v in model.named_parameters()}, x[i], y[i])
@@ -153,7 +153,7 @@ def test_resnet18_halves_the_picture_three_times() -> None:
     (pool,) = (m for m in model.modules() if isinstance(m, nn.AdaptiveAvgPool2d))
     pool.register_forward_pre_hook(lambda _, given: seen.append(given[0].shape))
     model(torch.zeros(1, 3, 32, 32))
-    assert seen == [(1, 512, 4, 4)]  # 32, 32, 16, 8, 4: the stem and the first stage keep it
+    assert seen == [(1, 512, 4, 4)]  # 32, 32, 16, 8, 4: the first layer and the first stage keep the size
 
 
 def test_cnn_is_the_benchmarks() -> None:
@@ -191,7 +191,7 @@ def test_cnn_is_the_benchmarks() -> None:
     ],
 )
 def test_relu_commutes_with_pooling_and_flattening(name: str, published: list[str]) -> None:
-    """The layers by name in the published order, with a ReLU where that has it: the same bits forward and backward."""
+    """The same layers in the published order give the same outputs and gradients, bit for bit."""
     model, x = build(name, (3, 32, 32)).eval(), torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     plain = nn.Sequential(*(nn.ReLU() if layer == "relu" else model.get_submodule(layer) for layer in published))
     weights = list(model.parameters())

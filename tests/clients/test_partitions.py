@@ -1,4 +1,4 @@
-"""What every partition must do for any numbers, then what each one is."""
+"""Requirements on every partition with any parameters, then the properties of each partition."""
 
 import time
 import warnings
@@ -27,11 +27,11 @@ dividing_partition = pytest.mark.parametrize("name", [name for name in PARTITION
 def task_of(labels: np.ndarray | None, n: int = 0, owners: np.ndarray | None = None) -> Task:
     n = n if labels is None else len(labels)
     train = {"x": torch.zeros(n, 1), "y": torch.zeros(n) if labels is None else torch.from_numpy(labels)}
-    return Task("made", train, {}, 1 if labels is None else int(labels.max()) + 1, labels=labels, clients=owners)
+    return Task("toy", train, {}, 1 if labels is None else int(labels.max()) + 1, labels=labels, clients=owners)
 
 
 def even(n: int, classes: int = 10) -> Task:
-    """n samples, as many of each class, class after class; each its own natural client."""
+    """n samples, equally many of each class, sorted by class; each sample is a natural client."""
     return task_of(np.sort(np.arange(n) % classes), owners=np.arange(n))
 
 
@@ -43,7 +43,7 @@ def table(partition: Partition, labels: np.ndarray) -> np.ndarray:
 
 
 def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) -> Listed:
-    """The partition, having checked what all that divide samples promise. Its warning is not what the caller tests."""
+    """The partition, after checks that hold for every partition with exclusive owners. Warnings are ignored."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         partition: Listed = PARTITIONS[name](task, clients, seed, **parameters)
@@ -71,8 +71,8 @@ class TestEveryPartition:
         assert time.process_time() - started < 1.0 and len(partition) == 1000
 
     def test_it_is_keyed_by_its_seed(self, name: str) -> None:
-        made = [PARTITIONS[name](even(200), 20, seed) for seed in (0, 0, 1)]
-        a, b, c = ([partition.client(i).tolist() for i in range(20)] for partition in made)
+        partitions = [PARTITIONS[name](even(200), 20, seed) for seed in (0, 0, 1)]
+        a, b, c = ([partition.client(i).tolist() for i in range(20)] for partition in partitions)
         assert a == b and a != c
 
     def test_no_clients_are_refused(self, name: str) -> None:
@@ -121,7 +121,7 @@ class TestEveryPartitionThatDivides:
 @pytest.mark.parametrize("name", OF_LABELS)
 def test_partitions_of_labels_need_labels(name: str) -> None:
     with pytest.raises(
-        ValueError, match=rf"partition\.name = '{name}': task 'made' has no class labels .* iid, quantity or natural"
+        ValueError, match=rf"partition\.name = '{name}': task 'toy' has no class labels .* iid, quantity or natural"
     ):
         PARTITIONS[name](task_of(None, 30), 3, 0)
 
@@ -136,27 +136,28 @@ def test_an_alpha_that_is_no_positive_number_is_refused(name: str, alpha: float)
 @pytest.mark.parametrize("name", ["dirichlet", "quantity"])
 class TestRepair:
     @pytest.mark.parametrize(
-        "least, said",
-        [(0, "at least 1"), (11, "3 clients would need 33 samples, task 'made' has 30; choose at most 10")],
+        "least, message",
+        [(0, "at least 1"), (11, "3 clients would need 33 samples, task 'toy' has 30; choose at most 10")],
     )
-    def test_what_cannot_be_met_is_refused(self, name: str, least: int, said: str) -> None:
-        with pytest.raises(ValueError, match=rf"partition\.min_samples = {least}: .*{said}"):
+    def test_a_minimum_that_is_impossible_is_refused(self, name: str, least: int, message: str) -> None:
+        with pytest.raises(ValueError, match=rf"partition\.min_samples = {least}: .*{message}"):
             PARTITIONS[name](even(30), 3, 0, min_samples=least)
 
-    def test_what_is_moved_is_counted_and_told(self, name: str) -> None:
+    def test_moved_samples_are_counted_and_reported(self, name: str) -> None:
         with pytest.warns(
             UserWarning,
             match=r"partition: (\d+) of 100 samples \(\d+%\) were moved to give each of 20 clients at least 5",
         ):
             partition = PARTITIONS[name](even(100), 20, 0, alpha=1e-6, min_samples=5)
-        # each must end with exactly 5. A class of 10, or all 100, had one owner: at most 10 clients had any, at least 10 x 5 were given
+        # Each client must end with exactly 5. Each class of 10 (dirichlet) or all 100 samples (quantity) had one owner,
+        # so at most 10 clients had samples, and at least 10 x 5 were moved.
         assert np.diff(partition.starts).tolist() == [5] * 20 and 50 <= partition.moved <= 95
 
-    def test_five_percent_are_moved_in_silence(self, name: str) -> None:
+    def test_up_to_five_percent_are_moved_without_a_warning(self, name: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             partition = PARTITIONS[name](even(400), 20, 0, alpha=1e-6)
-        # at most 10 owners of a class, or one of all: 10 to 19 clients were empty; 19 of 400 is 4.75 %
+        # At most 10 clients had samples before the repair: 10 to 19 clients were empty, and 19 of 400 is 4.75 %.
         assert np.diff(partition.starts).min() == 1 and 10 <= partition.moved <= 19
 
     def test_nothing_moves_where_nothing_must(self, name: str) -> None:
@@ -166,7 +167,8 @@ class TestRepair:
 def test_a_repair_takes_from_the_largest() -> None:
     from clients.partitions._repair import build
 
-    # sizes 6, 3, 0, 0 and at least 2 a client: 6 -> 5 -> 4 -> 3 gives three; then 3 and 3: the lower id gives the fourth
+    # Sizes 6, 3, 0, 0 and at least 2 per client: client 0 gives three (6 -> 5 -> 4 -> 3); then sizes are 3 and 3, and
+    # the lower id gives the fourth.
     with pytest.warns(UserWarning, match="4 of 9 samples"):
         partition = build(np.array([0] * 6 + [1] * 3), 4, seed=0, min_samples=2)
     assert [len(partition.client(c)) for c in range(4)] == [2, 3, 2, 2] and partition.moved == 4
@@ -184,17 +186,17 @@ def test_dirichlet_small_alpha_gives_a_class_to_one_client_and_large_to_all_alik
     few = table(make("dirichlet", task, 10, alpha=1e-6), task.labels)
     assert (
         np.sort(few, 0)[-1].min() >= 91
-    )  # one owner each: all 100, but for at most 9 samples that empty clients were given
+    )  # Each class has one owner with all 100 samples, less at most 9 that were moved to empty clients.
     alike = table(make("dirichlet", task, 10, alpha=1e6), task.labels)
     assert alike.min() >= 9 and alike.max() <= 11  # shares .1 +- 1e-4 of 100, cut to whole samples
 
 
 def test_dirichlet_shares_have_the_variance_of_the_distribution() -> None:
-    """A share of Dir(alpha, C times) has variance (C - 1) / (C^2 (C alpha + 1)); with balance off, nothing else acts."""
+    """A share of Dir(alpha, C times) has variance (C - 1) / (C^2 (C alpha + 1)); ``balance`` would change it."""
     labels = np.repeat(np.arange(400), 200)
     shares = table(make("dirichlet", task_of(labels), 5, alpha=0.5, balance=False), labels) / 200
     assert shares.mean() == pytest.approx(0.2)
-    # 4 / (25 * 3.5) = .0457; over 400 classes x 5 clients the estimate is good to a few percent
+    # 4 / (25 * 3.5) = .0457; over 400 classes x 5 clients the relative error of the estimate is a few percent
     assert shares.var() == pytest.approx(4 / (25 * 3.5), rel=0.15)
 
 
@@ -203,7 +205,8 @@ def test_dirichlet_balance_stops_at_the_mean() -> None:
     sizes = {
         balance: np.diff(make("dirichlet", task, 10, alpha=0.02, balance=balance).starts) for balance in (True, False)
     }
-    # a client below the mean (100) takes at most one more class (100); without the cap some client gets more in this draw
+    # A client below the mean (100) takes at most one more class (100); without the cap, some client gets more in this
+    # draw.
     assert sizes[True].max() < 200 < sizes[False].max()
 
 
@@ -216,7 +219,7 @@ def test_dirichlet_client_has_equal_sizes_and_mixes_around_the_whole() -> None:
     # draws of 100 by (.6, .3, .1): standard deviation of the first 4.9; 4 of these
     assert np.abs(alike - [60, 30, 10]).max() < 20
     apart = table(make("dirichlet-client", task, 10, alpha=1e-6), labels)
-    # one label a client while it lasts: of ten clients of 100, only those that meet an exhausted class mix
+    # One label per client while samples of it are left: of ten clients of 100, only the last ones have several labels.
     assert (apart.max(1) == 100).sum() >= 7
 
 
@@ -233,7 +236,7 @@ def test_shards_are_refused_below_one() -> None:
         PARTITIONS["shards"](even(30), 3, 0, shards_per_client=0)
 
 
-def test_labels_are_exactly_so_many_and_fairly_shared() -> None:
+def test_each_client_has_the_requested_number_of_labels_and_they_are_shared_fairly() -> None:
     task = even(5000)
     assert task.labels is not None
     found = table(make("labels", task, 25, labels_per_client=3), task.labels)
@@ -243,11 +246,11 @@ def test_labels_are_exactly_so_many_and_fairly_shared() -> None:
 
 
 @pytest.mark.parametrize(
-    "clients, each, said",
+    "clients, each, message",
     [(9, 1, "choose at least 2, or more clients"), (5, 11, r"choose 1\.\.10"), (5, 0, r"choose 1\.\.10")],
 )
-def test_labels_that_cannot_be_are_refused(clients: int, each: int, said: str) -> None:
-    with pytest.raises(ValueError, match=rf"partition\.labels_per_client = {each}: .*{said}"):
+def test_numbers_of_labels_that_are_impossible_are_refused(clients: int, each: int, message: str) -> None:
+    with pytest.raises(ValueError, match=rf"partition\.labels_per_client = {each}: .*{message}"):
         PARTITIONS["labels"](even(100), clients, 0, labels_per_client=each)
 
 
@@ -256,8 +259,9 @@ def test_quantity_skews_sizes_and_not_labels() -> None:
     assert task.labels is not None
     partition = make("quantity", task, 4000, alpha=0.5)
     sizes = np.diff(partition.starts)
-    # a share of Dir(.5, 4000 times) has squared coefficient of variation (C - 1) / (C alpha + 1) = 2.0; its estimate from 4000
-    # Gamma(.5)-like numbers (kurtosis 15) has relative standard deviation sqrt(14 / 4000) = .06; 4 of these
+    # A share of Dir(.5, 4000 times) has the squared coefficient of variation (C - 1) / (C alpha + 1) = 2.0; its
+    # estimate from 4000 numbers like Gamma(.5) (kurtosis 15) has relative standard deviation sqrt(14 / 4000) = .06; 4
+    # of these
     assert (sizes.std() / sizes.mean()) ** 2 == pytest.approx(2.0, rel=0.24)
     found = np.bincount(task.labels[partition.client(int(sizes.argmax()))], minlength=10) / sizes.max()
     # a class share's standard deviation sqrt(.09 / 1000) = .0095; 4 of these
@@ -277,9 +281,9 @@ class TestNatural:
         assert not groups[0] & groups[1] and sorted(map(len, groups)) == [2, 3]
 
     def test_more_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="clients = 6: task 'made' has 5 natural clients; choose at most 5"):
+        with pytest.raises(ValueError, match="clients = 6: task 'toy' has 5 natural clients; choose at most 5"):
             PARTITIONS["natural"](task_of(None, 10, self.OWNERS), 6, 0)
 
     def test_a_task_without_them_is_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"partition\.name = 'natural': task 'made' does not say whose"):
+        with pytest.raises(ValueError, match=r"partition\.name = 'natural': task 'toy' does not say whose"):
             PARTITIONS["natural"](task_of(None, 10), 2, 0)

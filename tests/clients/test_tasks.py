@@ -1,4 +1,4 @@
-"""What every task must be, then what each one is."""
+"""Requirements on every task, then the properties of each task."""
 
 import inspect
 import math
@@ -22,7 +22,7 @@ TASKS = registry.names("clients.tasks", "task")
 
 
 def build(name: str, data: Path, **parameters: Any) -> Task:
-    """The task by its name, on fake files where it reads any (a new one adds its layout to ``fake_data``)."""
+    """The task called ``name``, on fake files if it reads files (``fake_data`` must have the layout of every task)."""
     own = registry.parameters(TASKS[name])
     task = TASKS[name](**({"data_dir": str(data)} if "data_dir" in own else {}), **parameters)
     assert isinstance(task, Task)
@@ -121,14 +121,15 @@ def test_images_are_resized_and_classes_named_in_order(fake_data: Path) -> None:
 class TestSynthetic:
     def test_sizes_are_those_of_the_authors_script(self, fake_data: Path) -> None:
         task = build("synthetic", fake_data)
-        # np.random.seed(0); np.random.lognormal(4, 2, 30).astype(int) + 50 begins 1909, 171, 436, 4876, 2337 and sums to 22349
+        # np.random.seed(0); np.random.lognormal(4, 2, 30).astype(int) + 50 begins with 1909, 171, 436, 4876, 2337; its
+        # sum is 22349.
         assert task.clients is not None and np.bincount(task.clients)[:5].tolist() == [
             int(0.9 * n) for n in (1909, 171, 436, 4876, 2337)
         ]
         assert task.num_train + len(task.test["y"]) == 22349 and task.inputs == (60,) and task.outputs == 10
 
     def test_it_is_what_the_authors_steps_give(self, fake_data: Path) -> None:
-        """Appendix C.1 step by step, in the script's order of draws, with NumPy's own multivariate normal."""
+        """Appendix C.1 step by step, in the script's order of draws, with NumPy's multivariate normal distribution."""
         task = build("synthetic", fake_data, clients=4, alpha=0.5, beta=2.0, seed=3)
         draw = rng.legacy(3)
         sizes = draw.lognormal(4, 2, 4).astype(int) + 50
@@ -156,7 +157,7 @@ class TestSynthetic:
             assert ((x.var(0) / expected - 1).abs() < 5 * math.sqrt(2 / len(x))).all()
 
     def test_labels_are_linear_in_a_clients_inputs(self, fake_data: Path) -> None:
-        """y = argmax(x W + b) without noise: inside one client a linear model separates the classes, across clients none does."""
+        """y = argmax(x W + b) without noise: a linear model separates the classes of one client, but not of several."""
         from sklearn.linear_model import LogisticRegression
 
         task = build("synthetic", fake_data, clients=6)
@@ -179,7 +180,8 @@ class TestSynthetic:
             means = [task.train["x"][torch.from_numpy(task.clients == c)].mean().item() for c in range(40)]
             return float(np.std(means))
 
-        # the mean over 60 v_kj ~ N(B_k, 1): standard deviation sqrt(beta^2 + 1/60), that is .129 and 3.003, each to 1 / sqrt(2 * 39) = 11 %
+        # The mean over 60 v_kj ~ N(B_k, 1) has the standard deviation sqrt(beta^2 + 1/60), that is .129 and 3.003; the
+        # relative error of the estimates is 1 / sqrt(2 * 39) = 11 %.
         assert spread(alike) == pytest.approx(0.129, rel=0.5) and spread(apart) == pytest.approx(3.003, rel=0.5)
 
     @pytest.mark.parametrize(

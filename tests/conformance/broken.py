@@ -1,4 +1,4 @@
-"""A strategy whose client half fails as it is told, for tests."""
+"""A strategy for tests whose clients fail in a way that its parameter names."""
 
 import os
 import signal
@@ -14,9 +14,9 @@ from strategies.base.strategy import Strategy
 
 
 class Broken(Strategy):
-    """No paper. ``how``: raises, none, nan, shape, keys, sleeps:SECONDS or dies; anything else works.
+    """No paper. ``how``: raises, none, nan, shape, keys, sleeps:SECONDS or dies; with any other value clients work.
 
-    A device's own ``BROKEN`` in its environment goes before.
+    The environment variable ``BROKEN`` of a device takes precedence over ``how``.
     """
 
     def __init__(self, how: str = "raises") -> None:

@@ -1,4 +1,4 @@
-"""What the backends are compared by: the digest of each round's model, and the rows of the round log but for times."""
+"""Compares two backends by the digest of each round's model and by the rows of the round log, times left out."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ from fl_sim import registry
 
 STRATEGIES = list(registry.names("strategies", "strategy"))
 SMALL = ["digits-deploy", "--rounds", "2"]
-"""The experiment of the suite: three clients, two rounds."""
+"""The experiment of these tests: three clients, two rounds."""
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def out(tmp_path: Path) -> list[str]:
 
 
 def simulated(config: Config) -> Summary:
-    """The run on SimulationGrid. Raises what made it fail."""
+    """Run ``config`` on SimulationGrid. Raises the error of a failed run."""
     summary, error = execute(build(config), quiet=True)
     if error is not None:
         raise error
@@ -31,13 +31,13 @@ def simulated(config: Config) -> Summary:
 
 
 def rows(summary: Summary, table: str) -> list[dict[str, Any]]:
-    """A table of a round log without its times."""
+    """The rows of a table of a round log, without times."""
     lines = (Path(summary["run_dir"]) / f"{table}.jsonl").read_text().splitlines()
     return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
 
 
 def check_same(a: Summary, b: Summary) -> None:
-    """The same bits after each round, and the same rows."""
+    """Assert that two runs have the same model after each round, and the same rows."""
     assert [row["digest"] for row in rows(a, "rounds")] == [row["digest"] for row in rows(b, "rounds")]
     assert rows(a, "rounds") == rows(b, "rounds")
     assert rows(a, "clients") == rows(b, "clients")

@@ -1,4 +1,4 @@
-"""A Flower grid whose nodes are ClientApps called in this process: all of a deployment but processes and wires."""
+"""A Flower grid whose nodes are ClientApps called in this process: a deployment without processes and network."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,15 +11,15 @@ from fl_sim.wire import flower
 
 
 class InProcessGrid(Grid):
-    """Nodes with ids that say nothing, in no order; node n answers as partition ``partitions[n]``."""
+    """Nodes with arbitrary ids in no order; node n answers as partition ``partitions[n]``."""
 
     def __init__(self, client_app: ClientApp, partitions: dict[int, int], **node_config: Any) -> None:
         self._run = flower.identify(4711)
         self.app, self.partitions, self.node_config = client_app, dict(partitions), node_config
         self.asked: list[tuple[int, str]] = []
-        """(node, message type) of everything that was sent."""
+        """(node, message type) of each message that was pushed."""
         self.silent: set[int] = set()
-        """Nodes that take messages and never answer."""
+        """Nodes that accept messages and never reply."""
         self.tamper: Callable[[int, Message], Message] = lambda node, reply: reply
         self._replies: dict[str, Message] = {}
         self._sent = 0
@@ -63,19 +63,19 @@ class InProcessGrid(Grid):
         flower.set_message_id(own, message.metadata.message_id)
         try:
             return self.app(own, flower.context(node, config, RecordDict(), {}))
-        except Exception as error:  # what Flower does
+        except Exception as error:  # Flower answers with an Error too
             return Message(Error(2, f"{type(error)}:<'{error}'>"), reply_to=own)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         ready = [i for i in message_ids if i in self._replies]
-        return [self._replies.pop(i) for i in reversed(ready)]  # the order of arrival means nothing
+        return [self._replies.pop(i) for i in reversed(ready)]  # replies may arrive in any order
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         raise NotImplementedError
 
 
 def copied(record: Any) -> Any:
-    """A record as it comes out of the wire: plain bytes, no shared objects."""
+    """A record serialised and read again, as a receiver gets it: no object is shared with the sender's."""
     kind = type(record)
     assert kind in (ArrayRecord, MetricRecord, ConfigRecord)
     return (

@@ -1,4 +1,4 @@
-"""A strategy with a state on each client, for tests: each one keeps the sum of its updates and takes a little of it along."""
+"""A strategy for tests whose clients keep a state: the sum of their updates, a part of which each new one includes."""
 
 from collections.abc import Iterable, Mapping
 

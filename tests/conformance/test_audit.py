@@ -1,4 +1,4 @@
-"""What a reviewer with fresh eyes found, each as a test."""
+"""Faults that a review found, each as a test."""
 
 import json
 import logging
@@ -25,7 +25,7 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> 
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, message",
     [
         (["--target", "2"], "target = 2"),
         (["--seed", "0,0"], "seed = '0,0'"),
@@ -39,8 +39,8 @@ def refused(capsys: pytest.CaptureFixture[str], tmp_path: Path, *words: str) -> 
         ),
     ],
 )
-def test_refused_before_any_work(capsys, tmp_path, words, said) -> None:
-    assert said in refused(capsys, tmp_path, *words)
+def test_refused_before_any_work(capsys, tmp_path, words, message) -> None:
+    assert message in refused(capsys, tmp_path, *words)
 
 
 @pytest.mark.parametrize("form", [list, Partition.of])
@@ -70,7 +70,7 @@ def test_a_partition_function_may_return_index_arrays(capsys, tmp_path, monkeypa
     assert load(summary["run_dir"]).clients["client"].nunique() == 3
 
 
-def test_mistakes_with_objects_are_said_before_any_work(tmp_path) -> None:
+def test_mistakes_with_objects_are_reported_before_any_work(tmp_path) -> None:
     task = from_arrays(X, Y)
     with pytest.raises(ValueError, match="callbacks"):
         run(task=task, model=torch.nn.Linear(2, 2), callbacks=[Callback], out=str(tmp_path / "no"))
@@ -117,10 +117,10 @@ def test_steps_are_written_without_epochs() -> None:
     assert "steps = 3" in text and "epochs" not in text
 
 
-def test_flower_does_not_warn_of_what_was_set_here(tmp_path) -> None:
-    said: list[str] = []
+def test_flower_does_not_warn_of_our_own_settings(tmp_path) -> None:
+    warnings: list[str] = []
     handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: warnings.append(record.getMessage())  # type: ignore[method-assign]
     logging.getLogger("flwr").addHandler(handler)
     try:
         words = [
@@ -137,4 +137,4 @@ def test_flower_does_not_warn_of_what_was_set_here(tmp_path) -> None:
         assert main(words) == 0
     finally:
         logging.getLogger("flwr").removeHandler(handler)
-    assert not [line for line in said if "fraction_evaluate" in line]
+    assert not [line for line in warnings if "fraction_evaluate" in line]

@@ -1,4 +1,7 @@
-"""One experiment, three backends: SimulationGrid on each engine, Flower's own simulation, real processes over TLS with node keys."""
+"""One experiment on three backends gives one result.
+
+They are SimulationGrid on each engine, Flower's own simulation, and real processes over TLS with node keys.
+"""
 
 import json
 import os
@@ -13,7 +16,7 @@ from safetensors.torch import load_file
 
 from clients.app import app
 from experiments.deploy.flower_simulation import run_through_flower
-from experiments.deploy.server_app import Served, asked, serve
+from experiments.deploy.server_app import ServeOptions, parse_configs, serve
 from tests.conformance.conftest import SMALL, STRATEGIES, check_same, rows, simulated
 from tests.conformance.in_process import InProcessGrid
 
@@ -22,14 +25,14 @@ PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_devices_answer_as_the_simulation_does(strategy: str, out: list[str]) -> None:
-    """Five clients in blocks of two, one that never trains, personal evaluation: all but the wire."""
+    """Five clients in blocks of two, one of them held out, with personal evaluation, and no network between them."""
     more = ["--clients", "5", "--holdout_clients", "1", "--cohort", "3", "--block_size", "2", *PERSONAL]
-    [config] = asked([*SMALL, "--strategy", strategy, *more, *out])
+    [config] = parse_configs([*SMALL, "--strategy", strategy, *more, *out])
     grid = InProcessGrid.of(app, 5)
-    [(summary, error)] = serve([config], grid, Served(node_timeout_s=5))
+    [(summary, error)] = serve([config], grid, ServeOptions(node_timeout_s=5))
     assert error is None
     check_same(summary, simulated(config))
-    assert [kind for _, kind in grid.asked].count("query") == 5  # once a node
+    assert [kind for _, kind in grid.asked].count("query") == 5  # one for each node
 
 
 def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) -> None:
@@ -37,8 +40,8 @@ def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) ->
         [*SMALL, "--strategy", name, "--rounds", "3", *out]
         for name in ("flwr.serverapp.strategy:FedAdam", "tests.conformance.stateful:Remembers")
     ]
-    configs = [config for each in words for config in asked(each)]
-    for config, (summary, error) in zip(configs, serve(configs, InProcessGrid.of(app, 3), Served()), strict=True):
+    configs = [config for each in words for config in parse_configs(each)]
+    for config, (summary, error) in zip(configs, serve(configs, InProcessGrid.of(app, 3), ServeOptions()), strict=True):
         assert error is None
         check_same(summary, simulated(config))
 
@@ -47,15 +50,15 @@ def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) ->
     "more", [["--dtype", "float64"], ["--standardize", "true", "--validation", "0.1"], ["--model", "cnn-gn"]]
 )
 def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
-    [config] = asked([*SMALL, *more, *out])
-    [(summary, error)] = serve([config], InProcessGrid.of(app, 3), Served())
+    [config] = parse_configs([*SMALL, *more, *out])
+    [(summary, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions())
     assert error is None
     check_same(summary, simulated(config))
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) -> None:
-    [config] = asked([*SMALL, "--strategy", strategy, *out])
+    [config] = parse_configs([*SMALL, "--strategy", strategy, *out])
     models = [
         load_file(Path(simulated(replace(config, engine=engine))["run_dir"]) / "model.safetensors")
         for engine in ("loop", "vmap")
@@ -67,7 +70,7 @@ def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) ->
 @pytest.mark.slow
 def test_flowers_own_simulation_agrees(out: list[str]) -> None:
     """All strategies on one simulation of Flower's."""
-    configs = asked([*SMALL, *PERSONAL, "--strategy", ",".join(STRATEGIES), *out])
+    configs = parse_configs([*SMALL, *PERSONAL, "--strategy", ",".join(STRATEGIES), *out])
     for config, (summary, error) in zip(configs, run_through_flower(configs), strict=True):
         assert error is None
         check_same(summary, simulated(config))
@@ -75,30 +78,19 @@ def test_flowers_own_simulation_agrees(out: list[str]) -> None:
 
 @pytest.mark.slow
 def test_a_real_deployment_agrees(tmp_path: Path) -> None:
-    """All strategies, one after another, on one SuperLink and three SuperNodes with TLS and node keys."""
-    words = [*SMALL[1:], "--strategy", ",".join(STRATEGIES)]
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.deploy",
-        "up",
-        "--nodes",
-        "3",
-        "--tls",
-        "--auth",
-        "--recipe",
-        SMALL[0],
-        *words,
-    ]
+    """All strategies, one after another, on one SuperLink and two SuperNodes with TLS and node keys."""
+    words = [*SMALL[1:], "--clients", "2", "--strategy", ",".join(STRATEGIES)]
+    up = ["up", "--nodes", "2", "--tls", "--auth", "--recipe", SMALL[0]]
+    command = [sys.executable, "-m", "experiments.deploy", *up, *words]
     done = subprocess.run(
         [*command, "--out", str(tmp_path / "real")], capture_output=True, text=True, timeout=900, env={**os.environ}
     )
     print(done.stdout)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all processes of this deployment have ended" in done.stdout
-    made = sorted((tmp_path / "real").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
-    configs = asked([SMALL[0], *words, "--out", str(tmp_path / "simulated")])
-    for config, file in zip(configs, made, strict=True):
+    files = sorted((tmp_path / "real").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
+    configs = parse_configs([SMALL[0], *words, "--out", str(tmp_path / "simulated")])
+    for config, file in zip(configs, files, strict=True):
         summary = json.loads(file.read_text())
         assert rows(summary, "rounds")[-1]["round"] == 2
         check_same(summary, simulated(config))

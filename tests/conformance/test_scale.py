@@ -1,4 +1,4 @@
-"""A registered client costs nothing: runs, plans and statistics of more clients than anyone could walk through."""
+"""A registered client costs nothing: runs, plans and statistics of a billion clients."""
 
 import cProfile
 import json
@@ -20,7 +20,7 @@ SHARED = ["--task", "digits", "--model", "lr", "--partition", "resample", "--par
 
 
 def go(out: Path, **settings: Any) -> Any:
-    """A billion clients, 5 a round, 3 fine-tuned of those that train and of the tenth that does not."""
+    """A run of a billion clients, 5 a round; 3 of those that train and 3 of the held-out tenth are fine-tuned."""
     return run(
         task="digits",
         model="lr",
@@ -65,7 +65,7 @@ def test_a_client_is_the_same_however_many_others_there_are(tmp_path: Path) -> N
 
 
 def test_a_run_does_as_much_work_whatever_is_registered(tmp_path: Path) -> None:
-    """In calls of functions, which no busy machine changes."""
+    """Counted in calls of functions, which do not depend on how busy the machine is."""
     counts = []
     for clients in (BILLION, 10_000, BILLION):  # the first one warms up
         profile = cProfile.Profile()
@@ -136,7 +136,7 @@ def test_statistics_are_of_some_of_the_clients(tmp_path: Path, capsys: pytest.Ca
 
 def test_all_clients_are_looked_at_where_each_sample_has_one_owner() -> None:
     class Sharing(Resampled):
-        """Clients that share samples, written down or not."""
+        """Draws for clients that share samples."""
 
     assert looked_at(Sharing(10, 5, 2, 0)) == range(5) and len(looked_at(Sharing(10, BILLION, 2, 0), most=7)) == 7
     many = Partition.of([[c] for c in range(3000)])  # type: ignore[misc]

@@ -22,7 +22,7 @@ class Bigram(nn.Module):
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
 def test_next_characters(tmp_path, engine) -> None:
-    """Each character is followed by the next of five: a table learns it without a mistake, and the loss falls from log 5."""
+    """Each character is followed by the next of five: a table learns that exactly; the loss falls from log 5."""
     text = np.arange(400) % 5
     x = np.stack([text[i : i + 8] for i in range(300)])
     y = np.stack([text[i + 1 : i + 9] for i in range(300)])

@@ -1,4 +1,4 @@
-"""Nothing that is chosen reads test data: garbage in it changes what is reported, and nothing else."""
+"""No choice reads test data: wrong labels in it change what is reported, and nothing else."""
 
 from pathlib import Path
 from typing import Any
@@ -36,19 +36,19 @@ def outcome(out: Path, strategy: str, y: np.ndarray, y_test: np.ndarray) -> Any:
     return run(**SETTINGS, task=task, strategy=strategy, out=str(out))
 
 
-def choices(made: Any) -> dict[str, Any]:
-    """All that could have been chosen by looking at data: models, who trained and who was dropped, when it ended, with what."""
-    rows = made.log.clients[made.log.clients["phase"] == "train"]
+def choices(result: Any) -> dict[str, Any]:
+    """All that could depend on data: models, clients that trained or were dropped, the end of the run, its settings."""
+    rows = result.log.clients[result.log.clients["phase"] == "train"]
     columns = ["round", "client", "status", "examples", "steps", "loss", "update_norm", "weight"]
     return {
-        "digests": made.log.rounds["digest"].tolist(),
+        "digests": result.log.rounds["digest"].tolist(),
         "training": rows[columns].to_json(),
-        "validation": made.log.rounds[["val_loss", "val_accuracy"]].to_json(),
-        "personal": made.log.clients[made.log.clients["phase"] == "personal"][
+        "validation": result.log.rounds[["val_loss", "val_accuracy"]].to_json(),
+        "personal": result.log.clients[result.log.clients["phase"] == "personal"][
             ["round", "client", "unseen", "steps", "held_out"]
         ].to_json(),
         **{
-            k: made.summary[k]
+            k: result.summary[k]
             for k in ("digest", "status", "rounds", "stopped", "engine", "moved", "clients_failed", "val_accuracy")
         },
     }
@@ -78,5 +78,5 @@ def test_garbage_test_labels_change_no_choice(tmp_path: Path, strategy: str) -> 
 
 
 def test_training_labels_do_change_the_choices(tmp_path: Path) -> None:
-    """So that the test above could fail."""
+    """The test above is able to fail."""
     assert choices(outcome(tmp_path, "fedavg", (Y + 1) % 3, Y_TEST)) != choices(outcome(tmp_path, "fedavg", Y, Y_TEST))

@@ -1,4 +1,4 @@
-"""Analysis of round logs: expected numbers by hand on runs of three rounds."""
+"""Analysis of round logs: the expected numbers are computed by hand, on runs of three rounds."""
 
 import subprocess
 import sys
@@ -64,7 +64,7 @@ def runs(tmp_path: Path) -> list[Path]:
     ]
 
 
-def test_tidy_is_every_round_of_every_run_with_what_the_run_is(runs: list[Path]) -> None:
+def test_tidy_has_every_round_of_every_run_with_the_facts_of_its_run(runs: list[Path]) -> None:
     table = analysis.tidy(*runs)
     assert len(table) == 9
     assert table["run"].tolist() == [run.name for run in runs for _ in range(3)]
@@ -97,7 +97,7 @@ def test_to_target_is_the_first_round_and_its_sums(
     assert analysis.to_target(runs[0], target, metric) == expected
 
 
-def test_to_target_refuses_what_is_not_there(runs: list[Path]) -> None:
+def test_to_target_refuses_metrics_that_the_run_does_not_have(runs: list[Path]) -> None:
     for metric in ("f1", "digest"):
         with pytest.raises(ValueError, match=f"metric = '{metric}': .* it has round, accuracy"):
             analysis.to_target(runs[0], 0.5, metric)
@@ -156,12 +156,16 @@ def test_compare_tells_settings_apart_and_the_same_run_once(tmp_path: Path) -> N
 
 def test_the_table_is_plain_and_aligned(runs: list[Path]) -> None:
     text = analysis.format_table(analysis.compare(runs, target=0.85))
-    assert text.splitlines() == [
-        "strategy  seeds          accuracy              loss  rounds_to_target     seconds       mb_up     mb_down  digest",
-        "--------  -----  ----------------  ----------------  ----------------  ----------  ----------  ----------  ------------",
+    rows = [
+        "strategy  seeds          accuracy              loss  rounds_to_target "
+        "    seconds       mb_up     mb_down  digest",
+        "--------  -----  ----------------  ----------------  ---------------- "
+        " ----------  ----------  ----------  ------------",
         "fedavg        2  0.8500 +- 0.0707  1.0000 +- 0.0000        2 (1 of 2)  7.0 +- 0.0  1.0 +- 0.0  2.0 +- 0.0  -",
-        "fedprox       1            0.6000            1.0000                 -         7.0         1.0         2.0  fedprox02fed",
+        "fedprox       1            0.6000            1.0000                 - "
+        "        7.0         1.0         2.0  fedprox02fed",
     ]
+    assert text.splitlines() == rows
 
 
 def test_a_regression_is_compared_by_loss(tmp_path: Path) -> None:
@@ -219,7 +223,8 @@ def test_bad_input_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
 
 
 def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None:
-    settings = "--rounds 2 --clients 6 --cohort 3 --holdout_clients 1 --partition.held_out 0.2 --personalize_steps 2 --validation 0.1"
+    settings = "--rounds 2 --clients 6 --cohort 3 --holdout_clients 1 --partition.held_out 0.2 "
+    settings += "--personalize_steps 2 --validation 0.1"
     command = [sys.executable, "-m", "experiments.run", *settings.split(), "--quiet", "--json", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (log,) = analysis.read(tmp_path)

@@ -1,4 +1,4 @@
-"""``--app PATH``: Flower projects written by others (tests/apps), unchanged: logs, true failures, the same digest twice."""
+"""``--app PATH``: unchanged Flower projects (tests/apps) get logs, their failures count, and digests repeat."""
 
 import json
 import os
@@ -49,8 +49,8 @@ def call(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Call:
 
     def run(app: Path | str, *words: str) -> tuple[int, dict[str, Any], str]:
         code = main(["--app", str(app), "--quiet", "--json", "--out", str(tmp_path / "runs"), *words])
-        said = capsys.readouterr()
-        return code, json.loads(said.out.splitlines()[-1]) if said.out else {}, said.err
+        printed = capsys.readouterr()
+        return code, json.loads(printed.out.splitlines()[-1]) if printed.out else {}, printed.err
 
     return run
 
@@ -126,7 +126,7 @@ def test_its_config_repeats_the_run(make: Make, call: Call, capsys: pytest.Captu
 
 
 def test_draws_of_one_client_do_not_depend_on_the_others(make: Make, call: Call) -> None:
-    """The client draws a number of its own choosing at its end; with more of it elsewhere nothing changes here."""
+    """Each client draws random numbers at its end; more draws of one client change nothing for the others."""
     app = make("plain", "fraction-train = 0.5", "fraction-train = 1.0")
     first = call(app, "--rounds", "2")[1]
     file = app / "plain" / "client_app.py"
@@ -174,7 +174,7 @@ def test_failures_in_rounds_of_its_own(how: str, reason: str, make: Make, call: 
     assert (code, summary["rounds"]) == (1, 1) and "run failed: round 2, client 1, train: " in error and reason in error
     swallowing = make("talk", 'how = "good"', f'how = "{how}"', "swallow = false", "swallow = true")
     code, summary, error = call(swallowing, "--clients", "3")
-    assert (code, summary["status"]) == (1, "failed") and reason in error  # though the app said nothing
+    assert (code, summary["status"]) == (1, "failed") and reason in error  # though the app caught the error
     code, summary, _ = call(bad, "--clients", "3", "--failures", "tolerate:0.4")
     assert (code, summary["clients_failed"]) == (0, 2)
     assert torch.isfinite(log(summary).model()["w"]).all()

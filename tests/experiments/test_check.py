@@ -1,4 +1,4 @@
-"""``python -m experiments.check``: each check finds what it is there for, and the command says so."""
+"""``python -m experiments.check``: each check detects the fault that it is made for, and the command reports it."""
 
 import json
 import subprocess
@@ -12,8 +12,9 @@ import pytest
 import torch
 from flwr.app import Message, MetricRecord
 
-from experiments.check import __main__ as check
+from experiments import check
 from experiments.check import strategy_checks
+from experiments.check.__main__ import main
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.rule import Metrics
 from fl_sim.learning.settings import Local
@@ -141,7 +142,7 @@ BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
 
 
 @pytest.mark.parametrize("cls, broken, why", BROKEN, ids=lambda x: getattr(x, "__name__", "").removeprefix("check_"))
-def test_each_check_finds_what_it_is_there_for(cls: type[Strategy], broken: Callable[[Any], None], why: str) -> None:
+def test_each_check_detects_its_fault(cls: type[Strategy], broken: Callable[[Any], None], why: str) -> None:
     [target] = check.targets_of("strategy", cls.__name__, cls)
     result = check.run_check(target, broken)
     if cls is Explodes and broken is strategy_checks.check_app_answers_as_the_grid:
@@ -150,7 +151,7 @@ def test_each_check_finds_what_it_is_there_for(cls: type[Strategy], broken: Call
         assert why in result.why and "\n" not in result.line() and result.line().startswith("FAILED strategy")
 
 
-def test_every_check_of_strategies_has_something_that_it_finds() -> None:
+def test_every_check_of_strategies_has_a_fault_that_it_detects() -> None:
     never = {
         strategy_checks.check_app_answers_as_the_grid
     }  # both halves come from one class here; a device with other code cannot be faked
@@ -158,9 +159,9 @@ def test_every_check_of_strategies_has_something_that_it_finds() -> None:
 
 
 def test_variants_come_from_literal_parameters_one_at_a_time() -> None:
-    def thing(a: Literal["x", "y", "z"] = "x", b: Literal[1, 2] = 2, c: float = 0.5) -> None: ...
+    def component(a: Literal["x", "y", "z"] = "x", b: Literal[1, 2] = 2, c: float = 0.5) -> None: ...
 
-    assert check.variants(thing) == [{}, {"a": "y"}, {"a": "z"}, {"b": 1}]
+    assert check.variants(component) == [{}, {"a": "y"}, {"a": "z"}, {"b": 1}]
 
 
 GOOD = '''
@@ -202,7 +203,7 @@ class Half(Strategy):
 def test_a_good_file_exits_0_and_leaves_nothing_behind(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my_parts.py").write_text(GOOD)
     path = list(sys.path)
-    assert check.main([str(tmp_path / "my_parts.py")]) == 0
+    assert main([str(tmp_path / "my_parts.py")]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "12 of 12 checks hold" and all(line.startswith("ok ") for line in lines[:-1])
     assert {line.split(":")[0].removeprefix("ok     ") for line in lines[:-1]} == {
@@ -215,7 +216,7 @@ def test_a_good_file_exits_0_and_leaves_nothing_behind(tmp_path: Path, capsys: p
 
 def test_a_bad_file_exits_1_and_says_what_and_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "my_algorithm.py").write_text(BAD)
-    assert check.main([str(tmp_path / "my_algorithm.py"), "--json"]) == 1
+    assert main([str(tmp_path / "my_algorithm.py"), "--json"]) == 1
     done = json.loads(capsys.readouterr().out)
     assert done["status"] == "failed" and done["failed"] == sum(not row["ok"] for row in done["results"]) > 0
     by_name = {name: [row for row in done["results"] if row["name"] == name] for name in ("Half", "Half(way='bad')")}
@@ -229,7 +230,7 @@ def test_flowers_own_kind_of_strategy_is_checked_as_a_server_half(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "theirs.py").write_text("from flwr.serverapp.strategy import FedAdam\nclass Mine(FedAdam):\n    pass\n")
-    assert check.main([str(tmp_path / "theirs.py")]) == 0
+    assert main([str(tmp_path / "theirs.py")]) == 0
     assert (
         capsys.readouterr().out.splitlines()[-1]
         == f"{len(strategy_checks.FLOWER_CHECKS)} of {len(strategy_checks.FLOWER_CHECKS)} checks hold"
@@ -256,9 +257,10 @@ def test_what_cannot_be_checked_exits_2_in_one_line(
     file = tmp_path / "given.py"
     if text is not None:
         file.write_text(text)
-    assert check.main([str(file) if word == "FILE" else word for word in words]) == 2
-    said = capsys.readouterr()
-    assert says in said.err and said.err.startswith("error: ") and said.err.count("\n") == 1 and said.out == ""
+    assert main([str(file) if word == "FILE" else word for word in words]) == 2
+    printed = capsys.readouterr()
+    assert says in printed.err and printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1 and printed.out == ""
     assert "given" not in sys.modules
 
 
@@ -268,11 +270,11 @@ def test_the_command_runs_from_anywhere(tmp_path: Path) -> None:
         GOOD.replace("import numpy as np\n", "import numpy as np\nfrom beside import SHARE\n", 1)
     )
     root = Path(check.__file__).parents[1]
-    made = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-m", "experiments.check", "parts.py"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         env={"PYTHONPATH": str(root)},
     )
-    assert (made.returncode, made.stderr) == (0, "") and made.stdout.endswith("12 of 12 checks hold\n")
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.endswith("12 of 12 checks hold\n")

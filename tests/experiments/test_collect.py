@@ -1,5 +1,7 @@
 """``python -m experiments.collect``: a study's table and picture, from its logs."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -17,3 +19,11 @@ def test_it_keeps_table_command_and_picture(tmp_path: Path, monkeypatch, capsys)
     assert rows["seeds"].tolist() == [2] and "the command" in text and text.rstrip().endswith("A note.")
     assert (tmp_path / "study.png").stat().st_size > 5000
     assert collect.main(["study", str(tmp_path / "nothing")]) == 2 and "error: " in capsys.readouterr().err
+
+
+def test_collect_and_backends_need_nothing_of_the_bench() -> None:
+    """They must work without the extra ``bench``."""
+    code = "import sys, experiments.backends, experiments.collect; "
+    code += "print([name for name in sys.modules if name.startswith('experiments.bench') or name == 'psutil'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""Configs: defaults, ranges, refusals, TOML and back."""
+"""Configs: defaults, ranges, refused values, and writing and reading TOML."""
 
 import tomllib
 from pathlib import Path
@@ -11,8 +11,9 @@ from torch import nn
 from clients.tasks.synthetic import synthetic
 from experiments.config import recipe_files
 from experiments.config.choices import PACKAGES, offered
+from experiments.config.nesting import nested
 from experiments.config.recipe_files import make
-from experiments.config.schema import Config, expand, nested
+from experiments.config.schema import Config, expand
 from experiments.config.values import seeds
 from experiments.runs.block_size import block_size
 from fl_sim import Loss, from_arrays

@@ -19,15 +19,17 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key, l
 
 from experiments.deploy import keys
 from experiments.deploy.__main__ import main, without
+from experiments.deploy.bundle import APP, PROJECT, write_bundle
 from experiments.deploy.commands import ENVIRONMENT, Link, run
-from experiments.deploy.local import ROOT, copy_app, free_ports
+from experiments.deploy.local import free_ports
 from experiments.deploy.processes import PROC, Processes, marked
 
+ROOT = Path(__file__).parents[2]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["up", "--auth"], "add --tls"),
         (["up", "--nodes", "x"], "nodes = 'x'"),
@@ -45,10 +47,10 @@ PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     ],
 )
 def test_bad_input_exits_2_before_anything_starts(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.CaptureFixture[str]) -> None:
@@ -69,20 +71,20 @@ def test_the_plan_has_all_that_is_typed_and_every_command_parses(capsys: pytest.
         == 0
     )
     text = capsys.readouterr().out
-    for wanted in (
+    for part in (
         "flower-superlink",
         "--enable-supernode-auth",
         "--superlink server.lan:8000",
         "keys/pi.key",
         "register keys/laptop.pub",
     ):
-        assert wanted in text
+        assert part in text
     nodes = [shlex.split(line) for line in text.splitlines() if line.startswith("python -m clients.node")]
     assert [line[-1] for line in nodes] == ["partition-id=0 num-partitions=2", "partition-id=1 num-partitions=2"]
     [typed] = [shlex.split(line) for line in text.splitlines() if line.startswith("flwr run")]
-    said = tomllib.loads(typed[-1].replace('" ', '"\n'))
-    assert said == {"args": "digits-deploy --strategy fedprox --strategy.mu 0.01 --clients 2"}
-    assert set(said) <= set(PYPROJECT["tool"]["flwr"]["app"]["config"])
+    run_config = tomllib.loads(typed[-1].replace('" ', '"\n'))
+    assert run_config == {"args": "digits-deploy --strategy fedprox --strategy.mu 0.01 --clients 2"}
+    assert set(run_config) <= set(PYPROJECT["tool"]["flwr"]["app"]["config"])
 
 
 def test_keys_are_ones_that_tls_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,8 +121,8 @@ def test_run_config_can_say_what_a_shell_can() -> None:
 
 
 def test_the_connection_is_what_flower_reads() -> None:
-    made = tomllib.loads(Link("server", 8000, tls=True).connection())["superlink"]
-    assert made[made["default"]] == {"address": "server:8000", "root-certificates": "keys/ca.crt"}
+    connection = tomllib.loads(Link("server", 8000, tls=True).connection())["superlink"]
+    assert connection[connection["default"]] == {"address": "server:8000", "root-certificates": "keys/ca.crt"}
     assert tomllib.loads(Link("server").connection())["superlink"]["deployment"]["insecure"] is True
 
 
@@ -137,9 +139,9 @@ needs_proc = pytest.mark.skipif(not PROC.exists(), reason="there is no /proc to 
 
 @needs_proc
 def test_processes_end_with_all_their_children_whatever_happens(tmp_path: Path) -> None:
-    """Children in sessions of their own, one that ignores SIGTERM, and a parent that was killed before."""
+    """Children in other sessions, one that ignores SIGTERM, and a parent that was killed before them."""
     stubborn = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SLEEP}"
-    with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012 - the body is what is tested
+    with pytest.raises(RuntimeError), Processes(tmp_path, os.environ) as processes:  # noqa: PT012
         started = [
             processes.start(name, [sys.executable, "-c", code], tmp_path)
             for name, code in (("a", CHILD), ("b", stubborn))
@@ -179,8 +181,8 @@ def wait_for(true: "object", seconds: float = 30.0) -> None:
         time.sleep(0.05)
 
 
-def test_the_document_says_what_the_code_does(capsys: pytest.CaptureFixture[str]) -> None:
-    """docs/deployment.md: its commands are taken, its services have our environment, its config keys exist."""
+def test_commands_and_services_in_the_document_work(capsys: pytest.CaptureFixture[str]) -> None:
+    """docs/deployment.md: its commands are accepted, its services have ENVIRONMENT, its config keys exist."""
     text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     commands = [line for line in text.splitlines() if line.startswith("python -m experiments.deploy plan")]
     assert commands
@@ -206,9 +208,15 @@ def test_the_document_says_what_the_code_does(capsys: pytest.CaptureFixture[str]
     }
 
 
+def test_the_app_of_a_bundle_is_the_app_of_a_checkout() -> None:
+    """``flwr run .`` in a checkout and ``experiments.deploy up`` start the same app with the same defaults."""
+    assert {key: PYPROJECT["tool"]["flwr"]["app"][key] for key in APP} == APP
+    assert {key: PYPROJECT["project"][key] for key in PROJECT} == PROJECT
+
+
 @pytest.mark.slow
 def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
-    copy_app(tmp_path / "app")
+    write_bundle(tmp_path / "app")
     env = os.environ | ENVIRONMENT | {"FLWR_HOME": str(tmp_path / "home")}
     command = [str(Path(sys.executable).parent / "flwr"), "build", "--app", str(tmp_path / "app")]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
@@ -218,7 +226,7 @@ def test_the_bundle_holds_the_code_and_nothing_else(tmp_path: Path) -> None:
     packages = {name.partition("/")[0] for name in names}
     assert packages == {"fl_sim", "strategies", "clients", "experiments", "pyproject.toml", ".info"}
     assert "experiments/recipes/digits-deploy.toml" in names and not [
-        n for n in names if "bench/" in n or "results" in n or "test" in n
+        n for n in names if "bench/" in n or "results/" in n or "test" in n
     ]
     assert bundle.stat().st_size < 2 * 2**20
 

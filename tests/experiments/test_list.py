@@ -1,4 +1,4 @@
-"""What there is, shown."""
+"""``python -m experiments.list``: every component and recipe is listed, with help and parameters."""
 
 import json
 import subprocess
@@ -10,13 +10,13 @@ from experiments import list as listed
 from experiments.config.choices import PACKAGES, offered
 
 
-def test_the_listing_has_every_thing_with_a_line_of_help_and_its_parameters() -> None:
+def test_the_listing_has_every_component_with_a_line_of_help_and_its_parameters() -> None:
     rows = listed.listing()
     for kind in PACKAGES:
-        things = rows[listed.PLURALS[kind]]
-        assert [thing["name"] for thing in things] == list(offered(kind))
-        assert [thing["name"] for thing in things if not thing["help"]] == []
-    by_name = {thing["name"]: thing["parameters"] for thing in rows["strategies"] + rows["partitions"]}
+        components = rows[listed.PLURALS[kind]]
+        assert [component["name"] for component in components] == list(offered(kind))
+        assert [component["name"] for component in components if not component["help"]] == []
+    by_name = {row["name"]: row["parameters"] for row in rows["strategies"] + rows["partitions"]}
     assert by_name["fedprox"] == {"mu": 0.01} and by_name["fedavg"] == {}
     assert by_name["shards"] == {"shards_per_client": 2, "seed": 0, "held_out": 0.0}
     assert "quickstart" in [recipe["name"] for recipe in rows["recipes"]] and all(
@@ -28,9 +28,7 @@ def test_text_shows_parameters_as_flags(capsys: pytest.CaptureFixture[str]) -> N
     listed.main()
     text = capsys.readouterr().out
     assert "--strategy.mu 0.01" in text and "python -m experiments.run NAME" in text
-    assert [
-        thing["name"] for things in listed.listing().values() for thing in things if thing["name"] not in text
-    ] == []
+    assert [row["name"] for rows in listed.listing().values() for row in rows if row["name"] not in text] == []
 
 
 def test_the_command_prints_json() -> None:

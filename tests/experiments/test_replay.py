@@ -1,4 +1,4 @@
-"""``python -m experiments.replay``: the past of one client, bit for bit."""
+"""``python -m experiments.replay``: one client's past round is trained again and compared with the log."""
 
 import io
 import json
@@ -60,16 +60,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def looped(folder: Path) -> Path:
-    """FedProx keeps what its stragglers did."""
-    made = run(**SETTINGS, out=str(folder), engine="loop", strategy="fedprox", **{"system.stragglers": 0.5})
-    return Path(made.summary["run_dir"])
+    """A run of FedProx, which keeps the partial work of its stragglers."""
+    finished = run(**SETTINGS, out=str(folder), engine="loop", strategy="fedprox", **{"system.stragglers": 0.5})
+    return Path(finished.summary["run_dir"])
 
 
 @pytest.fixture(scope="module")
 def batched(folder: Path) -> Path:
-    """FedAvg drops its stragglers."""
-    made = run(**SETTINGS, out=str(folder), engine="vmap", strategy="fedavg", **{"system.stragglers": 0.4})
-    return Path(made.summary["run_dir"])
+    """A run of FedAvg, which drops its stragglers."""
+    finished = run(**SETTINGS, out=str(folder), engine="vmap", strategy="fedavg", **{"system.stragglers": 0.4})
+    return Path(finished.summary["run_dir"])
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def failed(folder: Path) -> Iterator[Path]:
     sys.path.remove(str(folder))
 
 
-def asked(path: Path, server_round: int, status: str = "completed") -> list[int]:
+def clients_of_round(path: Path, server_round: int, status: str = "completed") -> list[int]:
     rows = load(path).clients
     return (
         rows[(rows["round"] == server_round) & (rows["phase"] == "train") & (rows["status"] == status)]["client"]
@@ -101,8 +101,8 @@ def asked(path: Path, server_round: int, status: str = "completed") -> list[int]
 
 def call(capsys: pytest.CaptureFixture[str], *words: Any) -> tuple[int, str, str]:
     code = replay.main([str(word) for word in words])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    printed = capsys.readouterr()
+    return code, printed.out, printed.err
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -114,7 +114,7 @@ def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(
 ) -> None:
     before, log = contents(looped), load(looped)
     steps = []
-    for client in asked(looped, 3):
+    for client in clients_of_round(looped, 3):
         code, out, _ = call(capsys, looped, "--round", 3, "--client", client, "--json")
         done = json.loads(out)
         row = log.clients[(log.clients["round"] == 3) & (log.clients["client"] == client)].iloc[0]
@@ -129,7 +129,7 @@ def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(
 
 
 def test_the_digest_is_that_of_the_reply(folder: Path) -> None:
-    """Against the reply itself, which a foreign strategy of Flower's gets unpooled."""
+    """It is compared with the reply itself, which strategies of Flower's get unpooled."""
     watch = Replies()
     settings = {
         **SETTINGS,
@@ -138,15 +138,15 @@ def test_the_digest_is_that_of_the_reply(folder: Path) -> None:
         "rounds": 2,
         "out": str(folder),
     }
-    made = run(**settings, callbacks=[watch])
+    finished = run(**settings, callbacks=[watch])
     for (server_round, client), digest in watch.digests.items():
-        done = replay.replay(made.summary["run_dir"], server_round, client)
+        done = replay.replay(finished.summary["run_dir"], server_round, client)
         assert done.digest == digest and done.agreement == "bit for bit"
     assert len(watch.digests) == 10
 
 
 def test_of_a_run_on_vmap_it_agrees_to_rounding(batched: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for client in asked(batched, 2):
+    for client in clients_of_round(batched, 2):
         code, out, err = call(capsys, batched, "--round", 2, "--client", client)
         assert code == 0 and "the run's engine was vmap" in out and "every digest is the log's" in out
         assert "agreement: bit for bit" in out or "agreement: to rounding" in out
@@ -156,7 +156,7 @@ def test_of_a_run_on_vmap_it_agrees_to_rounding(batched: Path, capsys: pytest.Ca
 def test_clients_that_trained_nothing_are_refused_and_those_that_did_are_named(
     batched: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    did, dropped = asked(batched, 2), asked(batched, 2, "dropped")
+    did, dropped = clients_of_round(batched, 2), clients_of_round(batched, 2, "dropped")
     assert len(did) == 3 and len(dropped) == 2
     other = next(c for c in range(12) if c not in did + dropped)
     names = f"these trained: {', '.join(map(str, sorted(did)))}"
@@ -186,32 +186,30 @@ def test_bad_input_exits_2_without_a_traceback(
     assert (code, out) == (2, "") and says in err and "Traceback" not in err
 
 
-def test_a_run_of_an_app_is_not_ours_to_replay(
-    looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_an_app_cannot_be_replayed(looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.toml").write_text('app = "some/folder"\nrounds = 4\n')
-    code, _, err = call(capsys, tmp_path, "--round", 2, "--client", asked(looped, 2)[0])
+    code, _, err = call(capsys, tmp_path, "--round", 2, "--client", clients_of_round(looped, 2)[0])
     assert code == 2 and "a run of a Flower app (--app)" in err and "Traceback" not in err
 
 
-def test_a_difference_from_the_log_is_told_with_its_first_round(
+def test_a_difference_from_the_log_is_reported_with_its_first_round(
     looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(looped, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("momentum = 0.9", "momentum = 0.8"))
-    code, out, err = call(capsys, tmp_path, "--round", 3, "--client", asked(looped, 3)[0])
+    code, out, err = call(capsys, tmp_path, "--round", 3, "--client", clients_of_round(looped, 3)[0])
     assert code == 1 and "round 1: the model has digest" in err and "torch" in err and "round 2:" not in err
     assert "NOT the log's from round 1" in out and "differs by" in out
 
 
 def test_a_failed_run_is_replayed_from_its_last_good_model(failed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    [client] = asked(failed, 3, "failed")
+    [client] = clients_of_round(failed, 3, "failed")
     code, out, err = call(capsys, failed, "--round", 3, "--client", client)
     assert code == 0 and err == ""  # nothing had to be recomputed: the model after round 2 was kept
     assert "ArithmeticError: too slow for me" in out and "Traceback" in out and "agreement: fails as it did" in out
-    done = replay.replay(failed, 2, asked(failed, 2)[0])
+    done = replay.replay(failed, 2, clients_of_round(failed, 2)[0])
     assert done.agreement == "bit for bit" and done.recomputed == 1
 
 
@@ -219,7 +217,7 @@ def test_a_client_that_no_longer_fails_is_a_difference(failed: Path, monkeypatch
     import fragile_rule  # type: ignore[import-not-found]
 
     monkeypatch.delattr(fragile_rule.Fragile, "local_update")
-    done = replay.replay(failed, 3, asked(failed, 3, "failed")[0])
+    done = replay.replay(failed, 3, clients_of_round(failed, 3, "failed")[0])
     assert not done.agrees and "ArithmeticError: too slow for me; the replay: completed" in done.agreement
 
 
@@ -229,12 +227,12 @@ def test_rounds_before_that_fail_now_are_a_difference_too(
     shutil.copytree(failed, tmp_path, dirs_exist_ok=True)
     text = (tmp_path / "config.toml").read_text()
     (tmp_path / "config.toml").write_text(text.replace("lr = 0.1\n", "lr = 0.04\n"))
-    code, out, err = call(capsys, tmp_path, "--round", 2, "--client", asked(failed, 2)[0])
+    code, out, err = call(capsys, tmp_path, "--round", 2, "--client", clients_of_round(failed, 2)[0])
     assert (code, out) == (1, "") and "cannot be run again: round 1, client" in err and "ArithmeticError" in err
 
 
 def test_round_1_starts_from_the_initial_model(looped: Path) -> None:
-    done = replay.replay(looped, 1, asked(looped, 1)[0])
+    done = replay.replay(looped, 1, clients_of_round(looped, 1)[0])
     assert done.agrees and done.recomputed == 0
 
 
@@ -249,10 +247,10 @@ def test_objects_from_python_need_the_setup_again(folder: Path, capsys: pytest.C
         "rounds": 2,
         "out": str(folder),
     }
-    made = run(**settings)
-    code, _, err = call(capsys, made.summary["run_dir"], "--round", 2, "--client", 4)
+    finished = run(**settings)
+    code, _, err = call(capsys, finished.summary["run_dir"], "--round", 2, "--client", 4)
     assert code == 2 and "cannot be rebuilt" in err and "setup=build(make(...))" in err
-    done = replay.replay(made.summary["run_dir"], 2, 4, setup=build(make(**settings)))
+    done = replay.replay(finished.summary["run_dir"], 2, 4, setup=build(make(**settings)))
     assert done.agrees and done.recomputed == 1
 
 
@@ -261,7 +259,7 @@ def test_pdb_stops_at_the_start_of_local_update(
     looped: Path, commands: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(commands))
-    found, out, err = call(capsys, looped, "--round", 1, "--client", asked(looped, 1)[0], "--pdb")
+    found, out, err = call(capsys, looped, "--round", 1, "--client", clients_of_round(looped, 1)[0], "--pdb")
     assert found == code and "local_update()" in out and "(Pdb)" in out and "at the start of local_update" in err
     assert ("(Pdb) 4" in out) == commands.startswith("p")  # a multilayer perceptron has four tensors
     assert "agreement: bit for bit" in out
@@ -271,5 +269,5 @@ def test_pdb_opens_again_where_a_client_raises(
     failed: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("c\np local_.lr < 0.08\nq\n"))
-    code, out, err = call(capsys, failed, "--round", 3, "--client", asked(failed, 3, "failed")[0], "--pdb")
+    code, out, err = call(capsys, failed, "--round", 3, "--client", clients_of_round(failed, 3, "failed")[0], "--pdb")
     assert code == 0 and "(Pdb) True" in out and "ArithmeticError: too slow for me" in err and "fails as it did" in out

@@ -1,7 +1,6 @@
-"""The command line as a contract: exit codes, JSON, folders, re-running; and ``run(...)`` from Python."""
+"""The command line: exit codes, JSON, folders, repeating a run; and ``run(...)`` from Python."""
 
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ def call(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str
     return code, json.loads(out.splitlines()[-1]) if out.strip() else {}, err
 
 
-def test_a_run_says_what_came_of_it(capsys, tmp_path) -> None:
+def test_a_run_reports_its_result(capsys, tmp_path) -> None:
     code, summary, _ = call(capsys, *SMALL, "--out", str(tmp_path), "--target", "0.01")
     log = load(summary["run_dir"])
     assert code == 0 and summary["status"] == "completed" and summary["rounds"] == 2
@@ -155,35 +154,19 @@ def test_bad_input_is_refused_before_any_work(capsys, tmp_path, words, names) ->
     assert all(name in err for name in names), err
 
 
-def test_a_failed_run_exits_1_and_keeps_the_last_good_model(tmp_path) -> None:
-    """Round 3 of a strategy of the user's own fails; the model of round 2 is what is left. As a user would, in a new process."""
-    (tmp_path / "mine.py").write_text(
+def test_a_failed_run_exits_1_and_keeps_the_last_good_model(capsys, tmp_path, monkeypatch) -> None:
+    """Round 3 of a strategy in the current folder fails; the model of round 2 is kept."""
+    (tmp_path / "fails_in_round_3.py").write_text(
         '"""No paper."""\nfrom strategies.base.strategy import Strategy\n\nclass Mine(Strategy):\n    """Fails."""\n\n'
-        "    def server_step(self, model, pooled, server_round):\n        assert server_round < 3, 'enough'\n        return pooled\n"
+        "    def server_step(self, model, pooled, server_round):\n"
+        "        assert server_round < 3, 'enough'\n        return pooled\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "experiments.run",
-        "--strategy",
-        "mine:Mine",
-        "--rounds",
-        "5",
-        "--out",
-        "runs",
-        "--json",
-        "--quiet",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (
-        done.returncode == 1
-        and summary["status"] == "failed"
-        and summary["rounds"] == 2
-        and "enough" in summary["error"]
-    )
-    log = load(tmp_path / summary["run_dir"])
-    assert tree.digest(log.model()) == log.rounds["digest"].iloc[-1] and "the last good model (round 2)" in done.stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))  # the command adds the current folder
+    code, summary, err = call(capsys, "--strategy", "fails_in_round_3:Mine", "--rounds", "5", "--out", "runs")
+    assert (code, summary["status"], summary["rounds"]) == (1, "failed", 2) and "enough" in summary["error"]
+    log = load(summary["run_dir"])
+    assert tree.digest(log.model()) == log.rounds["digest"].iloc[-1] and "the last good model (round 2)" in err
     assert log.rounds["round"].tolist() == [0, 1, 2]
 
 

@@ -1,4 +1,4 @@
-"""``--engine ray`` on the command line: it repeats, fails with the right code, and leaves nothing running."""
+"""``--engine ray`` on the command line: equal results, exit codes, and no process left behind."""
 
 import json
 import os
@@ -34,9 +34,9 @@ one_ray = pytest.mark.ray
 
 
 def start(tmp_path: Path, *words: str, mark: str = "") -> subprocess.Popen[str]:
-    """The command, in a session of its own; ``mark`` is in the environment of all that it starts.
+    """Start the command in a session of its own; ``mark`` is in the environment of all processes that it starts.
 
-    It hears Ctrl-C, even if whoever runs the tests does not.
+    It reacts to Ctrl-C (SIGINT) even where the process that runs the tests ignores it.
     """
     command = [sys.executable, "-m", "experiments.run", *words, "--out", str(tmp_path / "runs")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "FL_SIM_TEST_MARK": mark}
@@ -53,7 +53,7 @@ def start(tmp_path: Path, *words: str, mark: str = "") -> subprocess.Popen[str]:
 
 
 def done(tmp_path: Path, *words: str, mark: str = "") -> tuple[int, Any, str]:
-    """(exit code, the JSON that it printed, stderr)."""
+    """Run the command; returns (exit code, the JSON that it printed, stderr)."""
     process = start(tmp_path, *words, mark=mark)
     out, err = process.communicate(timeout=280)
     return process.returncode, json.loads(out) if out.strip() else None, err
@@ -68,7 +68,7 @@ def left(mark: str) -> list[str]:
             try:
                 if f"FL_SIM_TEST_MARK={mark}".encode() in (process / "environ").read_bytes().split(b"\0"):
                     found.append((process / "cmdline").read_text().replace("\0", " ")[:120])
-            except OSError:  # it has ended, or is another user's
+            except OSError:  # the process has ended, or is another user's
                 continue
         if not found or time.monotonic() > until:
             return found
@@ -80,16 +80,16 @@ def left(mark: str) -> list[str]:
 def test_a_run_is_that_of_the_loop_and_its_config_repeats_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, made, err = done(tmp_path, *SMALL, *RAY, mark="repeats")
+    code, result, err = done(tmp_path, *SMALL, *RAY, mark="repeats")
     assert code == 0, err[-2000:]
-    assert made["engine"] == "ray" and made["workers"]["num_workers"] == 2 and made["workers"]["nodes"] == 1
+    assert result["engine"] == "ray" and result["workers"]["num_workers"] == 2 and result["workers"]["nodes"] == 1
     assert not err.strip()
     assert left("repeats") == []
     assert main([*SMALL, "--engine", "loop", "--out", str(tmp_path / "loop")]) == 0
     plain = json.loads(capsys.readouterr().out)
-    assert plain["digest"] == made["digest"] and plain["loss"] == made["loss"]
-    code, again, err = done(tmp_path, str(Path(made["run_dir"]) / "config.toml"), "--quiet", "--json")
-    assert code == 0 and again["digest"] == made["digest"], err[-2000:]
+    assert plain["digest"] == result["digest"] and plain["loss"] == result["loss"]
+    code, again, err = done(tmp_path, str(Path(result["run_dir"]) / "config.toml"), "--quiet", "--json")
+    assert code == 0 and again["digest"] == result["digest"], err[-2000:]
 
 
 DEADLY = '''"""A strategy whose clients kill the process that trains them."""
@@ -108,13 +108,13 @@ class Deadly(FedAvg):
 @pytest.mark.slow
 @one_ray
 def test_a_block_that_kills_its_workers_is_exit_code_1(tmp_path: Path) -> None:
-    """The strategy lies in the folder where the command is called: workers find it there too."""
+    """The strategy's file is in the folder where the command is called; workers find it there too."""
     (tmp_path / "deadly.py").write_text(DEADLY)
     words = ["--strategy", "deadly:Deadly", *SMALL[2:], *ONE]
-    code, made, err = done(tmp_path, *words, mark="deadly")
+    code, result, err = done(tmp_path, *words, mark="deadly")
     assert code == 1, err[-2000:]
     assert "run failed: train, block" in err and "3 workers died over it" in err and "(clients " in err
-    assert made["workers"]["restarts"] >= 3 and left("deadly") == []
+    assert result["workers"]["restarts"] >= 3 and left("deadly") == []
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path: Path) -> None:
     while not any(len(file.read_text().splitlines()) > 3 for file in tmp_path.glob("runs/*/rounds.jsonl")):
         assert time.monotonic() < until and process.poll() is None, process.communicate()
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all in the foreground
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal sends it: to all processes of the foreground
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted; to go on: python -m experiments.run --resume" in err
     assert json.loads(out)["status"] == "stopped" and left("interrupted") == []
@@ -141,22 +141,18 @@ def test_a_killed_run_leaves_nothing_and_goes_on(tmp_path: Path, capsys: pytest.
         time.sleep(0.2)
     process.kill()
     process.communicate(timeout=60)
-    patient = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # these wait a minute for their head to come back
+    patient = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # they wait a minute for the cluster's head
     assert [command for command in left("killed") if not command.startswith(patient)] == []
     [log] = tmp_path.glob("runs/*/rounds.jsonl")
     rounds = ["--rounds", str(len(log.read_text().splitlines()) + 2)]
-    code, made, err = done(tmp_path, "--resume", str(log.parent), *rounds, "--quiet", "--json")
-    assert code == 0 and made["run_dir"] == str(log.parent), err[-2000:]
+    code, result, err = done(tmp_path, "--resume", str(log.parent), *rounds, "--quiet", "--json")
+    assert code == 0 and result["run_dir"] == str(log.parent), err[-2000:]
     assert main([*SMALL[:-4], *rounds, "--quiet", "--json", "--engine", "loop", "--out", str(tmp_path / "loop")]) == 0
-    assert json.loads(capsys.readouterr().out)["digest"] == made["digest"]
+    assert json.loads(capsys.readouterr().out)["digest"] == result["digest"]
 
 
-def python(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-
-
-def test_ray_is_imported_only_where_it_works(tmp_path: Path) -> None:
+def test_ray_is_imported_only_where_it_works_and_runs_need_it_only_there(tmp_path: Path) -> None:
+    """Without Ray the loop works, and the ray engine names the cure."""
     code = """
 import sys
 import fl_sim, fl_sim.executors.ray.executor
@@ -166,23 +162,14 @@ from experiments.run import main
 build(make(engine="ray")).grid.close()
 assert main(["--strategy", "fedavg", "--engine", "ray", "--dry-run", "--json"]) == 0
 assert not [name for name in sys.modules if name == "ray" or name.startswith("ray.")]
-"""
-    made = python(tmp_path, code)
-    assert made.returncode == 0, made.stderr[-2000:]
-
-
-def test_without_ray_the_loop_works_and_the_ray_engine_says_what_to_do(tmp_path: Path) -> None:
-    code = """
-import sys
 sys.modules["ray"] = None
-from experiments.run import main
 small = ["--strategy", "fedavg", "--rounds", "1", "--quiet", "--engine"]
 assert main([*small, "loop"]) == 0
 sys.exit(main([*small, "ray"]))
 """
-    made = python(tmp_path, code)
-    assert (
-        made.returncode == 2
-        and made.stderr == "error: engine = 'ray': Ray is not installed; pip install ray, or use --engine loop\n"
-    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert done.stderr == "error: engine = 'ray': Ray is not installed; pip install ray, or use --engine loop\n"
     assert len(list(tmp_path.glob("runs/*"))) == 1

@@ -1,4 +1,4 @@
-"""Draws: published vectors, purity, distribution, the same bits in any form."""
+"""Random draws: published numbers, keys, distributions, and the same bits with and without vmap."""
 
 import random
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fl_sim import rng
 
 GOLDEN = [0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F]
-"""The first three numbers of SplitMix64 from state 0, as published with its reference code (Vigna, prng.di.unimi.it)."""
+"""The first three numbers of SplitMix64 from state 0, published with its reference code (Vigna, prng.di.unimi.it)."""
 
 any_key = st.integers(0, 2**64 - 1)
 
@@ -35,7 +35,7 @@ def test_keys_are_the_keys_one_step_below() -> None:
 
 
 def test_every_part_of_a_key_counts() -> None:
-    made = [
+    keys = [
         rng.key(s, p, r, c, t)
         for s in (-1, 0, 1)
         for p in ("a", "b")
@@ -43,7 +43,7 @@ def test_every_part_of_a_key_counts() -> None:
         for c in range(4)
         for t in range(4)
     ]
-    assert len(set(made)) == 3 * 2 * 64
+    assert len(set(keys)) == 3 * 2 * 64
     assert rng.key(0, "a", 1, 2) != rng.key(0, "a", 2, 1)
 
 
@@ -65,7 +65,7 @@ def test_a_sample_is_of_distinct_numbers_in_range(base: int, n: int, data: st.Da
     k = data.draw(st.integers(0, n))
     drawn = rng.sample(base, n, k)
     assert len(set(drawn)) == k and all(0 <= i < n for i in drawn)
-    assert rng.sample(base, n, n)[:k] == drawn  # each further number adds to those before
+    assert rng.sample(base, n, n)[:k] == drawn  # A larger sample starts with the smaller one.
 
 
 def test_samples_are_uniform_and_need_no_list_of_all() -> None:
@@ -87,7 +87,7 @@ def test_generators_are_keyed() -> None:
 
 
 def test_legacy_is_the_old_seeded_stream() -> None:
-    # the first normal of np.random.seed(0), in countless tutorials
+    # the well-known first normal number of np.random.seed(0)
     assert rng.legacy(0).standard_normal() == pytest.approx(1.764052345967664, abs=1e-15)
 
 
@@ -129,7 +129,8 @@ def test_bits_depend_on_their_place_alone_and_not_on_vmap() -> None:
 
 def test_uniform_numbers() -> None:
     drawn = rng.uniform(rng.words(11), (100, 400), torch.float64)
-    # mean 1/2, variance 1/12: the mean of 40 000 lies within 5 * sqrt(1/12/40000) = .0072, their square's mean within .0075 of 1/3
+    # Mean 1/2, variance 1/12: the mean of 40 000 numbers lies within 5 * sqrt(1/12/40000) = .0072 of 1/2, and the mean
+    # of their squares within .0075 of 1/3.
     assert drawn.min() >= 0 and drawn.max() < 1
     assert abs(drawn.mean() - 0.5) < 0.0072 and abs(drawn.square().mean() - 1 / 3) < 0.0075
     assert rng.uniform(rng.words(11), ()).shape == ()
@@ -144,7 +145,7 @@ def test_keys_and_places_are_uncorrelated() -> None:
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.25, 0.3, 0.5, 0.999, 1.0])
 def test_keep_masks(p: float) -> None:
-    """Multiples of 1/256 take a byte an element, others two."""
+    """Where p is a multiple of 1/256 an element takes one random byte, otherwise two."""
     mask = rng.keep_mask(rng.words(13), (200, 200), p)
     # standard deviation sqrt(p (1 - p) / 40000) <= .0025; 5 of these. Exact at 0 and 1
     assert set(mask.unique().tolist()) <= {0.0, 1.0} and abs(mask.double().mean() - (1 - p)) <= (
@@ -153,12 +154,12 @@ def test_keep_masks(p: float) -> None:
     same = rng.keep_mask(rng.words(13), (7, 11), p, torch.float64)
     assert same.dtype == torch.float64 and torch.equal(
         same.flatten(), mask.flatten()[:77].double()
-    )  # element i depends on i alone
+    )  # Element i depends on the key and on i only.
 
 
 @pytest.mark.parametrize("p", [0.25, 0.3])
 def test_neighbours_in_a_mask_are_uncorrelated(p: float) -> None:
-    """Elements that share a word, and those that do not: 8 in a row, and the same 8 under the next key."""
+    """Elements from the same random word and from different words: 8 in a row, and the same 8 of the next key."""
     drawn = torch.stack([rng.keep_mask(rng.words(k), (8,), p) for k in rng.keys(29, 4001)]).double()
     correlation = torch.corrcoef(torch.cat([drawn[:-1], drawn[1:]], 1).T)
     # 120 pairs, standard deviation 1 / sqrt(4000) each; 5 of these
@@ -175,7 +176,7 @@ def test_folded_keys_differ() -> None:
 
 
 def drawn_globally() -> tuple[float, float, float]:
-    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002 the foreign code of this test
+    return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 
 
 def draw_and_fail(base: int, expected: tuple[float, float, float]) -> None:
@@ -194,7 +195,7 @@ def test_keyed_globals_key_foreign_code_and_give_back_the_generators(_again: boo
         with pytest.raises(RuntimeError, match="foreign"):
             draw_and_fail(2**64 - 1, first)
         third = drawn_globally()
-    with rng.keyed_globals(2**64 - 1):  # the same draws in a row, as if nothing had come between
+    with rng.keyed_globals(2**64 - 1):  # the same draws in a row, as if nothing had happened in between
         assert [drawn_globally() for _ in range(3)] == [first, following, third]
 
 

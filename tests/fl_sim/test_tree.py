@@ -1,4 +1,4 @@
-"""Algebra on whole models, by hand on two leaves of numbers and one of integers."""
+"""Algebra on whole models, against results computed by hand for two floating-point leaves and an integer leaf."""
 
 import hashlib
 
@@ -10,7 +10,7 @@ from fl_sim.tree import Tree
 
 
 def model(*numbers: float, count: int = 0) -> Tree:
-    """Three weights, one bias, and a counter as BatchNorm has."""
+    """Three weights, one bias, and a counter such as that of BatchNorm."""
     return {"w": torch.tensor(numbers[:3]), "b": torch.tensor(numbers[3]), "n": torch.tensor(count)}
 
 
@@ -54,7 +54,7 @@ def test_clones_share_nothing() -> None:
 
 
 def test_norm_and_finiteness_look_at_numbers_only() -> None:
-    # sqrt(1 + 4 + 9 + 16) = sqrt(30); the counter 5 plays no part
+    # sqrt(1 + 4 + 9 + 16) = sqrt(30); the counter 5 is not included
     assert tree.norm(A).item() == pytest.approx(30**0.5, rel=1e-6)
     assert tree.norm({"n": torch.tensor(3)}).item() == 0 and bool(tree.finite({"n": torch.tensor(3)}))
     assert bool(tree.finite(A))

@@ -1,4 +1,4 @@
-"""Small federations whose numbers can be worked out by hand, and a way to train them."""
+"""Small federations whose numbers can be computed by hand, and a way to train them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +21,10 @@ from strategies.base.strategy import name_of
 
 
 class Targets(nn.Module):
-    """Its only parameter w (K,), whatever x: with squared error l = mean_i (w_i - y_i)^2, dl/dw_i = (2 / K) (w_i - mean y_i)."""
+    """A model whose output is its only parameter w (K,), whatever x is.
+
+    With squared error l = mean_i (w_i - y_i)^2, dl/dw_i = (2 / K) (w_i - mean y_i).
+    """
 
     def __init__(self, k: int) -> None:
         super().__init__()
@@ -33,29 +36,29 @@ class Targets(nn.Module):
 
 @dataclass
 class Trained(Callback):
-    """What came of a training."""
+    """The result of a training: the model, the rows of the log, and each client's answer."""
 
     model: Tree = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     answers: list[ClientResult] = field(default_factory=list)
-    asked: list[tuple[str, int, int]] = field(default_factory=list)
+    answered: list[tuple[str, int, int]] = field(default_factory=list)
     """(message type, round, client) of each answer."""
 
     def on_block(self, run: Run, result: BlockResult) -> None:
         self.answers += result.clients
-        self.asked += [(result.plan.message_type, run.round, answer.client) for answer in result.clients]
+        self.answered += [(result.plan.message_type, run.round, answer.client) for answer in result.clients]
 
 
 @dataclass(frozen=True)
 class Federation:
-    """Who has what, and the model's loss on it."""
+    """The samples of each client, and the loss of a model on them."""
 
     loss: Loss
     partition: Partition
 
     @property
     def learner(self) -> Learner:
-        """What its clients' app has."""
+        """The learner of its clients' app."""
         return make_app(self.loss, self.partition).learner
 
     def train(
@@ -69,18 +72,18 @@ class Federation:
         evaluate: Mapping[str, Any] | None = None,
         **grid: Any,
     ) -> Trained:
-        """Rounds of ``strategy`` with the settings of a message; ``evaluate`` those of personal evaluation."""
+        """Train with ``strategy``; ``settings`` are those of a message, ``evaluate`` those of personal evaluation."""
         app = make_app(self.loss, self.partition, {name_of(type(strategy)): type(strategy)})
-        made, trained = SimulationGrid(app, len(self.partition), holdout_clients=unseen, **grid), Trained()
+        simulation, trained = SimulationGrid(app, len(self.partition), holdout_clients=unseen, **grid), Trained()
         config, personal = (
             ConfigRecord({"rounds": rounds, **settings}),
             ConfigRecord({"rounds": rounds, **(evaluate or {})}),
         )
-        arrays = records.arrays(tree.to(start or self.loss.initial(), self.loss.dtype))
+        arrays = records.encode(tree.to(start or self.loss.initial(), self.loss.dtype))
         result = run_rounds(
-            strategy, made, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained]
+            strategy, simulation, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained]
         )
-        trained.model, trained.rows = records.model(result.arrays), result.rows
+        trained.model, trained.rows = records.decode(result.arrays), result.rows
         return trained
 
 
@@ -97,9 +100,9 @@ def federation() -> Callable[..., Federation]:
     ) -> Federation:
         x, y = (np.concatenate([np.asarray(client[i]) for client in clients]) for i in (0, 1))
         ends = np.cumsum([len(client[1]) for client in clients])
-        made = from_arrays(x, y, x_test=x[:1], y_test=y[:1], **task)
+        own_task = from_arrays(x, y, x_test=x[:1], y_test=y[:1], **task)
         return Federation(
-            Loss(module, made, dtype), Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(held_out, 0)
+            Loss(module, own_task, dtype), Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(held_out, 0)
         )
 
     return make
@@ -107,7 +110,10 @@ def federation() -> Callable[..., Federation]:
 
 @pytest.fixture
 def targets(federation: Callable[..., Federation]) -> Callable[..., Federation]:
-    """``targets([y of each client])``: y is (n, K), or (n,) for K = 1. With K = 1 and lr 1/2 one step on all samples ends at their mean."""
+    """``targets([y of each client])``: y is (n, K), or (n,) for K = 1.
+
+    With K = 1 and lr 1/2 one step on all samples ends at their mean.
+    """
 
     def make(clients: Sequence[Any], **options: Any) -> Federation:
         ys = [np.asarray(y, dtype=float).reshape(len(y), -1) for y in clients]

@@ -103,10 +103,8 @@ def test_identical_clients_are_any_one_of_them(federation: Any, weighting: Any) 
     "schedule, factors",
     [
         ("constant", [1, 1, 1, 1, 1]),
-        (
-            "step",
-            [1, 1, 0.1, 0.01, 0.01],
-        ),  # shares of the run done: 0, 1/4, 1/2, 3/4, 1; a tenth from 1/2 on, a hundredth from 3/4
+        # The shares of the run that are done are 0, 1/4, 1/2, 3/4, 1: a tenth from 1/2 on, a hundredth from 3/4.
+        ("step", [1, 1, 0.1, 0.01, 0.01]),
         ("cosine", [0.01 + 0.99 * (1 + math.cos(math.pi * t / 4)) / 2 for t in range(5)]),  # from 1 to 1/100
     ],
 )
@@ -120,7 +118,8 @@ def test_learning_rates_by_round(targets: Any, schedule: str, factors: list[floa
 
 
 def test_weight_decay_and_momentum_by_hand(targets: Any) -> None:
-    # w = 1, target 0, lr 0.1, decay 0.5, momentum 0.9: b1 = 2 + 0.5 = 2.5, w = 0.75; b2 = 0.9 * 2.5 + 1.5 + 0.375 = 4.125, w = 0.3375.
+    # w = 1, target 0, lr 0.1, decay 0.5, momentum 0.9:
+    # b1 = 2 + 0.5 = 2.5, w = 0.75; b2 = 0.9 * 2.5 + 1.5 + 0.375 = 4.125, w = 0.3375.
     settings = {"local.lr": 0.1, "local.weight_decay": 0.5, "local.momentum": 0.9, "local.epochs": 2}
     trained = targets([[0.0]]).train(FedAvg(), settings, {"w": torch.ones(1)})
     assert float(trained.model["w"]) == pytest.approx(0.3375, rel=1e-12)
@@ -130,8 +129,8 @@ def test_a_cohort_is_a_keyed_sample_without_repetition(targets: Any) -> None:
     def cohorts(seed: int) -> list[tuple[int, ...]]:
         strategy = FedAvg()
         strategy.cohort, strategy.seed = 3, seed
-        asked = targets([[float(c)] for c in range(8)]).train(strategy, {}, rounds=6).asked
-        return [tuple(sorted(client for _, n, client in asked if n == r)) for r in range(1, 7)]
+        answered = targets([[float(c)] for c in range(8)]).train(strategy, {}, rounds=6).answered
+        return [tuple(sorted(client for _, n, client in answered if n == r)) for r in range(1, 7)]
 
     assert cohorts(0) == cohorts(0) != cohorts(1)
     assert all(len(set(cohort)) == 3 for cohort in cohorts(0)) and len(set(cohorts(0))) > 1

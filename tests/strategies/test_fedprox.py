@@ -39,7 +39,8 @@ def test_the_pull_grows_with_the_distance(smooth: Any, batch_of: Any) -> None:
 
 
 def test_two_steps_by_hand(targets: Any) -> None:
-    # w_global = 0, target 1, lr 1/4, mu 2. Step 1: g = 2 (0 - 1) + 2 * 0 = -2, w = 1/2. Step 2: g = 2 (1/2 - 1) + 2 * 1/2 = 0, w = 1/2.
+    # w_global = 0, target 1, lr 1/4, mu 2. Step 1: g = 2 (0 - 1) + 2 * 0 = -2, w = 1/2.
+    # Step 2: g = 2 (1/2 - 1) + 2 * 1/2 = 0, w = 1/2.
     trained = targets([[1.0]]).train(FedProx(mu=2.0), {"local.lr": 0.25, "local.epochs": 2})
     assert trained.model["w"].tolist() == [0.5]
     # Without the term the second step goes on: w = 1/2 + 1/4 = 3/4.

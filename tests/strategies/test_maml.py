@@ -16,8 +16,9 @@ from strategies.maml import MAML, halves
 @pytest.mark.parametrize(
     "inner_steps, order, expected",
     [
-        # l(w) = mean (w x - y)^2. Support x = (1, 2), y = (2, 0): gradient 5 w - 2, second derivative 5. Query x = 3, y = 1: 18 w - 6.
-        # w = 1, inner lr 1/10: theta_1 = 1 - 0.3 = 0.7, query gradient 6.6; theta_2 = 0.7 - 0.15 = 0.55, query gradient 3.9.
+        # l(w) = mean (w x - y)^2. Support x = (1, 2), y = (2, 0): gradient 5 w - 2, second derivative 5.
+        # Query x = 3, y = 1: gradient 18 w - 6. w = 1, inner lr 1/10: theta_1 = 1 - 0.3 = 0.7, query gradient 6.6;
+        # theta_2 = 0.7 - 0.15 = 0.55, query gradient 3.9.
         (1, 1, 6.6),
         (1, 2, 3.3),  # times d theta_1 / d w = 1 - 0.1 * 5 = 1/2
         (2, 1, 3.9),
@@ -73,8 +74,9 @@ def test_inner_lr_0_gives_the_gradient_on_query_at_either_order(smooth: Any, bat
 
 @pytest.mark.parametrize("order, expected", [(1, 1.0), (2, 0.5)])
 def test_the_server_steps_along_the_plain_mean(targets: Any, order: Any, expected: float) -> None:
-    # l = (w - t)^2, w = 0, inner lr 1/4: theta = t / 2, gradient there -t; order 2 times 1 - 2/4 = 1/2. Clients t = 1 (2 samples) and t = 3
-    # (10 samples): the plain mean is -2; outer lr 1/2 goes to 1, or 1/2. Weighted by samples it would be -2.67.
+    # l = (w - t)^2, w = 0, inner lr 1/4: theta = t / 2, gradient there -t; order 2 times 1 - 2/4 = 1/2.
+    # Clients t = 1 (2 samples) and t = 3 (10 samples): the plain mean is -2; outer lr 1/2 goes to 1, or 1/2.
+    # Weighted by samples the mean would be -2.67.
     strategy = MAML(inner_lr=0.25, order=order, outer_lr=0.5)
     trained = targets([[1.0] * 2, [3.0] * 10]).train(strategy, {"local.batch_size": 4})
     assert trained.model["w"].item() == pytest.approx(expected, rel=1e-12)
@@ -89,8 +91,9 @@ def test_the_servers_optimizers_by_hand() -> None:
     first = adam.server_step(model, gradient, 1)
     assert first["w"].tolist() == pytest.approx([0.9, 1.1], abs=1e-6)  # Adam's first step is the sign of g
     assert int(first["counter"]) == 5
-    # A second step along -g: m = 0.9 * 0.1 g - 0.1 g = -0.01 g, over 1 - 0.9^2 = 0.19; v = 0.001 g^2 * 1.999, over 1 - 0.999^2 = 0.001999:
-    # the step is 0.1 * (-0.01 / 0.19) sign(g), so that w moves back by 0.00526.
+    # A second step along -g: m = 0.9 * 0.1 g - 0.1 g = -0.01 g, over 1 - 0.9^2 = 0.19;
+    # v = 0.001 g^2 * 1.999, over 1 - 0.999^2 = 0.001999: the step is 0.1 * (-0.01 / 0.19) sign(g), so that w moves back
+    # by 0.00526.
     second = adam.server_step(first, tree.scale(gradient, -1.0), 2)
     assert (second["w"] - first["w"]).tolist() == pytest.approx([0.1 * 0.01 / 0.19, -0.1 * 0.01 / 0.19], rel=1e-3)
 

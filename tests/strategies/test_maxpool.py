@@ -9,7 +9,8 @@ from fl_sim import tree
 from strategies.fedavg import FedAvg
 from strategies.maxpool import MaxPool
 
-# Three weights, squared error: dl/dw_i = (2 / 3) (w_i - mean y_i), so one step of lr 3/2 on all samples ends at the client's mean.
+# Three weights, squared error: dl/dw_i = (2 / 3) (w_i - mean y_i), so that one step of lr 3/2 on all samples ends at
+# the client's mean.
 STEP = {"local.lr": 1.5, "local.batch_size": 0}
 A, B = [[1.0, -5.0, 2.0]], [[0.0, 3.0, -4.0], [0.0, 3.0, -4.0]]
 
@@ -18,15 +19,11 @@ A, B = [[1.0, -5.0, 2.0]], [[0.0, 3.0, -4.0], [0.0, 3.0, -4.0]]
     "of, start, server_lr, expected",
     [
         ("weights", [0.0, 0.0, 0.0], 1.0, [1.0, 3.0, 2.0]),
-        ("weights", [1.0, 1.0, 1.0], 1.0, [1.0, 3.0, 2.0]),  # where the round started plays no part
+        ("weights", [1.0, 1.0, 1.0], 1.0, [1.0, 3.0, 2.0]),  # the start of the round plays no part
         ("weights", [1.0, 1.0, 1.0], 0.5, [1.0, 2.0, 1.5]),
         ("deltas", [0.0, 0.0, 0.0], 1.0, [1.0, -5.0, -4.0]),
-        (
-            "deltas",
-            [1.0, 1.0, 1.0],
-            1.0,
-            [0.0, -5.0, -4.0],
-        ),  # deltas (0, -6, 1) and (-1, 2, -5): the largest are (-1, -6, -5)
+        # Deltas (0, -6, 1) and (-1, 2, -5): the largest are (-1, -6, -5).
+        ("deltas", [1.0, 1.0, 1.0], 1.0, [0.0, -5.0, -4.0]),
         ("deltas", [1.0, 1.0, 1.0], 0.5, [0.5, -2.0, -1.5]),
     ],
 )

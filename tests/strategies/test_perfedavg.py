@@ -61,7 +61,7 @@ def test_inner_lr_0_is_fedavg_at_equal_weighting_on_the_same_batches(smooth: Any
 
 
 def test_the_finite_difference_tends_to_the_exact_product(smooth: Any, batch_of: Any) -> None:
-    """Central differences: the error falls with the square of delta, until rounding (about 1e-16 / delta) takes over."""
+    """Central differences: the error falls with the square of delta until rounding (about 1e-16 / delta) dominates."""
     x, y, model = smooth.loss.task.train["x"], smooth.loss.task.train["y"], smooth.loss.initial()
     batch, vector = batch_of(x[:30], y[:30]), smooth.loss.gradient(model, batch_of(x[30:], y[30:]))[0]
     exact = PerFedAvg(order="exact").hessian_product(model, vector, batch, smooth.loss)
@@ -113,7 +113,7 @@ def test_the_three_batches_of_a_step_are_independent_draws() -> None:
     assert set(PerFedAvg(order="fo").streams(Sizes(20, 5), local, Draw(0, 1, 3))) == {
         "train",
         "inner",
-    }  # nothing is gathered in vain
+    }  # only these samples are gathered
     plain = FedAvg().streams(Sizes(20, 5), local, Draw(0, 1, 3))["train"]
     assert all(np.array_equal(a, b) for a, b in zip(streams["train"], plain, strict=True))  # D' are FedAvg's batches
 

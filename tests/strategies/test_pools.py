@@ -1,4 +1,4 @@
-"""Pools by hand: two clients, three weights. That any grouping gives the same: ``test_contract.py``."""
+"""Pools by hand on two clients and three weights; that grouping does not matter is part of the contract tests."""
 
 import itertools
 
@@ -89,7 +89,7 @@ def test_the_mean_of_integer_buffers_is_rounded_and_keeps_its_type(dtype: torch.
 
 
 def test_large_counters_are_not_rounded_through_float32() -> None:
-    big = 2**24 + 1  # the first whole number that float32 does not have
+    big = 2**24 + 1  # the first whole number that float32 cannot represent
     assert int(pooled(Mean(), [{"n": torch.tensor(big)}] * 3, [1.0, 2.0, 4.0])["n"]) == big
 
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from experiments.bench import ROOT
 from experiments.bench.children import process_tree
 from experiments.bench.children.system import System
+from experiments.installation import child_environment
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 """Removed from the child's environment, because each system sets its own number of threads."""
@@ -66,7 +66,7 @@ class Child:
             "PYTHONUNBUFFERED": "1",
             **self.system.env,
         }
-        env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), env.get("PYTHONPATH", "")]))
+        env |= child_environment()
         env[process_tree.MARK] = self.mark
         if len(self.job["folder"]) < 40:  # Ray's sockets lie there, and their names have at most 107 bytes
             env["RAY_TMPDIR"] = self.job["folder"]

@@ -22,6 +22,7 @@ import torch
 
 from experiments.bench import ROOT
 from experiments.config.command_line import parse
+from experiments.installation import child_environment
 from experiments.provenance import commit, machine, versions
 from experiments.runs.execute import execute
 from experiments.runs.setup import build
@@ -79,8 +80,9 @@ class Runs:
 
 
 def command(module: str, *words: str) -> Row:
-    """Run a module as a command; returns its last line of output, which is JSON, or ``error`` if it failed."""
-    done = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, check=False)
+    """A module's last line of output, which is JSON; ``error`` where it failed."""
+    command, env = [sys.executable, "-m", module, *words], os.environ | child_environment()
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         return {"error": done.stderr.strip()[-2000:]}
     row: Row = json.loads(done.stdout.strip().splitlines()[-1])
@@ -130,11 +132,11 @@ def repeated_runs(runs: Runs) -> Row:
     """The first rounds of S1 twice and without CUDA graphs: whether the digests are equal, and the seconds of each."""
     few = min(runs.rounds, 20)
     rows = [runs.in_this_process("pfl-cifar10", "--block_size", "50", rounds=few) for _ in range(2)]
-    known, cuda_graphs.KNOWN = cuda_graphs.KNOWN, 0
+    known, cuda_graphs.MAX_KEYS = cuda_graphs.MAX_KEYS, 0
     try:
         rows.append(runs.in_this_process("pfl-cifar10", "--block_size", "50", rounds=few))
     finally:
-        cuda_graphs.KNOWN = known
+        cuda_graphs.MAX_KEYS = known
     return {"equal": same_digest(rows), "graphs": rows[0], "again": rows[1], "no graphs": rows[2]}
 
 

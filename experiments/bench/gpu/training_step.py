@@ -85,7 +85,7 @@ def main() -> int:
     last = pixels.flatten(0, 1).to(memory_format=torch.channels_last).reshape(clients, batch, 3, 32, 32)
     forms = {
         "grouped": (step_of(net), pixels),
-        "patches": (step_of(layers.many(net, "cuda")), pixels),
+        "patches": (step_of(layers.many_clients_form(net, "cuda")), pixels),
         "channels-last": (step_of(net), last),
     }
     if device.type == "cuda":

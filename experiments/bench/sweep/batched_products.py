@@ -48,7 +48,7 @@ def step(weights: Sequence[Tensor], biases: Sequence[Tensor], x: Tensor, y: Tens
 
 def seconds(model: str, clients: int, rounds: int, steps: int = 60, batch: int = 10, samples: int = 60_000) -> float:
     """Seconds for ``rounds`` rounds in which all clients do ``steps`` steps from one common model, on one thread."""
-    allocator.keep()
+    allocator.keep_large_buffers()
     torch.set_num_threads(1)
     sizes = SIZES[model]
     keys = [rng.words(rng.key(0, "by-hand", number)) for number in range(len(sizes))]

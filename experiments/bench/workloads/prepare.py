@@ -63,7 +63,7 @@ def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, Any]:
     }
     for name, array in arrays.items():
         np.save(folder / f"{name}.npy", array)
-    initial = records.model(setup.initial)
+    initial = records.decode(setup.initial)
     save_file({k: v.contiguous() for k, v in initial.items()}, folder / "initial.safetensors")
     return {"parameters": sum(v.numel() for v in initial.values())}
 

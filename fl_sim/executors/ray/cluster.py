@@ -1,6 +1,6 @@
-"""Ray, imported, started and looked at only where it is used. No paper.
+"""The connection to Ray, which is imported and started only where it is used.
 
-The one place that touches Ray beyond its documented API: to start it in half the time.
+This is the only file that uses private names of Ray: it starts Ray without two of its processes, in half the time.
 """
 
 import functools
@@ -12,15 +12,16 @@ import socket
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 
 from fl_sim.errors import RoundFailed
 from fl_sim.executors.ray.options import Ray
+from fl_sim.registry import HOME
 
-INHERIT = (
+INHERITED_PREFIXES = (
     "CUBLAS_",
     "GLIBC_",
     "KMP_",
@@ -33,15 +34,15 @@ INHERIT = (
     "PYTORCH_",
     "TORCH_",
 )
-"""Beginnings of names of environment variables that may change bits or speed: workers on other machines get them too."""
-KNOCK_S = 10.0
+"""Prefixes of environment variables that may change bits or speed: workers on other machines get them too."""
+CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a cluster to answer."""
 
 
 @functools.cache
 def ray() -> Any:
-    """Ray, imported. Raises RoundFailed where it cannot be."""
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # what it will do anyway, less a warning
+    """Import Ray and return the module. Raises RoundFailed where it cannot be imported."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's next default, without its warning
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         return importlib.import_module("ray")
@@ -51,14 +52,26 @@ def ray() -> Any:
         ) from error
 
 
-_own: dict[str, bool] = {}
-"""Connections that were made here -> whether Ray itself was started for it."""
+_connections: dict[str, bool] = {}
+"""The connections that ``connect`` opened -> whether it started Ray itself for them."""
 
 
 def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
-    """Connect this process to the cluster at ``address``; empty: to a Ray of its own, unless it is connected already.
+    """Connect this process to a Ray cluster, unless it is connected already.
 
-    Raises RoundFailed where that fails, or where it is connected to another one.
+    Parameters
+    ----------
+    address : str
+        Of the cluster; empty: start Ray on this machine.
+    num_cpus : int
+        CPUs of a Ray that is started here.
+    store_bytes : int
+        Size of its object store.
+
+    Raises
+    ------
+    RoundFailed
+        Where that fails, or where this process is connected to another cluster.
     """
     if ray().is_initialized():
         here = ray().get_runtime_context().gcs_address
@@ -70,17 +83,17 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _silent():
+        with _no_messages(), working_folder_left_out():
             if address:
-                _knock(address)
+                _check_listening(address)
                 ray().init(address=address, **quiet)
             else:
-                with _lean():
+                with _fewer_processes():
                     ray().init(
                         "local",
                         num_cpus=num_cpus,
                         include_dashboard=False,
-                        object_store_memory=_store(store_bytes),
+                        object_store_memory=_store_size(store_bytes),
                         **quiet,
                     )
     except Exception as error:
@@ -91,32 +104,35 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
             else "engine = 'ray': Ray cannot be started on this machine"
         )
         raise RoundFailed(f"{what} ({type(error).__name__}: {error}); {cure}") from error
-    _own[connection()] = not address
+    _connections[connection()] = not address
 
 
 def started_here() -> bool:
     """Whether the Ray that this process is connected to was started by ``connect``."""
-    return _own.get(connection(), False)
+    return _connections.get(connection(), False)
 
 
-def leave() -> None:
-    """Undo ``connect``: stop a Ray that was started for it, leave a cluster; a connection that others made stays."""
-    if _own and connection() in _own:
+def disconnect() -> None:
+    """Undo ``connect``: stop a Ray that it started, or disconnect from a cluster.
+
+    A connection that other code opened stays.
+    """
+    if _connections and connection() in _connections:
         ray().shutdown()
 
 
 def connection() -> str:
-    """Which connection to Ray this is; empty: none."""
+    """An identifier of the current connection to Ray; empty where there is none."""
     if not ray().is_initialized():
         return ""
     context = ray().get_runtime_context()
     return f"{context.gcs_address} {context.get_job_id()}"
 
 
-def room(settings: Ray) -> int:
-    """How many workers of ``settings`` have room: on this machine, or in the cluster at ``settings.address``; at least 1.
+def max_workers(settings: Ray) -> int:
+    """How many workers with these settings fit on this machine, or in the cluster at ``settings.address``; at least 1.
 
-    Ray is imported only where there is an address. Raises RoundFailed where the cluster cannot be reached.
+    Ray is imported only where an address is given. Raises RoundFailed where the cluster cannot be reached.
     """
     if settings.address or ("ray" in sys.modules and ray().is_initialized()):
         connect(settings.address)
@@ -124,11 +140,14 @@ def room(settings: Ray) -> int:
     else:
         cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         nodes = [{"CPU": cpus, "GPU": torch.cuda.device_count() if settings.num_gpus else 0}]
-    return max(1, sum(fit(node, settings) for node in nodes))
+    return max(1, sum(workers_per_node(node, settings) for node in nodes))
 
 
-def fit(node: Mapping[str, float], settings: Ray) -> int:
-    """Workers that fit on a node with so many CPU and GPU; a fraction of a GPU lies on one GPU."""
+def workers_per_node(node: Mapping[str, float], settings: Ray) -> int:
+    """How many workers fit on a node with the resources ``node`` (CPU, GPU).
+
+    A worker with a fraction of a GPU uses a single GPU.
+    """
     by_cpu = math.floor(node.get("CPU", 0) / settings.num_cpus + 1e-9)
     if not settings.num_gpus:
         return by_cpu
@@ -138,48 +157,58 @@ def fit(node: Mapping[str, float], settings: Ray) -> int:
 
 
 def environment() -> dict[str, str]:
-    """Of a worker where Ray was started by others: what may change bits or speed, and where to import from."""
-    own = {name: value for name, value in os.environ.items() if name.startswith(INHERIT)}
-    return {**own, "PYTHONPATH": os.pathsep.join([*_paths(), "${PYTHONPATH}"])}
+    """Environment variables for workers of a Ray that other code started: INHERITED_PREFIXES, and PYTHONPATH."""
+    inherited = {name: value for name, value in os.environ.items() if name.startswith(INHERITED_PREFIXES)}
+    return {**inherited, "PYTHONPATH": os.pathsep.join([*_paths(), "${PYTHONPATH}"])}
 
 
-def reason(error: Exception) -> str:
-    """Ray's many lines as one."""
+def one_line(error: Exception) -> str:
+    """The message of an error of Ray, which has many lines, as one line of at most 800 characters."""
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:800]
 
 
-def trace(error: Any) -> str:
-    """Where in a worker it was raised."""
+def worker_traceback(error: Any) -> str:
+    """The traceback inside the worker, without colour codes."""
     return "\nIn the worker: " + re.sub(r"\x1b\[\d*m", "", str(error))
 
 
-def _knock(address: str) -> None:
-    """Raise OSError where nobody listens: Ray would wait for ever."""
-    told = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    host, _, port = told.removeprefix("ray://").rpartition(":")
+def _check_listening(address: str) -> None:
+    """Raise OSError where no process listens at an address: Ray itself would wait for ever."""
+    target = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+    host, _, port = target.removeprefix("ray://").rpartition(":")
     if port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
-def _store(wanted: int) -> int:
-    """Bytes of the object store: what is wanted, where shared memory has it; pages are taken only when used."""
+def _store_size(requested: int) -> int:
+    """Bytes of the object store: as requested, at most 90 % of the free shared memory, at least 100 MiB.
+
+    Unused pages cost nothing.
+    """
     folder = os.statvfs("/dev/shm") if os.path.isdir("/dev/shm") else None
-    free = int(folder.f_bavail * folder.f_frsize * 0.9) if folder else wanted
-    return max(min(wanted, free), 100 * 2**20)
+    free = int(folder.f_bavail * folder.f_frsize * 0.9) if folder else requested
+    return max(min(requested, free), 100 * 2**20)
 
 
 def _paths() -> list[str]:
-    """Where this process imports from, besides Python's own folders and installed packages."""
+    """Folders that this process searches before installed packages, and this project's; ``ComputeSettings`` appends the
+    others.
+
+    ``PYTHONPATH`` puts folders before installed packages. A folder that comes after them here must not be in it, such
+    as the current folder under the console script: a user's ``strategies.py`` there would replace this project's
+    package.
+    """
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     folders = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
-    return [path for path in dict.fromkeys(folders) if not path.startswith(known)]
+    installed = next((n for n, path in enumerate(folders) if path in known), len(folders))
+    return [path for path in dict.fromkeys([*folders[:installed], HOME]) if not path.startswith(known)]
 
 
 @contextmanager
-def _lean() -> Iterator[None]:
-    """While open, ``ray.init`` starts neither its autoscaler nor its log monitor: half the time, and 160 MB less.
+def _fewer_processes() -> Iterator[None]:
+    """Let ``ray.init`` start neither its autoscaler nor its log monitor: half the time, and 160 MB less.
 
-    Workers inherit this process's environment; they are told where it imports from.
+    Workers inherit the environment of this process; PYTHONPATH is set so that they import from the same folders.
     """
     parameter: Any = importlib.import_module("ray._private.parameter")
     paths = os.environ.get("PYTHONPATH")
@@ -195,7 +224,20 @@ def _lean() -> Iterator[None]:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
+def working_folder_left_out() -> Iterator[None]:
+    """While open, ``ray.init`` does not put the current folder first on the ``sys.path`` of its workers.
+
+    A user's ``strategies.py`` there would replace this project's package. ``ComputeSettings`` gives workers the order
+    of this process.
+    """
+    config: Any = importlib.import_module("ray.job_config").JobConfig
+    name = "_runtime_env_has_working_dir"  # Ray adds the folder unless the job brings a folder of its own
+    with _replaced(config, name, lambda job: True) if hasattr(config, name) else nullcontext():
+        yield
+
+
+@contextmanager
+def _no_messages() -> Iterator[None]:
     """A connection made while this is open prints nothing to stdout: what died is an event, and stdout may be JSON."""
     worker: Any = importlib.import_module("ray._private.worker")
     with _replaced(worker, "listen_error_messages", lambda *args: None):

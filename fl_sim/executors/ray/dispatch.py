@@ -1,8 +1,9 @@
-"""Work handed out to workers of unequal speed; results in a fixed order. No paper.
+"""Hands work items to workers of unequal speed and yields the results in a fixed order.
 
-Each worker's seconds a unit of cost are learnt as it goes. Whoever would finish a piece first, all pieces before it
-handed out likewise, is to take it (list scheduling: Graham, "Bounds on Multiprocessing Timing Anomalies", SIAM J. Appl.
-Math. 1969); so a slow worker gets a later piece early on, and never the last big one. None of this touches results.
+The seconds that each worker needs for a unit of cost are measured as it works. An item goes to the worker that is
+expected to finish it first, given that all earlier items are assigned in the same way (list scheduling: Graham, "Bounds
+on Multiprocessing Timing Anomalies", SIAM J. Appl. Math. 1969). So a slow worker gets a later item early, and never the
+last large one. The schedule decides who computes an item, and never what the result is.
 
 Legend: W workers that are ready.
 """
@@ -14,225 +15,242 @@ from typing import Any, Protocol
 
 from fl_sim.errors import RoundFailed
 
-TRIES = 3
-"""So many workers may die over one piece of work."""
-QUEUE = 2
-"""Pieces a worker has at most: one under way, one that waits so that it never waits itself. One that was lost comes alone."""
-AHEAD = 32
-"""Pieces a worker that are thought ahead."""
-NEWS = 0.3
-"""Weight of the latest piece in a worker's learnt speed."""
+MAX_ATTEMPTS = 3
+"""An item fails the round when this many workers have died while they computed it."""
+MAX_QUEUED = 2
+"""Items that a worker holds at most: one that it computes, and a second one so that it need not wait for the driver."""
+LOOK_AHEAD = 32
+"""Items per worker that are assigned in advance when the next item of each worker is chosen."""
+PACE_WEIGHT = 0.3
+"""Weight of the latest measurement in the moving average of a worker's pace."""
 
 
-class Lost(Exception):
-    """The worker is gone, and with it the work that it had; says why."""
+class WorkerLost(Exception):
+    """A worker has died, and the items that it held are lost. The message is the reason."""
 
 
 @dataclass
-class Work:
-    """One piece of work."""
+class WorkItem:
+    """A unit of work that one worker computes."""
 
     send: Callable[[Any], Any]
-    """Hands it to a worker (whatever the team takes for one); returns a ticket for its result. May be called again."""
+    """Sends the item to a worker, in the form in which ``Workers`` keeps it, and returns a future.
+
+    May be called again.
+    """
     cost: float
-    """In any unit that is proportional to time: steps, samples."""
+    """Proportional to the expected time, in any unit (steps, samples)."""
     name: str
-    """For people: which block, of which clients."""
+    """For error messages: which block, of which clients."""
     block: int | None = None
-    tries: int = 0
-    """Workers that died over it."""
-    alone: bool = False
-    """A worker died that had it: from then on it shares a worker's queue with no other, so that the next death tells which it was."""
+    attempts: int = 0
+    """How many workers have died while they computed it."""
+    exclusive: bool = False
+    """A worker that held the item has died: no other item is queued with it, so that another death has one cause."""
 
 
-class Team(Protocol):
-    """Workers, by number."""
+class Workers(Protocol):
+    """A set of workers, each with a number."""
 
     def ready(self) -> Sequence[int]:
-        """W numbers of those that take work now."""
+        """Numbers (W,) of the workers that accept items."""
 
-    def send(self, worker: int, work: Work) -> Any:
-        """Hand over a piece; returns its ticket. A worker does its pieces in the order that it got them."""
+    def send(self, worker: int, item: WorkItem) -> Any:
+        """Send an item and return its future. A worker computes its items in the order in which they were sent."""
 
-    def wait(self, tickets: Sequence[Any], block: bool) -> Sequence[Any]:
-        """The tickets that are done; with ``block``, not before one is or the team has changed. Raises RoundFailed without hope."""
+    def wait(self, futures: Sequence[Any], block: bool) -> Sequence[Any]:
+        """The futures that are done.
 
-    def result(self, ticket: Any) -> tuple[Any, float]:
-        """(value, seconds that the worker took) of a done ticket. Raises Lost."""
+        With ``block``, return only when one is done or the set of ready workers has changed. Raises RoundFailed where
+        no worker can be started.
+        """
 
-    def lose(self, worker: int) -> dict[str, Any]:
-        """Forget a lost worker, and start another where one can be; returns facts about it for the log."""
+    def result(self, future: Any) -> tuple[Any, float]:
+        """(value, seconds that the worker took) of a future that is done. Raises WorkerLost."""
 
-    def cancel(self, ticket: Any) -> None:
-        """Its result is wanted no more."""
+    def replace(self, worker: int) -> dict[str, Any]:
+        """Forget a lost worker and start another one where possible. Returns facts about the lost one for the log."""
+
+    def cancel(self, future: Any) -> None:
+        """Give up a result that is no longer needed."""
 
     def clock(self) -> float:
-        """Seconds."""
+        """Seconds since an arbitrary start."""
 
 
 @dataclass
-class _Flight:
-    place: int
-    ticket: Any
+class _InFlight:
+    index: int
+    future: Any
 
 
 @dataclass
 class Dispatch:
-    """Hands out work to a team, over many rounds."""
+    """Hands out work items to workers, over many rounds."""
 
-    team: Team
+    workers: Workers
     on_event: Callable[..., None] = lambda kind, **facts: None
     retries: int = 0
-    """Pieces that were handed out again."""
+    """Items that were handed out again."""
     restarts: int = 0
     """Workers that were lost."""
     busy_s: float = 0.0
-    paid_s: float = 0.0
-    """Seconds of all workers while there was work under way, of which ``busy_s`` they worked."""
+    available_s: float = 0.0
+    """Seconds of all ready workers, summed while items were in flight; they computed for ``busy_s`` of them."""
     pace: dict[tuple[int, str], float] = field(default_factory=dict)
-    """(worker, kind of work) -> seconds a unit of cost, a moving average."""
+    """(worker, kind of work) -> seconds for a unit of cost, a moving average."""
 
     @property
     def idle_share(self) -> float:
-        """The share of the workers' time that they waited."""
-        return max(0.0, 1 - self.busy_s / self.paid_s) if self.paid_s else 0.0
+        """The fraction of the workers' time in which they waited."""
+        return max(0.0, 1 - self.busy_s / self.available_s) if self.available_s else 0.0
 
-    def run(self, kind: str, works: Sequence[Work]) -> Generator[Any, None, None]:
-        """The results in the order of ``works``. At most 2 W pieces are started and not yet handed on.
+    def run(self, kind: str, items: Sequence[WorkItem]) -> Generator[Any, None, None]:
+        """Yield the results in the order of ``items``. At most 2 W items are started and not yet yielded.
 
-        Raises RoundFailed that names a piece over which ``TRIES`` workers died.
+        Raises RoundFailed that names an item over which ``MAX_ATTEMPTS`` workers died.
         """
-        batch = _Batch(self, kind, works)
+        batch = _Batch(self, kind, items)
         try:
-            for place in range(len(works)):
-                batch.place = place
+            for index in range(len(items)):
+                batch.next_index = index
                 batch.start()
-                while place not in batch.done:
+                while index not in batch.done:
                     batch.collect(block=True)
                     batch.start()
                 batch.collect(block=False)
                 batch.start()
-                yield batch.done.pop(place)
+                yield batch.done.pop(index)
         finally:
-            for flights in batch.flights.values():
-                for flight in flights:
-                    self.team.cancel(flight.ticket)
+            for queue in batch.in_flight.values():
+                for sent in queue:
+                    self.workers.cancel(sent.future)
 
-    def learn(self, worker: int, kind: str, pace: float) -> None:
-        """Take in one measurement."""
+    def record_pace(self, worker: int, kind: str, pace: float) -> None:
+        """Update the moving average with one measurement."""
         old = self.pace.get((worker, kind), pace)
-        self.pace[worker, kind] = old + NEWS * (pace - old)
+        self.pace[worker, kind] = old + PACE_WEIGHT * (pace - old)
 
 
 class _Batch:
-    """One call of ``run``: what waits, what is under way, what is done."""
+    """The state of one call of ``Dispatch.run``: items that wait, are in flight, or are done."""
 
-    def __init__(self, dispatch: Dispatch, kind: str, works: Sequence[Work]) -> None:
-        self.dispatch, self.team, self.kind, self.works = dispatch, dispatch.team, kind, works
-        self.waiting = list(range(len(works)))
-        self.flights: dict[int, deque[_Flight]] = defaultdict(deque)
-        self.since: dict[int, float] = {}
-        """When each worker began what it does now."""
+    def __init__(self, dispatch: Dispatch, kind: str, items: Sequence[WorkItem]) -> None:
+        self.dispatch, self.workers, self.kind, self.items = dispatch, dispatch.workers, kind, items
+        self.waiting = list(range(len(items)))
+        self.in_flight: dict[int, deque[_InFlight]] = defaultdict(deque)
+        """Worker -> the items that it holds, the one that it computes first."""
+        self.started_at: dict[int, float] = {}
+        """Worker -> when it began the item that it computes."""
         self.done: dict[int, Any] = {}
-        self.place = 0
-        """The piece whose result is handed on next."""
-        self.now = self.team.clock()
+        self.next_index = 0
+        """The item whose result is yielded next."""
+        self.now = self.workers.clock()
 
     def start(self) -> None:
-        """Hand out what can be. The piece whose turn it is always may start, so that the rest never waits for it in vain."""
+        """Hand out as many items as possible.
+
+        The item that is yielded next may always start, even where the limit is reached: all others would wait for it.
+        """
         while self.waiting:
-            ready = list(self.team.ready())
-            first = self.waiting[0] == self.place
-            open_now = QUEUE * len(ready) - len(self.done) - sum(map(len, self.flights.values()))
-            chosen = self.choose(ready)
-            for worker, place in chosen.items():
-                if self.takes(worker, place) and (place == self.place or open_now > first):
-                    self.send(worker, place)
+            ready = list(self.workers.ready())
+            first = self.waiting[0] == self.next_index
+            free = MAX_QUEUED * len(ready) - len(self.done) - sum(map(len, self.in_flight.values()))
+            assigned = self.assign(ready)
+            for worker, index in assigned.items():
+                if self.has_room_for(worker, index) and (index == self.next_index or free > first):
+                    self.send(worker, index)
                     break
             else:
                 return
 
-    def choose(self, ready: Sequence[int]) -> dict[int, int]:
-        """Worker -> the piece that it is to take next, in the order of pieces."""
+    def assign(self, ready: Sequence[int]) -> dict[int, int]:
+        """Worker -> the item that it should get next, in the order of items."""
         paces = {worker: self.pace(worker) for worker in ready}
-        until = {worker: self.left(worker, paces[worker]) for worker in ready}
-        chosen: dict[int, int] = {}
-        for place in self.waiting[: AHEAD * len(ready)]:
-            cost = self.works[place].cost
+        until = {worker: self.seconds_left(worker, paces[worker]) for worker in ready}
+        assigned: dict[int, int] = {}
+        for index in self.waiting[: LOOK_AHEAD * len(ready)]:
+            cost = self.items[index].cost
             worker = min(ready, key=lambda w: (until[w] + cost * paces[w], w))
             until[worker] += cost * paces[worker]
-            chosen.setdefault(worker, place)
-        return chosen
+            assigned.setdefault(worker, index)
+        return assigned
 
-    def takes(self, worker: int, place: int) -> bool:
-        """Whether a worker has room for a piece."""
-        has = [self.works[flight.place] for flight in self.flights[worker]]
-        return len(has) < QUEUE and not (has and (has[0].alone or self.works[place].alone))
+    def has_room_for(self, worker: int, index: int) -> bool:
+        """Whether an item may be queued at a worker."""
+        held = [self.items[sent.index] for sent in self.in_flight[worker]]
+        return len(held) < MAX_QUEUED and not (held and (held[0].exclusive or self.items[index].exclusive))
 
     def pace(self, worker: int) -> float:
-        """Seconds a unit of cost: as learnt, as the others take where it is new, and not less than what it does now already takes."""
+        """Seconds for a unit of cost.
+
+        The measured value, for a new worker the mean of the others; and never less than what the current item has
+        already taken.
+        """
         known = self.dispatch.pace
         others = [pace for (_, kind), pace in known.items() if kind == self.kind]
         if not others:
             return 1.0
         pace = known.get((worker, self.kind), sum(others) / len(others))
-        flights = self.flights[worker]
-        return (
-            max(pace, (self.team.clock() - self.since[worker]) / self.works[flights[0].place].cost) if flights else pace
-        )
+        queue = self.in_flight[worker]
+        if not queue:
+            return pace
+        return max(pace, (self.workers.clock() - self.started_at[worker]) / self.items[queue[0].index].cost)
 
-    def left(self, worker: int, pace: float) -> float:
-        """Seconds until a worker has done what it has."""
-        costs = [self.works[flight.place].cost * pace for flight in self.flights[worker]]
+    def seconds_left(self, worker: int, pace: float) -> float:
+        """Expected seconds until a worker has computed the items that it holds."""
+        expected = [self.items[sent.index].cost * pace for sent in self.in_flight[worker]]
+        if not expected:
+            return 0.0
         known = any(kind == self.kind for _, kind in self.dispatch.pace)
-        return (
-            max(costs[0] - (self.team.clock() - self.since[worker] if known else 0.0), 0.0) + sum(costs[1:])
-            if costs
-            else 0.0
-        )
+        elapsed = self.workers.clock() - self.started_at[worker] if known else 0.0
+        return max(expected[0] - elapsed, 0.0) + sum(expected[1:])
 
-    def send(self, worker: int, place: int) -> None:
-        if not self.flights[worker]:
-            self.since[worker] = self.team.clock()
-        self.flights[worker].append(_Flight(place, self.team.send(worker, self.works[place])))
-        self.waiting.remove(place)
+    def send(self, worker: int, index: int) -> None:
+        if not self.in_flight[worker]:
+            self.started_at[worker] = self.workers.clock()
+        self.in_flight[worker].append(_InFlight(index, self.workers.send(worker, self.items[index])))
+        self.waiting.remove(index)
 
     def collect(self, block: bool) -> None:
-        """Take in what is done, and who was lost."""
-        heads = {flights[0].ticket: worker for worker, flights in self.flights.items() if flights}
-        paid = len(self.team.ready())
-        done = self.team.wait(list(heads), block)
-        now = self.team.clock()
-        self.dispatch.paid_s += (now - self.now) * paid
+        """Store the results that have arrived, and handle workers that were lost."""
+        current = {queue[0].future: worker for worker, queue in self.in_flight.items() if queue}
+        num_ready = len(self.workers.ready())
+        done = self.workers.wait(list(current), block)
+        now = self.workers.clock()
+        self.dispatch.available_s += (now - self.now) * num_ready
         self.now = now
-        for ticket in done:
-            worker = heads[ticket]
-            flight = self.flights[worker][0]
+        for future in done:
+            worker = current[future]
+            sent = self.in_flight[worker][0]
             try:
-                self.done[flight.place], seconds = self.team.result(ticket)
-            except Lost as lost:
-                self.lose(worker, str(lost))
+                self.done[sent.index], seconds = self.workers.result(future)
+            except WorkerLost as lost:
+                self.requeue(worker, str(lost))
                 continue
             except RoundFailed as error:
-                raise RoundFailed(f"{self.works[flight.place].name}: {error}") from error
-            self.flights[worker].popleft()
-            self.since[worker] = now
+                raise RoundFailed(f"{self.items[sent.index].name}: {error}") from error
+            self.in_flight[worker].popleft()
+            self.started_at[worker] = now
             self.dispatch.busy_s += seconds
-            self.dispatch.learn(worker, self.kind, seconds / self.works[flight.place].cost)
+            self.dispatch.record_pace(worker, self.kind, seconds / self.items[sent.index].cost)
 
-    def lose(self, worker: int, reason: str) -> None:
-        """A worker died with its pieces, most likely over the first, unless that had just been done; all wait again, each alone."""
-        places = [flight.place for flight in self.flights.pop(worker)]
-        self.waiting = sorted(self.waiting + places)
-        work = self.works[places[0]]
-        work.tries += 1
-        for place in places:
-            self.works[place].alone = True
-        self.dispatch.retries += len(places)
+    def requeue(self, worker: int, reason: str) -> None:
+        """Put the items of a dead worker back into the queue, each exclusive from now on.
+
+        Most likely the worker died over the first item that it held, unless it had just finished that one.
+        """
+        indices = [sent.index for sent in self.in_flight.pop(worker)]
+        self.waiting = sorted(self.waiting + indices)
+        item = self.items[indices[0]]
+        item.attempts += 1
+        for index in indices:
+            self.items[index].exclusive = True
+        self.dispatch.retries += len(indices)
         self.dispatch.restarts += 1
-        facts = self.team.lose(worker)
+        facts = self.workers.replace(worker)
         self.dispatch.on_event(
-            "worker_lost", worker=worker, **facts, block=work.block, attempt=work.tries, reason=reason
+            "worker_lost", worker=worker, **facts, block=item.block, attempt=item.attempts, reason=reason
         )
-        if work.tries >= TRIES:
-            raise RoundFailed(f"{work.name}: {work.tries} workers died over it, the last one because: {reason}")
+        if item.attempts >= MAX_ATTEMPTS:
+            raise RoundFailed(f"{item.name}: {item.attempts} workers died over it, the last one because: {reason}")

@@ -13,10 +13,10 @@ class Ray:
     num_workers: Annotated[int, Ge(0)] = 0
     """Worker processes; 0: as many as the planner finds room for. Never changes a result."""
     num_cpus: Annotated[float, Gt(0)] = 1.0
-    """CPUs that Ray reserves a worker."""
+    """CPUs that Ray reserves for each worker."""
     num_gpus: Annotated[float, Ge(0)] = 0.0
-    """GPUs that Ray reserves a worker, a fraction such as 0.25 allowed; 0 on a GPU: what the planner finds room for."""
+    """GPUs that Ray reserves for each worker; a fraction such as 0.25 works; 0 on a GPU: what the planner chooses."""
     engine: Literal["auto", "loop", "vmap"] = "auto"
     """Engine inside a worker, by the same rule as ``engine``."""
     address: str = ""
-    """An existing cluster: HOST:PORT, ray://HOST:PORT, or auto; empty: Ray on this machine for the time of the run."""
+    """An existing cluster: HOST:PORT, ray://HOST:PORT, or auto; empty: Ray is started on this machine for the run."""

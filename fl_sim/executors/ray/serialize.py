@@ -1,7 +1,7 @@
-"""Objects on their way to another process: small things pickled, tensors beside them as plain arrays. No paper.
+"""Serialization for other processes: small objects are pickled, tensors travel beside the pickle as NumPy arrays.
 
-Ray shares arrays between processes without a copy, and tensors it does not. Functions and classes that cannot be
-imported there (a notebook's) travel by value. A tensor comes out with its strides, on the device type it had.
+Ray shares NumPy arrays between processes without a copy, but not tensors. Functions and classes that the other process
+cannot import (those of a notebook) travel by value. A tensor keeps its strides and the type of its device.
 """
 
 import importlib
@@ -15,111 +15,123 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fl_sim.kernels.leave_vmap import is_wrapped
+
 LARGE = 100_000
 """Bytes from which a NumPy array travels beside the pickle too."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
-class Parcel(NamedTuple):
-    """What travels."""
+class Packed(NamedTuple):
+    """A serialized object."""
 
     body: bytes
+    """The pickle."""
     arrays: Sequence[Any]
-    """NumPy arrays, or what ``lift`` put in their place."""
+    """NumPy arrays, or what an ``ArraySharing`` function put in their place."""
 
 
-Lift = Callable[[np.ndarray, bool], Any]
-"""``(array, whether it is a tensor's)`` -> the array itself, or what travels in its place: a reference into a shared store."""
+ArraySharing = Callable[[np.ndarray, bool], Any]
+"""``(array, whether it is a tensor's memory)`` -> the array, or a reference into a shared store."""
 
 
-def pack(thing: Any, lift: Lift = lambda array, tensor: array) -> Parcel:
-    """``thing`` as a parcel.
+def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Packed:
+    """Serialize an object.
 
-    Arrays are no copies of tensors on the CPU: change none before the parcel was sent. Raises what pickle raises
-    for a thing that cannot travel (an open file).
+    The arrays of the result share memory with the tensors on the CPU: change none before the result has been sent.
+    Raises what pickle raises for an object that cannot be pickled (an open file).
     """
     arrays: list[Any] = []
     known: dict[Any, tuple[int, np.ndarray]] = {}  # an array must live as long as its address is compared
 
-    def place(array: np.ndarray, tensor: bool) -> int:
+    def index_of(array: np.ndarray, is_tensor: bool) -> int:
         key = identity(array)
         if key not in known:
             known[key] = len(arrays), array
-            arrays.append(lift(array, tensor))
+            arrays.append(share(array, is_tensor))
         return known[key][0]
 
-    def beside(thing: Any) -> Any:
-        if (
-            type(thing) is Tensor
-            and thing.layout == torch.strided
-            and not torch._C._functorch.is_functorch_wrapped_tensor(thing)
-        ):
-            flat, stride = _flat(thing.detach())
+    def restore_arguments(value: Any) -> Any:
+        """Arguments from which ``_restore`` rebuilds an object beside the pickle; () for an object that is pickled."""
+        if type(value) is Tensor and value.layout == torch.strided and not is_wrapped(value):
+            flat, stride = _flat(value.detach())
             return (
                 "tensor",
-                place(_array(flat.cpu()), True),
-                str(thing.dtype).removeprefix("torch."),
-                tuple(thing.shape),
+                index_of(_array(flat.cpu()), True),
+                str(value.dtype).removeprefix("torch."),
+                tuple(value.shape),
                 stride,
-                thing.device.type,
+                value.device.type,
             )
-        if type(thing) is np.ndarray and thing.nbytes >= LARGE and not thing.dtype.hasobject:
-            return "array", place(thing, False)
-        return ("device", thing.type) if type(thing) is torch.device else ()
+        if type(value) is np.ndarray and value.nbytes >= LARGE and not value.dtype.hasobject:
+            return "array", index_of(value, False)
+        return ("device", value.type) if type(value) is torch.device else ()
 
-    # here, because Ray is imported only where it is used; its pickler knows everything that a notebook may define
+    # here, because Ray is imported only where it is used; its pickler handles everything that a notebook may define
     pickler_class: Any = importlib.import_module("ray.cloudpickle").CloudPickler
 
     class _Pickler(pickler_class):  # type: ignore[misc]
-        def reducer_override(self, thing: Any) -> Any:
-            how = beside(thing)
-            return (_restore, how) if how else super().reducer_override(thing)
+        def reducer_override(self, value: Any) -> Any:
+            arguments = restore_arguments(value)
+            return (_restore, arguments) if arguments else super().reducer_override(value)
 
     file = io.BytesIO()
-    _Pickler(file, protocol=5).dump(thing)
-    return Parcel(file.getvalue(), arrays)
+    _Pickler(file, protocol=5).dump(value)
+    return Packed(file.getvalue(), arrays)
 
 
 def identity(array: np.ndarray) -> Any:
-    """Equal for arrays that are the same memory seen in the same way."""
+    """A key that is equal for arrays with the same address, shape, strides and dtype."""
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
 
-def unpack(parcel: Parcel, fetch: Callable[[list[Any]], list[np.ndarray]] = list, device: str = "") -> Any:
-    """The thing. Tensors are copies, but for those that were lifted: they may lie in read-only memory that others read too.
+def unpack(packed: Packed, fetch: Callable[[list[Any]], list[np.ndarray]] = list, device: str = "") -> Any:
+    """The object that ``pack`` serialized.
 
-    ``fetch`` turns what was lifted into arrays again; ``device`` is where all tensors go, if not to the type of device they were on.
+    Tensors are copies, except those that were replaced by references: their memory may be read-only and shared with
+    other processes.
+
+    Parameters
+    ----------
+    packed : Packed
+        The result of ``pack``.
+    fetch : Callable
+        References -> the arrays that they stand for.
+    device : str (default: "")
+        Type of device for all tensors; empty: each tensor's own type.
     """
-    lifted = {i: item for i, item in enumerate(parcel.arrays) if not isinstance(item, np.ndarray)}
-    arrays = dict(enumerate(parcel.arrays)) | dict(zip(lifted, fetch(list(lifted.values())), strict=True))
-    made: dict[Any, Any] = {}
+    shared = {i: item for i, item in enumerate(packed.arrays) if not isinstance(item, np.ndarray)}
+    arrays = dict(enumerate(packed.arrays)) | dict(zip(shared, fetch(list(shared.values())), strict=True))
+    restored: dict[Any, Any] = {}
 
-    def restore(kind: str, value: Any, *how: Any) -> Any:
+    def restore(kind: str, value: Any, *layout: Any) -> Any:
         if kind == "device":
             return torch.device(value)
         if kind == "array":
             return arrays[value]
-        if (value, how) not in made:
-            dtype, size, stride, home = how
-            made[value, how] = (
-                _tensor(arrays[value], value in lifted, dtype).as_strided(size, stride).to(device or home)
-            )
-        return made[value, how]
+        if (value, layout) not in restored:
+            dtype, size, stride, device_type = layout
+            flat = _tensor(arrays[value], value in shared, dtype)
+            restored[value, layout] = flat.as_strided(size, stride).to(device or device_type)
+        return restored[value, layout]
 
     class _Unpickler(pickle.Unpickler):
         def find_class(self, module: str, name: str) -> Any:
             return restore if (module, name) == (__name__, _restore.__name__) else super().find_class(module, name)
 
-    return _Unpickler(io.BytesIO(parcel.body)).load()
+    return _Unpickler(io.BytesIO(packed.body)).load()
 
 
-def _restore(*how: Any) -> Any:
-    """Stands in a parcel for what restores the things beside it: only ``unpack`` can."""
-    raise pickle.UnpicklingError("a parcel is opened by unpack")
+def _restore(*arguments: Any) -> Any:
+    """Placeholder in the pickle for the function of ``unpack`` that restores what travels beside the pickle."""
+    raise pickle.UnpicklingError("a Packed object is read by unpack only")
 
 
 def _flat(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    """A tensor's memory in its order, and its strides: channels-last stays so; one with gaps is copied without them."""
+    """A tensor's elements in the order of its memory, and its strides.
+
+    A dense tensor such as channels-last keeps its order; one with gaps is copied first.
+    """
     for y in (x, x.contiguous()):
         ordered = y.permute(sorted(range(y.ndim), key=y.stride().__getitem__, reverse=True))
         if ordered.is_contiguous():
@@ -128,7 +140,10 @@ def _flat(x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
 
 
 def _array(x: Tensor) -> np.ndarray:
-    """A tensor on the CPU as an array that shares its memory; of a type that NumPy lacks (bfloat16), its bits."""
+    """A tensor on the CPU as an array that shares its memory.
+
+    For a dtype that NumPy lacks (bfloat16), the array holds its bits as integers.
+    """
     try:
         return x.numpy()
     except TypeError:
@@ -137,6 +152,6 @@ def _array(x: Tensor) -> np.ndarray:
 
 def _tensor(array: np.ndarray, shared: bool, dtype: str) -> Tensor:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not writable.*")  # nobody writes
+        warnings.filterwarnings("ignore", message=".*not writable.*")  # no code writes into the samples
         x = torch.from_numpy(np.asarray(array))
     return (x if shared else x.clone()).view(getattr(torch, dtype))

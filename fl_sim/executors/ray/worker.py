@@ -1,4 +1,4 @@
-"""What runs inside one of Ray's workers: the same blocks as anywhere, on things that it was sent before. No paper."""
+"""The code inside one of Ray's workers: it runs the same blocks as any executor, on objects that were sent before."""
 
 import os
 import platform
@@ -15,12 +15,16 @@ from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.evaluate import block_sums
 from fl_sim.engines.run_block import run_plan
-from fl_sim.executors.ray.serialize import Parcel, pack, unpack
+from fl_sim.executors.ray.serialize import Packed, pack, unpack
+from fl_sim.registry import search_last
 
 
 @dataclass(frozen=True)
-class Manner:
-    """How a process computes, as far as it touches bits; and where it finds what is imported."""
+class ComputeSettings:
+    """The settings of a process that can change bits, and its import path.
+
+    The defaults are those of the current process.
+    """
 
     threads: int
     deterministic: bool = field(default_factory=torch.are_deterministic_algorithms_enabled)
@@ -37,11 +41,11 @@ class Manner:
     mkldnn: bool = field(default_factory=lambda: bool(torch.backends.mkldnn.enabled))
     workspace: str = field(default_factory=lambda: os.environ.get("CUBLAS_WORKSPACE_CONFIG", ""))
     flush_denormal: bool = field(default_factory=lambda: not float(torch.tensor(1e-40) * 1.0))
-    paths: tuple[str, ...] = field(default_factory=lambda: tuple(sys.path))
+    paths: tuple[str, ...] = field(default_factory=lambda: tuple(path or os.getcwd() for path in sys.path))
 
-    def adopt(self) -> None:
-        """Compute like this from now on."""
-        sys.path += [path for path in self.paths if path not in sys.path]
+    def apply(self) -> None:
+        """Set up the current process in this way."""
+        search_last(*self.paths)
         if self.workspace:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = self.workspace
         torch.set_num_threads(self.threads)
@@ -54,19 +58,22 @@ class Manner:
 
 
 def versions() -> dict[str, str]:
-    """Of what must be the same everywhere."""
+    """Versions that must be the same in the driver and in all workers."""
     return {"python": ".".join(platform.python_version_tuple()[:2]), "torch": torch.__version__}
 
 
 class Worker:
-    """One process; an actor's class. Things that it needs come before the work that needs them, each under a key."""
+    """The class of Ray's actors: one process.
+
+    The objects that it needs are sent before the work that needs them, each under a key.
+    """
 
     def __init__(self) -> None:
-        self.things: dict[str, Any] = {}
-        self.manner: Manner | None = None
+        self.objects: dict[str, Any] = {}
+        self.settings: ComputeSettings | None = None
 
     def facts(self) -> dict[str, Any]:
-        """Who this is. ``kind`` is the kind of device: bits may differ between kinds."""
+        """Process id, node, versions, and ``kind``: the kind of device, because bits may differ between kinds."""
         import ray
 
         context: Any = ray.get_runtime_context()
@@ -79,23 +86,26 @@ class Worker:
             "versions": versions(),
         }
 
-    def learn(self, key: str, manner: Manner, parcel: Parcel) -> dict[str, Any]:
-        """Keep a run's learner, whose samples all workers of a machine share; on a GPU, copy them there once. Returns ``facts``."""
-        self.adopt(manner)
-        self._keep(key, lambda: (manner, _at_home(unpack(parcel, _fetch))))
+    def load_learner(self, key: str, settings: ComputeSettings, packed: Packed) -> dict[str, Any]:
+        """Store a run's learner and return ``facts``.
+
+        All workers of a machine share its samples; on a GPU they are copied there once.
+        """
+        self.apply(settings)
+        self._store(key, lambda: (settings, _on_its_device(unpack(packed, _fetch))))
         return self.facts()
 
-    def load(self, key: str, learner: str, parcel: Parcel, forget: Sequence[str] = ()) -> None:
-        """Keep a model, or samples, on a learner's device."""
+    def load(self, key: str, learner: str, packed: Packed, forget: Sequence[str] = ()) -> None:
+        """Drop the objects ``forget``, then store a model or samples on the device of the learner ``learner``."""
         self.forget(forget)
-        self._keep(key, lambda: unpack(parcel, _fetch, self.learner(learner).loss.device.type))
+        self._store(key, lambda: unpack(packed, _fetch, self.learner(learner).loss.device.type))
 
-    def block(self, learner: str, model: str, parcel: Parcel, engine: str, chunk: int) -> tuple[Parcel, float]:
-        """(the BlockResult without its plan, seconds)."""
+    def run_block(self, learner: str, model: str, packed: Packed, engine: str, chunk: int) -> tuple[Packed, float]:
+        """Run a packed BlockPlan; returns (the packed BlockResult without its plan, seconds)."""
         start = time.perf_counter()
         own = self.learner(learner)
-        plan: BlockPlan = unpack(parcel, device=own.loss.device.type)
-        weights, pool = self.thing(model)
+        plan: BlockPlan = unpack(packed, device=own.loss.device.type)
+        weights, pool = self.get(model)
         try:
             result: Any = run_plan(plan, weights, own, engine, chunk, pool)
         except SystemExit as error:  # would end this process
@@ -106,56 +116,57 @@ class Worker:
     def evaluate(
         self, learner: str, model: str, data: str, starts: Sequence[int]
     ) -> tuple[list[dict[str, float]], float]:
-        """(sums of the evaluation blocks that begin at ``starts``, seconds)."""
+        """(sums over the evaluation blocks that begin at the samples ``starts``, seconds)."""
         start = time.perf_counter()
         loss = self.learner(learner).loss
-        weights, _ = self.thing(model)
-        return [block_sums(loss, weights, self.thing(data), first) for first in starts], time.perf_counter() - start
+        weights, _ = self.get(model)
+        return [block_sums(loss, weights, self.get(data), first) for first in starts], time.perf_counter() - start
 
-    def adopt(self, manner: Manner) -> None:
-        """Compute in a run's manner."""
-        if manner != self.manner:
-            manner.adopt()
-            self.manner = manner
+    def apply(self, settings: ComputeSettings) -> None:
+        """Set up this process with a run's settings, where it is not yet."""
+        if settings != self.settings:
+            settings.apply()
+            self.settings = settings
 
     def forget(self, keys: Sequence[str]) -> None:
-        """Let things go."""
+        """Drop objects that are no longer needed."""
         for key in keys:
-            self.things.pop(key, None)
+            self.objects.pop(key, None)
 
     def learner(self, key: str) -> Learner:
-        """A run's learner; this process computes in that run's manner from here on."""
-        manner, learner = self.thing(key)
-        self.adopt(manner)
+        """A run's learner; sets up this process with that run's settings."""
+        settings, learner = self.get(key)
+        self.apply(settings)
         return learner  # type: ignore[no-any-return]
 
-    def thing(self, key: str) -> Any:
-        """What was sent under ``key``. Raises RuntimeError where it could not be read."""
-        thing = self.things[key]
-        if isinstance(thing, _Unreadable):
+    def get(self, key: str) -> Any:
+        """The object that was sent under ``key``. Raises RuntimeError where it could not be read."""
+        value = self.objects[key]
+        if isinstance(value, _Unreadable):
             raise RuntimeError(
-                f"a worker cannot read what the run needs; every node needs the same packages, yours too: {thing.why}"
+                "a worker cannot read what the run needs; every node needs the same packages, yours too: "
+                f"{value.reason}"
             )
-        return thing
+        return value
 
-    def _keep(self, key: str, read: Callable[[], Any]) -> None:
+    def _store(self, key: str, read: Callable[[], Any]) -> None:
         try:
-            self.things[key] = read()
+            self.objects[key] = read()
         except Exception:
-            self.things[key] = _Unreadable(traceback.format_exc())
+            self.objects[key] = _Unreadable(traceback.format_exc())
 
 
 @dataclass(frozen=True)
 class _Unreadable:
-    why: str
+    reason: str
 
 
 def _fetch(references: list[Any]) -> Any:
-    """Arrays for references to them: read-only views of the object store's memory."""
+    """The arrays behind references: read-only views of the object store's memory."""
     import ray
 
     return ray.get(references)
 
 
-def _at_home(learner: Learner) -> Learner:
+def _on_its_device(learner: Learner) -> Learner:
     return replace(learner, data={k: v.to(learner.loss.device) for k, v in learner.data.items()})

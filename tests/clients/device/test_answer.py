@@ -1,4 +1,4 @@
-"""A device: it builds its part by itself, answers every message, keeps its own state, and imports little."""
+"""A device builds its samples and its model, answers every message, stores its state, and imports few libraries."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ from clients.app import app
 from clients.device import samples as device_data
 from clients.device.answer import always_answers
 from clients.device.state import KEPT, States
-from experiments.deploy.server_app import asked, experiment
+from experiments.deploy.server_app import device_settings, parse_configs
 from experiments.runs.setup import build
 from fl_sim.grids.nodes import EXPERIMENT
 from fl_sim.wire import flower, records
@@ -31,29 +31,29 @@ def _own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FL_SIM_STATE", str(tmp_path / "state"))
 
 
-def said(*more: str) -> dict[str, Any]:
-    [config] = asked([*WORDS, *more])
-    return experiment(build(config))
+def experiment_spec(*more: str) -> dict[str, Any]:
+    [config] = parse_configs([*WORDS, *more])
+    return device_settings(build(config))
 
 
 def ask(
     kind: str = "train",
-    said_: dict[str, Any] | None = None,
+    spec: dict[str, Any] | None = None,
     words: tuple[str, ...] = (),
     node: dict[str, Any] | None = None,
     **settings: Any,
 ) -> Message:
-    """The answer of client 1's device."""
-    [config] = asked([*WORDS, *words])
+    """The answer of the device of client 1, or of the given node config, to a message."""
+    [config] = parse_configs([*WORDS, *words])
     setup = build(config)
     strategy = setup.strategy
     assert isinstance(strategy, Strategy)
     flower.identify()
-    told = {**strategy._settings(settings.pop("server_round", 1), setup.train_config), **settings}
+    settings = {**strategy.round_settings(settings.pop("server_round", 1), setup.train_config), **settings}
     content = {
         "arrays": setup.initial,
-        "config": records.config(told),
-        EXPERIMENT: records.config(said_ or experiment(setup)),
+        "config": records.config(settings),
+        EXPERIMENT: records.config(spec or device_settings(setup)),
     }
     message = Message(RecordDict(content), 5, kind)
     flower.set_message_id(message, "m1")
@@ -63,17 +63,17 @@ def ask(
 def digest(reply: Message) -> str:
     assert reply.has_content(), reply.error.reason
     return str(
-        sum(float(x.double().abs().sum()) for x in records.model(reply.content.array_records["arrays"]).values())
+        sum(float(x.double().abs().sum()) for x in records.decode(reply.content.array_records["arrays"]).values())
     )
 
 
-# Its samples -------------------------------------------------------------------------------------------------------------
+# The samples of a device ----------------------------------------------------------------------------------------------
 
 
 def test_its_samples_are_those_of_the_simulations_client_and_nobody_elses() -> None:
-    [config] = asked(WORDS)
+    [config] = parse_configs(WORDS)
     setup = build(config)
-    task, own = device_data.own_samples(experiment(setup), 1, "")
+    task, own = device_data.own_samples(device_settings(setup), 1, "")
     rows = torch.from_numpy(setup.partition.client(1))
     assert own.sizes(1) == setup.partition.sizes(1) and len(own) == len(setup.partition)
     whole = build(config).task.train["x"][rows]
@@ -83,16 +83,16 @@ def test_its_samples_are_those_of_the_simulations_client_and_nobody_elses() -> N
         own.client(0)
 
 
-def test_they_are_made_once_and_again_when_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made = []
-    part = device_data._part
-    monkeypatch.setattr(device_data, "_part", lambda *args: made.append(args) or part(*args))
+def test_samples_are_computed_once_and_again_when_a_setting_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    computed = []
+    divided = device_data.divided
+    monkeypatch.setattr(device_data, "divided", lambda *args, **kw: computed.append(args) or divided(*args, **kw))
     for _ in range(2):
-        device_data.own_samples(said("--partition.seed", "77"), 1, "")
-    assert len(made) == 1
-    device_data.own_samples(said("--partition.seed", "77"), 2, "")
-    device_data.own_samples(said("--partition.seed", "78"), 1, "")
-    assert len(made) == 3
+        device_data.own_samples(experiment_spec("--partition.seed", "77"), 1, "")
+    assert len(computed) == 1
+    device_data.own_samples(experiment_spec("--partition.seed", "77"), 2, "")
+    device_data.own_samples(experiment_spec("--partition.seed", "78"), 1, "")
+    assert len(computed) == 3
 
 
 def pictures(folder: Path, classes: int, per_class: int = 6, only: int | None = None) -> Path:
@@ -106,7 +106,7 @@ def pictures(folder: Path, classes: int, per_class: int = 6, only: int | None = 
 
 def test_a_folder_of_its_own_counts_classes_by_all_folders(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "own", 10, only=7)
-    task, own = device_data.own_samples(said(), 1, str(folder))
+    task, own = device_data.own_samples(experiment_spec(), 1, str(folder))
     assert set(task.train["y"].tolist()) == {7} and own.sizes(1) == (5, 1) and task.train["x"].shape == (6, 1, 8, 8)
     reply = ask(node={"partition-id": 1, "data-dir": str(folder)})
     assert reply.has_content() and reply.content.metric_records["metrics"]["num-examples"] == 5
@@ -125,7 +125,7 @@ def test_a_folder_that_will_not_do_is_an_error_reply(make: Callable[[Path], Path
     assert reply.has_error() and why in reply.error.reason
 
 
-# Every message is answered -----------------------------------------------------------------------------------------------
+# Every message is answered --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_node_config_that_will_not_do_is_an_error_reply(node: dict[str, Any], 
 
 def test_unknown_names_and_a_message_of_someone_else_are_error_replies() -> None:
     assert "strategy.name = 'nosuch'" in ask(strategy="nosuch").error.reason
-    assert "model.name = 'nosuch'" in ask(said_={**said(), "model": "nosuch"}).error.reason
+    assert "model.name = 'nosuch'" in ask(spec={**experiment_spec(), "model": "nosuch"}).error.reason
     flower.identify()
     message = Message(RecordDict({"arrays": ArrayRecord(), "config": ConfigRecord()}), 5, "train")
     reply = app(message, flower.context(5, {"partition-id": 1}, RecordDict(), {}))
@@ -185,25 +185,25 @@ def test_the_mod_answers_for_any_app(function: Callable[..., Any], why: str) -> 
     assert why in reply.error.reason and reply.metadata.reply_to_message_id == "m2"
 
 
-# Its state ---------------------------------------------------------------------------------------------------------------
+# The state of a device ------------------------------------------------------------------------------------------------
 
 
 def test_a_state_counts_only_once_its_round_was_accepted() -> None:
     words = ("--strategy", "tests.conformance.stateful:Remembers")
-    told = {**said(*words), "run": "r"}
-    first = ask(words=words, said_=told, server_round=1)
+    sent = {**experiment_spec(*words), "run": "r"}
+    first = ask(words=words, spec=sent, server_round=1)
     assert first.content.config_records["facts"]["state-round"] == 1
     lost = ask(
-        words=words, said_={**told, "state-round": 1}, server_round=2
-    )  # its reply does not arrive: round 2 is never accepted
-    again = ask(words=words, said_={**told, "state-round": 1}, server_round=3)
-    fresh = ask(words=words, said_=told, server_round=3)
-    after = ask(words=words, said_={**told, "state-round": 2}, server_round=3)
+        words=words, spec={**sent, "state-round": 1}, server_round=2
+    )  # Its reply is lost, so that round 2 is never accepted.
+    again = ask(words=words, spec={**sent, "state-round": 1}, server_round=3)
+    fresh = ask(words=words, spec=sent, server_round=3)
+    after = ask(words=words, spec={**sent, "state-round": 2}, server_round=3)
     assert len({digest(r) for r in (again, fresh, after)}) == 3 and digest(lost) != digest(first)
-    assert digest(again) == digest(ask(words=words, said_={**told, "state-round": 1}, server_round=3))
+    assert digest(again) == digest(ask(words=words, spec={**sent, "state-round": 1}, server_round=3))
     assert (
         "is not on this device's disk"
-        in ask(words=words, said_={**told, "state-round": 17}, server_round=18).error.reason
+        in ask(words=words, spec={**sent, "state-round": 17}, server_round=18).error.reason
     )
 
 
@@ -216,7 +216,7 @@ def test_the_newest_states_are_kept(tmp_path: Path) -> None:
         states.load(0)
 
 
-# Its imports -------------------------------------------------------------------------------------------------------------
+# The imports of a device ----------------------------------------------------------------------------------------------
 
 
 def test_a_device_imports_no_data_libraries() -> None:

@@ -1,4 +1,4 @@
-"""``resample``: draws with replacement, made when a client takes part."""
+"""``resample``: draws with replacement, computed when a client takes part."""
 
 import pickle
 
@@ -12,9 +12,9 @@ from fl_sim.population.partition import Listed, Partition, Resampled
 
 
 def even(n: int) -> Task:
-    """n samples, as many of each of ten classes."""
+    """n samples, equally many of each of ten classes."""
     labels = np.arange(n) % 10
-    return Task("made", {"x": torch.zeros(n, 1), "y": torch.from_numpy(labels)}, {}, 10, labels=labels)
+    return Task("toy", {"x": torch.zeros(n, 1), "y": torch.from_numpy(labels)}, {}, 10, labels=labels)
 
 
 def test_a_sample_is_as_likely_as_the_next() -> None:
@@ -32,13 +32,13 @@ def test_draws_are_with_replacement_and_the_same_at_every_call() -> None:
     assert all(np.array_equal(x, partition.client(c)) for c, x in enumerate(mine))
 
 
-def test_a_client_costs_nothing_until_it_is_asked() -> None:
+def test_a_client_takes_no_memory_until_its_samples_are_drawn() -> None:
     partition = resample(even(50), 10**12, 0)
     assert partition.client(10**12 - 1).shape == (20,) and partition.sizes(10**11) == (20, 0)
     assert partition.size_counts().tolist() == [[20, 0, 10**12]] and partition.size_counts(7).tolist() == [[20, 0, 7]]
     assert len(pickle.dumps(partition)) < 300
     held = partition.hold_out(0.2, 0)
-    assert held.order is not None and held.order.nbytes == 8 * 50  # 8 bytes a sample, none a client
+    assert held.order is not None and held.order.nbytes == 8 * 50  # 8 bytes per sample, none per client
 
 
 @pytest.mark.parametrize("share", [0.01, 0.2, 0.5, 0.99])

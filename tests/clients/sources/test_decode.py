@@ -1,4 +1,4 @@
-"""From files to arrays: parquet and folders of pictures; and the real data sets against their published facts."""
+"""Decoding of parquet files and folders of pictures; the real data sets have their published statistics."""
 
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def test_more_rows_than_a_batch(tmp_path: Path, fakes: Any) -> None:
 
 class TestBadFiles:
     @pytest.mark.parametrize(
-        "content, said",
+        "content, message",
         [
             (b"junk", "train.parquet: cannot be read as parquet"),
             (pa.table({"pixels": [1], "label": [1]}), "has the columns pixels, label; it needs img or image"),
@@ -48,18 +48,18 @@ class TestBadFiles:
             (pa.table({"img": [{"bytes": None, "path": "a.png"}], "label": [1]}), "row 0: cannot be decoded"),
         ],
     )
-    def test_what_is_no_data_set(self, content: Any, said: str, tmp_path: Path, fakes: Any) -> None:
+    def test_what_is_no_data_set(self, content: Any, message: str, tmp_path: Path, fakes: Any) -> None:
         fakes.parquet(tmp_path / "cifar10" / "test.parquet", fakes.pictures(2, 32, 32, 3), [0, 1])
         file = tmp_path / "cifar10" / "train.parquet"
         if isinstance(content, bytes):
             file.write_bytes(content)
         else:
             pq.write_table(content, file)
-        with pytest.raises(ValueError, match=f"data_dir = '{tmp_path}': .*{said}"):
+        with pytest.raises(ValueError, match=f"data_dir = '{tmp_path}': .*{message}"):
             cifar10(str(tmp_path))
 
     @pytest.mark.parametrize(
-        "size, labels, said",
+        "size, labels, message",
         [
             (32, [1, None], "1 labels are missing"),
             (32, [1, 10], r"labels 1\.\.10 in train; they must lie in 0\.\.9"),
@@ -69,10 +69,10 @@ class TestBadFiles:
             (28, [1, 2], r"shape \(3, 28, 28\) in train; they must have \(3, 32, 32\)"),
         ],
     )
-    def test_what_does_not_fit(self, size: int, labels: list[Any], said: str, tmp_path: Path, fakes: Any) -> None:
+    def test_what_does_not_fit(self, size: int, labels: list[Any], message: str, tmp_path: Path, fakes: Any) -> None:
         fakes.parquet(tmp_path / "cifar10" / "train.parquet", fakes.pictures(len(labels), size, size, 3), labels)
         fakes.parquet(tmp_path / "cifar10" / "test.parquet", fakes.pictures(2, 32, 32, 3), [0, 1])
-        with pytest.raises(ValueError, match=said):
+        with pytest.raises(ValueError, match=message):
             cifar10(str(tmp_path))
 
     def test_writers_must_be_one_a_digit(self, tmp_path: Path, fakes: Any) -> None:
@@ -87,7 +87,7 @@ class TestBadFiles:
 class TestFoldersOfPictures:
     @pytest.fixture
     def folder(self, tmp_path: Path, fakes: Any) -> Path:
-        """Two classes, b below a; grey and colour, flat and nested."""
+        """Two classes, a and b; grey and colour pictures, some in nested folders."""
         for split, name, pixels in [
             ("train", "a/2.png", np.full((20, 30), 40, np.uint8)),
             ("train", "a/deep/er/1.PNG", np.full((9, 9, 3), [10, 20, 30], np.uint8)),
@@ -104,7 +104,7 @@ class TestFoldersOfPictures:
     def test_they_become_squares_of_colour(self, folder: Path) -> None:
         task = images(str(folder), size=8)
         assert task.inputs == (3, 8, 8) and task.outputs == 2
-        # in the order of their paths: a/2.png, a/deep/er/1.PNG, b/x.png; a picture of one colour keeps it at any size
+        # sorted by path: a/2.png, a/deep/er/1.PNG, b/x.png; a picture of a single colour keeps it at any size
         assert task.train["y"].tolist() == [0, 0, 1] and task.test["y"].tolist() == [1]
         assert task.train["x"][:, :, 0, 0].tolist() == [[40, 40, 40], [10, 20, 30], [200, 200, 200]]
         assert torch.equal(task.train["x"], task.train["x"][:, :, :1, :1].expand(-1, -1, 8, 8))
@@ -120,7 +120,7 @@ class TestFoldersOfPictures:
         monkeypatch.setenv("FL_SIM_DATA", str(tmp_path))
         assert images().train["y"].tolist() == [0, 0, 1]
 
-    def test_a_class_of_the_test_set_alone_is_told(self, folder: Path) -> None:
+    def test_a_class_of_the_test_set_alone_is_refused(self, folder: Path) -> None:
         (folder / "test" / "b").rename(folder / "test" / "c")
         with pytest.raises(ValueError, match=r"test/c: a class that train lacks; train has a, b"):
             images(str(folder))
@@ -132,7 +132,7 @@ class TestFoldersOfPictures:
 
 @pytest.mark.slow
 def test_the_real_cifar10(shared_data: Path) -> None:
-    """The facts of shared/data/README.md: 5000 and 1000 a class, mean .4913 .4821 .4465, std .2452 .2428 .2606."""
+    """Statistics of shared/data/README.md: 5000 and 1000 per class, mean .4913 .4821 .4465, std .2452 .2428 .2606."""
     task = cifar10(str(shared_data))
     assert (
         np.bincount(task.train["y"].numpy()).tolist() == [5000] * 10
@@ -145,7 +145,7 @@ def test_the_real_cifar10(shared_data: Path) -> None:
 
 @pytest.mark.slow
 def test_the_real_mnist(shared_data: Path) -> None:
-    """539 writers of 19 to 131 digits (shared/data/README.md); the well-known mean .1307 and std .3081; the first labels 5 0 4 1 9."""
+    """539 writers of 19 to 131 digits each (shared/data/README.md), mean .1307, std .3081, first labels 5 0 4 1 9."""
     task = mnist(str(shared_data))
     assert task.clients is not None
     sizes = np.bincount(task.clients)

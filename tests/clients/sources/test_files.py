@@ -1,4 +1,4 @@
-"""Where data come from: named folders, the cache, downloads; each error names the key, the value and the cure."""
+"""Data come from named folders, the cache or downloads; each error names the setting, its value and a remedy."""
 
 import os
 import pickle
@@ -21,7 +21,7 @@ from clients.tasks.mnist import mnist
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of this test's own, not there yet."""
+    """The cache folder of one test, which does not exist yet."""
     monkeypatch.setenv("FL_SIM_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -61,7 +61,7 @@ class TestTheCache:
         assert source is not None
         arrays = cache.cached("cifar10", source)
         assert isinstance(arrays["train_x"], np.memmap) and not arrays["train_x"].flags.writeable
-        (folder,) = cache_folder.iterdir()  # and no temporary one beside it
+        (folder,) = cache_folder.iterdir()  # There is no temporary folder beside it.
         assert sorted(file.name for file in folder.iterdir()) == [
             "test_x.npy",
             "test_y.npy",
@@ -70,16 +70,16 @@ class TestTheCache:
         ]
 
     @pytest.mark.parametrize("changed", ["size", "time", "path"])
-    def test_other_files_never_meet_an_old_one(
+    def test_changed_files_never_meet_an_old_cache(
         self, changed: str, data: Path, tmp_path: Path, fakes: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         cifar10(str(data))
         file = data / "cifar10" / "train.parquet"
         stat, content = file.stat(), file.read_bytes()
-        if changed == "size":  # 11 pictures, written at the very same time
+        if changed == "size":  # 11 pictures with the same modification time
             fakes.parquet(file, fakes.pictures(11, 32, 32, 3, seed=12), [1] * 11)
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-        elif changed == "time":  # as many bytes
+        elif changed == "time":  # the same size in bytes
             file.write_bytes(content)
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
         else:
@@ -91,7 +91,7 @@ class TestTheCache:
     @pytest.mark.parametrize(
         "damage", [lambda f: f.write_bytes(f.read_bytes()[:-100]), lambda f: f.write_bytes(b""), lambda f: f.unlink()]
     )
-    def test_a_damaged_one_is_made_anew(self, damage: Callable[[Path], Any], data: Path, cache_folder: Path) -> None:
+    def test_a_damaged_cache_is_replaced(self, damage: Callable[[Path], Any], data: Path, cache_folder: Path) -> None:
         expected = cifar10(str(data)).train["x"].clone()
         (file,) = cache_folder.glob("*/train_x.npy")
         damage(file)
@@ -105,7 +105,7 @@ class TestTheCache:
         gate, done = threading.Barrier(4, timeout=30), source.decode()
         at_once = cache.Source(
             source.folder, source.files, lambda: (gate.wait(), done)[1]
-        )  # all four find none, then all store
+        )  # All four find no cache, then all write it.
         with ThreadPoolExecutor(4) as pool:
             found = list(pool.map(lambda _: cache.cached("cifar10", at_once), range(4)))
         assert (
@@ -113,7 +113,7 @@ class TestTheCache:
             and len(list(cache_folder.iterdir())) == 1
         )
 
-    def test_where_it_cannot_be_written_that_is_told_and_stops_nothing(
+    def test_a_cache_that_cannot_be_written_is_a_warning(
         self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (tmp_path / "file").write_text("no folder")
@@ -121,7 +121,7 @@ class TestTheCache:
         with pytest.warns(UserWarning, match=r"FL_SIM_CACHE = .*file.* cannot be written"):
             assert cifar10(str(data)).num_train == 12
 
-    def test_its_place(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_the_folder_of_the_cache(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert cache.cache_folder() == tmp_path / "cache"
         monkeypatch.delenv("FL_SIM_CACHE")
         monkeypatch.setenv("XDG_CACHE_HOME", "/x")
@@ -132,15 +132,15 @@ class TestTheCache:
 
 class TestNamedFolders:
     @pytest.mark.parametrize("key", ["data_dir", "FL_SIM_DATA"])
-    @pytest.mark.parametrize("folder, said", [("nowhere", "no such folder"), ("empty", "holds no cifar10")])
-    def test_a_bad_one_is_bad_input_and_nothing_is_made(
-        self, key: str, folder: str, said: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("folder, message", [("nowhere", "no such folder"), ("empty", "holds no cifar10")])
+    def test_a_bad_folder_is_refused_and_nothing_is_created(
+        self, key: str, folder: str, message: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        cifar10(str(data))  # a good cache does not help
+        cifar10(str(data))  # A valid cache is not used.
         (tmp_path / "empty" / "mnist").mkdir(parents=True)
         before = listing(tmp_path)
         monkeypatch.setenv("FL_SIM_DATA", str(tmp_path / folder))
-        with pytest.raises(ValueError, match=rf"{key} = '.*{folder}': {said}.*train\.parquet"):
+        with pytest.raises(ValueError, match=rf"{key} = '.*{folder}': {message}.*train\.parquet"):
             cifar10(str(tmp_path / folder) if key == "data_dir" else None)
         assert listing(tmp_path) == before
 
@@ -161,7 +161,9 @@ class TestNamedFolders:
 
 
 class TestDownloads:
-    def test_offline_the_ways_to_get_data_are_told(self, monkeypatch: pytest.MonkeyPatch, cache_folder: Path) -> None:
+    def test_without_a_network_the_error_lists_the_ways_to_get_data(
+        self, monkeypatch: pytest.MonkeyPatch, cache_folder: Path
+    ) -> None:
         calls = []
 
         def offline(root: str, download: bool) -> None:
@@ -170,8 +172,9 @@ class TestDownloads:
             raise URLError("no network here")
 
         monkeypatch.setattr("torchvision.datasets.CIFAR10", offline)
-        said = r"task\.name = 'cifar10': .*\(1\) --data_dir DIR.*\(2\) .*FL_SIM_DATA.*\(3\) a network.*no network here.*--task digits"
-        with pytest.raises(ValueError, match=said):
+        ways = r"\(1\) --data_dir DIR.*\(2\) .*FL_SIM_DATA.*\(3\) a network.*no network here.*--task digits"
+        message = rf"task\.name = 'cifar10': .*{ways}"
+        with pytest.raises(ValueError, match=message):
             cifar10()
         assert len(calls) == 1 and not [path for path in cache_folder.rglob("*") if path.is_file()]
 
@@ -187,7 +190,7 @@ class TestDownloads:
         assert torch.equal(mnist().train["x"], mnist().test["x"]) and len(calls) == 1
         assert np.array_equal(mnist().train["x"][:, 0].numpy(), x)
 
-    def test_nobody_offers_a_users_own_pictures(self) -> None:
+    def test_a_users_own_pictures_are_not_downloaded(self) -> None:
         with pytest.raises(
             ValueError, match=r"task\.name = 'images': .*\(1\) --data_dir DIR.*train/<class>.*--task digits"
         ) as refusal:
@@ -229,7 +232,7 @@ class TestTorchvisionsFiles:
             fakes.idx(tmp_path, prefix, fakes.pictures(3, 28, 28), [3, 1, 2])
         monkeypatch.setattr(
             CIFAR10, "_check_integrity", lambda _: True
-        )  # ours are not the files of the known checksums
+        )  # The fake files do not have the known checksums.
         monkeypatch.setattr(CIFAR10, "_load_meta", lambda _: None)
         theirs = CIFAR10(str(tmp_path), train=False)
         assert (
@@ -249,7 +252,7 @@ class TestTorchvisionsFiles:
         ):
             cifar10(str(tmp_path))
 
-    def test_a_cut_off_file_is_told(self, tmp_path: Path, fakes: Any) -> None:
+    def test_a_truncated_file_is_refused(self, tmp_path: Path, fakes: Any) -> None:
         for prefix in ("train", "t10k"):
             raw = fakes.idx(tmp_path, prefix, fakes.pictures(3, 28, 28), [3, 1, 2])
         file = raw / "t10k-images-idx3-ubyte"

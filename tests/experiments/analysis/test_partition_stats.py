@@ -1,4 +1,4 @@
-"""Partition statistics by hand on three clients and two labels."""
+"""Partition statistics, computed by hand for three clients and two labels."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fl_sim.population.partition import Partition
 
 LABELS = np.array([5, 5, 5, 7, 7, 7, 7, 7])
 PARTITION = Partition.of([np.array([0, 1, 3, 4]), np.array([5, 6, 7]), np.array([2])], moved=1)
-"""Mixes (2, 2), (0, 3), (1, 0) of the labels 5 and 7; of all: (3, 5) of 8."""
+"""Samples with label 5 and 7: (2, 2), (0, 3), (1, 0) at the three clients; (3, 5) in all."""
 
 
 def test_counts() -> None:
@@ -53,7 +53,7 @@ def test_without_labels_there_are_sizes_alone() -> None:
 @pytest.mark.parametrize("clients", [3, BUBBLES + 1])
 @pytest.mark.parametrize("labelled", [True, False])
 def test_the_picture_shows_each_client_and_label(clients: int, labelled: bool, tmp_path: Path) -> None:
-    """Another partition of the same data gives other pixels, the same one the same."""
+    """Two partitions of the same data give different pixels; one partition gives the same pixels twice."""
     labels = np.arange(4 * clients) % 4 if labelled else None
     even = Partition.of(np.split(np.arange(4 * clients), clients))
     odd = Partition.of(np.split(np.arange(4 * clients), [6, *range(8, 4 * clients, 4)]))

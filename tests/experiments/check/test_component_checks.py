@@ -1,4 +1,4 @@
-"""Every partition, task and model that ships here keeps its contract; and the checks find what breaks it."""
+"""Every partition, task and model of this project keeps its contract, and the checks detect faults."""
 
 import inspect
 import os
@@ -12,8 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.check import component_checks
-from experiments.check.__main__ import OF_KIND, Target, targets_of
+from experiments.check import OF_KIND, Target, component_checks, targets_of
 from experiments.config.choices import PACKAGES
 from fl_sim import Partition, Task, from_arrays, registry, rng
 from fl_sim.population.partition import Resampled
@@ -24,13 +23,13 @@ SLOW = {"resnet18"}
 
 
 def cases(kind: str) -> list[Any]:
-    """(target, check) of all that ships here; a task that reads a data folder is not among them."""
+    """(target, check) of all components of this project, except tasks that read a data folder."""
     found = []
-    for name, thing in registry.names(PACKAGES[kind], kind).items():
-        if kind == "task" and "data_dir" in inspect.signature(thing).parameters:
+    for name, component in registry.names(PACKAGES[kind], kind).items():
+        if kind == "task" and "data_dir" in inspect.signature(component).parameters:
             continue
         marks = [pytest.mark.slow] if name in SLOW else []
-        for target in targets_of(kind, name, thing):
+        for target in targets_of(kind, name, component):
             label = target.name.replace("'", "")
             found += [
                 pytest.param(target, check, id=f"{label}-{check.__name__.removeprefix('check_')}", marks=marks)
@@ -127,8 +126,8 @@ def batchy(inputs: tuple[int, ...], outputs: int) -> nn.Module:
 
     class Batchy(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            made: Tensor = super().forward(x)
-            return made - made.mean(0)
+            outputs: Tensor = super().forward(x)
+            return outputs - outputs.mean(0)
 
     return Batchy(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
 
@@ -138,17 +137,17 @@ def wrong_size(inputs: tuple[int, ...], outputs: int) -> nn.Module:
 
 
 def always_alike(inputs: tuple[int, ...], outputs: int) -> nn.Module:
-    made = nn.Linear(int(np.prod(inputs)), outputs)
-    nn.init.constant_(made.weight, 0.5)
-    nn.init.zeros_(made.bias)
-    return nn.Sequential(nn.Flatten(), made)
+    layer = nn.Linear(int(np.prod(inputs)), outputs)
+    nn.init.constant_(layer.weight, 0.5)
+    nn.init.zeros_(layer.bias)
+    return nn.Sequential(nn.Flatten(), layer)
 
 
 def idle_layer(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     class Idle(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
-            made: Tensor = self[1](self[0](x))
-            return made
+            output: Tensor = self[1](self[0](x))
+            return output
 
     return Idle(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs), nn.Linear(2, 2))
 
@@ -162,9 +161,9 @@ def in_place(inputs: tuple[int, ...], outputs: int) -> nn.Module:
             self.register_buffer("seen", torch.zeros(outputs, dtype=torch.float64), persistent=False)
 
         def forward(self, x: Tensor) -> Tensor:
-            made: Tensor = super().forward(x)
-            self.seen.add_(made.detach().sum(0))
-            return made
+            output: Tensor = super().forward(x)
+            self.seen.add_(output.detach().sum(0))
+            return output
 
     return InPlace(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
 
@@ -176,8 +175,8 @@ def picky(inputs: tuple[int, ...], outputs: int) -> nn.Module:
 X = np.arange(20.0).reshape(10, 2)
 
 
-def made_task(**changes: Any) -> Callable[[], Task]:
-    """A task with some of its fields spoilt."""
+def task_with(**changes: Any) -> Callable[[], Task]:
+    """Builds a task with some fields replaced by wrong ones."""
 
     def make() -> Task:
         task = from_arrays(X, np.arange(10) % 2)
@@ -209,18 +208,18 @@ BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
     (unkeyed, component_checks.check_same_seed_same_partition, "two calls with one seed differ"),
     (seedless, component_checks.check_seeds_differ, "give the same"),
     (not_deterministic, component_checks.check_seeds_differ, "marked deterministic"),
-    (made_task(labels=np.zeros(3)), component_checks.check_task_is_whole, "labels: 3 of them"),
-    (made_task(clients=np.array([0, 2] * 4)), component_checks.check_task_is_whole, "numbered 0"),
-    (made_task(outputs=1), component_checks.check_task_is_whole, "outputs = 1, but y goes up to 1"),
+    (task_with(labels=np.zeros(3)), component_checks.check_task_is_whole, "labels: 3 of them"),
+    (task_with(clients=np.array([0, 2] * 4)), component_checks.check_task_is_whole, "numbered 0"),
+    (task_with(outputs=1), component_checks.check_task_is_whole, "outputs = 1, but y goes up to 1"),
     (nan_task, component_checks.check_task_is_whole, "x holds NaN"),
     (random_task, component_checks.check_task_is_deterministic, "different samples"),
     (
-        made_task(loss=lambda outputs, batch: outputs.mean()),
+        task_with(loss=lambda outputs, batch: outputs.mean()),
         component_checks.check_task_counts_samples_singly,
         "must be \\(6,\\)",
     ),
     (
-        made_task(transform=lambda task: lambda batch, words: {**batch, "x": batch["x"] - batch["x"].mean(0)}),
+        task_with(transform=lambda task: lambda batch, words: {**batch, "x": batch["x"] - batch["x"].mean(0)}),
         component_checks.check_task_counts_samples_singly,
         "depends on how many",
     ),
@@ -234,12 +233,12 @@ BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
 
 
 @pytest.mark.parametrize("make, check, why", BROKEN, ids=lambda x: getattr(x, "__name__", "").removeprefix("check_"))
-def test_each_check_finds_what_it_is_there_for(make: Any, check: Callable[[Any], None], why: str) -> None:
+def test_each_check_detects_its_fault(make: Any, check: Callable[[Any], None], why: str) -> None:
     with pytest.raises((AssertionError, RuntimeError), match=why):
         check(make)
 
 
-def test_every_check_has_something_that_it_finds() -> None:
+def test_every_check_has_a_fault_that_it_detects() -> None:
     assert {check for _, check, _ in BROKEN} == {
         *component_checks.PARTITION_CHECKS,
         *component_checks.TASK_CHECKS,

@@ -1,4 +1,4 @@
-"""A user's own things: by ``module:Name`` from the working folder, and as objects from Python."""
+"""A user's own components: by ``module:Name`` from the working folder, and as objects from Python."""
 
 import sys
 import tomllib
@@ -47,11 +47,11 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 def test_a_users_own_class(users_module: str) -> None:
     config = make(strategy={"name": f"{users_module}:Mine", "power": 3})
     assert (config.strategy.name, config.strategy.params) == (f"{users_module}:Mine", {"power": 3.0})
-    assert config.strategy.thing(**config.strategy.params).power == 3.0 and not config.strategy.made
+    assert config.strategy.component(**config.strategy.params).power == 3.0 and not config.strategy.is_object
     with pytest.raises(ConfigError, match="rounds = 3: means nothing to"):
         make(strategy=f"{users_module}:Mine", rounds=3)
     assert "rounds" not in config.to_dict() and Config.from_dict(tomllib.loads(config.to_toml())) == config
-    assert make(task=f"{users_module}:READY").task.made
+    assert make(task=f"{users_module}:READY").task.is_object
 
 
 @pytest.mark.parametrize(
@@ -73,11 +73,11 @@ def test_objects_from_python_are_carried_and_written_as_text() -> None:
     task = from_arrays(np.zeros((8, 3), np.float32), np.arange(8) % 2, name="mine")
     net = nn.Linear(3, 2)
     config = make(task=task, model=net, strategy=FedProx(mu=0.5), rounds=2)
-    assert config.task.thing is task and config.model.thing is net and config.strategy.made
+    assert config.task.component is task and config.model.component is net and config.strategy.is_object
     written = config.to_dict()
     assert written["task"] == {"name": "mine"} and written["model"] == {"name": "torch.nn.modules.linear:Linear"}
     assert written["strategy"] == {"name": "fedprox", "mu": 0.5}
     by_class = make(strategy={"name": FedProx, "mu": 0.5}).strategy
-    assert by_class == config.strategy and not by_class.made
+    assert by_class == config.strategy and not by_class.is_object
     with pytest.raises(ConfigError, match="strategy.mu = 1.0: strategy fedprox takes no such parameter"):
         make(strategy={"name": FedProx(mu=0.5), "mu": 1.0})

@@ -1,4 +1,4 @@
-"""The command line is a contract: recipes, flags, several runs, help, errors in one line."""
+"""The command line: recipes, flags, several runs, help, and errors in one line."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from fl_sim.errors import ConfigError
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The only recipe but for a quickstart of two strategies."""
+    """The name of the only recipe beside a quickstart of two strategies."""
     (tmp_path / "prox.toml").write_text(
         "# A recipe\nrounds = 7\naugment = true\n[strategy]\nname = 'fedprox'\nmu = 0.5\n[local]\nsteps = 9\n"
     )
@@ -24,7 +24,8 @@ def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_flags_give_what_python_gives() -> None:
-    line = "--strategy fedprox --strategy.mu 0.3 --local.lr=1e-2 --partition dirichlet --partition.balance false --clients 20 --cohort 4"
+    line = "--strategy fedprox --strategy.mu 0.3 --local.lr=1e-2 --partition dirichlet --partition.balance false"
+    line += " --clients 20 --cohort 4"
     called = parse(
         [
             *line.split(),

@@ -1,4 +1,4 @@
-"""The server of a deployment: who is there, who is missing, what fails, and with what words; on nodes in this process."""
+"""The server of a deployment, on nodes in this process: missing nodes, failures and their messages, resuming."""
 
 import json
 import time
@@ -9,20 +9,20 @@ import pytest
 from flwr.app import Error, Message
 
 from clients.app import app
-from experiments.deploy.server_app import Served, asked, serve, understood
+from experiments.deploy.server_app import ServeOptions, parse_arguments, parse_configs, serve
 from experiments.runs.summary import Summary
 from fl_sim.errors import ConfigError
 from tests.conformance.conftest import check_same, simulated
 from tests.conformance.in_process import InProcessGrid
 
-QUICK = Served(node_timeout_s=0.6)
+QUICK = ServeOptions(node_timeout_s=0.6)
 WORDS = ["digits-deploy", "--rounds", "2"]
 
 
 def one(
-    grid: InProcessGrid, tmp_path: Path, *more: str, served: Served = QUICK
+    grid: InProcessGrid, tmp_path: Path, *more: str, served: ServeOptions = QUICK
 ) -> tuple[Summary, BaseException | None]:
-    [config] = asked([*WORDS, *more, "--out", str(tmp_path)])
+    [config] = parse_configs([*WORDS, *more, "--out", str(tmp_path)])
     [result] = serve([config], grid, served)
     return result
 
@@ -40,7 +40,7 @@ def test_missing_nodes_are_named_after_the_deadline(tmp_path: Path) -> None:
 
 
 def test_flowers_simulation_with_too_few_nodes_is_refused_at_once(tmp_path: Path) -> None:
-    """All nodes that it will ever have are there."""
+    """No more nodes will connect to it later."""
 
     class InMemoryGrid(InProcessGrid):
         pass
@@ -90,7 +90,9 @@ def test_no_reply_in_time_is_a_failure_of_that_client(tmp_path: Path, monkeypatc
         return ids
 
     monkeypatch.setattr(grid, "push_messages", pushed)
-    summary, error = one(grid, tmp_path, "--failures", "tolerate:0.4", served=Served(node_timeout_s=5, timeout_s=0.5))
+    summary, error = one(
+        grid, tmp_path, "--failures", "tolerate:0.4", served=ServeOptions(node_timeout_s=5, timeout_s=0.5)
+    )
     assert error is None and summary["clients_failed"] == 2
     assert {row["reason"] for row in events(summary, "client_failed")} == {"no reply within 0.5 s"}
 
@@ -115,17 +117,17 @@ def test_errors_of_the_superlink_are_the_clients_they_are_about(tmp_path: Path) 
 
 @pytest.mark.parametrize(("what", "why"), [("shape", "wrong shape"), ("nan", "NaN or infinity")])
 def test_a_device_is_not_trusted(what: str, why: str, tmp_path: Path) -> None:
-    """A reply that a device of ours would never send is not pooled either."""
+    """An invalid reply is not pooled, though devices with this project's code never send one."""
     from fl_sim.wire import records
 
     grid = InProcessGrid.of(app, 3)
 
     def tamper(node: int, reply: Message) -> Message:
         if reply.metadata.message_type == "train" and grid.partitions[node] == 1 and reply.has_content():
-            model = records.model(reply.content.array_records["arrays"])
+            model = records.decode(reply.content.array_records["arrays"])
             name = next(iter(model))
             model[name] = model[name][None] if what == "shape" else model[name] * float("nan")
-            reply.content["arrays"] = records.arrays(model)
+            reply.content["arrays"] = records.encode(model)
         return reply
 
     grid.tamper = tamper
@@ -152,8 +154,8 @@ def test_a_node_that_comes_back_under_another_id_is_found_again(tmp_path: Path) 
 
 
 def test_summaries_are_left_and_a_failed_run_does_not_stop_the_next(tmp_path: Path) -> None:
-    configs = asked([*WORDS, "--strategy", "tests.conformance.broken:Broken,fedavg", "--out", str(tmp_path)])
-    served = Served(node_timeout_s=5, report=str(tmp_path / "report"))
+    configs = parse_configs([*WORDS, "--strategy", "tests.conformance.broken:Broken,fedavg", "--out", str(tmp_path)])
+    served = ServeOptions(node_timeout_s=5, report=str(tmp_path / "report"))
     results = list(serve(configs, InProcessGrid.of(app, 3), served))
     assert [error is None for _, error in results] == [False, True] and "the device gives up" in str(results[0][1])
     assert [json.loads(line)["status"] for line in (tmp_path / "report").read_text().splitlines()] == [
@@ -174,7 +176,7 @@ def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_d
         "--out",
         str(tmp_path),
     ]
-    [config] = asked(words)
+    [config] = parse_configs(words)
     grid, again = InProcessGrid.of(app, 3), InProcessGrid.of(app, 3)
 
     def dying(node: int, reply: Message) -> Message:
@@ -187,8 +189,8 @@ def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_d
     grid.tamper = dying
     [(died, error)] = serve([config], grid, QUICK)
     assert "the server dies" in str(error) and died["rounds"] == 2
-    configs, folder = understood(["--resume", died["run_dir"]])
-    served = Served(node_timeout_s=5, run="another", resume=folder)
+    configs, folder = parse_arguments(["--resume", died["run_dir"]])
+    served = ServeOptions(node_timeout_s=5, run="another", resume=folder)
     [(summary, error)] = serve(configs, again, served)
     assert error is None and summary["run_dir"] == died["run_dir"]
     check_same(summary, simulated(config))
@@ -210,4 +212,4 @@ def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_d
 )
 def test_what_devices_cannot_do_is_refused(words: list[str], key: str) -> None:
     with pytest.raises(ConfigError, match=key):
-        asked(words)
+        parse_configs(words)

@@ -1,7 +1,8 @@
-"""Forks one child a line of stdin (JSON: the command's words, where it dies): it runs the command and kills itself with SIGKILL.
+"""A script of test_resume.py: runs commands in forked processes that kill themselves with SIGKILL at a given point.
 
-Where: ``before``, ``in`` or ``after`` the write of round N's checkpoint; ``line``: half of round N's line is written;
-``blocks``: so many blocks of clients were trained. Answers with how the child ended. A script of test_resume.py.
+Each line of stdin is a request in JSON: the words of the command, the point, a number N. The points are ``before``,
+``in`` and ``after`` the write of round N's checkpoint; ``line``, when half of round N's line is written; ``blocks``,
+when N blocks of clients were trained. The exit code of the process is written to stdout.
 """
 
 import json
@@ -13,28 +14,30 @@ from pathlib import Path
 from typing import Any
 
 from experiments import run
+from experiments.config.command_line import parse
+from experiments.runs.setup import build
 from fl_sim.executors import inline
 from fl_sim.logs import writer
 from fl_sim.rounds import checkpoint
 
 
 def die(*_: Any) -> None:
-    """As a power cut would have it."""
+    """End this process at once."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def at_checkpoint(where: str, number: int) -> None:
-    """Die around a checkpoint."""
+    """Die before, in or after the write of a checkpoint."""
     save: Callable[..., Path] = checkpoint.save
 
-    def dying(folder: Path, made: checkpoint.Checkpoint, keep: int) -> Path:
-        if made.round != number:
-            return save(folder, made, keep)
+    def dying(folder: Path, new: checkpoint.Checkpoint, keep: int) -> Path:
+        if new.round != number:
+            return save(folder, new, keep)
         if where == "before":
             die()
-        if where == "in":  # what was written so far is half of the file
+        if where == "in":  # leaves a file with the first half of the checkpoint
             os.fsync = lambda descriptor: (os.truncate(descriptor, os.fstat(descriptor).st_size // 2), die())[1]
-        path = save(folder, made, keep)
+        path = save(folder, new, keep)
         die()
         return path
 
@@ -55,7 +58,7 @@ def at_line(number: int) -> None:
 
 
 def after_blocks(number: int) -> None:
-    """Die in the middle of a round's training, or of its personal evaluation."""
+    """Die in the middle of a round's training or personal evaluation."""
     work, done = inline.run_plan, []
 
     def dying(*args: Any) -> Any:
@@ -66,9 +69,10 @@ def after_blocks(number: int) -> None:
 
 
 def main() -> None:
-    """Until stdin ends."""
+    """Serve requests until stdin ends."""
     for line in sys.stdin:
         words, where, number = json.loads(line)
+        build(parse(words).configs[0])  # imports what a run needs, so that the forked processes need not
         child = os.fork()
         if child == 0:
             if where == "blocks":

@@ -1,4 +1,4 @@
-"""A strategy whose clients and server remember, for test_resume.py."""
+"""A strategy for test_resume.py whose clients and server keep a state from round to round."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

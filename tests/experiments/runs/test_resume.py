@@ -1,4 +1,4 @@
-"""A run that was killed goes on as if nothing had happened: twenty kills, and what is refused."""
+"""A killed run goes on to the result that it would have had: twenty kills, and requests that are refused."""
 
 import json
 import os
@@ -63,7 +63,7 @@ KILLS += [(f"{OURS[3 + i]} --engine vmap", ("blocks", rng.key(1, "kill", i) % 14
 
 @pytest.fixture(scope="module")
 def killer() -> Iterator["subprocess.Popen[str]"]:
-    """The process that forks those that die."""
+    """The process that forks the runs that are killed: kills.py."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
     command = [sys.executable, str(HERE / "kills.py")]
     with subprocess.Popen(
@@ -75,7 +75,7 @@ def killer() -> Iterator["subprocess.Popen[str]"]:
 
 
 def words(strategy: str) -> list[str]:
-    """The command of a strategy; one of Flower's chooses all clients itself."""
+    """The words of a strategy's command; stragglers mean nothing to a strategy of Flower's."""
     shown = [w for w in SMALL if w not in ("--system.stragglers", "0.3")] if "flwr" in strategy else SMALL
     return ["--strategy", *strategy.split(), *shown]
 
@@ -86,8 +86,8 @@ def only(folder: Path) -> Path:
     return found
 
 
-def told(folder: Path) -> dict[str, Any]:
-    """All that a run says, but for times and for where it lies."""
+def written(folder: Path) -> dict[str, Any]:
+    """All that a run has written, without times and without the path of its folder."""
     tables = {
         name: [
             {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
@@ -121,12 +121,12 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     killed, whole = only(tmp_path / "killed"), only(tmp_path / "whole")
     assert not (killed / "summary.json").exists()
     assert run.main(["--resume", str(killed), "--quiet"]) == 0
-    assert told(killed) == told(whole)
+    assert written(killed) == written(whole)
     assert (killed / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
 
 
 class Breaks(Callback):
-    """Ends a run after a round, as Ctrl-C would."""
+    """Interrupts a run after a round, as Ctrl-C does."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -156,17 +156,17 @@ def test_a_damaged_checkpoint_is_seen_and_the_one_before_it_used(
     assert run.main(["--resume", str(broken), "--quiet"]) == 0
     assert "its checksum is another" in capsys.readouterr().err
     assert run.main([*words("reptile"), "--out", str(tmp_path / "whole")]) == 0
-    assert told(broken)["rounds"] == told(only(tmp_path / "whole"))["rounds"]
+    assert written(broken)["rounds"] == written(only(tmp_path / "whole"))["rounds"]
 
 
 def test_a_finished_run_trains_nothing_and_can_be_made_longer(broken: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main(["--resume", str(broken), "--quiet"]) == 0
-    before = told(broken)
+    before = written(broken)
     capsys.readouterr()
     assert run.main(["--resume", str(broken), "--quiet", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["digest"] == before["summary"]["digest"] and told(broken) == before
+    assert json.loads(capsys.readouterr().out)["digest"] == before["summary"]["digest"] and written(broken) == before
     assert run.main(["--resume", str(broken), "--quiet", "--rounds", "7"]) == 0
-    after = told(broken)
+    after = written(broken)
     assert (
         after["summary"]["rounds"] == 7
         and after["rounds"][:5] == before["rounds"][:5]
@@ -210,14 +210,14 @@ def test_a_schedule_forbids_more_rounds_unless_it_has_its_own(
         run.main([*words("fedavg"), "--local.lr_schedule", "cosine", "--rounds", "9", "--out", str(tmp_path / "whole")])
         == 0
     )
-    assert told(only(tmp_path / "0"))["summary"]["digest"] == told(only(tmp_path / "whole"))["summary"]["digest"]
+    assert written(only(tmp_path / "0"))["summary"]["digest"] == written(only(tmp_path / "whole"))["summary"]["digest"]
 
 
 def test_a_run_that_never_got_to_a_checkpoint_starts_again(broken: Path, tmp_path: Path) -> None:
     shutil.rmtree(broken / "checkpoints")
     assert run.main(["--resume", str(broken), "--quiet"]) == 0
     assert run.main([*words("reptile"), "--out", str(tmp_path / "whole")]) == 0
-    assert told(broken)["rounds"] == told(only(tmp_path / "whole"))["rounds"]
+    assert written(broken)["rounds"] == written(only(tmp_path / "whole"))["rounds"]
 
 
 def test_a_fork_begins_at_a_round_of_another_run(
@@ -226,7 +226,11 @@ def test_a_fork_begins_at_a_round_of_another_run(
     assert run.main(["--resume", str(broken), "--quiet"]) == 0
     for name, flags in (("same", []), ("other", ["--strategy", "fedprox", "--strategy.mu", "0.1"])):
         assert run.main(["--fork", f"{broken}@2", *flags, "--quiet", "--out", str(tmp_path / name)]) == 0
-    old, same, other = told(broken)["rounds"], told(only(tmp_path / "same"))["rounds"], told(only(tmp_path / "other"))
+    old, same, other = (
+        written(broken)["rounds"],
+        written(only(tmp_path / "same"))["rounds"],
+        written(only(tmp_path / "other")),
+    )
     assert [row["round"] for row in same] == [2, 3, 4, 5] and [r["digest"] for r in same] == [
         r["digest"] for r in old[2:]
     ]
@@ -259,10 +263,10 @@ def test_two_processes_never_write_into_one_folder(broken: Path, capsys: pytest.
 def test_a_run_ends_early(flags: list[str], rounds: int, why: str, tmp_path: Path) -> None:
     out = ["--evaluate_every", "1", "--out", str(tmp_path)]
     assert run.main([*words("fedavg"), "--local.lr", "0.3", "--local.epochs", "3", *flags, *out]) == 0
-    summary = told(only(tmp_path))["summary"]
+    summary = written(only(tmp_path))["summary"]
     assert (summary["status"], summary["rounds"]) == ("stopped", rounds) and summary["stopped"].startswith(why)
     assert run.main(["--resume", str(only(tmp_path)), "--quiet", "--time_limit", "1000"]) == 0
-    again = told(only(tmp_path))["summary"]
+    again = written(only(tmp_path))["summary"]
     assert again == summary if why.startswith("stop.") else (again["status"], again["rounds"]) == ("completed", ROUNDS)
 
 
@@ -276,4 +280,4 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(tmp_path: Path) -> None:
     assert done.returncode == 1 and "File too large" in done.stderr and "--resume" in done.stderr
     assert load(only(tmp_path)).summary["status"] == "failed"
     assert run.main(["--resume", str(only(tmp_path)), "--quiet"]) == 0
-    assert [row["round"] for row in told(only(tmp_path))["rounds"]] == list(range(41))
+    assert [row["round"] for row in written(only(tmp_path))["rounds"]] == list(range(41))

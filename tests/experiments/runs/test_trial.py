@@ -1,4 +1,4 @@
-"""The planner: what it measures, what it chooses, that flags win and bits do not."""
+"""The planner: what it measures and chooses, and that flags take precedence."""
 
 import json
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ def test_activations_are_counted_at_their_peak() -> None:
 @pytest.mark.parametrize(
     "given, processes, blocks, device, workers, share",
     [
-        (Ray(num_cpus=1e-3), 8, 3, CPU, 3, 0.0),  # as many as have a block
+        (Ray(num_cpus=1e-3), 8, 3, CPU, 3, 0.0),  # one for each block
         (Ray(num_cpus=1e-3), 2, 9, CPU, 2, 0.0),  # as many as fit in memory
         (Ray(num_cpus=1e-3), 0, 9, CPU, 1, 0.0),  # one in any case
-        (Ray(num_workers=7), 2, 3, CPU, 7, 0.0),  # a flag wins
+        (Ray(num_workers=7), 2, 3, CPU, 7, 0.0),  # the flag decides
         (Ray(num_cpus=1e-3), 4, 9, GPU, 4, 0.25),
         (Ray(num_cpus=1e-3), 3, 9, GPU, 3, 0.333),
         (Ray(num_gpus=0.5), 9, 9, GPU, 2, 0.5),
@@ -85,6 +85,6 @@ class Broken(FedAvg):
         raise RuntimeError("no such luck")
 
 
-def test_a_client_that_cannot_train_is_told_before_the_run() -> None:
+def test_a_client_that_cannot_train_is_reported_before_the_run() -> None:
     with pytest.raises(ClientFailed, match=r"client \d+: RuntimeError: no such luck"):
         predict(build(make(strategy=Broken())))

@@ -1,4 +1,4 @@
-"""Blocks: how a round is cut, padded, and how little a client costs."""
+"""Blocks: how a round's messages are cut and padded, and how little memory a client costs."""
 
 import math
 from typing import Any
@@ -60,7 +60,7 @@ def test_clients_with_other_settings_train_in_another_block_and_stragglers_with_
     ]  # 3 steps by half: 2, as client 3's
     blocks = [resolve(plan, learner)[0] for plan in plans]
     assert [block.local.lr for block in blocks] == [0.1, 0.5]
-    for plan, block in zip(plans, blocks, strict=True):  # what was announced is what is done
+    for plan, block in zip(plans, blocks, strict=True):  # the planned steps are those that are trained
         assert [order.steps for order in plan.orders] == [job.steps for job in block.jobs]
 
 
@@ -71,7 +71,7 @@ def test_messages_that_share_their_settings_are_cut_as_those_that_repeat_them(le
     )
 
 
-def test_a_block_takes_the_states_of_its_own_clients_along(learner: Learner) -> None:
+def test_a_block_holds_the_states_of_its_own_clients(learner: Learner) -> None:
     states = {c: {"s": torch.tensor(float(c))} for c in (1, 2)}
     plans = plan_blocks(learner, "train", [(i, i, BASE) for i in range(4)], states, 2)
     assert [set(plan.states) for plan in plans] == [{1}, {2}]
@@ -93,7 +93,7 @@ def test_settings_of_a_message_become_local_ones_at_the_rate_of_the_round() -> N
     message = {"local.lr": 1.0, "local.lr_schedule": "step", "local.epochs": 3, "rounds": 5, "strategy.mu": 1.0}
     assert [local_settings(message, r).lr for r in (1, 2, 3, 4, 5)] == [1.0, 1.0, 0.1, 0.01, 0.01]
     local = local_settings(message, 3)
-    assert (local.epochs, local.lr_schedule) == (3, "constant")  # resolved: whoever asks again gets the same rate
+    assert (local.epochs, local.lr_schedule) == (3, "constant")  # resolved: resolving again gives the same rate
 
 
 def test_padding_is_on_both_axes_with_masks(learner: Learner) -> None:
@@ -109,7 +109,7 @@ def test_padding_is_on_both_axes_with_masks(learner: Learner) -> None:
         True,
         True,
         False,
-    )  # both start with a batch of 4; 4 and 3; 2 and none
+    )  # batches of 4 and 4; 4 and 3; 2 and none
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -117,7 +117,7 @@ def test_padded_batches_hold_the_samples_and_draws_of_plain_ones(
     learner: Learner, at_once: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not at_once:
-        monkeypatch.setattr("fl_sim.blocks.padding.GATHER", 0)
+        monkeypatch.setattr("fl_sim.blocks.padding.MAX_GATHER_BYTES", 0)
     jobs = jobs_of(learner, [{"local.epochs": 2}] * 4)
     padded = pad(jobs, "train", learner.partition, torch.device("cpu"))
     for c, job in enumerate(jobs):

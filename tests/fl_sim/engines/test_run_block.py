@@ -1,4 +1,4 @@
-"""What a worker does when memory runs out: half the inner chunk, the work again, and it is told."""
+"""When memory runs out a block runs again with half the inner chunk, and the log records it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,20 +16,23 @@ from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 from strategies.fedavg import FedAvg
 
-MOST = 3
-"""Clients at once that fit."""
+MAX_CLIENTS = 3
+"""Clients that fit into memory at once."""
 
 
 @dataclass
 class Hungry(FedAvg):
-    """FedAvg whose clients run out of memory when more than MOST run at once."""
+    """FedAvg whose clients run out of memory when more than MAX_CLIENTS run at once."""
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Metrics]:
         listed = list(batches["train"])
         index = listed[0].data["y"]
-        if torch._C._functorch.is_batchedtensor(index) and torch._C._functorch.get_unwrapped(index).shape[0] > MOST:
+        if (
+            torch._C._functorch.is_batchedtensor(index)
+            and torch._C._functorch.get_unwrapped(index).shape[0] > MAX_CLIENTS
+        ):
             raise torch.OutOfMemoryError("out of memory")
         return super().local_update(model, state, {"train": listed}, loss, local_)
 
@@ -37,20 +40,20 @@ class Hungry(FedAvg):
 SETTINGS: dict[str, Any] = {"clients": 16, "rounds": 2, "block_size": 8, "engine": "vmap", "dtype": "float64"}
 
 
-def test_the_chunk_is_halved_until_it_fits_and_the_run_says_so(tmp_path: Path) -> None:
+def test_the_chunk_is_halved_until_it_fits_and_the_log_records_it(tmp_path: Path) -> None:
     small = run(strategy=Hungry(), out=str(tmp_path), **SETTINGS)
     assert small.summary["status"] == "completed" and small.summary["bits_changed"] is True
     assert small.log.config["chunk"] == 2  # 8, 4, 2
     [event] = small.log.events[small.log.events["event"] == "out_of_memory"].to_dict("records")
     assert (event["chunk"], event["before"], event["round"]) == (2, 0, 1)
     assert small.summary["clients_failed"] == 0
-    again = run(strategy=Hungry(), out=str(tmp_path), chunk=2, **SETTINGS)  # as its config.toml now says
+    again = run(strategy=Hungry(), out=str(tmp_path), chunk=2, **SETTINGS)  # as in its config.toml
     assert again.summary["digest"] == small.summary["digest"] and again.summary["bits_changed"] is False
     plain = run(strategy=FedAvg(), out=str(tmp_path), **SETTINGS)
     assert float(tree.norm(tree.sub(plain.model, small.model))) < 1e-9
 
 
-def test_a_client_that_fits_nowhere_fails_by_its_own_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_client_that_never_fits_into_memory_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     @dataclass
     class Starved(FedAvg):
         def local_update(self, *args: Any) -> Any:

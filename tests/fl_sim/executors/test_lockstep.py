@@ -1,4 +1,4 @@
-"""Several runs as one batch: each equals its own run; what fails, fails alone."""
+"""Several runs as one batch: each equals the same run alone, and a run that fails does not affect the others."""
 
 import json
 import random
@@ -22,27 +22,27 @@ from experiments.runs.summary import Summary
 from fl_sim import load, tree
 from fl_sim.errors import ConfigError
 from fl_sim.executors import lockstep
-from fl_sim.executors.lockstep import Together
+from fl_sim.executors.lockstep import Lockstep
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.rounds.checkpoint import Checkpoints
 from fl_sim.tree import Tree
 from strategies.fedavg import FedAvg
 
 COMMON = (
-    "--clients 10 --cohort 5 --partition dirichlet --partition.alpha 0.5 --rounds 3 --local.batch_size 16 --local.momentum 0.5"
-    " --dtype float64 --quiet --json --system.stragglers 0.4"
+    "--clients 10 --cohort 5 --partition dirichlet --partition.alpha 0.5 --rounds 3 --local.batch_size 16"
+    " --local.momentum 0.5 --dtype float64 --quiet --json --system.stragglers 0.4"
 )
 
 
 def run(words: str, out: Path, capsys: Any, code: int = 0) -> list[Summary]:
     common = "--quiet --json" if words.endswith(".toml") else COMMON
     assert main([*common.split(), "--out", str(out), *words.split()]) == code
-    said = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    return list(said.get("runs", [said]))
+    summary = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return list(summary.get("runs", [summary]))
 
 
-def apart(a: Summary, b: Summary) -> float:
-    """Euclidean distance of two runs' models."""
+def distance(a: Summary, b: Summary) -> float:
+    """Euclidean distance between the models of two runs."""
     return float(tree.norm(tree.sub(load(a["run_dir"]).model(), load(b["run_dir"]).model())))
 
 
@@ -58,14 +58,14 @@ def apart(a: Summary, b: Summary) -> float:
         ("maxpool", "server.lr=.5,1"),
     ],
 )
-def test_each_run_equals_its_own(strategy: str, axis: str, tmp_path: Path, capsys: Any) -> None:
+def test_each_run_equals_the_same_run_alone(strategy: str, axis: str, tmp_path: Path, capsys: Any) -> None:
     base = f"--strategy {strategy} --seed 0,3 --partition.held_out 0.2 --personalize_steps 2"
     batch = run(f"{base} --vmap_over {axis}", tmp_path / "batch", capsys)
     assert len(batch) == 2 * 2 ** len(axis.split(";")) and len({s["digest"] for s in batch}) == len(batch)
     for summary in batch:
         config = Path(summary["run_dir"]) / "config.toml"
         [own] = run(str(config), tmp_path / "own", capsys)
-        assert apart(summary, own) < 1e-9
+        assert distance(summary, own) < 1e-9
         for name in ("accuracy", "loss", "personal_accuracy", "personal_loss"):
             assert summary[name] == pytest.approx(own[name], abs=1e-9)
         assert (summary["engine"], summary["bits_changed"]) == ("vmap", False)
@@ -73,11 +73,11 @@ def test_each_run_equals_its_own(strategy: str, axis: str, tmp_path: Path, capsy
         assert list(here.clients["client"]) == list(there.clients["client"]) and len(here.rounds) == 4
 
 
-def test_only_seeds_may_differ_too_and_chunks_cut_the_batch(tmp_path: Path, capsys: Any) -> None:
+def test_runs_may_differ_in_seeds_only_and_chunks_divide_the_batch(tmp_path: Path, capsys: Any) -> None:
     whole = run("--vmap_over seed=0..3", tmp_path, capsys)
     cut = run("--vmap_over seed=0..3 --chunk 7", tmp_path, capsys)
     assert [s["seed"] for s in whole] == [0, 1, 2, 3]
-    assert max(apart(a, b) for a, b in zip(whole, cut, strict=True)) < 1e-9
+    assert max(distance(a, b) for a, b in zip(whole, cut, strict=True)) < 1e-9
 
 
 def test_a_model_that_vmap_cannot_take_runs_one_after_another_and_says_why(tmp_path: Path, capsys: Any) -> None:
@@ -105,7 +105,7 @@ def normed(inputs: tuple[int, ...], outputs: int) -> torch.nn.Module:
 
 @dataclass
 class Branching(FedAvg):
-    """A rule that asks what its number is: no batch can answer."""
+    """A rule whose code branches on a setting, which a batch of runs with several values cannot do."""
 
     pull: Annotated[float, Ge(0)] = 0.0
 
@@ -114,12 +114,12 @@ class Branching(FedAvg):
         return (tree.scale(grads, 0.5) if self.pull > 0 else grads), value, buffers
 
 
-def test_a_rule_that_branches_on_its_number_trains_by_itself(tmp_path: Path, capsys: Any) -> None:
+def test_a_rule_that_branches_on_a_setting_trains_alone(tmp_path: Path, capsys: Any) -> None:
     name = "tests.fl_sim.executors.test_lockstep:Branching"
     batch = run(f"--strategy {name} --vmap_over strategy.pull=0,1", tmp_path, capsys)
     for summary in batch:
         [own] = run(str(Path(summary["run_dir"]) / "config.toml"), tmp_path / "own", capsys)
-        assert apart(summary, own) < 1e-9
+        assert distance(summary, own) < 1e-9
         events = load(summary["run_dir"]).events
         assert events.loc[events["event"] == "fallback", "note"].str.contains("not trained beside the other runs").any()
 
@@ -129,11 +129,11 @@ def test_a_run_that_diverges_fails_alone(tmp_path: Path, capsys: Any) -> None:
     assert [s["status"] for s in batch] == ["completed", "failed"]
     assert "NaN" in batch[1]["error"] or "loss is" in batch[1]["error"] or "infinity" in batch[1]["error"]
     [own] = run("--local.lr .1 --engine vmap", tmp_path, capsys)
-    assert apart(batch[0], own) < 1e-9
+    assert distance(batch[0], own) < 1e-9
 
 
 @pytest.mark.parametrize(
-    "words, said",
+    "words, message",
     [
         ("--vmap_over local.lr", "must be KEY=A,B,C"),
         ("--vmap_over local.lr=a,b", "local.lr needs numbers between commas"),
@@ -146,8 +146,8 @@ def test_a_run_that_diverges_fails_alone(tmp_path: Path, capsys: Any) -> None:
         ("--vmap_over seed=0,0", "names a seed twice"),
     ],
 )
-def test_bad_axes_are_refused_by_name(words: str, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_bad_axes_are_refused_by_name(words: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         parse(words.split())
 
 
@@ -155,57 +155,59 @@ def test_the_command(tmp_path: Path) -> None:
     words = "--rounds 1 --clients 4 --quiet --json --vmap_over local.lr=.01,.03,.1 --seed 0..4"
     command = [sys.executable, "-m", "experiments.run", *words.split(), "--out", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    said = json.loads(done.stdout.strip().splitlines()[-1])
-    assert said["status"] == "completed" and len(said["runs"]) == 15 and len(list(tmp_path.glob("digits-*"))) == 15
+    summary = json.loads(done.stdout.strip().splitlines()[-1])
+    assert (
+        summary["status"] == "completed" and len(summary["runs"]) == 15 and len(list(tmp_path.glob("digits-*"))) == 15
+    )
 
 
-@pytest.mark.parametrize("room", [1, 2**30])
-def test_clients_are_cut_into_what_a_cache_holds(
-    room: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cache_bytes", [1, 2**30])
+def test_clients_train_together_whose_weights_fit_in_a_cache(
+    cache_bytes: int, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
-    batch = Together._batch
-    monkeypatch.setattr(lockstep, "ROOM", room)
-    monkeypatch.setattr(lockstep, "LEAST", 10)
+    batch = Lockstep._train_batch
+    monkeypatch.setattr(lockstep, "CACHE_BYTES", cache_bytes)
+    monkeypatch.setattr(lockstep, "MIN_CLIENTS", 10)
     monkeypatch.setattr(
-        Together,
-        "_batch",
+        Lockstep,
+        "_train_batch",
         lambda self, parts: (sizes.append(sum(len(p.block.jobs) for p in parts)), batch(self, parts))[1],
     )
     summaries = run("--system.stragglers 0 --seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
-    assert sizes == ([10, 10] * 3 if room == 1 else [20] * 3)
+    assert sizes == ([10, 10] * 3 if cache_bytes == 1 else [20] * 3)
     assert not any(summary["bits_changed"] for summary in summaries)
 
 
 def test_a_run_has_only_its_part_of_a_rounds_time_for_checkpoints(
     tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    given: list[float] = []
-    monkeypatch.setattr(Checkpoints, "save", lambda self, made, seconds: given.append(seconds))
+    seconds_per_round: list[float] = []
+    monkeypatch.setattr(Checkpoints, "save", lambda self, checkpoint, seconds: seconds_per_round.append(seconds))
     summaries = run("--seed 0..3 --vmap_over local.lr=.01", tmp_path, capsys)
     rounds = [load(summary["run_dir"]).rounds["seconds"].iloc[1:] for summary in summaries]
-    assert sorted(given) == pytest.approx(sorted(seconds / 4 for own in rounds for seconds in own))
+    assert sorted(seconds_per_round) == pytest.approx(sorted(seconds / 4 for own in rounds for seconds in own))
 
 
-class Asking(FedAvg):
-    """Asks its clients in a hook, then draws from the process's generators how many take part."""
+class SendingInHook(FedAvg):
+    """Sends messages inside a hook, then draws from the global generators how many clients take part."""
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        asked = list(super().configure_train(server_round, arrays, config, grid))
-        list(grid.send_and_receive(asked))
-        draws = random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002 the strategy of a user
+        messages = list(super().configure_train(server_round, arrays, config, grid))
+        list(grid.send_and_receive(messages))
+        draws = random.random() + np.random.random() + float(torch.rand(()))  # noqa: NPY002 as a user's strategy may
         return list(super().configure_train(server_round, arrays, config, grid))[: 1 + int(10 * draws) % 4]
 
 
 def states() -> tuple[Any, str, str]:
-    """Of the process's generators."""
+    """States of the global generators."""
     return random.getstate(), repr(np.random.get_state()), repr(torch.get_rng_state().tolist())  # noqa: NPY002
 
 
-def test_a_strategy_that_asks_in_a_hook_draws_what_it_draws_alone(tmp_path: Path, capsys: Any) -> None:
-    words = "--strategy tests.fl_sim.executors.test_lockstep:Asking --vmap_over seed=0..4"
+def test_a_strategy_that_sends_messages_in_a_hook_draws_the_same_numbers_as_alone(tmp_path: Path, capsys: Any) -> None:
+    words = "--strategy tests.fl_sim.executors.test_lockstep:SendingInHook --vmap_over seed=0..4"
     sweep = parse([*COMMON.split(), "--out", str(tmp_path), *words.split()])
     before = states()
     batch = [summary for summary, _ in runs_of(sweep)]
@@ -213,4 +215,4 @@ def test_a_strategy_that_asks_in_a_hook_draws_what_it_draws_alone(tmp_path: Path
     for summary in batch:
         [own] = run(str(Path(summary["run_dir"]) / "config.toml"), tmp_path / "own", capsys)
         assert list(load(summary["run_dir"]).rounds["clients"][1:]) == list(load(own["run_dir"]).rounds["clients"][1:])
-        assert apart(summary, own) < 1e-9
+        assert distance(summary, own) < 1e-9

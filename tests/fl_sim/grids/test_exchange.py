@@ -1,4 +1,4 @@
-"""What a round counts while replies stream past: rows that go to the log as they come, the share of padded work."""
+"""Counting replies as they arrive: rows are written to the log at once, and the share of padded work is computed."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ from fl_sim.wire import records
 from strategies.fedavg import FedAvg
 
 HOLDS = [8, 8, 8, 8, 1, 1, 1, 1]
-"""Samples a client, of the skewed federation."""
+"""Samples of each client of the skewed federation."""
 
 
 @pytest.fixture
@@ -36,12 +36,14 @@ def skewed(engine: str, block_size: int, order: list[int], log: RoundLog | None 
     app = make_app(loss, Partition.of(np.split(np.arange(len(y)), np.cumsum(sizes)[:-1])))
     grid = SimulationGrid(app, len(sizes), engine=engine, block_size=block_size)
     settings = records.config({"local.batch_size": 2, "local.lr": 0.1})
-    return run_rounds(FedAvg(), grid, records.arrays(loss.initial()), 1, train_config=settings, log=log, **options)
+    return run_rounds(FedAvg(), grid, records.encode(loss.initial()), 1, train_config=settings, log=log, **options)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3, 4, 5, 6, 7], [0, 4, 1, 5, 2, 6, 3, 7]])
 def test_clients_of_like_length_share_a_block_so_that_little_is_padded(order: list[int], log: RoundLog) -> None:
-    """Batches of 2: clients of 8 samples take 4 full steps, those of 1 sample one step of a batch of 1, in whatever order they are asked.
+    """The share of padding, worked out for batches of 2, for any order of the messages.
+
+    Clients of 8 samples take 4 full steps, those of 1 sample one step of a batch of 1.
 
     Two blocks of four: 4 x 4 x 2 places for 32 samples, 4 x 1 x 1 places for 4 samples: nothing is padded. One block of
     eight: 8 x 4 x 2 = 64 places for 36 samples.
@@ -53,7 +55,7 @@ def test_clients_of_like_length_share_a_block_so_that_little_is_padded(order: li
     assert skewed("vmap", 3, order).rows[1]["padded_share"] == pytest.approx(1 - 36 / 43)
 
 
-def test_the_loop_pads_nothing_and_says_nothing() -> None:
+def test_the_loop_pads_nothing_and_reports_no_share() -> None:
     assert skewed("loop", 4, list(range(8))).rows[1]["padded_share"] is None
 
 
@@ -77,14 +79,14 @@ def test_rows_reach_the_log_while_the_round_goes_on(log: RoundLog, monkeypatch: 
     assert (result.rows[1]["examples"], result.rows[1]["steps"]) == (36, 20)
 
 
-def test_the_log_is_the_same_however_rows_are_handed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_log_does_not_depend_on_how_often_rows_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = []
     for flush in (1, 10_000):
         monkeypatch.setattr("fl_sim.grids.exchange.FLUSH", flush)
         log = RoundLog.create(tmp_path, f"flush{flush}", "seed = 0\n")
         grid = SimulationGrid(app_of(FedAvg()), len(SIZES), holdout_clients=UNSEEN, block_size=4)
         run_rounds(
-            FedAvg(), grid, records.arrays(world()[0].initial()), 2, train_config=records.config(TRAINING), log=log
+            FedAvg(), grid, records.encode(world()[0].initial()), 2, train_config=records.config(TRAINING), log=log
         )
         files.append((log.path / "clients.jsonl").read_bytes())
     assert files[0] == files[1] and files[0].count(b'"dropped"') > 0

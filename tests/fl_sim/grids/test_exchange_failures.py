@@ -1,4 +1,4 @@
-"""What goes wrong is that client's failure: named with its round, never pooled; the run fails, or tolerates a share."""
+"""A fault is the failure of its client: named with its round, never pooled; the run fails, or tolerates a share."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -70,10 +70,10 @@ OTHERS = {
 
 
 def app(fault: Any, culprits: Iterable[int] = (CULPRIT,), other: str = "") -> ClientApp:
-    """Clients whose replies are all ones, with 10 examples, from round 2 on but for the culprits'."""
-    made = ClientApp()
+    """Clients whose replies are all ones, with 10 examples; in round 2 the culprits' replies have the fault."""
+    client_app = ClientApp()
 
-    @made.train()
+    @client_app.train()
     def train(message: Message, context: Context) -> Message | None:
         arrays: dict[str, np.ndarray] = {"w": np.ones(3, F32), "n": np.ones(2, np.int64)}
         metrics: dict[str, Any] = {"num-examples": 10, "loss": 0.5}
@@ -88,7 +88,7 @@ def app(fault: Any, culprits: Iterable[int] = (CULPRIT,), other: str = "") -> Cl
         record = ArrayRecord({k: Array(v) for k, v in arrays.items()})
         return Message(RecordDict({"arrays": record, "metrics": MetricRecord(metrics)}), reply_to=message)
 
-    return made
+    return client_app
 
 
 def flower() -> FlowerFedAvg:
@@ -105,30 +105,30 @@ def rounds(
 @pytest.mark.parametrize("fault", [*FAULTS, *OTHERS])
 def test_a_bad_reply_of_an_ordinary_app_is_its_clients_failure(fault: str, ours: bool, tmp_path: Path) -> None:
     reason = FAULTS[fault][1] if fault in FAULTS else OTHERS[fault]
-    made = app(FAULTS[fault][0]) if fault in FAULTS else app(None, other=fault)
+    client_app = app(FAULTS[fault][0]) if fault in FAULTS else app(None, other=fault)
     strategy = FedAvg() if ours else None
     with (
         RoundLog.create(tmp_path, "raise", "") as log,
         pytest.raises(RoundFailed, match=f"(?s)round 2, client {CULPRIT}, train: .*{reason}"),
     ):
-        rounds(made, log, strategy=strategy)
+        rounds(client_app, log, strategy=strategy)
     read = load(log.path)
     assert read.rounds["round"].tolist() == [0, 1] and read.model()["w"].tolist() == [1, 1, 1]
     failed = read.clients[read.clients["status"] == "failed"]
     assert failed[["round", "client"]].to_numpy().tolist() == [[2, CULPRIT]]
     assert read.events["event"].tolist() == ["client_failed", "run_failed"]
     with RoundLog.create(tmp_path, "tolerate", "") as log:
-        result = rounds(made, log, "tolerate:0.2", strategy=FedAvg() if ours else None)
+        result = rounds(client_app, log, "tolerate:0.2", strategy=FedAvg() if ours else None)
     assert [(row["completed"], row["failed"]) for row in result.rows[1:]] == [(5, 0), (4, 1), (5, 0)]
-    assert result.arrays["w"].numpy().tolist() == [1, 1, 1]  # nothing of the culprit's is in it
+    assert result.arrays["w"].numpy().tolist() == [1, 1, 1]  # the culprit contributed nothing
     assert load(log.path).events[["round", "client"]].to_numpy().tolist() == [[2, CULPRIT]]
 
 
 def test_a_client_that_fails_keeps_the_state_it_had_and_cannot_change_what_others_get() -> None:
     seen: list[tuple[int, int, float]] = []
-    made = ClientApp()
+    client_app = ClientApp()
 
-    @made.train()
+    @client_app.train()
     def train(message: Message, context: Context) -> Message:
         client, config = int(context.node_config["partition-id"]), message.content["config"]
         counted = context.state.setdefault("count", MetricRecord({"n": 0}))
@@ -142,21 +142,21 @@ def test_a_client_that_fails_keeps_the_state_it_had_and_cannot_change_what_other
         content = RecordDict({"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})})
         return Message(content, reply_to=message)
 
-    rounds(made, failures="tolerate:0.5", clients=2)
+    rounds(client_app, failures="tolerate:0.5", clients=2)
     assert sorted(seen) == [(0, 1, 1.0), (0, 1, 1.0), (0, 2, 1.0), (1, 1, 1.0), (1, 2, 1.0), (1, 3, 1.0)]
 
 
-def test_after_one_failure_too_many_nobody_else_is_asked() -> None:
+def test_after_one_failure_too_many_no_other_client_is_called() -> None:
     called: list[int] = []
 
     def make(client: int) -> Mapping[str, np.ndarray]:
         called.append(client)
         raise RuntimeError
 
-    for policy, wanted in (("raise", 1), ("tolerate:0.4", 3)):
+    for policy, calls in (("raise", 1), ("tolerate:0.4", 3)):
         with pytest.raises(RoundFailed):
             rounds(replying(make), failures=policy)
-        assert len(called) == wanted
+        assert len(called) == calls
         called.clear()
 
 
@@ -174,15 +174,15 @@ def test_after_one_failure_too_many_nobody_else_is_asked() -> None:
     ],
 )
 def test_a_share_is_tolerated_and_no_client_more(policy: str, clients: int, failing: int, problem: str) -> None:
-    made = app(raising(RuntimeError("x")), culprits=range(failing))
+    client_app = app(raising(RuntimeError("x")), culprits=range(failing))
     if not problem:
-        assert rounds(made, failures=policy, clients=clients).rows[2]["failed"] == failing
+        assert rounds(client_app, failures=policy, clients=clients).rows[2]["failed"] == failing
         return
     with pytest.raises(RoundFailed, match=problem):
-        rounds(made, failures=policy, clients=clients, strategy=FedAvg())
+        rounds(client_app, failures=policy, clients=clients, strategy=FedAvg())
 
 
-def test_the_share_is_of_whole_clients_whatever_its_bits() -> None:
+def test_the_tolerated_share_is_rounded_to_whole_clients() -> None:
     """0.29 * 100 is 28.999999999999996."""
     assert [Failures.parse(f"tolerate:{share}").allowed(n) for share, n in ((0.29, 100), (0.1, 9), (0.7, 10))] == [
         29,
@@ -192,7 +192,7 @@ def test_the_share_is_of_whole_clients_whatever_its_bits() -> None:
 
 
 @pytest.mark.parametrize("text", ["tolerate", "tolerate:", "tolerate:2", "tolerate:-0.1", "tolerate:nan", "ignore", ""])
-def test_a_policy_that_is_none_is_refused(text: str) -> None:
+def test_an_unknown_policy_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="failures = .*must be raise, or tolerate:SHARE"):
         Failures.parse(text)
 
@@ -207,13 +207,13 @@ def test_all_clients_failed_and_the_last_good_model_is_kept(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("phase", ["train", "evaluate"])
-def test_the_kept_model_says_of_which_round_it_is(phase: str, tmp_path: Path) -> None:
+def test_the_kept_model_names_its_round(phase: str, tmp_path: Path) -> None:
     def evaluate(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         return MetricRecord({"loss": 1.0 / (2 - server_round)})
 
-    made = app(raising(RuntimeError()), culprits=[0] if phase == "train" else [])
+    client_app = app(raising(RuntimeError()), culprits=[0] if phase == "train" else [])
     with RoundLog.create(tmp_path, "run", "") as log, pytest.raises((RoundFailed, ZeroDivisionError)):
-        run_rounds(flower(), SimulationGrid(made, 3), START, 3, log=log, evaluate_fn=evaluate)
+        run_rounds(flower(), SimulationGrid(client_app, 3), START, 3, log=log, evaluate_fn=evaluate)
     with safe_open(log.path / "model.safetensors", "pt") as kept:
         assert kept.metadata() == {"round": "1" if phase == "train" else "2"}
 
@@ -248,7 +248,7 @@ def test_a_strategy_that_breaks_the_model_fails_the_run(strategy: FedAvg, why: s
 
 
 class Own(FlowerFedAvg):
-    """A strategy with a protocol of its own: clients send half of what they got, in half precision."""
+    """A strategy with a protocol of its own: clients send a part of the model, in half precision."""
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -259,25 +259,25 @@ class Own(FlowerFedAvg):
 
 
 def replying(make: Callable[[int], Mapping[str, np.ndarray]]) -> ClientApp:
-    made = ClientApp()
+    client_app = ClientApp()
 
-    @made.train()
+    @client_app.train()
     def train(message: Message, context: Context) -> Message:
         record = ArrayRecord({k: Array(v) for k, v in make(int(context.node_config["partition-id"])).items()})
         return Message(RecordDict({"arrays": record, "metrics": MetricRecord({"num-examples": 1})}), reply_to=message)
 
-    return made
+    return client_app
 
 
 def test_a_protocol_of_the_apps_own_is_no_failure() -> None:
     half = replying(lambda client: {"half": np.full(2, client, np.float16)})
     assert rounds(half, strategy=Own(fraction_evaluate=0.0)).arrays["w"].numpy().tolist() == [2, 2, 0]
     with pytest.raises(RoundFailed, match="wrong keys"):
-        rounds(half)  # Flower's own would average whatever comes
+        rounds(half)  # Flower's own strategy would average any reply
 
 
 def test_clients_that_compute_in_another_type_than_the_server_are_no_failure() -> None:
-    """A server of NumPy (float64) with clients of PyTorch, or a model that Flower averaged: its counters are float64."""
+    """A server that computes in float64 with clients of PyTorch, or counters that Flower averaged into float64."""
 
     def wide(client: int) -> dict[str, np.ndarray]:
         return {"w": np.full(3, client, np.float64), "n": np.zeros(2, np.int32)}

@@ -1,4 +1,4 @@
-"""SimulationGrid: nodes, one reply a message, pools that ride in a block's first reply, failures, any other ClientApp."""
+"""SimulationGrid: nodes, a reply for each message, pools in a block's first reply, failures, any other ClientApp."""
 
 import random
 from typing import Any
@@ -34,14 +34,14 @@ def grid_of(sizes: list[int] = SIZES, **options: Any) -> SimulationGrid:
 
 def messages_of(grid: SimulationGrid, strategy: FedAvg | None = None) -> list[Message]:
     assert grid.learner is not None
-    arrays = records.arrays(grid.learner.loss.initial())
+    arrays = records.encode(grid.learner.loss.initial())
     return list((strategy or FedAvg()).configure_train(1, arrays, records.config(SETTINGS), grid))
 
 
 def test_nodes_are_a_range_and_those_held_out_are_apart() -> None:
     grid = grid_of(holdout_clients=2)
     assert grid.get_node_ids() == range(2, 6) and grid.holdout_node_ids == range(6, 8)
-    assert SimulationGrid(ClientApp(), 10**9).get_node_ids() == range(2, 10**9 + 2)  # a billion cost nothing
+    assert SimulationGrid(ClientApp(), 10**9).get_node_ids() == range(2, 10**9 + 2)  # a billion nodes need no memory
 
 
 def test_a_message_to_no_node_of_the_grid_is_refused() -> None:
@@ -71,7 +71,7 @@ def test_every_message_has_one_reply_and_a_block_one_pool(block_size: int, block
         assert ("arrays" in reply.content.array_records) == (not pooled)
         if "pool" in reply.content.array_records:
             mine = list(facts["covers"])
-            weight = float(records.model(reply.content.array_records["pool"])[WEIGHT])
+            weight = float(records.decode(reply.content.array_records["pool"])[WEIGHT])
             assert weight == sum(SIZES[client_of(m)] for m in sent if m.metadata.message_id in mine)
             assert facts["pooled_in"] == message.metadata.message_id and message.metadata.message_id in mine
             assert all(
@@ -106,10 +106,10 @@ def test_a_client_without_samples_is_a_failure_of_its_own(engine: str) -> None:
         for reply in replies.values()
         if reply.has_content() and "pool" in reply.content.array_records
     ]
-    assert float(records.model(pool)[WEIGHT]) == 7
+    assert float(records.decode(pool)[WEIGHT]) == 7
 
 
-def test_push_and_pull_hand_each_reply_out_once() -> None:
+def test_push_and_pull_return_each_reply_once() -> None:
     grid = grid_of()
     numbers = grid.push_messages(messages_of(grid))
     first = grid.pull_messages([*numbers[:2], "unknown"])
@@ -117,25 +117,26 @@ def test_push_and_pull_hand_each_reply_out_once() -> None:
     assert [m.metadata.reply_to_message_id for m in first + rest] == numbers and grid.pull_messages(numbers) == []
 
 
-def test_clients_draw_by_their_own_id_whoever_else_is_asked() -> None:
+def test_the_draws_of_a_client_do_not_depend_on_the_others() -> None:
     grid = grid_of()
     everyone = {r.metadata.src_node_id: r for r in grid.send_and_receive(messages_of(grid))}
     few = FedAvg()
     few.cohort = 2
     for reply in grid.send_and_receive(messages_of(grid, few)):
         same = everyone[reply.metadata.src_node_id]
-        digests = [tree.digest(records.model(r.content.array_records["arrays"])) for r in (reply, same)]
+        digests = [tree.digest(records.decode(r.content.array_records["arrays"])) for r in (reply, same)]
         assert digests[0] == digests[1]
 
 
 def ordinary(answers: list[tuple[int, float, int]]) -> ClientApp:
-    """An app written with Flower's documented API alone: remembers, draws, sometimes fails."""
+    """An app that uses Flower's documented API alone: it keeps a state, draws, and fails on one client."""
     app = ClientApp()
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         client = int(context.node_config["partition-id"])
-        calls = int(context.state.metric_records.get("calls", MetricRecord({"n": 0}))["n"]) + 1  # type: ignore[arg-type]
+        record = context.state.metric_records.get("calls", MetricRecord({"n": 0}))
+        calls = int(record["n"]) + 1  # type: ignore[arg-type]
         context.state["calls"] = MetricRecord({"n": calls})
         answers.append((client, random.random(), calls))
         if client == 2:

@@ -1,4 +1,4 @@
-"""glibc keeps large buffers: no page fault for a buffer that was there a moment ago."""
+"""glibc keeps large buffers: allocating a freed buffer again causes no page faults."""
 
 import os
 import subprocess
@@ -8,9 +8,9 @@ import pytest
 
 CODE = """
 import resource, torch
-from fl_sim.kernels import allocator as heap
-heap.keep()
-heap.keep()
+from fl_sim.kernels import allocator
+allocator.keep_large_buffers()
+allocator.keep_large_buffers()
 def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(3): torch.zeros(10_000_000)
 before = faults()
@@ -21,7 +21,7 @@ print(faults() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc")
 @pytest.mark.parametrize(
-    "own, kept", [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)], ids=["as it is", "set by the user"]
+    "own, kept", [({}, True), ({"MALLOC_TRIM_THRESHOLD_": "131072"}, False)], ids=["default", "set by the user"]
 )
 def test_large_buffers_stay(own: dict[str, str], kept: bool) -> None:
     """Forty megabytes are 9766 pages (fewer where pages are huge), and more than glibc ever keeps by itself."""

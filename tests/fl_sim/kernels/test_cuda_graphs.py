@@ -1,6 +1,7 @@
-"""Graphs, with a graph in the place of CUDA's that runs the recorded function anew: what a key leaves out shows as another number."""
+"""CUDA graphs, with a stand-in that runs the recorded function again: an incomplete key would change a number."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,39 @@ from torch import Tensor
 
 from experiments.check.world import world
 from experiments.run import main, run
-from fl_sim import tree
+from fl_sim import registry, tree
 from fl_sim.engines.evaluate import evaluate
 from fl_sim.kernels import cuda_graphs
-from fl_sim.kernels.cuda_graphs import Recorder
+from fl_sim.kernels.cuda_graphs import GraphRecorder
+from strategies.fedavg import FedAvg
 
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How often each recording was replayed."""
+    """Number of replays of each recording."""
     replays: list[int] = []
 
     def record(function: Any, inputs: Any, notes: list[Any]) -> Any:
-        held = [x.clone() for x in inputs]
-        outputs = tuple(x.clone() for x in function(*held))
+        own = [x.clone() for x in inputs]
+        outputs = tuple(x.clone() for x in function(*own))
         number = len(replays)
         replays.append(0)
 
         class Graph:
             def replay(self) -> None:
                 replays[number] += 1
-                for old, new in zip(outputs, function(*held), strict=True):
+                for old, new in zip(outputs, function(*own), strict=True):
                     old.copy_(new)
 
-        return cuda_graphs._Recording(Graph(), function, held, outputs, list(notes))
+        return cuda_graphs._Recording(Graph(), function, own, outputs, list(notes))
 
     monkeypatch.setattr(cuda_graphs, "_record", record)
-    monkeypatch.setattr(Recorder, "takes", staticmethod(lambda device: True))
+    monkeypatch.setattr(GraphRecorder, "supports", staticmethod(lambda device: True))
     return replays
 
 
-def test_what_comes_a_second_time_is_recorded_and_replayed(recorded: list[int]) -> None:
-    made = Recorder()
+def test_a_second_call_is_recorded_and_replayed(recorded: list[int]) -> None:
+    recorder = GraphRecorder()
     for round_ in range(4):
         notes: list[str] = []
 
@@ -49,42 +51,42 @@ def test_what_comes_a_second_time_is_recorded_and_replayed(recorded: list[int]) 
             notes[:] = ["twice"]
             return (2 * x,)
 
-        [result] = made("key", twice, [torch.tensor(float(round_))], notes)
+        [result] = recorder("key", twice, [torch.tensor(float(round_))], notes)
         assert result.item() == 2 * round_ and notes == ["twice"]
-    assert recorded == [3]  # not the first time; the recording itself is replayed too
-    [other] = made("other key", lambda x: (x + 1,), [torch.tensor(1.0)], [])
+    assert recorded == [3]  # every call but the first; the call that records is replayed too
+    [other] = recorder("other key", lambda x: (x + 1,), [torch.tensor(1.0)], [])
     assert other.item() == 2 and recorded == [3]
 
 
-def test_so_many_are_kept_and_a_result_is_the_callers_own(recorded: list[int]) -> None:
-    made, results = Recorder(), []
-    for key in range(cuda_graphs.KEPT + 2):
+def test_the_number_of_graphs_is_limited_and_replays_do_not_overwrite_results(recorded: list[int]) -> None:
+    recorder, results = GraphRecorder(), []
+    for key in range(cuda_graphs.MAX_GRAPHS + 2):
         for value in (1.0, 2.0, 3.0):
-            [result] = made(key, lambda x: (x * 1,), [torch.tensor(value)], [])
+            [result] = recorder(key, lambda x: (x * 1,), [torch.tensor(value)], [])
             results.append(result)
-    assert [r.item() for r in results] == [1.0, 2.0, 3.0] * (cuda_graphs.KEPT + 2)
-    assert sum(kept is not None for kept in made._recorded.values()) == cuda_graphs.KEPT
+    assert [r.item() for r in results] == [1.0, 2.0, 3.0] * (cuda_graphs.MAX_GRAPHS + 2)
+    assert sum(kept is not None for kept in recorder._recorded.values()) == cuda_graphs.MAX_GRAPHS
 
 
-def test_what_cannot_be_recorded_runs_as_it_is_and_the_reason_is_kept(
+def test_a_function_that_cannot_be_recorded_runs_without_a_graph_and_the_reason_is_kept(
     recorded: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any) -> Any:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(cuda_graphs, "_record", refuse)
-    made = Recorder()
-    assert [made("key", lambda x: (x + 1,), [torch.tensor(1.0)], [])[0].item() for _ in range(3)] == [2.0] * 3
-    assert "capturing" in made.refused
+    recorder = GraphRecorder()
+    assert [recorder("key", lambda x: (x + 1,), [torch.tensor(1.0)], [])[0].item() for _ in range(3)] == [2.0] * 3
+    assert "capturing" in recorder.refused
 
 
 def test_evaluation_is_the_same(recorded: list[int]) -> None:
     loss = world()[0]
     x, y = loss.task.train["x"], loss.task.train["y"]
-    made, models = Recorder(), [tree.scale(loss.initial(), factor) for factor in (1.0, 0.5, 2.0, -1.0)]
+    recorder, models = GraphRecorder(), [tree.scale(loss.initial(), factor) for factor in (1.0, 0.5, 2.0, -1.0)]
     for data in ({"x": x, "y": y}, {"x": x[:7].clone(), "y": y[:7].clone()}, {}):
         for model in models:
-            assert evaluate(loss, model, data, made) == evaluate(loss, model, data)
+            assert evaluate(loss, model, data, recorder) == evaluate(loss, model, data)
     assert recorded == [3, 3]
 
 
@@ -97,6 +99,28 @@ WORDS: dict[str, Any] = {
     "dtype": "float64",
     "quiet": True,
 }
+
+
+@pytest.mark.parametrize("strategy", list(registry.names("strategies", "strategy")))
+def test_every_strategy_trains_from_graphs(strategy: str, recorded: list[int], tmp_path: Path) -> None:
+    few = {"rounds": 4, "evaluate_every": 4, "local": {"batch_size": 16}, "clients": 4, "cohort": 4}
+    log = run(**{**WORDS, **few}, strategy=strategy, engine="vmap", out=str(tmp_path)).log
+    assert "fallback" not in set(log.events["event"]) and sorted(recorded) == [1, 3]  # evaluation; rounds 2 to 4
+
+
+def test_a_strategy_with_state_in_attributes_trains_without_graphs_and_the_log_says_so_once(
+    recorded: list[int], tmp_path: Path
+) -> None:
+    @dataclass
+    class Stateful(FedAvg):
+        def __post_init__(self) -> None:
+            self.velocity: dict[str, Tensor] = {}
+
+    log = run(**{**WORDS, "rounds": 3, "evaluate_every": 9}, strategy=Stateful(), engine="vmap", out=str(tmp_path)).log
+    notes = log.events[log.events["event"] == "fallback"]["note"].tolist()
+    assert (
+        len(notes) == 1 and "without CUDA graphs: Stateful holds velocity" in notes[0] and recorded == [1]
+    )  # evaluation
 
 
 @pytest.mark.parametrize(
@@ -116,7 +140,7 @@ def test_a_run_is_the_same(
     flat = {**{k: v for k, v in WORDS.items() if k != "quiet"}, **more, "engine": "vmap", "out": str(tmp_path)}
     with_graphs = run(**flat, quiet=True).summary
     replays = sum(recorded)
-    monkeypatch.setattr(cuda_graphs, "KNOWN", 0)
+    monkeypatch.setattr(cuda_graphs, "MAX_KEYS", 0)
     assert run(**flat, quiet=True).summary["digest"] == with_graphs["digest"]
     assert replays > 0 and sum(recorded) == replays
 
@@ -131,7 +155,7 @@ def test_a_batch_of_runs_is_the_same(
         return [summary["digest"] for summary in json.loads(capsys.readouterr().out)["runs"]]
 
     with_graphs, replays = digests(), sum(recorded)
-    monkeypatch.setattr(cuda_graphs, "KNOWN", 0)
+    monkeypatch.setattr(cuda_graphs, "MAX_KEYS", 0)
     assert digests() == with_graphs and len(set(with_graphs)) == 4
     assert sum(recorded) == replays and (
         replays > 0 or "cosine" in axis

@@ -1,4 +1,4 @@
-"""Layers in the place of PyTorch's: a module as a function of its tensors, and its quick form."""
+"""Modules as functions of their tensors, their form for one client, and dropout with a key."""
 
 import copy
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from fl_sim.kernels import layers
 from fl_sim.kernels.low_rank import Product
 from fl_sim.kernels.winograd import Conv3x3
 from fl_sim.learning.loss import Batch, Loss
+from tests.fl_sim.kernels.missing_names import import_without
 
 
 class Tied(nn.Module):
@@ -34,21 +35,46 @@ def test_a_module_is_a_function_of_its_tensors_and_keeps_its_own() -> None:
     values = {k: torch.rand_like(v) if v.is_floating_point() else v.clone() for k, v in module.state_dict().items()}
     mean = values["1.running_mean"].clone()
     expected = torch.func.functional_call(module, {k: v.clone() for k, v in values.items()}, (x,))
-    assert torch.equal(layers.Pure(module)(values, x), expected)
+    assert torch.equal(layers.FunctionalModule(module)(values, x), expected)
     assert not torch.equal(values["1.running_mean"], mean)  # BatchNorm writes into the buffer that it was given
     with pytest.raises(RuntimeError):
-        layers.Pure(module)(values, torch.randn(6, 5))
+        layers.FunctionalModule(module)(values, torch.randn(6, 5))
     assert tree.digest(module.state_dict()) == before and not any(
         v is p for v in values.values() for p in module.parameters()
     )
 
 
-def test_only_what_is_named_is_replaced() -> None:
+def test_without_the_private_dicts_of_modules_the_function_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert layers.HAS_TENSOR_DICTS
+    for module, x in (
+        (nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), torch.randn(6, 4)),
+        (Tied(), torch.randn(6, 4)),
+    ):
+        function, results = layers.FunctionalModule(module), []
+        state = {k: torch.rand_like(v) if v.is_floating_point() else v.clone() for k, v in module.state_dict().items()}
+        names = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
+        for has_dicts in (True, False):
+            monkeypatch.setattr(layers, "HAS_TENSOR_DICTS", has_dicts)
+            values = {**{k: state[k].clone() for k in names}, "of another module": torch.zeros(1)}
+            results.append([function(values, x), *values.values()])  # BatchNorm writes into its buffers
+        assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize("kind", [nn.BatchNorm1d, nn.BatchNorm3d, nn.SyncBatchNorm, nn.LazyBatchNorm2d])
+def test_batch_norm_is_recognised_without_its_private_base_class(kind: type[nn.Module]) -> None:
+    without = import_without(layers, nn.modules.batchnorm, "_BatchNorm")
+    assert without.BATCH_NORMS != layers.BATCH_NORMS
+    module = nn.Sequential(nn.Flatten(), kind() if kind is nn.LazyBatchNorm2d else kind(2))
+    assert layers.has_batch_norm(module) and without.has_batch_norm(module)
+    assert not layers.has_batch_norm(nn.GroupNorm(1, 2)) and not without.has_batch_norm(nn.GroupNorm(1, 2))
+
+
+def test_only_named_tensors_are_replaced() -> None:
     module, x = nn.Linear(4, 3), torch.randn(2, 4)
-    assert torch.equal(layers.Pure(module)({"bias": torch.zeros(3)}, x), x @ module.weight.T)
+    assert torch.equal(layers.FunctionalModule(module)({"bias": torch.zeros(3)}, x), x @ module.weight.T)
 
 
-def test_a_tied_weight_is_one() -> None:
+def test_a_tied_weight_has_one_gradient() -> None:
     with rng.keyed_globals(0):
         module = Tied().double()
     x, y = np.random.default_rng(0).normal(size=(6, 4)), np.array([0, 1, 2, 3, 0, 1])
@@ -66,7 +92,7 @@ def test_a_tied_weight_is_one() -> None:
 
 
 class Viewing(nn.Module):
-    """As much code in the wild: flattens by ``view``, which channels last in memory do not allow."""
+    """Flattens by ``view``, as many models do, which channels-last memory does not allow."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,7 +104,7 @@ class Viewing(nn.Module):
 
 
 class Peeking(Viewing):
-    """Gives something else when memory is laid out otherwise."""
+    """Computes something else where memory is channels-last."""
 
     def forward(self, x: Tensor) -> Tensor:
         outputs: Tensor = self.linear(self.conv(x).flatten(1)) * (1.0 if x.is_contiguous() else 2.0)
@@ -101,13 +127,13 @@ def loss_of(make: Callable[[], nn.Module], size: int) -> Loss:
 
 
 @pytest.mark.parametrize("make, size, quick", [(large, 8, True), (Viewing, 6, False), (Peeking, 6, False)])
-def test_one_client_at_a_time_uses_the_quick_form_where_that_is_the_same_function(
+def test_the_form_for_one_client_is_used_where_it_is_the_same_function(
     make: Callable[[], nn.Module], size: int, quick: bool
 ) -> None:
     loss = loss_of(make, size)
     batch, model = Batch(dict(loss.task.train), rng.words(3)), loss.initial()
     before = tree.digest(model)
-    alone, plain = loss.gradient(model, batch, products=True), loss.under_vmap().gradient(model, batch)
+    alone, plain = loss.step_gradient(model, batch), loss.under_vmap().gradient(model, batch)
     assert alone[1].item() == pytest.approx(plain[1].item(), rel=1e-12) and tree.digest(model) == before
     for name, g in plain[0].items():
         torch.testing.assert_close(alone[0][name], g, rtol=0, atol=1e-12)
@@ -116,16 +142,16 @@ def test_one_client_at_a_time_uses_the_quick_form_where_that_is_the_same_functio
         assert loss.metrics(model, batch)[name].item() == pytest.approx(value.item(), rel=1e-12)
 
 
-def test_the_quick_form_shares_tensors_and_takes_what_suits() -> None:
+def test_the_form_for_one_client_shares_tensors_and_replaces_supported_layers() -> None:
     module = large()
-    quick = layers.quick(module)
+    quick = layers.one_client_form(module)
     assert quick is not None and {id(p) for p in quick.parameters()} == {id(p) for p in module.parameters()}
     assert [type(m) for m in quick.modules() if isinstance(m, nn.Conv2d)] == [nn.Conv2d, Conv3x3]
     assert all(type(m) is nn.Conv2d for m in module.modules() if isinstance(m, nn.Conv2d))
-    assert layers.quick(nn.Sequential(nn.Linear(4, 3), nn.ReLU())) is None
+    assert layers.one_client_form(nn.Sequential(nn.Linear(4, 3), nn.ReLU())) is None
 
 
-def test_a_loss_with_a_quick_form_can_be_copied_and_sent() -> None:
+def test_a_loss_with_such_a_form_can_be_copied_and_pickled() -> None:
     import pickle
 
     loss = loss_of(large, 8)
@@ -135,7 +161,7 @@ def test_a_loss_with_a_quick_form_can_be_copied_and_sent() -> None:
         assert tree.digest(twin.gradient(twin.initial(), batch)[0]) == expected
 
 
-def test_all_may_be_dropped() -> None:
+def test_dropout_with_probability_one_gives_zeros() -> None:
     drop = layers.Dropout(1.0)
     assert not drop(torch.ones(5, 3)).any()
     drop.eval()

@@ -1,4 +1,4 @@
-"""A gradient left as a product: an ordinary tensor for whoever looks, one pass over the weight for plain SGD."""
+"""A gradient kept as a product: an ordinary tensor for all operations, and one pass over the weight for plain SGD."""
 
 import copy
 import pickle
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import tree
-from fl_sim.kernels.low_rank import Linear, Product, suits
+from fl_sim.kernels import low_rank
+from fl_sim.kernels.low_rank import Linear, Product, supports
 from fl_sim.learning import optim
 from fl_sim.learning.optim import Rates
 
 
-def made(shape: tuple[int, ...] = (4, 3), bias: bool = True) -> tuple[nn.Linear, Tensor]:
+def layer_and_input(shape: tuple[int, ...] = (4, 3), bias: bool = True) -> tuple[nn.Linear, Tensor]:
     torch.manual_seed(0)
     layer = nn.Linear(shape[-1], 5, bias=bias).double()
     return layer, torch.randn(shape, dtype=torch.float64)
@@ -27,7 +28,7 @@ def product() -> Product:
 @pytest.mark.parametrize("shape", [(4, 3), (4, 6, 3)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_it_is_the_linear_layer(shape: tuple[int, ...], bias: bool) -> None:
-    layer, x = made(shape, bias)
+    layer, x = layer_and_input(shape, bias)
     x.requires_grad_()
     fast = copy.deepcopy(layer)
     fast.__class__ = Linear
@@ -48,7 +49,7 @@ def test_a_weight_used_twice() -> None:
     )
 
 
-def test_whoever_looks_sees_a_tensor() -> None:
+def test_all_operations_treat_it_as_a_tensor() -> None:
     g = product()
     plain = g.left @ g.right
     assert (g.shape, g.dtype, g.ndim, g.numel(), g.is_floating_point()) == (plain.shape, plain.dtype, 2, 15, True)
@@ -90,5 +91,24 @@ def test_every_rule_takes_it_as_a_tensor(name: str, rates: Rates) -> None:
     torch.testing.assert_close(ends[0], ends[1], rtol=0, atol=1e-13)
 
 
-def test_which_layers_it_suits() -> None:
-    assert suits(nn.Linear(1024, 128)) and not suits(nn.Linear(1023, 128))
+def test_which_layers_are_supported() -> None:
+    assert supports(nn.Linear(1024, 128)) and not supports(nn.Linear(1023, 128))
+
+
+def test_without_the_private_name_it_is_an_ordinary_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert low_rank.HAS_WRAPPER_SUBCLASS
+    layer, x = layer_and_input()
+    layer.__class__ = Linear
+    lazy = torch.autograd.grad(layer(x).sin().sum(), layer.weight)[0]
+    monkeypatch.setattr(low_rank, "HAS_WRAPPER_SUBCLASS", False)
+    plain = torch.autograd.grad(layer(x).sin().sum(), layer.weight)[0]
+    assert isinstance(lazy, Product) and type(plain) is Tensor and torch.equal(plain, lazy.formed())
+    steps = [optim.sgd({"w": layer.weight.detach()}, {"w": g}, {}, 0, Rates(0.1))[0]["w"] for g in (lazy, plain)]
+    torch.testing.assert_close(steps[0], steps[1], rtol=0, atol=1e-14)
+
+
+def test_products_in_nested_arguments_are_formed() -> None:
+    g = product()
+    plain = g.formed()
+    assert torch.equal(torch.cat([g, torch.stack((g, g))[0]]), torch.cat([plain, plain]))
+    assert torch.equal(torch.add(input=g, other=g), plain + plain) and torch.equal(g[(0, slice(1, 3))], plain[0, 1:3])

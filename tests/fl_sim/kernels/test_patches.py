@@ -1,4 +1,4 @@
-"""Convolutions of many clients at once: the same function as PyTorch's, and the same derivatives of first and second order."""
+"""Convolutions of many clients at once equal PyTorch's, and so do their first and second derivatives."""
 
 from collections.abc import Callable
 
@@ -16,7 +16,7 @@ CLIENTS, BATCH = 3, 2
 @pytest.fixture
 def network() -> nn.Sequential:
     with rng.keyed_globals(0):
-        strided = nn.Conv2d(4, 4, 2, stride=2)  # which stays as it is
+        strided = nn.Conv2d(4, 4, 2, stride=2)  # not supported: stays as it is
         convolutions = nn.Conv2d(3, 4, 3, padding=1), nn.Tanh(), nn.Conv2d(4, 4, 5, bias=False), strided
         return nn.Sequential(*convolutions, nn.MaxPool2d(2), nn.Flatten(), nn.Linear(16, 3)).double()
 
@@ -26,8 +26,8 @@ def pictures(width: int = 13) -> Tensor:
 
 
 def trained(network: nn.Module, x: Tensor, meta: bool) -> Tree:
-    """Per client two steps from shared weights; then, if asked, a gradient through a third step."""
-    start, function = {k: v.detach() for k, v in network.named_parameters()}, layers.Pure(network)
+    """For each client two steps from shared weights; with ``meta``, a gradient through a third step."""
+    start, function = {k: v.detach() for k, v in network.named_parameters()}, layers.FunctionalModule(network)
 
     def loss(params: Tree, x: Tensor) -> Tensor:
         return function(params, x).sin().square().sum()
@@ -41,13 +41,13 @@ def trained(network: nn.Module, x: Tensor, meta: bool) -> Tree:
         outer: Callable[[Tree], Tensor] = lambda p: loss(step(p, x), x)  # noqa: E731
         return torch.func.grad(outer)(params) if meta else params
 
-    made: Tree = torch.func.vmap(one)(x)
-    return made
+    results: Tree = torch.func.vmap(one)(x)
+    return results
 
 
 @pytest.mark.parametrize("meta", [False, True])
 def test_training_is_that_of_plain_convolutions(network: nn.Sequential, meta: bool) -> None:
-    many = layers.many(network, "cuda")
+    many = layers.many_clients_form(network, "cuda")
     assert [type(m) for m in many if isinstance(m, nn.Conv2d)] == [patches.Conv2d, patches.Conv2d, nn.Conv2d]
     plain, quick = (trained(form, pictures(), meta) for form in (network, many))
     for name, value in plain.items():
@@ -57,10 +57,10 @@ def test_training_is_that_of_plain_convolutions(network: nn.Sequential, meta: bo
 def test_a_first_layer_forms_no_gradient_of_its_pictures(
     network: nn.Sequential, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[int] = []
-    own = patches._Spread.apply
+    widths: list[int] = []
+    own = patches._InputGradient.apply
     monkeypatch.setattr(
-        patches._Spread, "apply", lambda outer, weight: (asked.append(outer.shape[-1]), own(outer, weight))[1]
+        patches._InputGradient, "apply", lambda outer, weight: (widths.append(outer.shape[-1]), own(outer, weight))[1]
     )
-    trained(layers.many(network, "cuda"), pictures(), meta=False)
-    assert set(asked) == {9}  # of the 5x5 layer; never of the first, whose outputs are 13 wide
+    trained(layers.many_clients_form(network, "cuda"), pictures(), meta=False)
+    assert set(widths) == {9}  # of the 5x5 layer; never of the first, whose outputs are 13 wide

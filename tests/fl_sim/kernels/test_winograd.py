@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim.kernels import winograd
-from fl_sim.kernels.winograd import Conv3x3, suits
+from fl_sim.kernels.winograd import Conv3x3, supports
 
 SHAPES = [  # samples, channels in and out, height, width, padding
     (33, 32, 64, 6, 6, 0),  # one tile a sample
@@ -75,7 +75,7 @@ def test_without_bias_and_with_what_is_frozen() -> None:
 
 @pytest.mark.parametrize("shape", [(40, 32, 64, 5, 5, 1), (31, 32, 64, 6, 6, 0)])
 def test_few_tiles_or_tiles_mostly_empty_are_left_to_pytorch(shape: tuple[int, ...]) -> None:
-    """5 x 5 outputs would fill 25 of the 64 places of four tiles; 31 tiles do not pay for the transform of the filters."""
+    """5 x 5 outputs fill 25 of the 64 places of four tiles; 31 tiles are too few for the transform of the filters."""
     expected, seen = both(*inputs(shape, torch.float32))
     assert all(torch.equal(a, b) for a, b in zip(expected, seen, strict=True))
 
@@ -95,5 +95,5 @@ def test_few_tiles_or_tiles_mostly_empty_are_left_to_pytorch(shape: tuple[int, .
         (nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"), False),
     ],
 )
-def test_which_layers_it_suits(conv: nn.Conv2d, expected: bool) -> None:
-    assert suits(conv) == expected
+def test_which_layers_are_supported(conv: nn.Conv2d, expected: bool) -> None:
+    assert supports(conv) == expected

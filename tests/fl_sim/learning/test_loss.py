@@ -37,7 +37,7 @@ def batch_of(loss: Loss, rows: list[int], mask: list[bool] | None = None, key: i
 
 
 def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
-    """The gradient as one of three clients', each with a model of its own."""
+    """The gradient of one of three clients under vmap, each with its own model."""
     grads, reported, buffers = torch.func.vmap(lambda own: loss.under_vmap().gradient(own, batch))(
         tree.stack([tree.scale(model, 2.0), model, tree.scale(model, -1.0)])
     )
@@ -45,7 +45,7 @@ def among_others(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, T
 
 
 class Again(nn.Module):
-    """A layer that runs twice, writes into what it gave, and whose weight serves elsewhere too."""
+    """A layer that runs twice and whose output is modified in place, and a layer whose weight is used again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ def test_a_layer_that_runs_twice_and_a_weight_that_serves_elsewhere() -> None:
 
 
 class Written(nn.Module):
-    """Writes into what a layer still needs."""
+    """Modifies an input in place that a layer needs for its gradient."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,14 +89,14 @@ def test_an_input_that_is_written_into_is_an_error(gradient: Any) -> None:
 
 
 def ordinary(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
-    """As one of three with a PyTorch that lacks the names of ``physical``."""
+    """As ``among_others``, with a PyTorch that lacks the private names which ``leave_vmap`` uses."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(leave_vmap, "KNOWN", False)
+        patch.setattr(leave_vmap, "AVAILABLE", False)
         return among_others(loss, model, batch)
 
 
 def sampled(loss: Loss, model: Tree, batch: Batch) -> tuple[Tree, Tensor, Tree]:
-    """As one of three, sample by sample: one ``vmap`` in another. The mean over samples."""
+    """As ``among_others``, as the mean of the samples' gradients: one ``vmap`` within another."""
 
     def of_client(own: Tree) -> tuple[Tree, Tensor]:
         def of_sample(row: Tree) -> tuple[Tree, Tensor]:
@@ -113,7 +113,7 @@ def test_the_gradient_of_a_weight_is_not_formed() -> None:
     loss, seen = loss_of(network()), []
 
     def one(own: Tree) -> Tensor:
-        grads, value, _ = loss.under_vmap().gradient(own, batch_of(loss, [0, 1]), products=True)
+        grads, value, _ = loss.under_vmap().step_gradient(own, batch_of(loss, [0, 1]))
         seen.extend(k for k, g in grads.items() if isinstance(g, Product) and g._formed is None)
         return value
 
@@ -167,7 +167,7 @@ def test_the_users_module_is_not_touched() -> None:
 
 @pytest.mark.parametrize("middle", [nn.ReLU(), nn.Dropout(0.5)], ids=["plain", "dropout"])
 def test_padding_changes_nothing(middle: nn.Module) -> None:
-    """Three samples, and the same three with two that do not count after them: dropout's masks too."""
+    """Three samples, and the same three followed by two masked ones, give the same numbers, with dropout as well."""
     loss = loss_of(network(middle))
     short, padded = batch_of(loss, [0, 1, 2]), batch_of(loss, [0, 1, 2, 9, 9], [True, True, True, False, False])
     model = loss.initial()
@@ -185,7 +185,7 @@ def test_a_step_without_real_samples_is_zero_and_finite() -> None:
 
 
 class Twice(nn.Module):
-    """Its weight, dropped out by two layers with p = 1/4; of ones, an output shows which of them kept it."""
+    """Two dropout layers with p = 1/4 applied to a weight of ones: the outputs show which layers kept an element."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ def test_dropout_is_keyed_by_step_and_layer_and_keeps_its_share() -> None:
     for kept, share in (
         (once, 0.75),
         (twice, 0.75**2),
-    ):  # were both layers' masks the same, twice would keep 3/4 as well
+    ):  # With equal masks in both layers, ``twice`` would keep 3/4, too.
         assert abs(float(kept.gt(0).double().mean()) - share) < 5 * (share * (1 - share) / n) ** 0.5
         assert float(kept.mean()) == pytest.approx(1.0, abs=0.02)  # scaled by 1 / (1 - p)
     loss.metrics(loss.initial(), Batch(dict(task.train), rng.words(1)))
@@ -255,7 +255,7 @@ def test_evaluation_has_neither_dropout_nor_augmentation() -> None:
 
 
 def test_a_crop_out_of_a_reflected_picture_by_hand() -> None:
-    """Row r, column c of the result is row r + dy - 4, column c + dx - 4 of the picture mirrored at its edges, flipped or not."""
+    """Pixel (r, c) of the result is (r + dy - 4, c + dx - 4) of the picture reflected at its edges, flipped or not."""
     x = torch.arange(12 * 6 * 6, dtype=torch.float64).reshape(12, 1, 6, 6)
     words = rng.words(11)
     done = Transform(augment=True)({"x": x}, words)["x"]

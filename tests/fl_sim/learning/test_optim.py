@@ -26,9 +26,9 @@ CASES: dict[str, tuple[str, Rates, Callable[..., torch.optim.Optimizer]]] = {
 
 
 def start(seed: int) -> Tree:
-    made = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)
     return {
-        k: torch.randn(shape, generator=made, dtype=torch.float64)
+        k: torch.randn(shape, generator=generator, dtype=torch.float64)
         for k, shape in (("w", (3, 2)), ("b", (3,)), ("t", ()))
     }
 
@@ -50,7 +50,7 @@ def test_six_steps_are_those_of_torch_optim(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_arguments_are_left_alone_unless_in_place_is_asked_for(case: str) -> None:
+def test_arguments_are_not_modified_unless_in_place_is_set(case: str) -> None:
     name, rates, _ = CASES[case]
     params, state = start(0), {}
     for step in range(2):

@@ -1,4 +1,4 @@
-"""Losses, metrics, transforms by hand; tasks from a user's arrays."""
+"""Losses, metrics and transforms against numbers computed by hand; tasks from a user's arrays."""
 
 import math
 from typing import Any
@@ -35,9 +35,9 @@ def test_cross_entropy_is_pytorchs_whichever_way_its_rows_lie(samples: int, clas
             torch.randn(samples, classes, dtype=torch.float64, requires_grad=True),
             torch.randint(classes, (samples,)),
         )
-    made, expected = cross_entropy(outputs, {"y": y}), F.cross_entropy(outputs, y, reduction="none")
-    torch.testing.assert_close(made, expected, rtol=1e-14, atol=0)
-    slopes = [torch.autograd.grad(losses.square().sum(), outputs, create_graph=True)[0] for losses in (made, expected)]
+    ours, expected = cross_entropy(outputs, {"y": y}), F.cross_entropy(outputs, y, reduction="none")
+    torch.testing.assert_close(ours, expected, rtol=1e-14, atol=0)
+    slopes = [torch.autograd.grad(losses.square().sum(), outputs, create_graph=True)[0] for losses in (ours, expected)]
     curves = [torch.autograd.grad(slope.square().sum(), outputs)[0] for slope in slopes]
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(curves[0], curves[1], rtol=1e-12, atol=1e-14)
@@ -51,7 +51,7 @@ def test_a_transform_scales_then_standardises() -> None:
 
 
 def windows(picture: Tensor) -> list[Tensor]:
-    """All that augmentation may make of a picture: 9 x 9 crops, plain and flipped."""
+    """All possible results of augmenting a picture: 9 x 9 crops, plain and flipped."""
     padded = F.pad(picture[None], (4, 4, 4, 4), mode="reflect")[0]
     size = picture.shape[-1]
     crops = [padded[:, i : i + size, j : j + size] for i in range(9) for j in range(9)]
@@ -64,7 +64,9 @@ def test_augmented_pictures_are_crops_and_flips_drawn_by_place() -> None:
     found = [[i for i, w in enumerate(windows(x[b])) if torch.equal(w, done[b])] for b in range(40)]
     assert all(len(f) == 1 for f in found)
     assert len({f[0] for f in found}) > 20 and any(f[0] < 81 for f in found) and any(f[0] >= 81 for f in found)
-    assert torch.equal(augment({"x": x[:7]}, words)["x"], done[:7])  # padding the batch changes nothing
+    assert torch.equal(
+        augment({"x": x[:7]}, words)["x"], done[:7]
+    )  # Padding a batch does not change its other samples.
     assert augment({"x": x}, None)["x"] is x
     keys = rng.words(rng.keys(0, 3))
     together = torch.vmap(lambda p, w: augment({"x": p}, w)["x"])(x[:12].reshape(3, 4, 2, 12, 12), keys)
@@ -79,8 +81,10 @@ def test_classes_and_pictures_from_arrays() -> None:
     assert task.labels is not None and task.labels.tolist() == task.train["y"].tolist()
     torch.testing.assert_close(task.transform({"x": torch.tensor([255.0])}, None)["x"], torch.ones(1))
     rows = torch.cat([task.train["x"], task.test["x"]])[:, 0, 0, 0].tolist()
-    assert sorted(rows) == list(range(0, 40, 4)) and rows != sorted(rows)  # each sample once; the test part is drawn
-    # row i of x starts with 4 i; client ids are numbered in their order over those that kept a sample
+    assert sorted(rows) == list(range(0, 40, 4)) and rows != sorted(
+        rows
+    )  # Each sample occurs once; the test part is random.
+    # Row i of x starts with 4 i; clients that still have samples are numbered in the order of their ids.
     owners = [list("aabbbbbbcc")[r // 4] for r in rows[:7]]
     assert task.clients is not None and [sorted(set(owners)).index(o) for o in owners] == task.clients.tolist()
 
@@ -103,7 +107,7 @@ def test_a_users_own_loss_and_metrics_win() -> None:
 
 
 @pytest.mark.parametrize(
-    "changed, said",
+    "changed, message",
     [
         ({"y": np.zeros(4)}, "y has 4 rows, x has 5"),
         ({"clients": [1, 2]}, "clients has 2 rows, x has 5"),
@@ -114,12 +118,12 @@ def test_a_users_own_loss_and_metrics_win() -> None:
         ({"x_test": np.full((2, 1), np.nan), "y_test": np.zeros(2)}, "NaN"),
     ],
 )
-def test_bad_arrays_are_refused(changed: dict[str, Any], said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_bad_arrays_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         from_arrays(**{"x": np.zeros((5, 1)), "y": np.zeros(5), **changed})
 
 
-def test_a_subset_keeps_the_order_asked_for_and_renumbers_clients() -> None:
+def test_a_subset_keeps_the_order_of_its_indices_and_renumbers_clients() -> None:
     task = from_arrays(np.arange(6.0)[:, None], np.arange(6) % 3, clients=[0, 0, 1, 1, 2, 2], test_share=0.0)
     some = task.subset(np.array([5, 2, 4]))
     assert some.train["x"].flatten().tolist() == [5, 2, 4] and some.num_train == 3

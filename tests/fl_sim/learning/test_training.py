@@ -1,4 +1,4 @@
-"""The local training of one client: its batches, its steps, and padding that changes nothing."""
+"""The local training of one client: its batches, its steps, and padding, which has no effect."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,7 +59,7 @@ def test_draws_are_keyed_by_seed_round_client_and_purpose() -> None:
 
 
 class Plain(LocalRule):
-    """The default streams."""
+    """A rule with the default streams."""
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
@@ -75,14 +75,14 @@ def test_the_default_streams_are_passes_over_the_training_part_alone() -> None:
 X, Y = np.random.default_rng(0).normal(size=(12, 3)), np.random.default_rng(1).integers(0, 2, 12)
 
 
-def loss() -> Loss:
+def build_loss() -> Loss:
     with rng.keyed_globals(0):
         module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 2))
     return Loss(module, from_arrays(X, Y, x_test=X, y_test=Y), torch.float64)
 
 
-def batch(made: Loss, rows: list[int], padding: int = 0, active: bool | None = None) -> Batch:
-    data = {k: v[rows + [0] * padding] for k, v in made.task.train.items()}
+def batch(loss: Loss, rows: list[int], padding: int = 0, active: bool | None = None) -> Batch:
+    data = {k: v[rows + [0] * padding] for k, v in loss.task.train.items()}
     mask = torch.tensor([True] * len(rows) + [False] * padding) if padding else None
     return Batch(data, rng.words(0), mask, None if active is None else torch.tensor(active))
 
@@ -96,56 +96,56 @@ OPTIMIZERS = [
 
 @pytest.mark.parametrize("local", OPTIMIZERS, ids=lambda local: local.optimizer)
 def test_padding_on_both_axes_changes_nothing(local: Local) -> None:
-    made = loss()
-    plain = [batch(made, [0, 1, 2, 3]), batch(made, [4, 5])]
+    loss = build_loss()
+    plain = [batch(loss, [0, 1, 2, 3]), batch(loss, [4, 5])]
     padded = [
-        batch(made, [0, 1, 2, 3], 2, True),
-        batch(made, [4, 5], 4, True),
-        batch(made, [], 6, False),
-        batch(made, [], 6, False),
+        batch(loss, [0, 1, 2, 3], 2, True),
+        batch(loss, [4, 5], 4, True),
+        batch(loss, [], 6, False),
+        batch(loss, [], 6, False),
     ]
-    models = [train(made.initial(), batches, local, made.gradient) for batches in (plain, padded)]
+    models = [train(loss.initial(), batches, local, loss.gradient) for batches in (plain, padded)]
     for k, v in models[0][0].items():
         torch.testing.assert_close(models[1][0][k], v, rtol=0, atol=1e-14)
     assert models[0][1]["loss"].item() == pytest.approx(models[1][1]["loss"].item(), rel=1e-13)
 
 
 def test_the_loss_reported_is_the_mean_over_samples_each_at_the_model_that_met_it() -> None:
-    made = loss()
-    first, second = batch(made, [0, 1, 2, 3, 4, 5]), batch(made, [6, 7])
+    loss = build_loss()
+    first, second = batch(loss, [0, 1, 2, 3, 4, 5]), batch(loss, [6, 7])
     local = Local(lr=0.5)
-    middle, _ = train(made.initial(), [first], local, made.gradient)
-    expected = (6 * made(made.initial(), first) + 2 * made(middle, second)) / 8
-    assert train(made.initial(), [first, second], local, made.gradient)[1]["loss"].item() == pytest.approx(
+    middle, _ = train(loss.initial(), [first], local, loss.gradient)
+    expected = (6 * loss(loss.initial(), first) + 2 * loss(middle, second)) / 8
+    assert train(loss.initial(), [first, second], local, loss.gradient)[1]["loss"].item() == pytest.approx(
         expected.item(), rel=1e-13
     )
 
 
 @pytest.mark.parametrize("local", OPTIMIZERS, ids=lambda local: local.optimizer)
-def test_the_given_model_is_left_alone_whatever_the_number_of_steps(local: Local) -> None:
-    made = loss()
+def test_the_received_model_is_not_modified_whatever_the_number_of_steps(local: Local) -> None:
+    loss = build_loss()
     for steps in range(4):
-        model = made.initial()
+        model = loss.initial()
         before, kept = tree.digest(model), dict(model)
-        new, _ = train(model, [batch(made, [s, s + 1]) for s in range(steps)], local, made.gradient)
+        new, _ = train(model, [batch(loss, [s, s + 1]) for s in range(steps)], local, loss.gradient)
         assert tree.digest(model) == before and all(model[k] is kept[k] for k in kept)
         assert (tree.digest(new) == before) == (steps == 0)
 
 
 def test_no_steps_give_the_model_back_and_a_loss_of_zero() -> None:
-    made = loss()
-    new, metrics = train(made.initial(), [], Local(), made.gradient)
-    assert tree.digest(new) == tree.digest(made.initial()) and metrics["loss"].item() == 0
+    loss = build_loss()
+    new, metrics = train(loss.initial(), [], Local(), loss.gradient)
+    assert tree.digest(new) == tree.digest(loss.initial()) and metrics["loss"].item() == 0
 
 
 def test_a_changed_gradient_is_what_is_followed() -> None:
-    made, local = loss(), Local(lr=0.25)
+    loss, local = build_loss(), Local(lr=0.25)
 
     def constant(model: Tree, given: Batch) -> tuple[Tree, torch.Tensor, Tree]:
         return {k: torch.ones_like(v) for k, v in model.items()}, torch.tensor(7.0), {}
 
-    new, metrics = train(made.initial(), [batch(made, [0])] * 3, local, constant)
-    for k, v in made.initial().items():
+    new, metrics = train(loss.initial(), [batch(loss, [0])] * 3, local, constant)
+    for k, v in loss.initial().items():
         torch.testing.assert_close(new[k], v - 0.75)
     assert float(metrics["loss"]) == 7
 
@@ -156,7 +156,7 @@ def test_the_clipped_gradient_has_that_length(clip_norm: float, expected: float)
         return {"w": torch.full((4,), 2.0, dtype=torch.float64)}, torch.tensor(0.0), {}  # its norm is 4
 
     new, _ = train(
-        {"w": torch.zeros(4, dtype=torch.float64)}, [batch(loss(), [0])], Local(lr=1.0, clip_norm=clip_norm), four
+        {"w": torch.zeros(4, dtype=torch.float64)}, [batch(build_loss(), [0])], Local(lr=1.0, clip_norm=clip_norm), four
     )
     assert tree.norm(new).item() == pytest.approx(expected, rel=1e-5)
 

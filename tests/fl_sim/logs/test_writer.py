@@ -1,4 +1,4 @@
-"""Round logs: what is written is what is read, whatever happens in between."""
+"""Round logs are read as they were written, also after a kill, a full disk or damage."""
 
 import json
 import math
@@ -92,10 +92,10 @@ def test_each_line_is_strict_json_with_null_for_what_is_not_a_number(log: RoundL
         and row["examples"] is True
     )
     assert row["mine"] == [1.5, None] and row["deep"] == {"x": [1, 2]} and row["where"] == "a/b"
-    assert row["train_loss"] is None  # documented, not given
+    assert row["train_loss"] is None  # a documented column that the row lacks
     assert math.isnan(load(log.path).rounds["loss"][0])
     with pytest.raises(TypeError, match="not a object"):
-        log.event("bad", thing=object())
+        log.event("bad", value=object())
 
 
 def test_one_line_a_round_in_order(log: RoundLog) -> None:
@@ -175,7 +175,7 @@ def test_model_and_summary_are_replaced_whole(log: RoundLog, monkeypatch: pytest
     shared = torch.arange(4.0)
     log.model(
         {"a": shared, "b": shared[2:], "c": shared.reshape(2, 2).T}, 1
-    )  # views: the format alone would refuse them
+    )  # views of one tensor, which the format itself refuses
     assert load(log.path).model()["c"].tolist() == [[0, 2], [1, 3]]
     log.summary({"status": "stopped"})
 
@@ -198,7 +198,7 @@ def test_model_and_summary_are_replaced_whole(log: RoundLog, monkeypatch: pytest
     ]
 
 
-def test_what_is_no_run_is_named(log: RoundLog, tmp_path: Path) -> None:
+def test_a_folder_without_a_run_is_named(log: RoundLog, tmp_path: Path) -> None:
     for path, why in [
         (tmp_path / "gone", "no such folder"),
         (tmp_path, "it has no config.toml"),

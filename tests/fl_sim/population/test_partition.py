@@ -1,4 +1,4 @@
-"""Clients as index ranges: what belongs to whom, and each one's own test part."""
+"""Partitions: each client's samples and its held-out part."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_held_out_parts_are_keyed_by_seed_and_client() -> None:
     a, b, c = (partition.hold_out(0.2, seed) for seed in (0, 0, 1))
     assert np.array_equal(a.indices, b.indices) and not np.array_equal(a.indices, c.indices)
     assert a.held_out.tolist() == [10, 10] and not np.array_equal(a.client(0), a.client(1) - 50)
-    assert set(a.client(0)[-10:]) != set(range(40, 50))  # a draw, not the last ones (probability 1 in 10^10)
+    assert set(a.client(0)[-10:]) != set(range(40, 50))  # They are random, not the last ones (probability 1 in 10^10).
 
 
 @pytest.mark.parametrize("share, expected", [(0.01, 1), (0.2, 1), (0.5, 2), (0.99, 3)])
@@ -61,8 +61,10 @@ def test_sizes_are_counted_without_asking_each_client(sizes: list[int], share: f
     partition = Partition.of(np.split(np.arange(ends[-1]), ends[:-1])).hold_out(share, 0)
     assert isinstance(partition, Listed) and partition.exclusive
     for some in (None, first):
-        told = [partition.sizes(c) for c in range(len(sizes))][:some]
-        assert {(a, b): n for a, b, n in partition.size_counts(some).tolist()} == {x: told.count(x) for x in told}
+        expected = [partition.sizes(c) for c in range(len(sizes))][:some]
+        assert {(a, b): n for a, b, n in partition.size_counts(some).tolist()} == {
+            x: expected.count(x) for x in expected
+        }
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 4)), min_size=1, max_size=6))
@@ -76,6 +78,6 @@ def test_several_clients_are_each_of_them(held: bool) -> None:
     listed: Partition = Partition.of(PARTS)
     drawn: Partition = Resampled(50, 1000, 7, seed=3)
     for partition, clients in ((listed, [3, 0, 2]), (drawn, [999, 0, 5, 0])):
-        made = partition.hold_out(0.3, 1) if held else partition
-        for mine, c in zip(made.several(clients), clients, strict=True):
-            assert np.array_equal(mine, made.client(c)) and mine.dtype == np.int64
+        chosen = partition.hold_out(0.3, 1) if held else partition
+        for mine, c in zip(chosen.several(clients), clients, strict=True):
+            assert np.array_equal(mine, chosen.client(c)) and mine.dtype == np.int64

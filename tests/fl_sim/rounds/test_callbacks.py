@@ -21,7 +21,7 @@ HOOKS = ("on_run_start", "on_round_start", "on_block", "on_evaluation", "on_roun
 
 
 class Recorder(Callback):
-    """Notes each hook and its round; raises in ``breaks``."""
+    """Records each hook and its round; raises in the hook ``breaks``."""
 
     def __init__(self, breaks: str = "", at: int = 1) -> None:
         self.calls: list[tuple[str, int]] = []
@@ -67,7 +67,7 @@ def go(
     grid = SimulationGrid(app_of(FedAvg()), len(SIZES), block_size=4)
     strategy = more.pop("strategy", FedAvg())
     initial, train = (
-        records.arrays(world()[0].initial()),
+        records.encode(world()[0].initial()),
         records.config({**TRAINING, "system.stragglers": 0.0, **(settings or {})}),
     )
     return run_rounds(
@@ -100,7 +100,7 @@ def test_evaluation_on_clients_counts_as_one() -> None:
 
 
 class Looks(Callback):
-    """Sees whether the digest is there when a round ends."""
+    """Records the digest, or its absence, at the end of each round."""
 
     def __init__(self, reads_digest: bool) -> None:
         self.reads_digest, self.seen = reads_digest, list[Any]()
@@ -161,7 +161,7 @@ def test_leaving_by_sys_exit_is_a_failure_too() -> None:
 
 
 class Cooling(Callback):
-    """Halves the learning rate each round, says so in a column, and stops at the third."""
+    """Halves the learning rate each round, adds a column, and stops at the third round."""
 
     def on_round_start(self, run: Run) -> None:
         run.train_config["local.lr"] = 0.08 / 2**run.round
@@ -210,23 +210,23 @@ def test_stopping_needs_no_reason(reason: str) -> None:
     assert len(result.rows) == 1 and result.stopped == (reason or "stopped")
 
 
-def test_a_stopped_run_says_so_and_is_no_failure(tmp_path: Path) -> None:
+def test_a_stopped_run_is_reported_as_stopped_and_is_no_failure(tmp_path: Path) -> None:
     class Stopping(Callback):
         def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
             if row["round"] == 2:
                 run.stop("target reached")
 
-    made = command.run(
+    outcome = command.run(
         task="synthetic", partition="iid", clients=3, rounds=5, out=str(tmp_path), callbacks=[Stopping()]
     )
-    summary = json.loads((Path(made.summary["run_dir"]) / "summary.json").read_text())
+    summary = json.loads((Path(outcome.summary["run_dir"]) / "summary.json").read_text())
     assert (summary["status"], summary["stopped"], summary["rounds"], summary["error"]) == (
         "stopped",
         "target reached",
         2,
         None,
     )
-    assert command.report([made.summary], quiet=True, as_json=False) == 0
+    assert command.report([outcome.summary], quiet=True, as_json=False) == 0
 
 
 def test_numbers_of_a_users_own_hide_no_documented_column() -> None:
@@ -234,7 +234,7 @@ def test_numbers_of_a_users_own_hide_no_documented_column() -> None:
         return MetricRecord({"round": 99, "digest": 1.0, "test_accuracy": 0.75, "eval-loss": 0.5, "f1": 0.3})
 
     grid = SimulationGrid(app_of(FedAvg()), 2)
-    [row, _] = run_rounds(FedAvg(), grid, records.arrays(world()[0].initial()), 1, evaluate_fn=central).rows
+    [row, _] = run_rounds(FedAvg(), grid, records.encode(world()[0].initial()), 1, evaluate_fn=central).rows
     assert (row["round"], row["central_round"], row["central_digest"], row["f1"]) == (0, 99, 1.0, 0.3)
     assert (row["accuracy"], row["test_accuracy"], row["loss"]) == (0.75, 0.75, 0.5) and len(row["digest"]) == 64
 
@@ -250,5 +250,5 @@ def test_numbers_of_a_users_own_hide_no_documented_column() -> None:
         ({"server_eval_acc": 1}, 1),
     ],
 )
-def test_only_what_says_the_same_fills_accuracy(metrics: dict[str, Any], accuracy: float | None) -> None:
+def test_only_a_name_of_the_same_meaning_fills_accuracy(metrics: dict[str, Any], accuracy: float | None) -> None:
     assert round_row.of_central(metrics).get("accuracy") == accuracy

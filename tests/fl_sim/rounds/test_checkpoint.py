@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, what goes in comes out, damage is seen."""
+"""Checkpoints: written whole or not at all, read as they were saved; damage is detected."""
 
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from fl_sim.rounds import checkpoint
 from fl_sim.rounds.checkpoint import Checkpoint, Damaged
 
 
-def made(number: int) -> Checkpoint:
+def example(number: int) -> Checkpoint:
+    """A checkpoint of round ``number`` with tensors that share memory, states and attributes of a strategy."""
     shared = torch.arange(6.0, dtype=torch.float64)
     model = {"a.weight": shared.reshape(2, 3), "b": shared[:2], "n": torch.tensor(number)}
     states = {7: {"m/x": torch.ones(2)}, 3: {}}
@@ -25,8 +26,8 @@ def made(number: int) -> Checkpoint:
     )
 
 
-def test_what_goes_in_comes_out(tmp_path: Path) -> None:
-    before = made(4)
+def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    before = example(4)
     after = checkpoint.read(checkpoint.save(tmp_path, before))
     assert tree.digest(after.model) == tree.digest(before.model)
     assert set(after.states) == {3, 7} and torch.equal(after.states[7]["m/x"], torch.ones(2)) and after.states[3] == {}
@@ -41,18 +42,18 @@ def test_what_goes_in_comes_out(tmp_path: Path) -> None:
 
 def test_the_last_two_are_kept_and_nothing_else_lies_about(tmp_path: Path) -> None:
     for number in (1, 2, 10, 11, 11):
-        checkpoint.save(tmp_path, made(number))
+        checkpoint.save(tmp_path, example(number))
     assert [checkpoint.round_of(p) for p in checkpoint.listed(tmp_path)] == [10, 11]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 2
     for number in (12, 13):
-        checkpoint.save(tmp_path, made(number), keep=0)
+        checkpoint.save(tmp_path, example(number), keep=0)
     assert [checkpoint.round_of(p) for p in checkpoint.listed(tmp_path)] == [10, 11, 12, 13]
 
 
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
 def test_a_damaged_one_is_seen_and_the_one_before_it_used(tmp_path: Path, damage: object) -> None:
-    checkpoint.save(tmp_path, made(1))
-    last = checkpoint.save(tmp_path, made(2))
+    checkpoint.save(tmp_path, example(1))
+    last = checkpoint.save(tmp_path, example(2))
     last.write_bytes(damage(last.read_bytes()))  # type: ignore[operator]
     with pytest.raises(Damaged, match="checksum"):
         checkpoint.read(last)
@@ -62,12 +63,12 @@ def test_a_damaged_one_is_seen_and_the_one_before_it_used(tmp_path: Path, damage
 
 
 def test_a_write_that_fails_leaves_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, made(1))
+    checkpoint.save(tmp_path, example(1))
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space"):
-        checkpoint.save(tmp_path, made(2))
+        checkpoint.save(tmp_path, example(2))
     assert [p.name.split("-")[1] for p in (tmp_path / "checkpoints").iterdir()] == ["000001"]

@@ -1,4 +1,4 @@
-"""run_rounds: lines of the log, failures and their policy, callbacks, early stop. Flower's own strategies: test_foreign_strategies.py."""
+"""run_rounds: lines of the log, failures and their policy, callbacks, early stop."""
 
 import json
 import re
@@ -28,7 +28,7 @@ SETTINGS = {**TRAINING, "system.stragglers": 0.0}
 
 def go(strategy: Strategy, log: RoundLog | None = None, rounds: int = 3, **options: Any) -> RunResult:
     grid = SimulationGrid(app_of(strategy), len(SIZES), holdout_clients=UNSEEN, block_size=4)
-    start = records.arrays(world()[0].initial())
+    start = records.encode(world()[0].initial())
     return run_rounds(
         strategy, grid, start, rounds, train_config=records.config({**SETTINGS, "rounds": rounds}), log=log, **options
     )
@@ -36,7 +36,7 @@ def go(strategy: Strategy, log: RoundLog | None = None, rounds: int = 3, **optio
 
 @dataclass
 class Sick(Strategy):
-    """Clients with at most ``smallest`` samples in their first batch fail, once ``Slowing`` has lowered their learning rate."""
+    """After ``Slowing`` lowered the learning rate, clients fail whose first batch has at most ``smallest`` samples."""
 
     smallest: int = 1
 
@@ -51,7 +51,7 @@ class Sick(Strategy):
 
 
 class Slowing(Callback):
-    """A callback may change what clients get: a tenth of the learning rate from round 2 on."""
+    """Lowers the learning rate that clients get to a tenth, from round 2 on."""
 
     def on_round_start(self, run: Run) -> None:
         if run.round >= 2:
@@ -121,12 +121,12 @@ def test_tolerated_failures_are_logged_and_left_out_of_the_mean(log: RoundLog) -
 
     class Without(FedAvg):
         def configure_train(self, server_round: int, *args: Any) -> list[Message]:  # type: ignore[override]
-            asked = list(super().configure_train(server_round, *args))
-            return asked if server_round == 1 else asked[2:]
+            messages = list(super().configure_train(server_round, *args))
+            return messages if server_round == 1 else messages[2:]
 
     others = go(Without(), callbacks=[Slowing()])
-    a, b = (records.model(r.arrays) for r in (result, others))
-    assert float(tree.norm(tree.sub(a, b))) < 1e-12 * float(tree.norm(a))  # as if it had not been asked
+    a, b = (records.decode(r.arrays) for r in (result, others))
+    assert float(tree.norm(tree.sub(a, b))) < 1e-12 * float(tree.norm(a))  # as if they had received no message
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_more_failures_than_tolerated_fail_the_run(log: RoundLog, smallest: int,
 
 
 @pytest.mark.parametrize("text", ["", "ignore", "tolerate", "tolerate:2", "tolerate:nan", "tolerate:-0.1"])
-def test_policies_that_mean_nothing_are_refused(text: str) -> None:
+def test_unknown_policies_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape(f"failures = {text!r}")):
         go(FedAvg(), failures=text)
 
@@ -154,8 +154,8 @@ class Poison(FedAvg):
         """NaN in round 2."""
         arrays, metrics = super().aggregate_train(server_round, replies)
         assert arrays is not None
-        spoiled = {k: v * float("nan") for k, v in records.model(arrays).items()}
-        return (records.arrays(spoiled) if server_round == 2 else arrays), metrics
+        spoiled = {k: v * float("nan") for k, v in records.decode(arrays).items()}
+        return (records.encode(spoiled) if server_round == 2 else arrays), metrics
 
 
 def test_a_new_model_that_is_not_finite_is_never_accepted(log: RoundLog) -> None:
@@ -165,7 +165,7 @@ def test_a_new_model_that_is_not_finite_is_never_accepted(log: RoundLog) -> None
 
 
 class Recorder(Callback):
-    """Which hooks were called, with what."""
+    """Records the hooks that were called, with their round."""
 
     def __init__(self, stop_at: int = -1, fail_in: str = "") -> None:
         self.calls: list[str] = []

@@ -1,4 +1,4 @@
-"""Failures inside blocks: a loss, a rule or a strategy of the user's that fails for one client, on every engine."""
+"""Failures inside blocks: a user's loss, rule or strategy that fails for one client, on every engine."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -38,12 +38,12 @@ every_engine = pytest.mark.parametrize("engine", ENGINES)
 
 
 def marked(data: Mapping[str, Tensor]) -> bool:
-    """Whether a batch is the culprit's; asking so is impossible under vmap, as a user's code may well be."""
+    """Whether a batch is the culprit's; reading values so is impossible under vmap, as it may be in a user's code."""
     return bool((data["x"] == MARK).any())
 
 
 def task(loss: Any = cross_entropy) -> Task:
-    """Six clients of five samples; one number of each of the culprit's samples is the mark."""
+    """Six clients of five samples; each sample of the culprit contains the mark."""
     draw = np.random.Generator(np.random.Philox(1))
     x, y = draw.normal(size=(30, 3)), np.arange(30) % 2
     x[CULPRIT * 5 : CULPRIT * 5 + 5, 0] = MARK
@@ -55,22 +55,22 @@ def setup(strategy: FedAvg, engine: str, loss: Any = cross_entropy) -> tuple[Sim
     bound = Loss(nn.Linear(3, 2), task(loss), torch.float64)
     parts = Partition.of(np.split(np.arange(30), CLIENTS))
     app = make_app(bound, parts, {name_of(type(strategy)): type(strategy)})
-    return SimulationGrid(app, CLIENTS, engine=engine, block_size=4), records.arrays(bound.initial())
+    return SimulationGrid(app, CLIENTS, engine=engine, block_size=4), records.encode(bound.initial())
 
 
 def survivors(strategy: FedAvg, grid: SimulationGrid, initial: Any) -> Tree:
-    """One round of the same grid without the culprit: what a tolerant round must come to."""
+    """One round of the same grid without the culprit: the expected result of a tolerant round."""
 
     class Without(type(strategy)):  # type: ignore[misc]
         def configure_train(self, *args: Any) -> Any:
             return [m for m in super().configure_train(*args) if m.metadata.dst_node_id != CULPRIT + 2]
 
     Without.__module__, Without.__qualname__ = type(strategy).__module__, type(strategy).__qualname__
-    return records.model(run_rounds(Without(), grid, initial, 1).arrays)
+    return records.decode(run_rounds(Without(), grid, initial, 1).arrays)
 
 
 def check(strategy: FedAvg, engine: str, reason: str, path: Path, loss: Any = cross_entropy) -> RoundLog:
-    """The culprit alone is named; with tolerance the others are pooled as if it had not been asked."""
+    """The culprit alone is named; with tolerance the others are pooled as if it had received no message."""
     grid, initial = setup(strategy, engine, loss)
     with pytest.raises(RoundFailed, match=f"(?s)^round 1, client {CULPRIT}, train: .*{reason}"):
         run_rounds(strategy, grid, initial, 1)
@@ -79,9 +79,9 @@ def check(strategy: FedAvg, engine: str, reason: str, path: Path, loss: Any = cr
     assert (result.rows[1]["completed"], result.rows[1]["failed"]) == (5, 1)
     clients = load(log.path).clients
     assert clients[clients["status"] == "failed"]["client"].tolist() == [CULPRIT]
-    wanted = survivors(strategy, grid, initial)
-    for k, value in records.model(result.arrays).items():
-        torch.testing.assert_close(value, wanted[k], rtol=1e-9, atol=1e-12)
+    expected = survivors(strategy, grid, initial)
+    for k, value in records.decode(result.arrays).items():
+        torch.testing.assert_close(value, expected[k], rtol=1e-9, atol=1e-12)
     return log
 
 
@@ -108,7 +108,7 @@ def test_a_loss_that_fails_for_one_client(loss: Any, reason: str, engine: str, t
     log = check(FedAvg(), engine, reason, tmp_path, loss)
     events = load(log.path).events
     fell_back = events[events["event"] == "fallback"]
-    if engine == "vmap" and loss is raising:  # whoever looks at numbers cannot be batched: both blocks run again
+    if engine == "vmap" and loss is raising:  # code that reads values cannot be batched: both blocks run again
         assert fell_back["block"].tolist() == [0, 1]
         assert all("its clients ran on the loop" in note for note in fell_back["note"])
     else:
@@ -182,9 +182,9 @@ class Weighted(FedAvg):
         return reply, new, {**metrics, "num-examples": torch.tensor(-1.0)}
 
 
-def test_the_machine_weighs_by_what_a_client_has_not_by_what_its_rule_says() -> None:
-    plain, said = [run_rounds(s, *setup(s, "vmap"), 1) for s in (FedAvg(), Weighted())]
-    assert tree.digest(records.model(plain.arrays)) == tree.digest(records.model(said.arrays))
+def test_a_client_is_weighted_by_its_samples_not_by_what_its_rule_reports() -> None:
+    plain, weighted = [run_rounds(s, *setup(s, "vmap"), 1) for s in (FedAvg(), Weighted())]
+    assert tree.digest(records.decode(plain.arrays)) == tree.digest(records.decode(weighted.arrays))
 
 
 def test_a_client_without_samples_is_a_failure_with_a_weight_of_zero() -> None:
@@ -194,7 +194,7 @@ def test_a_client_without_samples_is_a_failure_with_a_weight_of_zero() -> None:
         with pytest.raises(
             RoundFailed, match="round 1, client 1, train: weight = 0.0: the client has no training samples"
         ):
-            run_rounds(FedAvg(), SimulationGrid(app, 3, engine=engine), records.arrays(bound.initial()), 1)
+            run_rounds(FedAvg(), SimulationGrid(app, 3, engine=engine), records.encode(bound.initial()), 1)
 
 
 def test_exit_codes_of_the_command_line(

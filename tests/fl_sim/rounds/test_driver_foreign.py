@@ -1,4 +1,4 @@
-"""Flower's own strategies and wrappers through ``run_rounds``, unchanged: reproducible, one reply a client, numbers by hand."""
+"""Flower's own strategies through ``run_rounds``: reproducible, with one reply for each client, and equal to ours."""
 
 import random
 from collections.abc import Iterable
@@ -9,19 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.clientapp.mod import fixedclipping_mod
-from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
-    DifferentialPrivacyClientSideFixedClipping,
-    DifferentialPrivacyServerSideAdaptiveClipping,
-    DifferentialPrivacyServerSideFixedClipping,
     FedAdam,
     FedAvg,
     FedAvgM,
     FedMedian,
-    FedProx,
     FedTrimmedAvg,
     Krum,
 )
@@ -31,14 +25,12 @@ from experiments import run
 from experiments.check.world import SIZES, TRAINING, UNSEEN, app_of, trained, world
 from experiments.config.recipe_files import make
 from experiments.runs.foreign_strategy import shared
-from fl_sim import Partition, RoundFailed, SimulationGrid, load, run_rounds, tree
-from fl_sim.grids import monitored
+from fl_sim import Partition, SimulationGrid, load, run_rounds, tree
 from fl_sim.learning.loss import Loss
-from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies import fedavg
+from tests.fl_sim.rounds.global_generators import draw_from_all
 
-COHORT = len(SIZES) - UNSEEN
 SOME = {"fraction_train": 0.5, "fraction_evaluate": 0.0, "min_train_nodes": 4}
 ALL = {"fraction_train": 1.0, "fraction_evaluate": 0.0}
 STRATEGIES: dict[str, Any] = {
@@ -51,14 +43,8 @@ STRATEGIES: dict[str, Any] = {
 }
 
 
-def draw_from_all() -> None:
-    random.random()
-    np.random.random(3)  # noqa: NPY002
-    torch.rand(5)
-
-
 class Meddling(SimulationGrid):
-    """A grid at whose every exchange somebody else draws from the global generators."""
+    """A grid that draws from the global generators at each exchange, as other code in the process may."""
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Any:
         draw_from_all()
@@ -90,7 +76,7 @@ def test_another_seed_trains_other_clients() -> None:
         run_rounds(
             Recorded(**SOME),
             grid,
-            records.arrays(world()[0].initial()),
+            records.encode(world()[0].initial()),
             3,
             train_config=records.config(TRAINING),
             seed=seed,
@@ -105,8 +91,8 @@ def test_fedavg_of_flower_is_ours_when_the_same_clients_train() -> None:
     theirs = trained(FedAvg(**ALL), engine="loop").model
     grid = SimulationGrid(app_of(ours), len(SIZES), holdout_clients=UNSEEN)
     settings = records.config({**TRAINING, "system.stragglers": 0.0})  # Flower's FedAvg knows none
-    result = run_rounds(ours, grid, records.arrays(world()[0].initial()), 3, train_config=settings)
-    for name, value in records.model(result.arrays).items():
+    result = run_rounds(ours, grid, records.encode(world()[0].initial()), 3, train_config=settings)
+    for name, value in records.decode(result.arrays).items():
         torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-12)
 
 
@@ -118,91 +104,14 @@ def test_integer_counters_and_widened_types_come_back_to_clients_as_they_were() 
     for strategy in (FedAvg(**ALL), FedAdam(**ALL)):
         grid = SimulationGrid(app, 3)
         settings = records.config({"local.lr": 0.05, "local.batch_size": 5, "rounds": 3})
-        result = run_rounds(strategy, grid, records.arrays(loss.initial()), 3, train_config=settings)
-        wide = {k for k, v in records.model(result.arrays).items() if v.dtype == torch.float64}
+        result = run_rounds(strategy, grid, records.encode(loss.initial()), 3, train_config=settings)
+        wide = {k for k, v in records.decode(result.arrays).items() if v.dtype == torch.float64}
         assert "1.num_batches_tracked" in wide and result.rows[-1]["completed"] == 3
-        assert {k: v.dtype for k, v in grid._decode(result.arrays).items()} == {
-            k: v.dtype for k, v in loss.initial().items()
-        }
+        received = loss.received(records.decode(result.arrays))
+        assert {k: v.dtype for k, v in received.items()} == {k: v.dtype for k, v in loss.initial().items()}
 
 
-def client_updates(strategy: fedavg.FedAvg, blocks: int) -> tuple[Tree, list[Tree], list[int]]:
-    """The initial model, each client's model after round 1, its examples: from a grid that does not pool."""
-    grid = SimulationGrid(app_of(strategy), 3, block_size=blocks)
-    initial = records.arrays(world()[0].initial())
-    messages = strategy.configure_train(1, initial, records.config({**TRAINING, "system.stragglers": 0.0}), grid)
-    replies = list(grid.send_and_receive(messages))
-    models = [records.model(reply.content["arrays"]) for reply in replies]
-    return records.model(initial), models, [int(reply.content["metrics"]["num-examples"]) for reply in replies]
-
-
-def clipped_mean(start: Tree, models: list[Tree], examples: list[int], norm: float) -> Tree:
-    """By hand: sum_k n_k (w + d_k min(1, norm / |d_k|)) / sum_k n_k, with d_k the update of client k."""
-    total = {k: torch.zeros_like(v) for k, v in start.items()}
-    for model, n in zip(models, examples, strict=True):
-        delta = {k: model[k] - start[k] for k in start}
-        factor = min(1.0, norm / float(sum((d**2).sum() for d in delta.values()) ** 0.5))
-        total = {k: total[k] + n * (start[k] + factor * delta[k]) for k in start}
-    return {k: v / sum(examples) for k, v in total.items()}
-
-
-@pytest.mark.parametrize("engine", ["loop", "vmap"])
-def test_a_wrapper_around_our_fedavg_clips_every_client_of_a_block(engine: str) -> None:
-    start, models, examples = client_updates(fedavg.FedAvg(), blocks=3)
-    norms = [float(tree.norm(tree.sub(model, start))) for model in models]
-    norm = sorted(norms)[1] * 0.9  # clips two of the three
-    wrapper = DifferentialPrivacyServerSideFixedClipping(
-        fedavg.FedAvg(), noise_multiplier=0.0, clipping_norm=norm, num_sampled_clients=3
-    )
-    grid = SimulationGrid(app_of(fedavg.FedAvg()), 3, engine=engine, block_size=3)
-    settings = records.config({**TRAINING, "system.stragglers": 0.0})
-    result = run_rounds(wrapper, grid, records.arrays(start), 1, train_config=settings)
-    for k, wanted in clipped_mean(start, models, examples, norm).items():
-        torch.testing.assert_close(records.model(result.arrays)[k], wanted, rtol=1e-9, atol=1e-12)
-    assert sum(n > norm for n in norms) == 2 and grid.pool is None
-
-
-def test_the_noise_of_a_wrapper_is_reproducible_and_of_its_size() -> None:
-    def noisy(multiplier: float) -> Tree:
-        wrapper = DifferentialPrivacyServerSideAdaptiveClipping(
-            fedavg.FedAvg(), multiplier, 3, clipped_count_stddev=5.0
-        )
-        grid = SimulationGrid(app_of(fedavg.FedAvg()), 3)
-        settings = records.config({**TRAINING, "system.stragglers": 0.0})
-        return records.model(
-            run_rounds(wrapper, grid, records.arrays(world()[0].initial()), 2, train_config=settings).arrays
-        )
-
-    draw_from_all()
-    once = noisy(0.1)
-    draw_from_all()
-    assert tree.digest(once) == tree.digest(noisy(0.1)) != tree.digest(noisy(0.0))
-
-
-def test_client_side_clipping_needs_the_mod_and_works_with_it() -> None:
-    start, models, examples = client_updates(fedavg.FedAvg(), blocks=3)
-    norm = 0.5 * min(float(tree.norm(tree.sub(model, start))) for model in models)
-    inner = app_of(fedavg.FedAvg())
-    app = ClientApp(mods=[fixedclipping_mod])
-
-    @app.train(mods=[fixedclipping_mod])
-    def train(message: Message, context: Context) -> Message:
-        return inner(message, context)
-
-    def wrapped(client_app: ClientApp) -> ArrayRecord:
-        wrapper = DifferentialPrivacyClientSideFixedClipping(fedavg.FedAvg(), 0.0, norm, 3)
-        grid, settings = SimulationGrid(client_app, 3), records.config({**TRAINING, "system.stragglers": 0.0})
-        return run_rounds(wrapper, grid, records.arrays(start), 1, train_config=settings).arrays
-
-    for k, wanted in clipped_mean(start, models, examples, norm).items():
-        torch.testing.assert_close(records.model(wrapped(app))[k], wanted, rtol=1e-9, atol=1e-12)
-    with pytest.raises(ValueError, match="clipping_norm.*fixedclipping_mod"):
-        wrapped(inner)
-    with pytest.raises(ValueError, match="proximal-mu.*--strategy fedprox"):
-        trained(FedProx(**ALL, proximal_mu=0.1))
-
-
-def test_what_a_client_draws_depends_on_no_order() -> None:
+def test_the_draws_of_a_client_depend_on_no_order() -> None:
     app = ClientApp()
 
     @app.train()
@@ -210,63 +119,21 @@ def test_what_a_client_draws_depends_on_no_order() -> None:
         draws = [random.random(), np.random.random(), float(torch.rand(()))]  # noqa: NPY002
         return Message(RecordDict({"metrics": MetricRecord({"draws": draws})}), reply_to=message)
 
-    def ask(grid: SimulationGrid, nodes: Iterable[int], server_round: int) -> dict[int, Any]:
+    def query(grid: SimulationGrid, nodes: Iterable[int], server_round: int) -> dict[int, Any]:
         content = RecordDict({"config": ConfigRecord({"server-round": server_round})})
         replies = grid.send_and_receive([Message(content, node, "train") for node in nodes])
         return {reply.metadata.src_node_id: reply.content["metrics"]["draws"] for reply in replies}
 
     one, two = SimulationGrid(app, 4), SimulationGrid(app, 4)
-    first, second = ask(one, [2, 3, 4, 5], 1), ask(one, [2, 3], 2)
-    assert (second, first) == (ask(two, [3, 2], 2), ask(two, [5], 1) | ask(two, [4, 2, 3], 1))
-    everything = [*map(tuple, first.values()), *map(tuple, second.values()), *map(tuple, ask(one, [2, 2], 1).values())]
+    first, second = query(one, [2, 3, 4, 5], 1), query(one, [2, 3], 2)
+    assert (second, first) == (query(two, [3, 2], 2), query(two, [5], 1) | query(two, [4, 2, 3], 1))
+    everything = [
+        *map(tuple, first.values()),
+        *map(tuple, second.values()),
+        *map(tuple, query(one, [2, 2], 1).values()),
+    ]
     assert len(set(everything)) == len(everything) == 7
-    assert ask(SimulationGrid(app, 4, seed=1), [2], 1) != {2: first[2]}
-
-
-class Asking(FedAvg):
-    """A strategy that asks clients something before it chooses among them."""
-
-    def configure_train(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        replies = grid.send_and_receive([Message(RecordDict(), node, "query") for node in grid.get_node_ids()])
-        self.heard = len(list(replies))
-        return super().configure_train(server_round, arrays, config, grid)
-
-
-def asked(fails: int) -> ClientApp:
-    app = ClientApp()
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        if context.node_config["partition-id"] == fails:
-            raise RuntimeError("no answer")
-        return Message(RecordDict(), reply_to=message)
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        content = {"arrays": message.content["arrays"], "metrics": MetricRecord({"num-examples": 1})}
-        return Message(RecordDict(content), reply_to=message)
-
-    return app
-
-
-def test_what_a_strategy_asks_by_itself_is_watched_too() -> None:
-    start = ArrayRecord([np.zeros(2, np.float32)])
-    strategy = Asking(fraction_evaluate=0.0)
-    run_rounds(strategy, SimulationGrid(asked(-1), 5), start, 1)
-    assert strategy.heard == 5
-    with pytest.raises(RoundFailed, match=r"(?s)round 1, client 3, query.*no answer"):
-        run_rounds(strategy, SimulationGrid(asked(3), 5), start, 1)
-    run_rounds(strategy, SimulationGrid(asked(3), 5), start, 1, failures="tolerate:0.2")
-    assert strategy.heard == 4
-
-
-def test_waiting_for_nodes_that_never_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitored, "WAIT_S", 0.5)
-    monkeypatch.setattr(monitored, "POLLS", 3)
-    with pytest.raises(RoundFailed, match=r"more nodes than the 3 there are.*--clients"):
-        run_rounds(FedAvg(min_available_nodes=4), SimulationGrid(asked(-1), 3), ArrayRecord([np.zeros(2)]), 1)
+    assert query(SimulationGrid(app, 4, seed=1), [2], 1) != {2: first[2]}
 
 
 def test_the_command_line_runs_flowers_strategies(tmp_path: Path) -> None:
@@ -305,13 +172,13 @@ def test_personal_evaluation_works_for_flowers_strategies_too(tmp_path: Path) ->
         "out": str(tmp_path),
         "partition.held_out": 0.2,
     }
-    made = run.run(strategy="flwr.serverapp.strategy:FedAvg", personalize_steps=2, **settings)
-    assert made.summary["personal_accuracy"] is not None
-    assert set(made.log.clients["phase"]) == {"train", "personal"}
+    result = run.run(strategy="flwr.serverapp.strategy:FedAvg", personalize_steps=2, **settings)
+    assert result.summary["personal_accuracy"] is not None
+    assert set(result.log.clients["phase"]) == {"train", "personal"}
 
 
 @pytest.mark.parametrize(
-    ("said", "match"),
+    ("settings", "match"),
     [
         ({"cohort": 2, "strategy.fraction_train": 0.5}, "cohort = 2, strategy.fraction_train = 0.5"),
         ({"weighting": "uniform"}, "weighting = 'uniform'"),
@@ -319,10 +186,10 @@ def test_personal_evaluation_works_for_flowers_strategies_too(tmp_path: Path) ->
     ],
 )
 def test_settings_that_flowers_strategies_do_not_take_are_refused(
-    said: dict[str, Any], match: str, tmp_path: Path
+    settings: dict[str, Any], match: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=match):
-        run.run(**{"strategy.name": "flwr.serverapp.strategy:FedAvg", "out": str(tmp_path), **said})
+        run.run(**{"strategy.name": "flwr.serverapp.strategy:FedAvg", "out": str(tmp_path), **settings})
 
 
 def test_a_cohort_is_never_lost_in_rounding() -> None:

@@ -17,7 +17,7 @@ from strategies.base.personal import summarise
 from strategies.fedavg import FedAvg
 
 STILL = {"local.lr": 0.0}
-"""Training that changes nothing."""
+"""Settings of a training that leaves the model as it is."""
 # A client: (targets of its training part, of its held-out part).
 CLIENTS = {
     "a": ([4.0, 4.0], [3.0, 3.0, 0.0, 0.0]),
@@ -33,21 +33,23 @@ def near(outputs: Tensor, batch: Tree) -> Tensor:
 
 
 def with_held_out(targets: Any, clients: list[tuple[list[float], list[float]]], **task: Any) -> Any:
-    made = targets([train + held for train, held in clients], **task)
-    return replace(made, partition=replace(made.partition, held_out=np.array([len(held) for _, held in clients])))
+    federation = targets([train + held for train, held in clients], **task)
+    return replace(
+        federation, partition=replace(federation.partition, held_out=np.array([len(held) for _, held in clients]))
+    )
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
 def test_the_numbers_by_hand(targets: Any, engine: str) -> None:
-    # w = 0, l = (w - t)^2, lr 1/4: a step halves the distance to t; after two steps w = 3/4 t: 3 for a, c and d, 0 for b.
+    # w = 0, l = (w - t)^2, lr 1/4: a step halves the distance to t; after two steps w = 3/4 t: 3 for a, c, d, 0 for b.
     #               a           b       c      d (unseen)
     # hits before   2 of 4      2 of 2  1 of 1  0 of 1
     # hits after    2 of 4      2 of 2  0 of 1  1 of 1
     # loss before   4.5         0       0       9
     # loss after    (0+0+9+9)/4 0       9       0
     everyone = with_held_out(targets, list(CLIENTS.values()), metrics={"accuracy": near})
-    ask = {"personalize.steps": 2, "personalize.lr": 0.25, "personalize.batch_size": 0}
-    row = everyone.train(FedAvg(), STILL, unseen=1, evaluate=ask, engine=engine).rows[-1]
+    personal = {"personalize.steps": 2, "personalize.lr": 0.25, "personalize.batch_size": 0}
+    row = everyone.train(FedAvg(), STILL, unseen=1, evaluate=personal, engine=engine).rows[-1]
     expected = {
         "personal_clients": 3,
         "personal_accuracy_before": 2.5 / 3,
@@ -74,7 +76,7 @@ def test_the_numbers_by_hand(targets: Any, engine: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7])
-def test_so_many_steps_are_taken(targets: Any, steps: int) -> None:
+def test_the_requested_number_of_steps_is_taken(targets: Any, steps: int) -> None:
     # One client, t = 1, held-out target 0, w = 0: after k steps of lr 1/4 w = 1 - 2^-k, the held-out loss its square.
     one = with_held_out(targets, [([1.0, 1.0, 1.0], [0.0])])
     trained = one.train(
@@ -95,40 +97,42 @@ def test_fine_tuning_never_sees_a_held_out_sample() -> None:
 
 @pytest.mark.parametrize("cls", registry.names("strategies", "strategy").values())
 def test_garbage_in_held_out_samples_changes_no_model(targets: Any, cls: Any) -> None:
-    """Of each strategy, trained over rounds with personal evaluation in every one of them."""
-    ask = {"personalize.steps": 2, "personalize.lr": 0.1, "personalize.every": 1}
+    """For each strategy, trained with personal evaluation in every round."""
+    personal = {"personalize.steps": 2, "personalize.lr": 0.1, "personalize.every": 1}
     digests, losses = [], []
     for garbage in (0.0, 1e6):
         clients = [(train, [h + garbage for h in held]) for train, held in CLIENTS.values()]
         trained = with_held_out(targets, clients).train(
-            cls(), {"local.lr": 0.05, "local.batch_size": 2}, rounds=3, unseen=1, evaluate=ask
+            cls(), {"local.lr": 0.05, "local.batch_size": 2}, rounds=3, unseen=1, evaluate=personal
         )
         digests.append([row["digest"] for row in trained.rows])
         losses.append(trained.rows[-1]["personal_loss"])
     assert digests[0] == digests[1] and len(set(digests[0])) == 4 and losses[0] != losses[1]
 
 
-def test_it_is_asked_for_in_the_last_round_or_every_so_many(targets: Any) -> None:
+def test_it_happens_in_the_last_round_or_every_few_rounds(targets: Any) -> None:
     def rounds(every: int, steps: int = 1) -> list[int]:
         clients = with_held_out(targets, list(CLIENTS.values()))
-        ask = {"personalize.steps": steps, "personalize.lr": 0.1, "personalize.every": every}
-        rows = clients.train(FedAvg(), STILL, rounds=5, evaluate=ask).rows
+        personal = {"personalize.steps": steps, "personalize.lr": 0.1, "personalize.every": every}
+        rows = clients.train(FedAvg(), STILL, rounds=5, evaluate=personal).rows
         return [row["round"] for row in rows if "personal_loss" in row]
 
     assert rounds(0) == [5] and rounds(2) == [2, 4, 5] and rounds(1) == [1, 2, 3, 4, 5] and rounds(1, steps=0) == []
 
 
-def test_at_most_so_many_clients_of_each_kind_the_same_in_each_round(targets: Any) -> None:
+def test_the_number_of_clients_is_limited_and_they_are_the_same_in_each_round(targets: Any) -> None:
     clients = targets([[float(c), 0.0] for c in range(12)], held_out=0.5)
-    ask = {"personalize.steps": 1, "personalize.lr": 0.1, "personalize.every": 1, "personalize.clients": 3}
-    trained = clients.train(FedAvg(), STILL, rounds=2, unseen=4, evaluate=ask)
+    personal = {"personalize.steps": 1, "personalize.lr": 0.1, "personalize.every": 1, "personalize.clients": 3}
+    trained = clients.train(FedAvg(), STILL, rounds=2, unseen=4, evaluate=personal)
     assert (
         [row["personal_clients"] for row in trained.rows[1:]]
         == [row["unseen_clients"] for row in trained.rows[1:]]
         == [3, 3]
     )
-    asked = [sorted(client for kind, n, client in trained.asked if kind == "evaluate" and n == r) for r in (1, 2)]
-    assert asked[0] == asked[1] and len(asked[0]) == 6 and sum(c >= 8 for c in asked[0]) == 3
+    evaluated = [
+        sorted(client for kind, n, client in trained.answered if kind == "evaluate" and n == r) for r in (1, 2)
+    ]
+    assert evaluated[0] == evaluated[1] and len(evaluated[0]) == 6 and sum(c >= 8 for c in evaluated[0]) == 3
 
 
 def test_a_regression_is_worse_where_its_loss_is() -> None:
@@ -147,17 +151,17 @@ def test_a_regression_is_worse_where_its_loss_is() -> None:
 def test_a_client_without_held_out_samples_does_not_count(targets: Any, engine: str) -> None:
     # a: before 1, after one step of lr 1/2 (w = 1) 0; the lone sample of b has nothing to be tested on
     two = with_held_out(targets, [([1.0, 1.0], [1.0]), ([5.0], [])])
-    ask = {"personalize.steps": 1, "personalize.lr": 0.5, "personalize.batch_size": 0}
-    row = two.train(FedAvg(), STILL, evaluate=ask, engine=engine).rows[-1]
+    personal = {"personalize.steps": 1, "personalize.lr": 0.5, "personalize.batch_size": 0}
+    row = two.train(FedAvg(), STILL, evaluate=personal, engine=engine).rows[-1]
     assert (row["personal_clients"], row["personal_loss_before"], row["personal_loss"]) == (1, 1.0, 0.0)
 
 
 def test_evaluation_is_without_dropout_and_leaves_the_model_alone(federation: Any) -> None:
     module = torch.nn.Sequential(torch.nn.Linear(3, 8), torch.nn.Dropout(0.9), torch.nn.Linear(8, 2))
     draw = np.random.default_rng(0)
-    made = federation(module, [(draw.normal(size=(8, 3)), draw.integers(0, 2, 8)) for _ in range(2)], held_out=0.5)
-    start = made.loss.initial()
-    trained = made.train(FedAvg(), {"local.lr": 0.0}, evaluate={"personalize.steps": 3, "personalize.lr": 0.0})
+    two = federation(module, [(draw.normal(size=(8, 3)), draw.integers(0, 2, 8)) for _ in range(2)], held_out=0.5)
+    start = two.loss.initial()
+    trained = two.train(FedAvg(), {"local.lr": 0.0}, evaluate={"personalize.steps": 3, "personalize.lr": 0.0})
     row = trained.rows[-1]
     assert row["personal_loss"] == row["personal_loss_before"]  # lr 0: were dropout on, two draws would differ
     assert tree.digest(trained.model) == tree.digest(start)

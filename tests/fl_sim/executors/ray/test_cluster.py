@@ -1,4 +1,4 @@
-"""Two Ray nodes on one machine, by Ray's own utility; one of them is lost in the middle of a round."""
+"""Two Ray nodes on one machine, started with Ray's cluster utility; one is lost in the middle of a round."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ import pytest
 from experiments.run import run
 from fl_sim import Callback, RoundFailed, Run, from_arrays
 from fl_sim.engines.results import BlockResult
-from fl_sim.executors.ray.executor import dismiss, room
+from fl_sim.executors.ray.executor import max_workers, shut_down_workers
 from fl_sim.executors.ray.options import Ray
 from strategies.fedavg import FedAvg
 
@@ -38,21 +38,21 @@ NODE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head and one more node, with room for one worker each; nodes that are lost are noticed fast."""
+    """A head and one more node, with room for one worker each; a lost node is noticed within seconds."""
     from ray.cluster_utils import Cluster
 
-    dismiss()
-    made = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": QUICK})
-    made.add_node(**NODE)
+    shut_down_workers()
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": QUICK})
+    cluster.add_node(**NODE)
     try:
-        yield made
+        yield cluster
     finally:
-        dismiss()
-        made.shutdown()
+        shut_down_workers()
+        cluster.shutdown()
 
 
 class Lose(Callback):
-    """After the first block of round 2, a node goes: its processes are killed."""
+    """Kills the processes of a node after the first block of round 2."""
 
     def __init__(self, cluster: Any) -> None:
         self.cluster, self.lost = cluster, False
@@ -66,14 +66,14 @@ class Lose(Callback):
 
 @dataclass
 class Slow(FedAvg):
-    """FedAvg that takes a while."""
+    """FedAvg whose clients take 50 ms longer."""
 
     def local_update(self, *args: Any) -> Any:
         time.sleep(0.05)
         return super().local_update(*args)
 
 
-def test_a_node_lost_in_mid_round_changes_no_bit(cluster: Any, tmp_path: Path) -> None:
+def test_a_node_lost_during_a_round_changes_no_bit(cluster: Any, tmp_path: Path) -> None:
     import sys
 
     from ray import cloudpickle
@@ -86,24 +86,27 @@ def test_a_node_lost_in_mid_round_changes_no_bit(cluster: Any, tmp_path: Path) -
         "out": str(tmp_path),
         **SETTINGS,
     }
-    assert room(Ray(address=cluster.address)) == 2 and room(Ray(address=cluster.address, num_cpus=2)) == 1
+    assert max_workers(Ray(address=cluster.address)) == 2 and max_workers(Ray(address=cluster.address, num_cpus=2)) == 1
     with pytest.raises(RoundFailed, match="this process is connected to Ray at"):
         run(strategy=FedAvg(), **{**on_cluster, "ray": {"address": "192.0.2.1:6379"}})
     lose = Lose(cluster)
-    made = run(strategy=Slow(), callbacks=[lose], **on_cluster)
-    assert lose.lost and made.summary["digest"] == plain.summary["digest"]
-    facts = made.summary["workers"]
+    result = run(strategy=Slow(), callbacks=[lose], **on_cluster)
+    assert lose.lost and result.summary["digest"] == plain.summary["digest"]
+    facts = result.summary["workers"]
     assert (facts["num_workers"], facts["nodes"], facts["restarts"]) == (2, 2, 1)
-    events = made.log.events
+    events = result.log.events
     [lost] = events[events["event"] == "worker_lost"].to_dict("records")
     started = events[events["event"] == "worker_started"]
     assert lost["node"] in set(started["node"]) and started["node"].nunique() == 2
-    assert lost["round"] in (2, 3)  # what its worker had in hand may still come back: then the next round notices
+    assert lost["round"] in (
+        2,
+        3,
+    )  # the results of its worker may still arrive: then the loss is noticed in the next round
     again = run(strategy=FedAvg(), **on_cluster)  # the one node that is left
     assert again.summary["digest"] == plain.summary["digest"] and again.summary["workers"]["nodes"] == 1
 
 
-def test_a_cluster_that_is_not_there_is_an_error_that_says_so(tmp_path: Path) -> None:
-    dismiss()
+def test_an_unreachable_cluster_is_an_error_with_its_address(tmp_path: Path) -> None:
+    shut_down_workers()
     with pytest.raises(RoundFailed, match=r"ray.address = '127.0.0.1:9': cannot be reached"):
         run(strategy=FedAvg(), engine="ray", ray={"address": "127.0.0.1:9"}, out=str(tmp_path), **SETTINGS)

@@ -1,4 +1,4 @@
-"""Parcels: what goes in comes out, tensors beside the pickle."""
+"""Serialized objects are equal after unpacking; tensors travel beside the pickle."""
 
 import warnings
 from typing import Any
@@ -14,36 +14,36 @@ TENSORS = {
     "plain": torch.randn(3, 4),
     "channels last": torch.randn(2, 3, 8, 8).to(memory_format=torch.channels_last),
     "part of another": torch.randn(6, 5)[::2, 1:],
-    "of no dimension": torch.tensor(3),
+    "scalar": torch.tensor(3),
     "empty": torch.zeros(0),
     "bfloat16": torch.randn(5).bfloat16(),
     "bool": torch.tensor([True, False]),
 }
 
 
-def through_a_store(thing: Any, read_only: bool = True) -> Any:
-    """Packed and unpacked, with all arrays lifted into a store."""
+def through_a_store(value: Any, read_only: bool = True) -> Any:
+    """Packed and unpacked, with references to a store in the place of all arrays."""
     store: dict[str, np.ndarray] = {}
 
-    def lift(array: np.ndarray, tensor: bool) -> str:
-        store[key := f"array {len(store)}"] = array.view() if tensor else array.copy()
+    def share(array: np.ndarray, is_tensor: bool) -> str:
+        store[key := f"array {len(store)}"] = array.view() if is_tensor else array.copy()
         store[key].flags.writeable = not read_only
         return key
 
-    return unpack(pack(thing, lift), lambda keys: [store[key] for key in keys])
+    return unpack(pack(value, share), lambda keys: [store[key] for key in keys])
 
 
 @pytest.mark.parametrize("name", TENSORS)
-@pytest.mark.parametrize("lifted", [True, False])
-def test_a_tensor_comes_out_as_it_was(name: str, lifted: bool) -> None:
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_tensor_is_unchanged(name: str, shared: bool) -> None:
     x = TENSORS[name]
-    y = through_a_store({"x": x})["x"] if lifted else unpack(pack({"x": x}))["x"]
+    y = through_a_store({"x": x})["x"] if shared else unpack(pack({"x": x}))["x"]
     assert torch.equal(x, y) and x.dtype == y.dtype
     if x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last):
         assert x.stride() == y.stride()
 
 
-def test_a_tensor_is_a_copy_and_a_lifted_one_the_memory_itself() -> None:
+def test_a_tensor_is_copied_and_a_shared_one_is_not() -> None:
     x = torch.zeros(4)
     [copy] = unpack(pack([x]))
     copy += 1
@@ -53,11 +53,11 @@ def test_a_tensor_is_a_copy_and_a_lifted_one_the_memory_itself() -> None:
     assert x.sum() == 0 and shared.data_ptr() == x.data_ptr()
 
 
-def test_what_is_there_twice_travels_once() -> None:
+def test_an_object_that_occurs_twice_travels_once() -> None:
     x, big = torch.zeros(10), np.zeros(LARGE, np.uint8)
-    parcel = pack({"a": x, "b": x, "c": {"d": x}, "e": big, "f": big, "small": np.zeros(3)})
-    assert len(parcel.arrays) == 2 and len(parcel.body) < 2000
-    out = unpack(parcel)
+    packed = pack({"a": x, "b": x, "c": {"d": x}, "e": big, "f": big, "small": np.zeros(3)})
+    assert len(packed.arrays) == 2 and len(packed.body) < 2000
+    out = unpack(packed)
     assert out["a"] is out["b"] is out["c"]["d"] and out["small"].tolist() == [0, 0, 0]
 
 

@@ -1,0 +1,43 @@
+"""Settings as nested dicts: the one form in which they travel from recipes and flags to configs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.config.choices import PACKAGES
+from experiments.config.tables import SECTIONS
+from fl_sim.errors import ConfigError
+
+Settings = dict[str, Any]
+"""Explicit settings only: ``{"rounds": 5, "local": {"lr": 0.1}, "strategy": {"name": "fedprox", "mu": 0.1}}``."""
+
+
+def nested(settings: Mapping[str, Any]) -> Settings:
+    """Dotted keys and bare names as nested dicts: ``{"model": "x", "local.lr": 1}`` is ``{"model": {"name": "x"},
+    "local": {"lr": 1}}``.
+    """
+    result: Settings = {}
+    for key, value in settings.items():
+        head, _, rest = key.partition(".")
+        if rest:
+            value = {rest: value}
+        elif head in PACKAGES and not isinstance(value, Mapping):
+            value = {"name": value}
+        if head in SECTIONS and not isinstance(value, Mapping):
+            raise ConfigError(f"{head} = {value!r}: must be a table with keys of its own")
+        result[head] = {**result.get(head, {}), **value} if head in (*PACKAGES, *SECTIONS) else value
+    return result
+
+
+def without(settings: Settings, dotted: Sequence[str]) -> Settings:
+    """Nested settings less those keys, and less what is None: TOML cannot say it, and it is the default wherever it is
+    allowed.
+    """
+    kept: Settings = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            kept[key] = {
+                name: part for name, part in value.items() if f"{key}.{name}" not in dotted and part is not None
+            }
+        elif key not in dotted and value is not None:
+            kept[key] = value
+    return kept

@@ -1,0 +1,155 @@
+"""What a client of a finished run received in a past round, computed again from the run's config and logs."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import ArrayRecord, Message
+from safetensors import safe_open
+
+from experiments.config.schema import Config
+from experiments.runs.setup import Setup, build
+from fl_sim import Callback, PoolingStrategy, Run, run_rounds, tree
+from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.errors import ConfigError
+from fl_sim.grids.messages import arrays_of, client_of, settings_of
+from fl_sim.logs.columns import MODEL
+from fl_sim.logs.reader import RunLog
+from fl_sim.tree import Tree
+from fl_sim.wire import flower, records
+
+
+@dataclass(frozen=True)
+class ClientWork:
+    """One client's work in one round, ready to be trained."""
+
+    plan: BlockPlan
+    """A block that holds this client only."""
+    model: Tree
+    """The model that the client received."""
+    recomputed: int
+    """Rounds that were run again to get this model."""
+    drift: str
+    """Describes the first of these rounds whose model is not the log's; empty if all are."""
+
+
+class DigestCheck(Callback):
+    """Compares the model's digest after each round with the one in the log.
+
+    Parameters
+    ----------
+    digests : mapping
+        The log's digests by round.
+    versions : mapping
+        Versions of the libraries that the run used, for the message.
+    """
+
+    def __init__(self, digests: Mapping[int, str], versions: Mapping[str, str]) -> None:
+        self.digests, self.versions, self.drift = digests, versions, ""
+
+    def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
+        """Keep and print a message about the first round that differs."""
+        logged = self.digests.get(row["round"])
+        if logged is None or logged == row["digest"] or self.drift:
+            return
+        used = ", ".join(f"{k} {v}" for k, v in self.versions.items() if k in ("torch", "numpy", "flwr"))
+        why = "another kind of device, other libraries (the run used "
+        why += f"{used or 'unknown versions'}), callbacks, or changed code or data"
+        digests = f"the model has digest {row['digest'][:12]}..., the log says {logged[:12]}..."
+        self.drift = f"round {row['round']}: {digests}: {why}"
+        print(self.drift, file=sys.stderr)
+
+
+def rebuild(log: RunLog) -> Setup:
+    """Build the parts of a run from its stored config. Raises ConfigError where that is not possible."""
+    try:
+        setup = build(Config.from_dict(log.config))
+    except ValueError as error:
+        hint = "a run of objects from Python: experiments.replay.replay(run, round, client, setup=build(make(...)))"
+        raise ConfigError(f"{str(log.path)!r} cannot be rebuilt: {error} ({hint})") from error
+    return setup
+
+
+def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> ClientWork:
+    """One client's work in one round of a run.
+
+    Parameters
+    ----------
+    setup : Setup
+        The parts of the run.
+    log : RunLog
+        Its log.
+    server_round : int
+        Number of the round, from 1.
+    client : int
+        Partition id of the client.
+
+    Raises
+    ------
+    ValueError
+        For a client that trains nothing in this round.
+    RoundFailed
+        Where an earlier round fails when it is run again.
+    """
+    arrays, recomputed, drift = model_before(setup, log, server_round)
+    with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
+        messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))
+    by_client = {client_of(message): message for message in messages}
+    if client not in by_client:
+        dropped = list(getattr(setup.strategy, "dropped", ()))
+        raise not_trained(client, server_round, sorted(by_client), dropped)
+    plan, model = block_of_one(setup, by_client[client], client)
+    return ClientWork(plan, model, recomputed, drift)
+
+
+def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, str]:
+    """(the model that a round starts from, rounds run again for it, the first difference from the log)."""
+    digests = {int(n): d for n, d in zip(log.rounds["round"], log.rounds["digest"], strict=True)}
+    kept = saved_model(log, server_round - 1)
+    if (
+        server_round > 1
+        and kept
+        and isinstance(setup.strategy, PoolingStrategy)
+        and tree.digest(kept) == digests.get(server_round - 1)
+    ):
+        return records.encode(kept), 0, ""
+    if server_round > 1:
+        print(f"recomputing rounds 1..{server_round - 1} on {setup.engine.name}", file=sys.stderr)
+    check, config = DigestCheck(digests, log.summary.get("versions", {})), setup.config
+    result = run_rounds(
+        setup.strategy,
+        setup.grid,
+        setup.initial,
+        server_round - 1,
+        train_config=setup.train_config,
+        failures=config.failures,
+        callbacks=[check],
+        seed=config.seed,
+    )
+    return result.arrays, server_round - 1, check.drift
+
+
+def saved_model(log: RunLog, server_round: int) -> Tree:
+    """The model in the run folder, if it is the one after ``server_round``; else {}."""
+    if not (log.path / MODEL).exists():
+        return {}
+    with safe_open(log.path / MODEL, "pt") as file:
+        saved = (file.metadata() or {}).get("round")
+    return log.model() if saved == str(server_round) else {}
+
+
+def block_of_one(setup: Setup, message: Message, client: int) -> tuple[BlockPlan, Tree]:
+    """(a block that holds only the client that ``message`` is for, the model that the message carries)."""
+    learner, kind = setup.learner, message.metadata.message_type
+    settings = settings_of(message, setup.config.seed)
+    [plan] = plan_blocks(learner, kind, [(0, client, settings)], setup.grid.states, 1)
+    return plan, learner.loss.received(records.decode(arrays_of(message)))
+
+
+def not_trained(client: int, server_round: int, trained: Sequence[int], dropped: Sequence[int]) -> ValueError:
+    """The error for a client that trains nothing in a round; it names those that do."""
+    why = "is a straggler, whose partial work is dropped" if client in dropped else "was not asked"
+    return ValueError(
+        f"client = {client}: {why} in round {server_round}; these trained: {', '.join(map(str, trained))}"
+    )

@@ -1,0 +1,29 @@
+"""Settings by dotted names: ``{"strategy": {"mu": 1}}`` inside is ``{"strategy.mu": 1}`` in flags, messages
+and tables.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, by dotted names, at any depth; ``prefix`` comes before each name.
+
+    >>> flatten({"strategy": {"name": "fedprox", "mu": 1}, "rounds": 5})
+    {'strategy.name': 'fedprox', 'strategy.mu': 1, 'rounds': 5}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in nested.items():
+        key = f"{prefix}{name}"
+        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+    return flat
+
+
+def table(flat: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The entries of ``flat`` below ``name``, by the rest of their names.
+
+    >>> table({"strategy": "fedprox", "strategy.mu": 1, "rounds": 5}, "strategy")
+    {'mu': 1}
+    """
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}

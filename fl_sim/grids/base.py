@@ -1,0 +1,140 @@
+"""What ``run_rounds`` needs of a grid beyond Flower's ``Grid``: one interface for virtual clients and real devices."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fl_sim.engines.results import BlockResult
+from fl_sim.errors import RoundFailed
+from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.tree import Tree
+from fl_sim.wire import flower
+from fl_sim.wire.pool import Pool
+
+OnEvent = Callable[..., None]
+"""``(kind, **facts)``: records an event in the log."""
+Begin = Callable[[list[Message]], Exchange]
+"""``messages -> Exchange``: begins to count an exchange that is not the round's own."""
+End = Callable[[Exchange, list[Message], RoundFailed | None], None]
+"""``(exchange, good replies, why it failed or None)``: the exchange is over."""
+
+
+class ClientGrid(Grid):
+    """A grid whose nodes are an experiment's clients.
+
+    ``run_rounds`` sets ``pool``, ``on_event`` and ``on_block``, and reads the rest.
+    """
+
+    pool: Pool | None = None
+    """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
+    reduced_chunk: int = 0
+    """Clients of a block that run at once since memory ran out; 0: it did not."""
+    runs_in_process: int = 1
+    """How many runs share this process's time."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, Tree] = {}
+        """Each client's state by client id, for a checkpoint."""
+        self._on_event: OnEvent = lambda kind, **facts: None
+        self.on_block: Callable[[BlockResult], None] = lambda result: None
+        """Called after each block, where clients run in blocks."""
+        self._num_sent = 0
+        self._replies: dict[str, Message] = {}
+
+    @property
+    def on_event(self) -> OnEvent:
+        """Records an event in the log."""
+        return self._on_event
+
+    @on_event.setter
+    def on_event(self, event: OnEvent) -> None:
+        self._on_event = event
+
+    @property
+    def holdout_node_ids(self) -> Sequence[int]:
+        """Nodes of clients that never train."""
+        return ()
+
+    def client_of(self, node_id: int) -> int:
+        """The client id of a node."""
+        return node_id
+
+    def for_strategy(self, failures: Failures, begin: Begin, end: End) -> Grid:
+        """The grid that a strategy's hook gets, which may exchange messages of its own; default: this one, not
+        monitored.
+        """
+        return self
+
+    def worker_summary(self) -> Mapping[str, Any]:
+        """Facts about workers for summary.json; empty where there are none."""
+        return {}
+
+    def close(self) -> None:
+        """Shut workers down, where there are any."""
+        return
+
+    # What is the same for all of Flower's grids ---------------------------------------------------------------------
+
+    def create_message(
+        self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None
+    ) -> Message:
+        """A message to a node."""
+        return Message(content, dst_node_id, message_type, group_id=group_id, ttl=ttl)
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Exchange messages at once and keep the replies for ``pull_messages``; returns the messages' ids."""
+        pushed = list(messages)
+        self._replies.update({reply.metadata.reply_to_message_id: reply for reply in self.send_and_receive(pushed)})
+        return [message.metadata.message_id for message in pushed]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that have come, each once."""
+        return [self._replies.pop(number) for number in message_ids if number in self._replies]
+
+    def _number(self, message: Message) -> None:
+        """Give a message its id, which Flower leaves to the SuperLink."""
+        self._num_sent += 1
+        flower.set_message_id(message, f"{self._num_sent:012d}")
+
+
+class FlowerGrid(ClientGrid):
+    """Any other Flower grid behind this interface: its node ids are its client ids, and strategies get the
+    grid itself.
+    """
+
+    def __init__(self, grid: Grid) -> None:
+        super().__init__()
+        self.grid = grid
+
+    def set_run(self, run: Any) -> None:
+        """Take over a Run."""
+        self.grid.set_run(run)
+
+    @property
+    def run(self) -> Any:
+        """The run of the grid."""
+        return self.grid.run
+
+    @property
+    def holdout_node_ids(self) -> Sequence[int]:
+        """Those of the grid, where it has any."""
+        return tuple(getattr(self.grid, "holdout_node_ids", ()))
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Those of the grid."""
+        return self.grid.get_node_ids()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Exchange messages."""
+        return self.grid.send_and_receive(messages, timeout=timeout)
+
+    def for_strategy(self, failures: Failures, begin: Begin, end: End) -> Grid:
+        """The grid itself."""
+        return self.grid
+
+
+def as_client_grid(grid: Grid) -> ClientGrid:
+    """``grid``, or a view of it with this interface."""
+    return grid if isinstance(grid, ClientGrid) else FlowerGrid(grid)

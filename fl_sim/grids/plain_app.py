@@ -1,0 +1,62 @@
+"""Virtual clients of an ordinary ClientApp: called once a message, with draws keyed by client and round."""
+
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fl_sim import rng
+from fl_sim.grids.messages import answered, client_of, settings_of
+from fl_sim.wire import flower
+
+
+class PlainApp:
+    """A ClientApp that exposes no learner, with the state that each client keeps between messages.
+
+    Parameters
+    ----------
+    app : ClientApp
+        Called once a message.
+    num_clients : int
+        What the app's context calls ``num-partitions``.
+    seed : int
+        Keys the draws of the app from the global generators.
+    run_config : dict
+        What the app's context holds.
+    """
+
+    def __init__(self, app: ClientApp, num_clients: int, seed: int, run_config: dict[str, Any]) -> None:
+        self.app, self.num_clients, self.seed, self.run_config = app, num_clients, seed, run_config
+        self._states: dict[int, RecordDict] = {}
+        self._counts: dict[tuple[str, int, int], int] = {}
+
+    def draw(self, message: Message) -> int:
+        """The key of the draws for a message: its round, if it names one, and how many of its type its client had in
+        it.
+        """
+        server_round = settings_of(message, self.seed).get("server-round")
+        known = server_round if isinstance(server_round, int) else 0
+        kind = (message.metadata.message_type, known, client_of(message))
+        count = self._counts[kind] = self._counts.get(kind, -1) + 1
+        return rng.key(self.seed, *kind, count)
+
+    def __call__(self, message: Message, draw: int) -> Message:
+        """The client's reply; its new state is kept only if it answers."""
+        client, node = client_of(message), message.metadata.dst_node_id
+        config = {"partition-id": client, "num-partitions": self.num_clients}
+        context = flower.context(node, config, self._states.get(client, RecordDict()), self.run_config)
+
+        own: list[object] = []
+
+        def call() -> object:
+            with rng.keyed_globals(draw):
+                own.append(self.app(flower.delivered(message), context))
+            return own[0]
+
+        reply = answered(message, call)
+        if not own or reply is not own[0]:
+            return reply
+        self._states[client] = flower.isolated(context.state)
+        if reply.has_content():
+            reply.content = flower.isolated(reply.content)
+        return reply

@@ -1,0 +1,107 @@
+"""Calls a strategy's hooks and exchanges their messages: keyed, counted, checked, logged."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from flwr.app import Message
+
+from fl_sim.errors import RoundFailed
+from fl_sim.grids.base import ClientGrid
+from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.grids.monitored import clients_of, phase_of
+from fl_sim.logs.writer import RoundLog
+from fl_sim.rounds.callbacks import Run
+from fl_sim.tree import Tree
+from fl_sim.wire import flower, reply_form
+from fl_sim.wire.pool import PoolingStrategy
+
+
+class StrategyCalls:
+    """What the driver asks of a strategy and of its clients.
+
+    Parameters
+    ----------
+    run : Run
+        Its strategy, grid, model and round.
+    grid : ClientGrid
+        The run's grid, by the interface that all grids share.
+    failures : Failures
+        How many clients of an exchange may fail.
+    seed : int
+        Keys the global generators around a hook.
+    timeout : float
+        Seconds to wait for the replies of an exchange.
+    log : RoundLog or None
+        Receives rows of clients and events.
+    """
+
+    def __init__(
+        self, run: Run, grid: ClientGrid, failures: Failures, seed: int, timeout: float, log: RoundLog | None
+    ) -> None:
+        self.run, self.grid, self.failures, self.seed = run, grid, failures, seed
+        self.timeout, self.log = timeout, log
+        self.foreign = not isinstance(run.strategy, PoolingStrategy)
+        self.initial: Tree = {}
+        """The run's first model, whose dtypes replies to a foreign strategy may have."""
+        self._own_exchange_failed: RoundFailed | None = None
+        """Why an exchange failed that a hook of the strategy made itself."""
+
+    def event(self, kind: str, **facts: Any) -> None:
+        """Record an event of this round."""
+        if self.log is not None:
+            self.log.event(kind, round=self.run.round, **facts)
+
+    def log_clients(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Write rows of clients."""
+        if self.log is not None and rows:
+            self.log.clients(rows)
+
+    def log_exchange(self, exchange: Exchange) -> None:
+        """Write the rows of an exchange that are left, and an event for each failure."""
+        for client, reason in exchange.failures:
+            self.event("client_failed", client=client, phase=exchange.phase, reason=reason)
+        exchange.flush()
+
+    def hook(self, name: str, *args: object) -> Any:
+        """Call a hook of the strategy, keyed by round; exchanges that it makes itself are counted too."""
+        run = self.run
+        configures = name.startswith("configure")
+        if configures:
+            args = (*args, self.grid.for_strategy(self.failures, self.begin_own, self.end_own))
+        with flower.keyed_hook(self.seed, name, run.round), flower.quiet():
+            result = getattr(run.strategy, name)(run.round, *args)
+            result = list(result) if configures else result
+        if self._own_exchange_failed is not None:
+            raise self._own_exchange_failed
+        return result
+
+    def begin_own(self, messages: list[Message]) -> Exchange:
+        """A hook of the strategy begins an exchange of its own."""
+        clients = clients_of(self.grid, messages)
+        return Exchange(self.run.round, phase_of(messages), messages, clients, sink=self.log_clients)
+
+    def end_own(self, exchange: Exchange, good: list[Message], error: RoundFailed | None) -> None:
+        """An exchange of a hook's own is over."""
+        self.log_exchange(exchange)
+        self._own_exchange_failed = self._own_exchange_failed or error
+
+    def exchange(self, phase: str, messages: list[Message]) -> tuple[Exchange, Iterable[Message]]:
+        """Send the round's messages; the good replies, which a strategy of ours gets as they come."""
+        run, training = self.run, phase == "train"
+        unseen, key = self.grid.holdout_node_ids, flower.weight_key(run.strategy)
+        clients = clients_of(self.grid, messages)
+        exchange = Exchange(run.round, phase, messages, clients, unseen, key, self.log_clients)
+        replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
+        if not self.foreign:
+            like = reply_form.as_model(run.model) if training else reply_form.anything
+            return exchange, exchange.checked(replies, like, self.failures)
+        try:
+            replies = exchange.gather(replies, self.failures)
+            averages = flower.averages(run.strategy)
+            like = reply_form.anything
+            if training:
+                like = reply_form.expected(messages, replies, self.initial, averages)
+            return exchange, list(exchange.checked(replies, like, self.failures))
+        except RoundFailed:
+            self.log_exchange(exchange)
+            raise
