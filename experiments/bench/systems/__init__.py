@@ -12,9 +12,9 @@ SYSTEMS = {
     "ours-loop": System("ours", "this simulator, engine loop, one process", {"engine": "loop"}),
     "ours-vmap": System("ours", "this simulator, engine vmap, one process", {"engine": "vmap"}),
     "ours-ray": System("ours", "this simulator, Ray workers, one a core", {"engine": "ray"}),
-    "bare": System("bare", "a PyTorch loop as one writes it, one process, PyTorch's own threads"),
+    "bare": System("bare", "a PyTorch loop as one writes it by hand, one process, PyTorch's own threads"),
     "bare-careful": System(
-        "careful", "the same loop with care: one process a core, one thread each, nothing copied twice", env=HEAP
+        "careful", "the same loop, optimised: one process a core, one thread each, nothing copied twice", env=HEAP
     ),
     "flower": System(
         "flower", "Flower's simulation, ClientApp as in its PyTorch quickstart, one actor a core", {"careful": False}

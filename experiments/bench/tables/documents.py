@@ -24,7 +24,7 @@ DOCUMENTS = (ROOT / "docs" / "speed.md", ROOT / "README.md")
 
 
 def sections(results: Results) -> dict[str, str]:
-    """The sections that a results file gives, by name. Which command wrote the file is seen from its keys."""
+    """The sections that a results file gives, by name. Its keys show which command wrote it."""
     if "works" in results:
         return {"bench": cpu_table.markdown(results, in_document=True), "speed": speed_table.markdown(results)}
     if "sweep" in results:

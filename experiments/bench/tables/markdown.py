@@ -10,7 +10,7 @@ def aligned(columns: Mapping[str, Sequence[str]]) -> list[str]:
     ----------
     columns : the cells of each column by its heading; all columns have the same number of cells.
     """
-    widths = {name: max(len(name), *map(len, cells)) for name, cells in columns.items()}
+    widths = {name: max([len(name), *map(len, cells)]) for name, cells in columns.items()}
     lines = ["| " + " | ".join(name.ljust(widths[name]) for name in columns) + " |"]
     lines.append("|" + "|".join("-" * (widths[name] + 2) for name in columns) + "|")
     for cells in zip(*columns.values(), strict=True):

@@ -1,6 +1,4 @@
-"""``python -m experiments.bench.table``: it replaces sections of documents, and README.md and docs/speed.md
-are not stale.
-"""
+"""``python -m experiments.bench.table``: it replaces sections; README.md and docs/speed.md are not stale."""
 
 import json
 from pathlib import Path
