@@ -18,6 +18,7 @@ from fl_sim.blocks.padding import Padded, pad, padded_batches
 from fl_sim.blocks.resolve import Block, Job
 from fl_sim.engines.loop import run_loop
 from fl_sim.engines.outcome import Outcome
+from fl_sim.kernels.cuda_graphs import Function, GraphRecorder
 from fl_sim.kernels.low_rank import formed
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
@@ -122,22 +123,33 @@ def train_clients(
     inputs = [*model.values(), *states.values(), *varying.values(), *arrays]
     in_dims = (*(model_axis for _ in model), *(0 for _ in inputs[len(model) :]))
     function = torch.func.vmap(one_client, in_dims=in_dims, randomness="error")
-    note = ""
-    if not learner.recorder.supports(device):
-        outputs = function(*inputs)
+    if learner.recorder.supports(device):
+        first = rule_with({k: float(x[0]) for k, x in varying.items()})
+        kind = _kind(*first, streams, inputs, [*model, *states, *varying])
+        outputs, note = _recorded(learner.recorder, first[0], kind, function, inputs, output_names)
     else:
-        rule, local = rule_with({k: float(x[0]) for k, x in varying.items()})
-        if state := stateful(rule):
-            what = f"{type(rule).__name__} holds {', '.join(state)}, more than plain numbers"
-            note, outputs = learner.recorder.once(f"blocks run without CUDA graphs: {what}"), function(*inputs)
-        else:
-            kind = _kind(rule, local, streams, inputs, [*model, *states, *varying])
-            outputs = learner.recorder(kind, function, inputs, output_names)
-            if learner.recorder.refused:
-                note = learner.recorder.once(f"blocks run without CUDA graphs: {learner.recorder.refused}")
+        outputs, note = function(*inputs), ""
     remaining = iter(outputs)
     replies, new_states, metrics = ({k: next(remaining).detach() for k in names} for names in output_names)
     return TrainedClients(replies, new_states, metrics, streams, note)
+
+
+def _recorded(
+    recorder: GraphRecorder,
+    rule: LocalRule,
+    kind: Hashable,
+    function: Function,
+    inputs: Sequence[Tensor],
+    output_names: list[list[str]],
+) -> tuple[tuple[Tensor, ...], str]:
+    """(``function(*inputs)``, from a CUDA graph where that is possible; why it is not, the first time)."""
+    reason = ""
+    if state := stateful(rule):
+        outputs = function(*inputs)
+        reason = f"{type(rule).__name__} holds {', '.join(state)}, more than plain numbers"
+    else:
+        outputs, reason = recorder(kind, function, inputs, output_names), recorder.refused
+    return outputs, recorder.once(f"blocks run without CUDA graphs: {reason}") if reason else ""
 
 
 def stateful(rule: LocalRule) -> list[str]:
@@ -147,7 +159,7 @@ def stateful(rule: LocalRule) -> list[str]:
 
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
-) -> Hashable:
-    """All that fixes the kernels of a chunk besides its inputs' values, for a rule of plain numbers."""
+) -> tuple[object, ...]:
+    """All that fixes the kernels of a chunk besides its inputs' values; hashable for a rule of plain numbers."""
     numbers, shapes = tuple(vars(rule).items()), tuple((x.shape, x.dtype) for x in inputs)
     return type(rule), numbers, local, tuple((k, p.full, p.active) for k, p in streams.items()), shapes, tuple(names)
