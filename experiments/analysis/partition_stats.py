@@ -1,4 +1,4 @@
-"""How skewed a partition is: statistics of each client, a summary, a picture of who owns which labels.
+"""The skew of a partition: statistics of each client, a summary, a picture of which client owns which labels.
 
 The summary measures label skew by the mean total-variation distance between a client's label distribution p and that of
 all clients together, q: TV(p, q) = sum |p_k - q_k| / 2. It is 0 where every client has the distribution of the whole,

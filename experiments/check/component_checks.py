@@ -117,7 +117,7 @@ def check_same_seed_same_partition(make: MakePartition) -> None:
 
 
 def check_seeds_differ(make: MakePartition) -> None:
-    """Other seeds give other partitions, unless it is marked ``@offer("partition", deterministic=True)``."""
+    """Different seeds give different partitions, except of one marked ``@offer("partition", deterministic=True)``."""
     owned = [_owned(make(mixed(), CLIENTS, seed)) for seed in range(3)]
     function = make.func if isinstance(make, functools.partial) else make
     if getattr(function, "deterministic", False):

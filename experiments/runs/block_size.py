@@ -9,7 +9,7 @@ BLOCK = 16
 BATCH = 64
 """Most clients in a block of the vmap engine, if their weights take no more memory than ROOM."""
 ROOM = {"cpu": 64 * 2**20, "gpu": 2 * 2**30}
-"""Most bytes that the weights of a vmap block's clients take together: up to there vmap gains from more clients."""
+"""Most bytes that the weights of all clients of a vmap block take together; beyond it more clients bring no speed."""
 
 
 def block_size(engine: str, cohort: int, loss: Loss) -> int:

@@ -4,7 +4,7 @@
     parent: go              child: {"seconds": 2.4, "examples": 2500, ...}      any number of times
     parent: evaluate        child: {"done": true, "accuracy": 0.38}
 
-In place of any answer: ``{"unavailable": reason}`` or ``{"error": reason}``. Answers are JSON, one a line.
+In place of any answer: ``{"unavailable": reason}`` or ``{"error": reason}``. Each answer is one line of JSON.
 """
 
 import importlib

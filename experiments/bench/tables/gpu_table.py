@@ -80,7 +80,7 @@ def short_runs(figures: Figures) -> list[tuple[str, str, str]]:
 
 
 def findings(figures: Figures) -> list[str]:
-    """One line a finding: equal digests, distances, ratios."""
+    """One line for each finding: equal digests, distances, ratios."""
     equal = {
         "repeated": "Same digest from run to run, and with and without CUDA graphs",
         "workers": "Same digest with one worker, four workers and none",

@@ -12,13 +12,13 @@ class Work:
     """One workload. A *go* (repetition) is the timed unit: one round, or one whole run in a process of its own."""
 
     name: str
-    """Its name in the results, unique."""
+    """Its unique name in the results."""
     group: str
     """The name that ``--work`` selects by; several workloads of different sizes can share it."""
     what: str
     """One line that describes it to the reader, the same for a whole group."""
     variant: str = ""
-    """What tells it from the others of its group."""
+    """The property in which it differs from the other workloads of its group."""
     task: str = ""
     """cifar10 or mnist; empty if the clients do nothing."""
     model: str = "lr"
