@@ -15,7 +15,7 @@ COMMANDS = ("-m", "fl-sim")
 
 def version(default: str) -> str:
     """The installed version, such as ``0.1.0``; ``default`` where this project is a checkout and not installed."""
-    from importlib import metadata  # here, because few commands need it and it loads slowly
+    from importlib import metadata  # imported here, because few commands need it and it loads slowly
 
     try:
         return metadata.version("fl-sim")

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run_apps(call: Invocation) -> int:
     """Run a Flower app once for each seed, or print the plans. Returns the exit code."""
-    from experiments.apps import run_app  # here, because few calls need it
+    from experiments.apps import run_app  # imported here, because few calls need it
 
     if call.dry_run:
         plans = [run_app.describe(call.app, config, call.explicit, call.app_config) for config in call.configs]
@@ -129,7 +129,7 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
     With ``--vmap_over`` the runs are one batch; with the engine ``flower`` they run in Flower's own simulation.
     """
     if call.vmap_over:
-        from experiments.runs.lockstep import run_together  # here, as below, because few calls need it
+        from experiments.runs.lockstep import run_together  # imported here, as those below, because few calls need it
 
         return run_together(call.configs, call.vmap_over, call.quiet)
     if call.configs[0].engine == "flower":
@@ -182,7 +182,7 @@ def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
 def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
     """Print a table and save a picture unless ``quiet``; print JSON if requested. Returns the exit code."""
     if not quiet:
-        # here, because pandas and matplotlib load slowly
+        # imported here, because pandas and matplotlib load slowly
         from experiments.analysis.save_comparison import save_comparison
 
         table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])

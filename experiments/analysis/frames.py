@@ -154,7 +154,7 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], lis
     Returns
     -------
     tuple of (list of str, dict)
-        The keys that tell groups apart: ``strategy`` and the dotted config keys that differ between runs of one
+        The keys in which groups differ: ``strategy`` and the dotted config keys that differ between runs of one
         strategy. And the logs of each group by its values of these keys.
     """
     by_strategy: dict[Any, list[tuple[RunLog, dict[str, Any]]]] = {}

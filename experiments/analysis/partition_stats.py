@@ -27,7 +27,7 @@ def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
     Parameters
     ----------
     partition : Partition
-        Who owns which samples.
+        The partition, which names the samples of each client.
     labels : array (N,) or None
         The label of each sample.
 
@@ -51,7 +51,7 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
     Parameters
     ----------
     partition : Partition
-        Who owns which samples.
+        The partition, which names the samples of each client.
     labels : array (N,) or None
         The label of each sample.
 
@@ -109,7 +109,7 @@ def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str
     Parameters
     ----------
     partition : Partition
-        Who owns which samples; the picture shows the clients that ``frame`` has.
+        The partition; the picture shows the clients that ``frame`` has.
     labels : array (N,) or None
         The label of each sample.
     path : Path

@@ -68,7 +68,7 @@ COMMON = {
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
     }
 }
-"""Parameters that every component of a kind has, whatever its signature."""
+"""Parameters that every component of a kind has in addition to those in its signature."""
 
 
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:

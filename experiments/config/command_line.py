@@ -34,7 +34,7 @@ class Options:
     dry_run: bool = False
     """Print the plan and stop."""
     resume: str = ""
-    """A run folder: its run continues from its last checkpoint, with its own config; only --rounds may be raised."""
+    """A run folder: continue its run from the last checkpoint; only --rounds and a few others may change."""
     quiet: bool = False
     """Print no progress and no table."""
     json: bool = False

@@ -130,7 +130,7 @@ def plan_workers(setup: Setup) -> dict[str, Any]:
         prediction, settings = predict(setup)
     except ClientFailed as error:  # the run reports it in full
         return {"fails": str(error)}
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
+    from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
     if isinstance(setup.executor, RayExecutor):
         setup.executor.settings = settings

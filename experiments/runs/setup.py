@@ -216,7 +216,7 @@ def make_executor(config: Config, learner: Learner, engine: str) -> Executor:
     """The executor that runs blocks: in this process, or in Ray's workers, which start with the first block."""
     if config.engine != "ray":
         return Inline(learner, engine, config.chunk)
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
+    from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
     return RayExecutor(learner, engine, config.chunk, config.ray, config.threads)
 

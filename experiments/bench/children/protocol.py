@@ -27,7 +27,7 @@ Whole runs are timed from after the imports, so these are imported before the cl
 
 
 class Unavailable(Exception):
-    """The system cannot run here because a package or a feature is missing; this is not a failure."""
+    """The system cannot run on this machine because a package or a feature is missing; this is not a failure."""
 
 
 class ParentConnection:

@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 OURS = ("ours-loop", "ours-vmap", "ours-ray")
+"""This simulator, with each of its engines."""
 OTHERS = ("bare", "bare-careful", "flower", "flower-careful", "pfl", "blazefl")
+"""The systems that it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ WORKS = (
 )  # fmt: skip
 
 GROUPS = tuple(dict.fromkeys(work.group for work in WORKS))
+"""The names that ``--work`` accepts."""
 SYSTEMS = OURS + OTHERS
+"""The names that ``--systems`` accepts."""
 QUICK = {
     "S1-skew": ("ours-loop", "bare-careful", "pfl"),
     "S2": ("ours-vmap", "bare", "bare-careful"),
