@@ -1,9 +1,9 @@
-"""The Flower ClientApp: the same rules in simulation and on a SuperNode.
+"""The Flower ClientApp: the same local rules in simulation and on a SuperNode.
 
-``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks; called with
-one message, the app answers for itself: a block of one on the loop, whose reply is a pool of one. ``app`` is the
-ClientApp of a device, which makes its learner from the experiment that each message describes
-(``clients/device/answer.py``).
+``make_app`` binds a learner to an app. ``SimulationGrid`` uses the app's ``learner`` to run whole blocks. An app that
+is called with one message trains that client alone: a block of one client on the loop engine, whose reply is a pool of
+one client. ``app`` is the ClientApp of a device, which builds its learner from the experiment that each message
+describes (``clients/device/answer.py``).
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class LearnerApp(ClientApp):
 def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = None) -> LearnerApp:
     """The ClientApp of a task, a model (both bound in ``loss``) and a partition of the task's training samples.
 
-    ``own`` holds strategies' classes by name that cannot be imported by it (a notebook's).
+    ``own`` : classes of strategies by name, for names that cannot be imported, such as those of a notebook.
     """
     learner = make_learner(loss, partition, lambda message_type, settings: rule_for(message_type, settings, own))
     app = LearnerApp()
@@ -44,7 +44,7 @@ def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = 
 
 
 app = ClientApp(mods=[always_answers])
-"""A device's: ``[tool.flwr.app.components] clientapp = "clients.app:app"``."""
+"""The ClientApp of a device: ``[tool.flwr.app.components] clientapp = "clients.app:app"``."""
 
 
 @app.train()

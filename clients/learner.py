@@ -34,11 +34,14 @@ def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, na
     params : Mapping
         The model's own parameters.
     seed : int
-        The run's.
+        The run's seed.
     name : str
-        What an error calls the model.
+        Name of the model in error messages.
 
-    Raises ConfigError where it makes no ``torch.nn.Module``.
+    Raises
+    ------
+    ConfigError
+        Where the function does not return a ``torch.nn.Module``.
     """
     with rng.keyed_globals(rng.key(seed, "init")):
         if isinstance(model, nn.Module) or not callable(model):
@@ -66,14 +69,14 @@ def probe(loss: Loss, model: str, task: str) -> None:
 
 
 def make_learner(loss: Loss, partition: Partition, rules: Callable[[str, Settings], LocalRule]) -> Learner:
-    """What training needs besides a message; the samples are copied to the loss's device once."""
+    """A learner, which is all that training needs besides a message; samples are copied to the loss's device once."""
     return Learner(loss, {k: v.to(loss.device) for k, v in loss.task.train.items()}, partition, rules)
 
 
 def answer(
     learner: Learner, message: Message, client: int, settings: Settings, states: Mapping[int, Tree]
 ) -> ClientResult:
-    """One client's answer to one message: a block of one on the loop.
+    """One client's answer to one message, computed as a block of one client on the loop engine.
 
     Parameters
     ----------

@@ -1,5 +1,6 @@
-"""``python -m clients.node ...``: ``flower-supernode ...`` that says why a SuperLink refuses it
-(``clients.device.supernode``).
+"""``python -m clients.node ...``: runs ``flower-supernode ...`` and explains why a SuperLink refuses the connection.
+
+See ``clients.device.supernode``.
 """
 
 import sys

@@ -11,8 +11,7 @@ from strategies.fedavg import FedAvg
 
 
 def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:
-    """The client half of a message's algorithm, made from its name and numbers alone; without a name, plain local
-    training.
+    """The client half of a message's algorithm, built from its name and numbers; without a name, plain local training.
 
     Parameters
     ----------
@@ -21,9 +20,12 @@ def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | No
     settings : Settings
         The message's settings by dotted name.
     own : Mapping, optional
-        Classes by name that cannot be imported by it (a notebook's).
+        Classes of strategies by name, for names that cannot be imported, such as those of a notebook.
 
-    Raises ValueError for an unknown name.
+    Raises
+    ------
+    ValueError
+        For an unknown name.
     """
     if message_type.startswith("evaluate"):
         numbers = table(settings, "personalize")

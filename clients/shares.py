@@ -15,18 +15,18 @@ from fl_sim.tree import Tree
 
 
 def prepared(task: Task, seed: int, validation: float, standardize: bool, augment: bool) -> tuple[Task, Tree]:
-    """(the task on what its clients share out, with its transform; the central validation samples).
+    """(the task on the samples that its clients share out, with its transform; the central validation samples).
 
     Parameters
     ----------
     task : Task
-        With all of its training samples.
+        The task with all of its training samples.
     seed : int
-        Of the partition; keys the choice of validation samples.
+        Seed of the partition; it also keys the choice of validation samples.
     validation : float
         Share of the training samples that is kept centrally, 0..1.
     standardize, augment : bool
-        Switch the transform's standardisation and augmentation on; see ``transform``.
+        Whether the transform standardises and augments samples; see ``transform``.
     """
     kept: Tree = {}
     count = round(validation * task.num_train)
@@ -38,21 +38,21 @@ def prepared(task: Task, seed: int, validation: float, standardize: bool, augmen
 
 
 def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, name: str, **params: Any) -> Partition:
-    """Who owns which training sample of the task, with each client's held-out part.
+    """The partition of the task's training samples, with each client's held-out part.
 
-    ``divide`` is a function ``(task, clients, seed, **params)``, or a ready-made Partition or list of index arrays;
-    ``name`` is what errors call it. Raises ConfigError as ``as_partition`` does.
+    ``divide`` is a function ``(task, clients, seed, **params)``, a Partition, or a list of index arrays; ``name`` is
+    its name in error messages. Raises ConfigError as ``as_partition`` does.
     """
     made = divide(task, clients, seed, **params) if callable(divide) else divide
     return as_partition(made, name, task.num_train).hold_out(held_out, seed)
 
 
 def as_partition(made: Any, name: str, samples: int) -> Partition:
-    """A Partition, also from one index array a client.
+    """``made`` as a checked Partition; it is one already, or a list with one index array for each client.
 
-    Raises ConfigError where some index is no training sample, or is owned twice.
-
-    Of a partition whose clients share samples, only some clients are looked at: it may have any number of them.
+    Raises ConfigError where a client owns no sample, an index is out of range, or two clients own the same sample of a
+    partition that does not allow it. Where clients share samples there may be millions of clients, so that only those
+    of ``looked_at`` are checked.
     """
     if not isinstance(made, Partition):
         try:
@@ -79,8 +79,9 @@ def as_partition(made: Any, name: str, samples: int) -> Partition:
 
 
 def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
-    """The clients that checks and statistics look at: all, but of a partition whose clients share samples at most so
-    many, keyed.
+    """The clients that checks and statistics examine: all, or where clients share samples at most ``most`` of them.
+
+    The choice of these is keyed.
     """
     if partition.exclusive or len(partition) <= most:
         return range(len(partition))
@@ -96,8 +97,10 @@ def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def transform(task: Task, standardize: bool, augment: bool) -> Any:
-    """The task's transform with standardisation (by channel of images, else by feature) and augmentation
-    switched on.
+    """The task's transform, with standardisation and augmentation switched on if requested.
+
+    Images are standardised by channel, other samples by feature. Raises ConfigError for a task with a transform of its
+    own, and for augmentation of samples that are no images of at least 5 x 5 pixels.
     """
     made = task.transform
     for key, wanted in (("standardize", standardize), ("augment", augment)):

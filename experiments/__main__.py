@@ -24,7 +24,7 @@ COMMANDS = {
     "bench": "measure this simulator and others on the same work",
     "collect": "keep the table and the curves of a study",
 }
-"""Each is the module ``experiments.NAME``; what it does."""
+"""What each command does, by its name. The command NAME is the module ``experiments.NAME``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def usage() -> str:
-    """The text of ``--help``: one line a command."""
+    """The text of ``--help``, with one line for each command."""
     lines = [f"  {name:10} {what}" for name, what in COMMANDS.items()]
     return "\n".join(
         [

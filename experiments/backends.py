@@ -1,8 +1,9 @@
 """``python -m experiments.backends [RECIPE] [--key value ...]``: the same runs on each backend, compared.
 
-The backends are the engines of this project, Flower's own simulation, and a SuperLink with one SuperNode for each
-client over TLS with node keys; each is started by the command that a user types. The table is written to
-``experiments/results/backends.md``. Exit codes: 0 where all backends agree, 1 where one fails or differs.
+The backends are the engines of this project, Flower's own simulation, and a real deployment: a SuperLink with one
+SuperNode for each client, over TLS with node keys. Each is started by the same command that a user would type. The
+table is written to ``experiments/results/backends.md``. Exit codes: 0 where all backends agree, 1 where one fails or
+differs.
 """
 
 import os
@@ -34,7 +35,7 @@ BACKENDS = {
 }
 """Python's arguments for each backend; the first one is the reference for the others."""
 TABLE = Path("experiments/results/backends.md")
-"""Relative to the folder where the command runs, so that a test of it does not write into the checkout."""
+"""The file to write, relative to the folder in which the command runs, so that tests do not write into the checkout."""
 CLOSE = 1e-5
 """Largest absolute difference of a weight that counts as rounding between two engines."""
 MACHINE_COLUMNS = ("time", "seconds", "evaluate_seconds", "worker", "node", "device")
@@ -90,7 +91,7 @@ def by_strategy(out: Path) -> dict[str, Path]:
 
 
 def about() -> str:
-    """A sentence with the commit and the versions of what was compared."""
+    """A sentence with the commit and the library versions of the compared runs."""
     used = [f"{name} {version}" for name, version in versions().items() if version]
     return f"Commit {commit(Path(__file__).parent)}; {', '.join(used)}."
 

@@ -8,14 +8,14 @@ from importlib.util import find_spec
 PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
 """The packages of this project. They always lie in one folder."""
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-"""That folder: the root of a checkout, or the folder that a wheel was installed in."""
+"""The folder that holds these packages: the root of a checkout, or the folder that a wheel was installed in."""
 COMMANDS = ("-m", "fl-sim")
-"""``sys.argv[0]`` while a command imports this package: of ``python -m experiments.run``, and of the console script."""
+"""``sys.argv[0]`` while this package is imported by ``python -m experiments.run`` and by the console script."""
 
 
 def version(default: str) -> str:
     """The installed version, such as ``0.1.0``; ``default`` where this project is a checkout and not installed."""
-    from importlib import metadata  # here, because few commands need it and it loads slowly
+    from importlib import metadata  # imported here, because few commands need it and it loads slowly
 
     try:
         return metadata.version("fl-sim")
@@ -34,7 +34,7 @@ def refuse_foreign_packages() -> None:
     SystemExit
         With code 2 where a command imports this package; one line on stderr names what was found, and the cure.
     ImportError
-        With that line, where a program imports this package as a library.
+        With the same line as its message, where a program imports this package as a library.
     """
     for name in PACKAGES[:-1]:
         if found := foreign(name):
@@ -48,10 +48,10 @@ def refuse_foreign_packages() -> None:
 
 
 def foreign(name: str) -> str:
-    """The file or folder that ``import name`` finds, where that is not this project's package; empty where it is."""
+    """The file or folder that ``import name`` finds if it is not this project's package; empty if it is."""
     try:
         spec = find_spec(name)
-    except ValueError:  # a module without a spec stands in sys.modules: somebody put it there on purpose
+    except ValueError:  # sys.modules has a module without a spec: a program put it there on purpose
         return ""
     if spec is None:
         return ""
@@ -63,10 +63,10 @@ def foreign(name: str) -> str:
 
 
 def child_environment() -> dict[str, str]:
-    """Environment variables with which ``python -m experiments...`` finds this project in a child process in any
-    folder.
+    """Environment variables with which a child process finds this project's packages from any folder.
 
-    ``PYTHONSAFEPATH`` keeps Python from putting the current folder first; ``PYTHONPATH`` then has to name a checkout.
+    ``PYTHONSAFEPATH`` keeps Python from putting the current folder first on ``sys.path`` for ``python -m``. A checkout
+    is then found by ``PYTHONPATH`` only.
     """
     installed = os.path.basename(ROOT) in ("site-packages", "dist-packages")  # on every interpreter's path as it is
     folders = [*([] if installed else [ROOT]), os.environ.get("PYTHONPATH", "")]

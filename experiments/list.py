@@ -1,4 +1,4 @@
-"""``python -m experiments.list [--json]``: tasks, partitions, models, strategies and recipes that have a name."""
+"""``python -m experiments.list [--json]``: the names of tasks, partitions, models, strategies and recipes."""
 
 import inspect
 from json import dumps
@@ -14,7 +14,7 @@ PLURALS = {"task": "tasks", "partition": "partitions", "model": "models", "strat
 
 
 def listing() -> dict[str, list[dict[str, Any]]]:
-    """All that can be chosen, by heading.
+    """All components and recipes that can be chosen by name, by heading.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def main(json: bool = False) -> None:
     """Show the tasks, partitions, models, strategies and recipes that can be chosen by name.
 
     Args:
-        json: As one JSON object, instead of text.
+        json: Print one JSON object instead of text.
     """
     rows = listing()
     print(dumps(rows, indent=2) if json else show(rows))

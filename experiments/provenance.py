@@ -1,4 +1,4 @@
-"""Where and with what something ran: processor, memory, versions, commit. Names of hosts and folders are left out."""
+"""The machine and the software that produced a result: processor, memory, versions, commit; no host or folder names."""
 
 import os
 import platform
@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, number of cores, memory in GiB (None where the system does not tell it), operating system."""
+    """Processor, number of cores, memory in GiB (None where the system does not report it), operating system."""
     return {
         "cpu": processor(Path("/proc/cpuinfo")),
         "cores": cores(),
@@ -27,7 +27,7 @@ def machine() -> dict[str, Any]:
 
 
 def memory_gib() -> float | None:
-    """The machine's memory in GiB, to one decimal; None where the system does not tell it."""
+    """The machine's memory in GiB, to one decimal; None where the system does not report it."""
     try:
         return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1)
     except (
@@ -39,7 +39,7 @@ def memory_gib() -> float | None:
 
 
 def processor(cpuinfo: Path) -> str:
-    """The processor's model name: from ``cpuinfo`` (Linux), else what Python knows of it."""
+    """The processor's model name from the file ``cpuinfo`` (Linux), else the name that Python's ``platform`` gives."""
     if cpuinfo.is_file():
         for line in cpuinfo.read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
@@ -59,7 +59,7 @@ def versions() -> dict[str, str | None]:
 
 
 def commit(root: Path) -> str | None:
-    """Short id of the commit at ``root``, and ``+changes`` where tracked files differ; None outside a clone."""
+    """Short id of the commit at ``root``, with ``+changes`` if tracked files are modified; None outside a git clone."""
 
     def git(*arguments: str) -> str | None:
         try:

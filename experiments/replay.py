@@ -52,17 +52,17 @@ class Replay:
     engine: str
     """The run's engine; the replay itself always uses the loop."""
     recomputed: int
-    """Rounds that were run again to get the model that the client received."""
+    """Number of rounds that were run again to get the model that the client received."""
     drift: str = ""
-    """Describes the first of these rounds whose model is not the log's; empty if all are."""
+    """Describes the first of these rounds whose model differs from the log's; empty if none does."""
     numbers: dict[str, float] = field(default_factory=dict)
-    """examples, steps, and the client's metrics: loss, update_norm ..."""
+    """The client's numbers in the replay: examples, steps, and its metrics, such as loss and update_norm."""
     logged: dict[str, float] = field(default_factory=dict)
     """The same numbers in the client's row of clients.jsonl; empty where its round failed before it answered."""
     digest: str = ""
-    """SHA-256 of its reply, as ``fl_sim.tree.digest`` computes it; empty where it failed."""
+    """SHA-256 of the client's reply, as ``fl_sim.tree.digest`` computes it; empty where the client failed."""
     reason: str = ""
-    """Traceback of its failure; empty if it did not fail."""
+    """Traceback of the client's failure; empty if it did not fail."""
     agreement: str = ""
     """How the replay compares with the log, in words: ``bit for bit``, ``fails as it did``, or the difference."""
     agrees: bool = True
@@ -178,7 +178,7 @@ def compare_with_log(result: Replay, log: RunLog, dtype: str) -> Replay:
 
 
 def compare_failures(result: Replay, row: pd.Series) -> Replay:
-    """The result where the client failed in run or replay: they agree if both reasons have the same last line."""
+    """The result where the client failed in run or replay; the two agree if both reasons have the same last line."""
     then, now = str(row["reason"] or "").strip().splitlines()[-1:], result.reason.strip().splitlines()[-1:]
     same = then == now
     difference = f"the log: {' '.join(then) or 'completed'}; the replay: {' '.join(now) or 'completed'}"

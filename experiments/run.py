@@ -1,6 +1,6 @@
 """``python -m experiments.run [RECIPE] [--key value ...]``, and ``run(...)`` for notebooks.
 
-Exit codes: 0 only when every round did what was requested; 1 for a failed run; 2 for bad input; 130 when interrupted.
+Exit codes: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when interrupted.
 """
 
 import json
@@ -55,8 +55,9 @@ def run(
 
     ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those
     of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is
-    partitioned by these unless ``partition`` says otherwise. ``metrics`` are further numbers a sample, reported as
-    means. Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
+    partitioned by these unless ``partition`` is given. ``metrics`` maps names to functions that give one number for
+    each sample; the means of these numbers are reported. Raises ConfigError (a ValueError) for bad input, before any
+    work, and RoundFailed for a failed run.
     """
     task = settings.get("task")
     if getattr(task, "clients", None) is not None:
@@ -96,8 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run_apps(call: Invocation) -> int:
-    """Run a Flower app once a seed, or show what would run. Returns the exit code."""
-    from experiments.apps import run_app  # here, because few calls need it
+    """Run a Flower app once for each seed, or print the plans. Returns the exit code."""
+    from experiments.apps import run_app  # imported here, because few calls need it
 
     if call.dry_run:
         plans = [run_app.describe(call.app, config, call.explicit, call.app_config) for config in call.configs]
@@ -123,11 +124,12 @@ def run_all(call: Invocation) -> int:
 
 
 def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
-    """(summary, error) of one run after another; with --vmap_over as one batch, with engine flower in Flower's
-    simulation.
+    """Run what a call requests, one run after another, and yield (summary, error or None) of each.
+
+    With ``--vmap_over`` the runs are one batch; with the engine ``flower`` they run in Flower's own simulation.
     """
     if call.vmap_over:
-        from experiments.runs.lockstep import run_together  # here, as below, because few calls need it
+        from experiments.runs.lockstep import run_together  # imported here, as those below, because few calls need it
 
         return run_together(call.configs, call.vmap_over, call.quiet)
     if call.configs[0].engine == "flower":
@@ -141,7 +143,7 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
 
 
 def run_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
-    """The rest of the run in ``folder``; its stored summary where nothing is left to do."""
+    """Run the remaining rounds of the run in ``folder``; returns its stored summary where none remains."""
     resumed = resume(folder, config)
     if resumed.finished is not None:
         return dict(resumed.finished), None
@@ -149,7 +151,7 @@ def run_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseExce
 
 
 def explain(error: BaseException, summary: Summary) -> None:
-    """Say on stderr why a run failed, and where its last good model is."""
+    """Print on stderr why a run failed, and where its last good model is."""
     if isinstance(error, RoundFailed):
         print(f"run failed: {error}", file=sys.stderr)
     else:
@@ -159,7 +161,7 @@ def explain(error: BaseException, summary: Summary) -> None:
 
 
 def planned(config: Config) -> dict[str, Any]:
-    """What a run would do, and the time and memory that it would take."""
+    """The facts of a run that is not started, and the time and memory that it would take."""
     setup = build(config)
     try:
         predicted, _ = predict(setup)
@@ -169,7 +171,7 @@ def planned(config: Config) -> dict[str, Any]:
 
 
 def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
-    """Print what would run, and stop."""
+    """Print the plans of runs that are not started. Returns the exit code, 0."""
     if as_json:
         print(json.dumps(plans[0] if len(plans) == 1 else {"runs": plans, "status": "planned"}))
     else:
@@ -178,9 +180,9 @@ def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
 
 
 def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
-    """Table and picture for people, JSON for programs; the exit code."""
+    """Print a table and save a picture unless ``quiet``; print JSON if requested. Returns the exit code."""
     if not quiet:
-        # here, because pandas and matplotlib load slowly
+        # imported here, because pandas and matplotlib load slowly
         from experiments.analysis.save_comparison import save_comparison
 
         table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])

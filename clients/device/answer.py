@@ -1,9 +1,9 @@
 """How a device answers a message: it builds its part of the experiment, trains or evaluates, and replies.
 
-The message brings all that is needed. Besides the model and the round's settings it holds a ConfigRecord ``experiment``
-that names task, partition and model (those that ship here, or ``package.module:Name`` of the app's own code). The
-device adds what its node config holds: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``,
-``state-dir``. Every message gets an answer: an error on the device becomes an error reply with its reason.
+Besides the model and the round's settings, a message holds a ConfigRecord ``experiment`` that names task, partition and
+model (those of this project, or ``package.module:Name`` of the app's own code). The device adds the settings in its
+node config: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``, ``state-dir``. Every message gets an
+answer: an error on the device becomes an error reply with its reason.
 """
 
 import os
@@ -59,9 +59,7 @@ def work(message: Message, context: Context, rules: Rules) -> Message:
 
 
 def introduce(message: Message, context: Context, rules: Rules) -> Message:
-    """Answer a ``query``: the client's id, its software, and how many samples of the experiment it has, if one is
-    described.
-    """
+    """Answer a ``query``: the client's id and software, and its numbers of samples if an experiment is described."""
     client = partition_id(context)
     packages = {name: version(name) for name in ("flwr", "torch", "numpy")}
     facts: dict[str, Any] = {
@@ -77,7 +75,7 @@ def introduce(message: Message, context: Context, rules: Rules) -> Message:
 
 
 def partition_id(context: Context) -> int:
-    """Which client this device is. Raises ValueError where its node config does not name one."""
+    """The id of the client that this device is. Raises ValueError where its node config does not name one."""
     number = context.node_config.get("partition-id")
     if number is None or isinstance(number, bool) or not str(number).isdecimal():
         cure = "start the SuperNode with --node-config 'partition-id=0' (its number)"
@@ -93,7 +91,10 @@ def experiment_of(message: Message) -> dict[str, Any]:
 
 
 def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client: int, rules: Rules) -> Learner:
-    """Task, model and samples of this device, the same that a simulation gives this client. Raises ValueError."""
+    """The learner of this device, with the task, model and samples that this client has in a simulation.
+
+    Raises ValueError where the experiment or the node config cannot be used.
+    """
     device = str(node_config.get("device", "cpu"))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     prepare(device, int(node_config.get("threads", spec.get("threads", 1))), spec.get("precision", "full"))

@@ -1,6 +1,6 @@
 """A cache of a device's samples on its disk.
 
-Each message is answered by a new process, which would otherwise compute them again.
+Each message is answered by a new process, which would otherwise compute the samples again.
 """
 
 import functools
@@ -46,7 +46,7 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
 
 
 def _load(folder: Path) -> Samples | None:
-    """What this device stored in the folder; None if it is missing or damaged."""
+    """The samples that this device stored in the folder; None if the file is missing or damaged."""
     try:
         samples: Samples = pickle.loads((folder / "own.pickle").read_bytes())
     except Exception:

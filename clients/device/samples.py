@@ -1,10 +1,10 @@
 """The samples of one device: its part of a shared data set, or a folder of its own.
 
-The server describes them: names and numbers of task and partition in one flat mapping, ``spec`` (``task``,
+The server describes them by names and numbers of task and partition in one flat mapping, ``spec`` (``task``,
 ``task.alpha``, ``partition``, ``partition.seed``, ``clients``, ``inputs``, ``outputs`` ...). A device keeps its own
-samples only, and those that cost work to make on its disk, because each message is answered by a new process.
+samples only. It stores on its disk those that take time to compute, because each message is answered by a new process.
 
-Legend: n the device's samples.
+Legend: n number of the device's samples.
 """
 
 import importlib
@@ -27,12 +27,13 @@ from fl_sim.dotted import table
 from fl_sim.learning.task import Task
 
 PACKAGES = {"task": "clients.tasks", "partition": "clients.partitions", "model": "clients.models"}
+"""The package in which names of each kind are found."""
 
 
 def component(kind: str, spec: ExperimentSpec) -> tuple[Any, dict[str, Any]]:
-    """What ``spec[kind]`` names, and its parameters.
+    """The component that ``spec[kind]`` names, and its parameters.
 
-    Of what ships here only the one module is imported. Raises ValueError.
+    For a component of this project only its own module is imported. Raises ValueError for an unknown name.
     """
     name = str(spec[kind])
     params = table(spec, kind)
@@ -50,7 +51,7 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
     """The task on this device's samples (training part, then held-out part), without a test set.
 
     ``data_dir`` : a folder of the device's own; empty: client ``client`` of the partition that ``spec`` names. Raises
-    ValueError that says what is wrong.
+    ValueError for samples that do not suit the experiment.
     """
     clients = int(spec["clients"])
     if not 0 <= client < clients:
@@ -61,7 +62,7 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
         return from_folder(spec, client, Path(data_dir).expanduser())
     make, params = component("task", spec)
     if "data_dir" in inspect.signature(make).parameters:
-        return _part(spec, client, make, params)  # its pictures are cached already, and may change
+        return _part(spec, client, make, params)  # such a task caches its pictures itself, and the files may change
     return cached_samples(spec, client, lambda: _part(spec, client, make, params))
 
 
@@ -69,7 +70,7 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
 
 
 def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, DevicePartition]:
-    """This client's part, found as a simulation finds it: the whole task is made, divided, and dropped."""
+    """This client's part, as in a simulation: the whole task is built and divided, and only this part is kept."""
     task: Task = make(**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {}))
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))

@@ -1,4 +1,4 @@
-"""What a message tells a device about the experiment."""
+"""The description of the experiment that a message carries to a device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,5 +8,5 @@ ExperimentSpec = Mapping[str, Any]
 
 ``task``, ``partition`` and ``model`` are names of components, and ``task.alpha``, ``partition.seed`` and so on their
 parameters. ``clients`` is the number of clients; ``inputs`` and ``outputs`` are the shape of one sample and the size of
-the model's output; ``validation``, ``standardize`` and ``augment`` say how samples are prepared.
+the model's output; ``validation``, ``standardize`` and ``augment`` determine how samples are prepared.
 """

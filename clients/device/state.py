@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from fl_sim.tree import Tree
 
 KEPT = 20
-"""Number of files that are kept, since a server that resumes goes back to its last checkpoint."""
+"""Number of newest states that are kept, because a server that resumes goes back to its last checkpoint."""
 
 
 class States:

@@ -14,9 +14,9 @@ from fl_sim.registry import offer
 def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Two 3x3 convolutions (32 and 64 channels), 2x2 pooling, a linear layer of 128 units, dropout 1/4 and 1/2.
 
-    1 626 442 parameters on CIFAR-10. Initial weights are Xavier-uniform, biases zero. ReLU and dropout
-    come after pooling and flattening, with which they commute: the same function with a quarter of the work. Raises
-    ValueError for pictures smaller than 6 x 6 pixels.
+    1 626 442 parameters on CIFAR-10. Initial weights are Xavier-uniform, biases zero. The second ReLU comes after
+    pooling, with which it commutes: the same function with a quarter of the work. Raises ValueError for pictures
+    smaller than 6 x 6 pixels.
     """
     channels, height, width = image("cnn", inputs, smallest=6)
     model = nn.Sequential(

@@ -16,7 +16,7 @@ def lenet(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     """Two 5x5 convolutions (6 and 16 channels), each with 2x2 pooling and ReLU, then linear layers of 120 and 84 units.
 
     62 006 parameters on CIFAR-10. ReLU comes after pooling, with which it commutes: the same function with a quarter of
-    the work. Raises ValueError for pictures smaller than 16 x 16 pixels, of which nothing would remain.
+    the work. Raises ValueError for pictures smaller than 16 x 16 pixels, of which pooling would leave nothing.
     """
     channels, height, width = image("lenet", inputs, smallest=16)
     rows, columns = (((side - 4) // 2 - 4) // 2 for side in (height, width))

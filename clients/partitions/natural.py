@@ -16,7 +16,7 @@ from fl_sim.registry import offer
 
 @offer("partition")
 def natural(task: Task, clients: int, seed: int) -> Partition:
-    """Each natural client is one client; with fewer ``clients``, natural clients are grouped at random, by a key.
+    """Each natural client is one client; for a smaller number, natural clients are grouped at random, by a key.
 
     If C = M, client c is natural client c; groups have M // C or M // C + 1 natural clients. Raises ValueError if the
     task has no natural clients, or if C > M.

@@ -1,1 +1,1 @@
-"""From files to arrays: where a data set lies, how it is decoded and cached."""
+"""From files to arrays: how a data set is found, decoded and cached."""

@@ -29,7 +29,7 @@ class DataSet:
     task: str
     """Name of the task, used in errors and in the names of cache folders."""
     holds: str
-    """What a folder must hold, in words for errors."""
+    """The files that a folder must hold, in words for error messages."""
     find: Callable[[Path], Source | None]
     """Searches one folder; returns None if the data set is not there."""
     fetch: Callable[[Path], object] | None = None

@@ -39,7 +39,7 @@ def synthetic(clients: int = 30, alpha: float = 1.0, beta: float = 1.0, seed: in
     clients : int (default: 30)
         K.
     alpha : float (default: 1)
-        Standard deviation of the clients' u_k; it has no effect on the labels (see above).
+        Standard deviation of the clients' u_k; it has no effect on the labels (see the module's docstring).
     beta : float (default: 1)
         Standard deviation of the clients' B_k: how much their inputs differ.
     seed : int (default: 0)

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         logs = read(*options.runs)
         print(format_table(compare(logs, options.target)))
         if options.png:
-            from experiments.analysis.curves import curves  # here, because matplotlib takes long to load
+            from experiments.analysis.curves import curves  # imported here, because matplotlib takes long to load
 
             print(curves(logs, options.png))
     except (ValueError, OSError) as error:

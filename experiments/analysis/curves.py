@@ -18,7 +18,7 @@ LABELS = {
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
 }
-"""Labels of the vertical axis; a metric that is not here is labelled by its name."""
+"""Labels of the vertical axis; a metric that is not in this table is labelled by its name."""
 
 
 def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:

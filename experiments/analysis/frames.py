@@ -29,7 +29,7 @@ FACTS = {
 """Columns that ``tidy`` puts before those of the rounds, and the config keys that they come from."""
 
 MEGABYTE = 1e6
-"""Bytes."""
+"""Number of bytes in a megabyte."""
 
 
 def read(*runs: Run) -> list[RunLog]:
@@ -149,12 +149,12 @@ NOT_COMPARED = {"seed", "out", "data_dir"}
 
 
 def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], list[RunLog]]]:
-    """Group the runs that differ only in the seed; of several with one seed, which are the same run, the last is kept.
+    """Group the runs that differ only in the seed; several runs with the same seed are repeats, the last one is kept.
 
     Returns
     -------
     tuple of (list of str, dict)
-        The keys that tell groups apart: ``strategy`` and the dotted config keys that differ between runs of one
+        The keys in which groups differ: ``strategy`` and the dotted config keys that differ between runs of one
         strategy. And the logs of each group by its values of these keys.
     """
     by_strategy: dict[Any, list[tuple[RunLog, dict[str, Any]]]] = {}

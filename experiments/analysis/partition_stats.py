@@ -1,4 +1,4 @@
-"""How skewed a partition is: statistics of each client, a summary, a picture of who owns which labels.
+"""The skew of a partition: statistics of each client, a summary, a picture of which client owns which labels.
 
 The summary measures label skew by the mean total-variation distance between a client's label distribution p and that of
 all clients together, q: TV(p, q) = sum |p_k - q_k| / 2. It is 0 where every client has the distribution of the whole,
@@ -27,7 +27,7 @@ def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
     Parameters
     ----------
     partition : Partition
-        Who owns which samples.
+        The partition, which names the samples of each client.
     labels : array (N,) or None
         The label of each sample.
 
@@ -51,7 +51,7 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
     Parameters
     ----------
     partition : Partition
-        Who owns which samples.
+        The partition, which names the samples of each client.
     labels : array (N,) or None
         The label of each sample.
 
@@ -109,7 +109,7 @@ def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str
     Parameters
     ----------
     partition : Partition
-        Who owns which samples; the picture shows the clients that ``frame`` has.
+        The partition; the picture shows the clients that ``frame`` has.
     labels : array (N,) or None
         The label of each sample.
     path : Path

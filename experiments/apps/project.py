@@ -26,7 +26,7 @@ KINDS = {"serverapp": ServerApp, "clientapp": ClientApp}
 
 @dataclass(frozen=True)
 class Project:
-    """What pyproject.toml says of an app; the app itself is not imported yet."""
+    """The contents of an app's pyproject.toml; the app itself is not imported."""
 
     folder: Path
     name: str

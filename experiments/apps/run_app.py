@@ -22,7 +22,7 @@ from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 
 SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
-"""Settings that may be given with ``--app``; all else is the app's own affair."""
+"""Settings that may be given with ``--app``; the app's own code and config decide the rest."""
 
 
 def run_app(
@@ -84,7 +84,7 @@ def run_app(
 def plan(
     path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, Any] | None = None
 ) -> tuple[Project, Config]:
-    """(the project with the config that it runs with, our config with the number of clients). Raises ConfigError."""
+    """(the project with the app's final config, the run's config with the number of clients). Raises ConfigError."""
     project = Project.read(path)
     project = replace(project, run_config={**project.run_config, **(app_config or {})})
     for key in explicit:

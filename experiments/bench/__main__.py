@@ -1,7 +1,7 @@
 """``python -m experiments.bench``: compares the systems; writes bench.json, bench.md and bench.png into ``--out``.
 
-Exit codes: 0 if every system ran or cannot run here (the table gives the reason); 1 if a system failed; 2 for invalid
-flags; 130 after an interruption.
+Exit codes: 0 if every system ran or is not available on this machine (the table gives the reason); 1 if a system
+failed; 2 for invalid flags; 130 after an interruption.
 """
 
 import json
@@ -96,7 +96,7 @@ def guarded(mark: str) -> Iterator[str]:
 
 def save(results: Results, options: Options) -> None:
     """Write the results as Markdown, JSON and a bar chart."""
-    from experiments.bench.tables.bar_chart import draw  # here, because matplotlib loads slowly
+    from experiments.bench.tables.bar_chart import draw  # imported here, because matplotlib loads slowly
     from experiments.bench.tables.cpu_table import markdown
 
     (options.out / "bench.md").write_text(markdown(results), encoding="utf-8")

@@ -1,8 +1,8 @@
-"""Runs the systems of a workload in turn, so that whatever else the machine does slows all of them alike.
+"""Runs the systems of a workload in turn, so that other load on the machine slows all of them alike.
 
 The timed unit is one repetition: a round, or a whole run. Where it is a round, all systems are started first; then each
-does one round in turn while the others are frozen (their processes are suspended). Another system comes first in each
-turn. Where it is a whole run, each run has a process of its own, and the systems take turns.
+does one round in turn while the others are frozen (their processes are suspended). A different system comes first in
+each turn. Where the unit is a whole run, each run has a process of its own, and the systems take turns.
 """
 
 import itertools

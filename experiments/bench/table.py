@@ -1,4 +1,7 @@
-"""``python -m experiments.bench.table``: writes measured figures into documents, see ``tables.documents``."""
+"""``python -m experiments.bench.table``: writes measured figures into documents.
+
+See ``experiments.bench.tables.documents``.
+"""
 
 import sys
 

@@ -117,7 +117,7 @@ def check_same_seed_same_partition(make: MakePartition) -> None:
 
 
 def check_seeds_differ(make: MakePartition) -> None:
-    """Other seeds give other partitions, unless it is marked ``@offer("partition", deterministic=True)``."""
+    """Different seeds give different partitions, except of one marked ``@offer("partition", deterministic=True)``."""
     owned = [_owned(make(mixed(), CLIENTS, seed)) for seed in range(3)]
     function = make.func if isinstance(make, functools.partial) else make
     if getattr(function, "deterministic", False):
@@ -132,7 +132,7 @@ def check_seeds_differ(make: MakePartition) -> None:
 
 
 def check_task_is_whole(make: MakeTask) -> None:
-    """x, y, labels and natural clients have one length; nothing is NaN; the test set has the same form; K fits y."""
+    """x, y, labels and natural clients have one length; no NaN; the test set has the same form; classes are below K."""
     task = make()
     assert isinstance(task, Task), f"returned {type(task).__name__}, must be a fl_sim.Task"
     for part in (task.train, task.test):

@@ -38,6 +38,7 @@ SKEWED = f"{SMALL} --partition dirichlet --partition.alpha 0.5 --partition.min_s
 PERSONAL = "--partition.held_out 0.2 --personalize_steps 2 --personalize_every 1 --holdout_clients 1"
 KEPT = f"{SKEWED} --checkpoint_every 1 --checkpoint_keep 0"
 
+# The constants above are flags that several cases share.
 CASES: dict[str, tuple[str, ...]] = {
     "recipe quickstart": ("quickstart --rounds 2",),
     "recipe digits-deploy": ("digits-deploy --rounds 3",),
@@ -103,7 +104,7 @@ IMAGES: dict[str, tuple[str, ...]] = {
     "augment, standardize, loop": (f"{CIFAR} --augment true --standardize true --engine loop --rounds 2",),
     "augment, vmap": (f"{CIFAR} --augment true --engine vmap --rounds 1",),
 }
-"""The same, for runs that need FL_SIM_DATA."""
+"""Further cases in the same form, which need the data sets in FL_SIM_DATA."""
 
 MODELS = """
 from torch import nn
@@ -138,6 +139,7 @@ for line in sys.stdin:
 
 NUMBERS = ["status", "rounds", "accuracy", "loss", "val_accuracy", "personal_accuracy", "personal_accuracy_before"]
 NUMBERS += ["personal_loss", "unseen_accuracy", "unseen_loss", "bytes_up", "bytes_down", "clients_failed", "moved"]
+"""Keys of summary.json that are compared."""
 
 
 class TreeProcess:

@@ -246,7 +246,7 @@ def check_personal_evaluation(make: Make) -> None:
 
 def check_ray_gives_the_same_bits(make: Make) -> None:
     """On two Ray workers the model and all numbers have the same bits as in one process, for loop and vmap."""
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because the other checks need no Ray
+    from fl_sim.executors.ray.executor import RayExecutor  # imported here, because the other checks need no Ray
 
     def workers(learner: Learner, engine: str, chunk: int) -> Executor:
         return RayExecutor(learner, engine, chunk, Ray(num_workers=2), 1)

@@ -35,8 +35,9 @@ Make = Callable[[], Any]
 SIZES = [1, 2, 5, 24, 17, 9, 13, 20, 8, 6]
 """Samples of each client; a quarter of them is held out."""
 ROUNDS = 3
+"""Number of rounds of every run."""
 UNSEEN = 2
-"""The last clients, which never train."""
+"""Number of clients that never train: the last ones."""
 TRAINING = {
     "rounds": ROUNDS, "local.epochs": 2, "local.batch_size": 8, "local.lr": 0.05, "local.momentum": 0.9,
     "local.weight_decay": 0.01, "system.stragglers": 0.4,

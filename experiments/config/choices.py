@@ -38,17 +38,15 @@ class Choice:
     """A component by name, with all of its parameters."""
 
     name: str
-    """One of ``python -m experiments.list``, or package.module:Name."""
+    """A name that ``python -m experiments.list`` prints, or package.module:Name."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """All settable parameters, defaults included; of a partition its ``seed`` and ``held_out`` too."""
+    """All settable parameters, defaults included; those of a partition include ``seed`` and ``held_out``."""
     component: Any = field(default=None, compare=False, repr=False)
-    """What the name stands for: a function or class to be called with ``params``, or an object that was given
-    ready-made.
-    """
+    """The component itself: a function or class to be called with ``params``, or an object that the user passed."""
 
     @property
     def is_object(self) -> bool:
-        """Whether ``component`` is a ready-made object, not to be called."""
+        """Whether ``component`` is an object that is used as it is, and not a function or class to be called."""
         return not _is_maker(self.component)
 
 
@@ -59,9 +57,9 @@ class Parameter:
     hint: Any
     """Its type, with constraints."""
     default: Any
-    """Its value where nothing is set."""
+    """Its value where the user sets none."""
     help: str = ""
-    """What it means."""
+    """Its description in ``--help``."""
 
 
 COMMON = {
@@ -70,15 +68,14 @@ COMMON = {
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
     }
 }
-"""Parameters that every component of a kind has, whatever its signature."""
+"""Parameters that every component of a kind has in addition to those in its signature."""
 
 
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
-    """The components that ``table["name"]`` asks for (several strategies: a list, or text with commas), each with its
-    parameters.
+    """The components that ``table["name"]`` names, each with its parameters from ``table``.
 
-    A parameter reaches the components that take it. Raises ConfigError for a name that finds nothing, a parameter that
-    none takes, a value out of range.
+    Several strategies are a list, or text with commas. A parameter reaches each of the components that take it. Raises
+    ConfigError for a name that is not found, a parameter that none of them takes, and a value out of range.
     """
     given = {k: v for k, v in table.items() if k != "name"}
     names = names_in(kind, table["name"])
@@ -100,7 +97,7 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
 
 
 def names_in(kind: str, name: Any) -> list[Any]:
-    """Each name (or object) in the value of ``kind.name``; only strategies may be several."""
+    """Each name (or object) in the value of ``kind.name``; only of strategies there may be several."""
     if kind != "strategy":
         return [name]
     several = name if isinstance(name, list) else [name]
@@ -112,9 +109,9 @@ def names_in(kind: str, name: Any) -> list[Any]:
 
 
 def load(kind: str, name: Any) -> Any:
-    """What ``name`` stands for; anything but text stands for itself.
+    """The component that ``name`` stands for; a value that is not text is the component itself.
 
-    ``package.module:Name`` is looked for in the working folder too.
+    ``package.module:Name`` is searched in the current folder too. Raises ConfigError where nothing is found.
     """
     if not isinstance(name, str):
         if name is None or isinstance(name, (bool, int, float, list, dict)):
@@ -133,12 +130,12 @@ def load(kind: str, name: Any) -> Any:
 
 
 def offered(kind: str) -> dict[str, Any]:
-    """All components of ``kind`` that ship here, by name."""
+    """All components of ``kind`` that come with this project, by name."""
     return registry.names(PACKAGES[kind], kind)
 
 
 def label(kind: str, component: Any) -> str:
-    """An object as text: its name here, its own ``name``, or package.module:Name."""
+    """A component as text: its name in this project, else its attribute ``name``, else package.module:Name."""
     for name, known in offered(kind).items():
         if component is known or type(component) is known:
             return name
@@ -152,7 +149,7 @@ def label(kind: str, component: Any) -> str:
 def parameters(kind: str, component: Any) -> dict[str, Parameter]:
     """A component's settable parameters: numbers and texts in its signature, and those common to its kind.
 
-    A ready-made object has only the latter.
+    An object that is used as it is has only those common to its kind.
     """
     found: dict[str, Parameter] = {}
     if _is_maker(component):
@@ -165,7 +162,7 @@ def parameters(kind: str, component: Any) -> dict[str, Parameter]:
 
 
 def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
-    """The parameters with a default. Raises ConfigError where the run does not supply one of the others."""
+    """The parameters with a default. Raises ConfigError where the run does not supply a parameter without one."""
     try:
         optional = registry.parameters(component)
         rest = {k: p.kind for k, p in inspect.signature(component).parameters.items() if k not in optional}
@@ -185,7 +182,7 @@ def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
 
 @functools.cache
 def field_docs(cls: Any) -> dict[str, str]:
-    """The docstring under each field of a dataclass, its bases' too."""
+    """The docstring under each field of a dataclass and of its base classes, by the field's name."""
     docs: dict[str, str] = {}
     for base in reversed(inspect.getmro(cls)) if is_dataclass(cls) and inspect.isclass(cls) else ():
         try:
@@ -203,7 +200,7 @@ def field_docs(cls: Any) -> dict[str, str]:
 
 
 def _built_with(component: Any) -> dict[str, Any]:
-    """The numbers that a ready-made dataclass, such as ``FedProx(mu=0.1)``, was made with."""
+    """The plain values in the fields of a dataclass object, such as ``{"mu": 0.1}`` of ``FedProx(mu=0.1)``."""
     if _is_maker(component) or not is_dataclass(component):
         return {}
     values = {f.name: getattr(component, f.name) for f in fields(component) if f.init and f.default is not MISSING}

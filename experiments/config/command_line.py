@@ -30,18 +30,17 @@ class Options:
     """Options of a call that are no settings of a run."""
 
     app: str = ""
-    """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of ours."""
+    """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of this project."""
     dry_run: bool = False
     """Print the plan and stop."""
     resume: str = ""
-    """A run folder: its run continues from its last checkpoint, with its own config; only --rounds may be raised."""
+    """A run folder: continue its run from the last checkpoint; only --rounds and a few others may change."""
     quiet: bool = False
-    """No progress, no table."""
+    """Print no progress and no table."""
     json: bool = False
-    """The last line of stdout is the summary as one JSON object."""
+    """Print the summary as one JSON object, as the last line of stdout."""
     vmap_over: str = ""
-    """Runs trained as one batch: KEY=A,B,C (several keys: KEY=A,B;KEY=C,D) of floats such as local.lr, times the seeds.
-    """
+    """KEY=A,B;KEY=C,D (floats, such as local.lr): train the runs of all combinations and seeds as one batch."""
 
 
 @dataclass(frozen=True)
@@ -49,29 +48,30 @@ class Invocation(Options):
     """One call of ``experiments.run``."""
 
     recipe: str = ""
-    """The recipe's name or path; "" where there is none."""
+    """The recipe's name or path; empty where there is none."""
     configs: Sequence[Config] = ()
-    """One a run: strategies outer, seeds inner."""
+    """One config for each run: all seeds of the first strategy, then those of the next."""
     explicit: Collection[str] = ()
-    """The dotted keys that flags or the recipe set explicitly, options apart."""
+    """The dotted keys of settings that flags or the recipe set; options are left out."""
     app_config: Mapping[str, Any] = field(default_factory=dict)
-    """The app's own config as the config.toml of an earlier run recorded it; empty: the app's pyproject.toml rules."""
+    """The app's own config as the config.toml of an earlier run recorded it; empty: that of its pyproject.toml."""
 
 
 PRESENTATION = {"dry_run", "quiet", "json"}
-"""Options that change the output, not the run: a call with these alone runs the quickstart, like one without any."""
+"""Options that change the output, not the run: a call with these alone runs the quickstart, as does an empty call."""
 SWITCHES = {key for cls in (Options, Config) for key, hint in get_type_hints(cls).items() if hint is bool}
 """Flags that need no value."""
 
 NAMES = [f"{kind}.name" for kind in PACKAGES]
+"""Dotted keys of the components' names."""
 Flag = tuple[str, str | None]
-"""A dotted key and its text, if any."""
+"""A dotted key and the text of its value; None where the flag has no value."""
 
 
 def parse(argv: Sequence[str]) -> Invocation:
-    """The runs that a command line (without the program's name) asks for.
+    """Read a command line (without the program's name).
 
-    Raises ConfigError for bad input, SystemExit(0) after printing help.
+    Raises ConfigError for bad input, and SystemExit(0) after printing help.
     """
     wants_help = any(word in ("-h", "--help") for word in argv)
     recipe, flags = _split([word for word in argv if word not in ("-h", "--help")])
@@ -100,8 +100,9 @@ def parse(argv: Sequence[str]) -> Invocation:
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
-    """The recipe ("" for none), and the flags with dotted keys and underscores: ``--strategy X`` is
-    ``strategy.name``.
+    """Split a command line into the recipe (empty if there is none) and the flags.
+
+    Keys of flags are dotted and have underscores: ``--dry-run`` is ``dry_run``, ``--strategy X`` is ``strategy.name``.
     """
     recipe, flags, words = "", [], list(argv)
     while words:
@@ -126,13 +127,14 @@ def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
 
 
 def no_value(key: str) -> ConfigError:
-    """The error for a flag at the end of its line."""
+    """The error for a flag that needs a value and has none."""
     return ConfigError(f"{key}: has no value; give one, as in --{key} VALUE")
 
 
 def _schema(settings: Settings) -> Any:
-    """An instance of a dataclass with one field a flag, at its value by ``settings``: what tyro reads flags and help
-    from.
+    """A dataclass object with one field for each flag, from which tyro reads flags, defaults and help.
+
+    The values of its fields are those of ``settings``.
     """
     configs = expand(settings, explicit={}, plan=False)
     tables: list[tuple[str, Any, Any]] = []
@@ -151,7 +153,7 @@ def _schema(settings: Settings) -> Any:
 
 
 def _component_flags(kind: str, choices: Sequence[Choice]) -> Any:
-    """A dataclass of the flags of one kind of component: its name, and the parameters of those chosen."""
+    """A dataclass of the flags of one kind of component: the name, and the parameters of the chosen components."""
     several = "; several as a,b" if kind == "strategy" else ""
     names, usage = ", ".join(offered(kind)), f"Short: --{kind}. Its own parameters: --{kind} NAME --help."
     which = f"{names} or package.module:Name{several}. {usage}"
@@ -159,7 +161,7 @@ def _component_flags(kind: str, choices: Sequence[Choice]) -> Any:
     for choice in choices:
         for key, p in parameters(kind, choice.component).items():
             hint, value, text = found.get(key, (p.hint, choice.params[key], p.help))
-            found[key] = (Union[hint, p.hint], value, text)  # noqa: UP007 - of values, which X | Y cannot spell
+            found[key] = (Union[hint, p.hint], value, text)  # noqa: UP007 - the types are in variables
     rows = [
         (key, Annotated[hint, tyro.conf.arg(help=text)], field(default=value))
         for key, (hint, value, text) in found.items()
@@ -210,7 +212,7 @@ def _hints(cls: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _tyro(schema: Any, words: Sequence[str]) -> Any:
-    """The schema with the words' values. tyro's own error text is dropped: the caller reports the error in one line."""
+    """Read ``words`` into the schema. tyro's own error text is dropped: the caller reports the error in one line."""
     errors = contextlib.nullcontext() if "--help" in words else contextlib.redirect_stderr(io.StringIO())
     config = (tyro.conf.FlagConversionOff,)
     with errors:

@@ -12,8 +12,10 @@ Settings = dict[str, Any]
 
 
 def nested(settings: Mapping[str, Any]) -> Settings:
-    """Dotted keys and bare names as nested dicts: ``{"model": "x", "local.lr": 1}`` is ``{"model": {"name": "x"},
-    "local": {"lr": 1}}``.
+    """Settings with dotted keys and plain names of components as nested dicts.
+
+    ``{"model": "x", "local.lr": 1}`` becomes ``{"model": {"name": "x"}, "local": {"lr": 1}}``. Raises ConfigError where
+    a table such as ``local`` has a value that is no table.
     """
     result: Settings = {}
     for key, value in settings.items():
@@ -29,8 +31,9 @@ def nested(settings: Mapping[str, Any]) -> Settings:
 
 
 def without(settings: Settings, dotted: Sequence[str]) -> Settings:
-    """Nested settings less those keys, and less what is None: TOML cannot say it, and it is the default wherever it is
-    allowed.
+    """Nested settings without the keys in ``dotted`` and without values that are None.
+
+    TOML has no None; a setting that may be None has it as its default.
     """
     kept: Settings = {}
     for key, value in settings.items():

@@ -16,12 +16,13 @@ from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+"""Folder of the recipes that come with this project."""
 OLD_DEFAULTS: dict[str, Any] = {}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 
 def names() -> list[str]:
-    """The recipes that ship here."""
+    """Names of the recipes that come with this project."""
     return sorted(path.stem for path in RECIPES.glob("*.toml"))
 
 
@@ -32,11 +33,10 @@ def title(recipe: str) -> str:
 
 
 def read(recipe: str) -> Settings:
-    """The settings of ``experiments/recipes/RECIPE.toml`` or of a file (``*.toml``), checked by themselves.
+    """The settings of ``experiments/recipes/RECIPE.toml``, or of the file RECIPE if it ends with ``.toml``.
 
-    Raises ConfigError.
-
-    A file may name a Flower app (``app = "PATH"``) and its own config (table ``app_config``): the config of such a run.
+    They are checked without the flags. The stored config of an app's run names a Flower app (``app = "PATH"``) and
+    holds the app's own config (table ``app_config``). Raises ConfigError.
     """
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
@@ -56,10 +56,9 @@ def read(recipe: str) -> Settings:
 
 
 def completed(settings: Settings, path: Path) -> Settings:
-    """The config that a run stored, with the values of ``OLD_DEFAULTS`` for keys that did not exist when it was
-    written.
+    """The stored config of a run, with ``OLD_DEFAULTS`` for keys that did not exist when it was written.
 
-    Any other file is a recipe: a key that it lacks has today's default.
+    Any other file is a recipe and is not changed: a key that it lacks has the present default.
     """
     if path.name != CONFIG or not (path.parent / "rounds.jsonl").is_file():
         return settings
@@ -71,7 +70,10 @@ def completed(settings: Settings, path: Path) -> Settings:
 
 
 def one_of(local: Settings, both: bool = False) -> None:
-    """Raise ConfigError where both local.epochs and local.steps are set (in a file, 0 steps count as not set)."""
+    """Raise ConfigError where both local.epochs and local.steps are set (in a file, 0 steps count as not set).
+
+    ``both`` : the caller knows that both are set.
+    """
     if both or ("epochs" in local and local.get("steps")):
         raise ConfigError(
             f"local.epochs = {local['epochs']}, local.steps = {local['steps']}: both at once; give one of them"
@@ -81,8 +83,8 @@ def one_of(local: Settings, both: bool = False) -> None:
 def overlay(base: Settings, over: Settings) -> Settings:
     """``base`` (a recipe) with ``over`` (flags) on top.
 
-    Of local.epochs and local.steps, the one in ``over`` rules. Where ``over`` names another component (a strategy,
-    say), the recipe's parameters for the old one are dropped, except those that the new one takes too.
+    Of local.epochs and local.steps, the one in ``over`` is used. Where ``over`` names another component than the recipe
+    (such as another strategy), the recipe's parameters are dropped, except those that the new component takes too.
     """
     local = over.get("local", {})
     if "epochs" in local and "steps" in local:
@@ -110,7 +112,8 @@ def make(recipe: str | None = None, **settings: Any) -> Config:
 def configs(recipe: Settings, over: Settings) -> list[Config]:
     """The runs of a recipe with explicit settings on top.
 
-    A setting that the strategy refuses is an error where it stands in the same place as the strategy's name.
+    A setting that the strategy refuses is an error, except where ``over`` names the strategy and the setting is the
+    recipe's: then the setting is dropped.
     """
     return expand(overlay(recipe, over), over if "name" in over.get("strategy", {}) else None)
 

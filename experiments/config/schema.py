@@ -1,7 +1,6 @@
-"""One run's complete config: frozen dataclasses, filled from a recipe (TOML), flags or Python, and checked before any
-work.
+"""One run's complete config: frozen dataclasses, filled from a recipe (TOML), flags or Python, and checked first.
 
-Explicit settings are sparse nested dicts (``nested``); ``expand`` turns them into complete configs.
+Settings that a user gives are nested dicts with few keys (``nested``); ``expand`` turns them into complete configs.
 """
 
 import inspect
@@ -33,7 +32,7 @@ from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
 
 NATURAL = "natural"
-"""The partition whose clients the task brings with it."""
+"""Name of the partition whose clients are the natural clients of the task."""
 
 
 @dataclass(frozen=True)
@@ -41,26 +40,23 @@ class Config:
     """One run. ``make`` and ``Config.from_dict`` check the configs that they build; the constructor does not."""
 
     task: Choice
-    """What is learnt."""
+    """The data set and its loss."""
     partition: Choice
-    """Who owns which sample."""
+    """Which client owns which samples."""
     model: Choice
     """The network."""
     strategy: Choice
-    """The algorithm, both halves."""
+    """The algorithm: its server half and its client half."""
     data_dir: str | None = None
-    """Folder of real data sets: DIR/<task>/{train,test}.parquet or torchvision's files.
-
-    None: FL_SIM_DATA, or a download.
-    """
+    """Folder of data sets: DIR/<task>/{train,test}.parquet or torchvision's files. None: FL_SIM_DATA, or a download."""
     validation: Share = 0.0
-    """Share of the training samples kept centrally for choices; 0: every sample trains."""
+    """Share of the training samples that is kept centrally for validation; 0: every sample trains."""
     clients: Whole = 0
-    """How many clients there are; 0: 10, or as many as the task brings where the partition is natural."""
+    """Number of clients; 0: 10, or all natural clients of the task where the partition is natural."""
     holdout_clients: Whole = 0
-    """How many of the clients never train; personal evaluation reports them apart."""
+    """Number of clients that never train; personal evaluation reports them separately."""
     cohort: Whole = 0
-    """Clients a round; 0: all that train."""
+    """Number of clients that train in a round; 0: all but the held-out ones."""
     rounds: Count = 10
     """Communication rounds."""
     local: Local = field(default_factory=Local)
@@ -68,13 +64,13 @@ class Config:
     server: Server = field(default_factory=Server)
     """The server's step."""
     system: System = field(default_factory=System)
-    """What devices do."""
+    """Behaviour of the clients' devices."""
     weighting: Literal["examples", "uniform"] | None = None
     """Weight of a client in the mean: its number of training samples, or 1. None: the strategy's own."""
     augment: bool = False
     """Random crops and flips of training images."""
     standardize: bool = False
-    """Inputs minus the training mean, divided by the standard deviation; off: inputs in [0, 1]."""
+    """Inputs minus their mean in the training set, divided by their standard deviation; off: pixels in [0, 1]."""
     evaluate_every: Count = 1
     """Rounds between evaluations of the global model on the test set; the last round is evaluated too."""
     personalize_steps: Whole = 0
@@ -84,46 +80,39 @@ class Config:
     personalize_batch_size: Whole = 0
     """Batch size of personal evaluation; 0: local.batch_size."""
     personalize_clients: Count = 100
-    """The most clients that are evaluated personally, of those that train and of the others."""
+    """Most clients in a personal evaluation: up to this number that train, and as many that never train."""
     personalize_every: Whole = 0
-    """Rounds between personal evaluations; 0: after the last one only."""
+    """Rounds between personal evaluations; 0: after the last round only."""
     target: Target = None
     """Accuracy (a fraction) that "rounds to target" in the tables refers to; stop.target is the one that ends a run."""
     engine: Literal["auto", "loop", "vmap", "ray", "flower"] = "auto"
-    """How blocks run: one client after another (loop), as one batched model (vmap), one of these by a fixed rule
-    (auto), on Ray's workers (ray); or not in blocks, through Flower's own simulation (flower).
-    """
+    """loop: client by client; vmap: one batched model; auto: one of the two; ray: workers; flower: its simulation."""
     ray: Ray = field(default_factory=Ray)
     """Ray's workers."""
     block_size: Whole = 0
-    """The most clients a block. 0: by a fixed rule (experiments/runs/block_size.py) that gives workers equal shares."""
+    """Most clients in a block; 0: by the fixed rule in experiments/runs/block_size.py."""
     chunk: Whole = 0
     """Clients of a block that vmap runs at once; 0: the whole block."""
     threads: Count = 1
-    """CPU threads a block."""
+    """Number of CPU threads that train a block."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of models and inputs."""
     precision: Literal["full", "tf32", "bf16"] = "full"
-    """Of float32 matrix products: full; on a GPU with factors rounded to TF32; or under autocast to bfloat16."""
+    """Of float32 matrix products: full, tf32 (factors rounded to TF32; GPU only) or bf16 (autocast to bfloat16)."""
     device: Device = "cpu"
     """Where blocks run: cpu, cuda or cuda:N."""
     seed: Seed = 0
-    """Keys all draws but the partition's. Several runs: 0,1,2 or 0..4."""
+    """Seed of all random draws but the partition's. Several runs: 0,1,2 or 0..4."""
     out: str = "runs"
-    """Folder in which each run makes a folder of its own."""
+    """Parent folder of the run folders."""
     failures: Failures = "raise"
-    """What a failing client does: raise fails the run; tolerate:0.2 drops up to that share of a round's clients."""
+    """Effect of a failing client: raise fails the run; tolerate:0.2 drops up to that share of a round's clients."""
     checkpoint_every: Whole = 0
-    """Rounds between checkpoints; one comes after the last round too. 0: as often as checkpoints take at most 2 % of
-    the time.
-    """
+    """Rounds between checkpoints (and one after the last round); 0: so that they take at most 2 % of the time."""
     checkpoint_keep: Whole = 2
-    """How many checkpoints stay, of the last rounds; 0: all."""
+    """Number of checkpoints that are kept, the newest; 0: all."""
     schedule_rounds: Whole = 0
-    """The number of rounds that schedules (local.lr_schedule, strategy.anneal) end at; 0: rounds.
-
-    A run that has it can be made longer.
-    """
+    """Round at which schedules (local.lr_schedule, strategy.anneal) end, so that --rounds may grow later; 0: rounds."""
     stop: Stop = field(default_factory=Stop)
     """When a run ends early."""
     time_limit: NotNegative = 0.0
@@ -133,7 +122,7 @@ class Config:
 
     @property
     def num_clients(self) -> int | None:
-        """How many clients there are; None where only the task's data can tell."""
+        """Number of clients; None where it is known only from the task's data."""
         if self.clients or self.partition.name != NATURAL:
             return self.clients or 10
         own = _signature(self.task.component).get("clients")
@@ -173,7 +162,7 @@ class Config:
 
 
 def single(configs: Sequence[Config]) -> Config:
-    """The only one. Raises ConfigError for several runs."""
+    """The only config in the list. Raises ConfigError for several runs."""
     if len(configs) != 1:
         names, numbers = [c.strategy.name for c in configs], [c.seed for c in configs]
         raise ConfigError(
@@ -183,19 +172,22 @@ def single(configs: Sequence[Config]) -> Config:
 
 
 def expand(settings: Settings, explicit: Settings | None = None, plan: bool = True) -> list[Config]:
-    """One complete config a run: strategies outer, seeds inner.
+    """The complete config of each run: all seeds of the first strategy, then those of the next.
 
     Parameters
     ----------
     settings : Settings
         All settings; defaults fill the rest.
     explicit : Settings, optional
-        Those that were set for just these strategies; default: all. A setting that each of the strategies refuses is
-        an error where it is explicit, and dropped elsewhere.
+        The settings that the user chose together with these strategies; default: all. A setting that each of the
+        strategies refuses is an error where it is explicit, and dropped elsewhere.
     plan : bool (default: True)
-        Whether to check that the numbers fit together.
+        Whether to check that the numbers do not contradict each other.
 
-    Raises ConfigError.
+    Raises
+    ------
+    ConfigError
+        For a setting that is unknown, out of range or refused, and for numbers that contradict each other.
     """
     strategies = choose("strategy", {"name": "fedavg", **settings.get("strategy", {})})
     _check_refused(settings if explicit is None else explicit, strategies)
@@ -216,13 +208,13 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
 
 
 def refused_by(strategies: Sequence[Choice]) -> list[str]:
-    """The dotted keys that mean nothing to any of these strategies (their attribute ``refuses``)."""
+    """The dotted keys that every one of these strategies refuses (by the attribute ``refuses``)."""
     sets = [set(getattr(s.component, "refuses", ())) for s in strategies]
     return sorted(set.intersection(*sets))
 
 
 def known_keys() -> list[str]:
-    """All dotted keys of a config, but for the parameters of components."""
+    """All dotted keys of a config, except the parameters of components."""
     keys = []
     for f in fields(Config):
         inner = ["name"] if f.name in PACKAGES else []
@@ -259,7 +251,7 @@ def _signature(component: Any) -> Mapping[str, inspect.Parameter]:
 
 
 def _check_plan(c: Config) -> None:
-    """Refuse numbers that cannot be met together."""
+    """Raise ConfigError for numbers that contradict each other."""
     total = math.inf if c.num_clients is None else c.num_clients
     if c.holdout_clients >= total:
         cure = f"of {total} clients at least one must train; choose at most {total - 1}"

@@ -19,24 +19,20 @@ class Server:
 
 @dataclass(frozen=True)
 class System:
-    """What devices do (``system.*``)."""
+    """Behaviour of the clients' devices (``system.*``)."""
 
     stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
-    """Share of a round's clients that finish a part of their work only (at least one finishes); the strategy drops or
-    keeps it.
-    """
+    """Share of a round's clients (never all) that finish only a part of their work; the strategy drops or keeps it."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """When a run ends early (``stop.*``): after the round that says so, with status ``stopped``."""
+    """When a run ends early (``stop.*``): after the round that meets a condition, with status ``stopped``."""
 
     target: Annotated[float, Ge(0), Le(1)] = 0.0
     """Central accuracy (a fraction) at which a run ends; 0: none."""
     patience: Annotated[int, Ge(0)] = 0
-    """Evaluations in a row without a better accuracy (or, without accuracies, loss) than ever before, at which a run
-    ends; 0: none.
-    """
+    """Evaluations in a row without a new best accuracy (or loss, if there is none) after which a run ends; 0: none."""
 
 
 SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "stop": Stop}

@@ -1,4 +1,4 @@
-"""Single values and their ranges: checked the same way wherever they come from."""
+"""Types and ranges of single settings, which are checked in the same way for recipes, flags and Python."""
 
 import re
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -47,8 +47,9 @@ def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
 
 
 def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
-    """The error for a key that does not exist; suggests a key with the same last part (``lr``: ``local.lr``), or of
-    similar spelling.
+    """The error for a key that does not exist, with a suggestion.
+
+    It suggests a key with the same last part (``local.lr`` for ``lr``), else one of similar spelling.
     """
     same = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     near = f" (did you mean {same[0]!r}?)" if same else registry.nearest(key, known)

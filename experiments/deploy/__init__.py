@@ -1,1 +1,1 @@
-"""Deployments: ``python -m experiments.deploy up | plan | keys`` starts them, or prints how to."""
+"""Deployments: ``python -m experiments.deploy up | plan | keys`` starts one, prints its commands, or makes its keys."""

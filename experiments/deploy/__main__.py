@@ -1,7 +1,8 @@
 """``python -m experiments.deploy up --nodes 3 [--tls --auth] --recipe digits-deploy [--key value ...]``: a deployment.
 
-Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when
-interrupted.
+It starts a SuperLink and SuperNodes on this machine; ``plan`` prints the commands for other machines, ``keys`` makes
+certificates and keys. Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad
+input; 130 when interrupted.
 """
 
 import signal
@@ -45,6 +46,7 @@ class Options:
     auth: bool = False
     """Whether nodes must have a registered key (``up``)."""
     recipe: str = DEFAULT
+    """Name or path of the recipe."""
     node_timeout_s: float = 120.0
     """Seconds to wait for all nodes."""
     timeout_s: float = 3600.0

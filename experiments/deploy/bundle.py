@@ -20,7 +20,7 @@ APP: dict[str, Any] = {
 }
 """Flower's tables ``[tool.flwr.app]``.
 
-A checkout's pyproject.toml has them too, for ``flwr run .``; a test compares.
+The pyproject.toml of a checkout has the same tables, for ``flwr run .``; a test compares the two.
 """
 LEFT_OUT = ("bench", "results", "__pycache__")
 """Folders that devices do not need."""

@@ -30,7 +30,7 @@ class Link:
     keys: PurePath = PurePath("keys")
     """Folder of certificates and keys on each machine."""
     database: str = ""
-    """The SuperLink's state, so that it may be killed and restarted; needs ``superexec``. Empty: none."""
+    """File of the SuperLink's state, with which it can be killed and restarted; needs ``superexec``. Empty: none."""
 
     def superlink(self, bind: str = "0.0.0.0") -> list[str]:
         """Command of the server; it listens on the address ``bind``."""

@@ -136,7 +136,7 @@ class Deployment:
         (self.home / "operator" / "config.toml").write_text(link.connection(), encoding="utf-8")
 
     def superlink(self) -> None:
-        """Start the server and wait until it listens; with a database also to start it again after it was killed."""
+        """Start the server and wait until it listens. With a database, a call after it was killed restarts it."""
         words = self.link.superlink(bind=self.link.host)
         self.command("server", words)
         self.processes.start("superlink", words, self.home / "superlink", FLWR_HOME=str(self.home / "superlink"))

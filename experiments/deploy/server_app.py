@@ -1,8 +1,8 @@
 """The ServerApp: an experiment on real devices, with the settings, the logs and the run folder of a simulation.
 
 It is started by ``flwr run . --run-config "args='digits-deploy --strategy fedprox --rounds 5'"``, where ``args`` are
-the arguments of ``python -m experiments.run``. The devices run ``clients.app:app``. Flower's own simulation can run
-both as well.
+the arguments of ``python -m experiments.run``. The devices run ``clients.app:app``. Both also run in Flower's own
+simulation.
 """
 
 import contextlib

@@ -9,11 +9,11 @@ BLOCK = 16
 BATCH = 64
 """Most clients in a block of the vmap engine, if their weights take no more memory than ROOM."""
 ROOM = {"cpu": 64 * 2**20, "gpu": 2 * 2**30}
-"""Most bytes that the weights of a vmap block's clients take together: up to there vmap gains from more clients."""
+"""Most bytes that the weights of all clients of a vmap block take together; beyond it more clients bring no speed."""
 
 
 def block_size(engine: str, cohort: int, loss: Loss) -> int:
-    """Clients in a block where the config does not set ``block_size``: a fixed rule, whatever the number of workers.
+    """Clients in a block where the config sets no ``block_size``: a fixed rule that ignores the number of workers.
 
     The loop cuts a round into sixteen blocks or more, which any small number of workers can share. vmap gains from each
     client of a block (logistic regression in blocks of 64 takes 0.53 of the time of blocks of 16, the 2NN 0.70): up to

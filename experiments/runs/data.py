@@ -1,4 +1,4 @@
-"""From a config to its samples and their owners."""
+"""From a config to its samples and the clients that own them."""
 
 import os
 
@@ -11,8 +11,10 @@ from fl_sim.tree import Tree
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
-    """(the task on what its clients share out, the central validation samples, who owns what); kept for the next of
-    several runs.
+    """The task on the samples that its clients share out, the central validation samples, and the partition.
+
+    The result is kept, because several runs often differ in other settings only. Raises ConfigError where the cohort
+    or personal evaluation needs more clients or samples than there are.
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
@@ -35,6 +37,7 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
 
 
 _made: dict[str, tuple[Task, Tree, Partition]] = {}
+"""The last result of ``data``, by the settings that it depends on."""
 
 
 def _data(config: Config) -> tuple[Task, Tree, Partition]:

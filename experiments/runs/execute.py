@@ -1,4 +1,4 @@
-"""``execute``: one run from its parts to its summary, whatever happens in between."""
+"""``execute``: one run from its parts to its summary, which is written for failed and interrupted runs too."""
 
 import os
 import platform
@@ -30,16 +30,16 @@ def execute(
     resumed: Resumed | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> tuple[Summary, BaseException | None]:
-    """Run to the end and write the summary, whatever happens; returns it, and the error of a failed run.
+    """Run to the end and write the summary, also of a failed run; returns the summary, and the error or None.
 
     Parameters
     ----------
     setup : Setup
-        What ``build`` made.
+        The parts of the run, as ``build`` returns them.
     quiet : bool
-        No progress bar, no notes.
+        Whether the progress bar and notes are left out.
     callbacks : Sequence[Callback]
-        The user's own.
+        The user's callbacks.
     resumed : Resumed, optional
         The folder of a run that continues, and its checkpoint; default: a new folder.
     facts : Mapping, optional
@@ -111,7 +111,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
 
 
 def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:
-    """Write the summary, and the chunk to which memory reduced the config's; returns why that failed (a full disk)."""
+    """Write the summary, and into the config a chunk that lack of memory reduced; returns the error of a full disk."""
     try:
         if reduced_chunk:
             log.config(replace(written, chunk=reduced_chunk).to_toml())
@@ -122,12 +122,15 @@ def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int
 
 
 def plan_workers(setup: Setup) -> dict[str, Any]:
-    """Choose what the config leaves open of Ray's workers, which changes no result; returns the prediction."""
+    """Choose those settings of Ray's workers that the config leaves open; no result depends on them.
+
+    Returns the prediction of time and memory, for the event ``plan``.
+    """
     try:
         prediction, settings = predict(setup)
     except ClientFailed as error:  # the run reports it in full
         return {"fails": str(error)}
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
+    from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
     if isinstance(setup.executor, RayExecutor):
         setup.executor.settings = settings
@@ -135,9 +138,7 @@ def plan_workers(setup: Setup) -> dict[str, Any]:
 
 
 def resolved(setup: Setup) -> Config:
-    """The config with the engine and data folder that were chosen, so that its file repeats the run anywhere
-    and later.
-    """
+    """The config with the engine and the data folder that were chosen, so that its file repeats the run anywhere."""
     config, folder, engine = setup.config, os.environ.get("FL_SIM_DATA"), setup.engine.name
     on_ray = config.engine == "ray"
     written = replace(config, ray=replace(config.ray, engine=engine)) if on_ray else replace(config, engine=engine)
@@ -147,7 +148,7 @@ def resolved(setup: Setup) -> Config:
 
 
 class _Keeper(Callback):
-    """Keeps the lines of the round log, of a failed run too."""
+    """A callback that keeps the rows of the round log, so that the summary of a failed run has them too."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, Any]] = []

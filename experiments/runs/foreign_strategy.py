@@ -59,7 +59,7 @@ class Personalised(Strategy):
 
 
 def shared(config: Config, training_clients: int) -> dict[str, Any]:
-    """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless those are set.
+    """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless the user set others.
 
     Parameters
     ----------

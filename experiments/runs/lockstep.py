@@ -1,7 +1,7 @@
 """Several runs of an experiment trained as one batch, for ``--vmap_over local.lr=.01,.03,.1 --seed 0..4``.
 
-Each run has a folder and the numbers of its own, as if they had run one after another. ``fl_sim/executors/lockstep.py``
-does the work.
+Each run has a folder of its own and the numbers that it would have alone, up to rounding. The batch itself is run by
+``fl_sim/executors/lockstep.py``.
 """
 
 import sys

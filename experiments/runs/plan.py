@@ -34,7 +34,7 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
 
 
 def describe(setup: Setup) -> dict[str, Any]:
-    """Facts of a run: clients, samples a client, local steps, bytes, memory, engine.
+    """Facts of a run: clients, samples per client, local steps, bytes, memory, engine.
 
     They follow from the config alone, apart from the local steps, which are those of ``first_round_plans``.
     """
@@ -79,7 +79,7 @@ def describe(setup: Setup) -> dict[str, Any]:
 
 
 def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
-    """Predict time and memory of a round by training one client, and choose what the user left open of Ray's settings.
+    """Predict time and memory of a round by training one client, and choose the settings of Ray that are left open.
 
     Returns
     -------
@@ -132,7 +132,7 @@ def fill(ray: Ray, processes: int, blocks: int, device: torch.device) -> Ray:
     ray : Ray
         The user's settings.
     processes : int
-        How many worker processes fit into the free memory.
+        Number of worker processes for which the free memory is large enough.
     blocks : int
         Blocks of a round: more workers than these would have no work.
     device : torch.device

@@ -1,4 +1,4 @@
-"""What a client of a finished run received in a past round, computed again from the run's config and logs."""
+"""The model and settings that a client received in a past round, computed again from the run's config and logs."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ class ClientWork:
     model: Tree
     """The model that the client received."""
     recomputed: int
-    """Rounds that were run again to get this model."""
+    """Number of rounds that were run again to get this model."""
     drift: str
-    """Describes the first of these rounds whose model is not the log's; empty if all are."""
+    """Describes the first of these rounds whose model differs from the log's; empty if none does."""
 
 
 class DigestCheck(Callback):
@@ -104,7 +104,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
 
 
 def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, str]:
-    """(the model that a round starts from, rounds run again for it, the first difference from the log)."""
+    """(the model that a round starts from, number of rounds run again for it, the first difference from the log)."""
     digests = {int(n): d for n, d in zip(log.rounds["round"], log.rounds["digest"], strict=True)}
     kept = saved_model(log, server_round - 1)
     if (

@@ -1,6 +1,7 @@
-"""``--resume RUN`` and ``--fork RUN@N``: a run continues from its last checkpoint, or a new run begins at another's.
+"""``--resume RUN``: a run continues from its last checkpoint. ``--fork RUN@N``: a new run begins at a checkpoint.
 
-A resumed run gives what it would have given without the interruption: same model, same log lines but for times.
+A resumed run has the results that it would have had without the interruption: the same model and, except for times,
+the same log lines.
 """
 
 import json
@@ -21,12 +22,12 @@ from fl_sim.rounds.checkpoint import Checkpoint
 from strategies.base.strategy import Strategy
 
 FREE = ("rounds", "out", "time_limit", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
-"""Settings that a run may continue with changed: they change no bit of the rounds done, or are checked separately."""
+"""Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
 
 
 @dataclass(frozen=True)
 class Resumed:
-    """A run folder whose run continues: behind ``begin``, or from its start where there is no checkpoint."""
+    """A run folder whose run continues: after the checkpoint ``begin``, or from its start where there is none."""
 
     folder: Path
     begin: Checkpoint | None
@@ -57,9 +58,9 @@ def resume(folder: Path, config: Config) -> Resumed:
 
 
 def check_unchanged(folder: Path, old: Mapping[str, Any], config: Config) -> None:
-    """Raise ConfigError for settings in which ``config`` differs from the run's, and for those that forbid more rounds.
+    """Raise ConfigError where ``config`` changes a setting of the run, or its number of rounds against a schedule.
 
-    ``old``: the run's settings by dotted name.
+    ``old`` : the run's settings by dotted name.
     """
     new = flatten(config.to_dict())
     changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not free(k)]
@@ -82,7 +83,7 @@ def free(key: str) -> bool:
 
 
 def scheduled_by(config: Config) -> str:
-    """The setting by which a round depends on the number of rounds; "" where none does."""
+    """The setting by which a round's result depends on the number of rounds; empty where there is none."""
     if config.local.lr_schedule != "constant":
         return "local.lr_schedule"
     chosen, component = config.strategy, config.strategy.component

@@ -1,6 +1,6 @@
 """From a config to the objects that run: task, partition, model, strategy, app, grid.
 
-All is checked before any work.
+All settings are checked before any work.
 """
 
 import copy
@@ -43,9 +43,9 @@ class Setup:
     """All that a run needs."""
 
     config: Config
-    """With the block size that was chosen."""
+    """The config, with the block size that was chosen."""
     task: Task
-    """On the samples that its clients share out."""
+    """The task, on the samples that its clients share out."""
     validation: Tree
     """Central validation samples; empty where there are none."""
     partition: Partition
@@ -65,7 +65,7 @@ class Setup:
 
     @property
     def loss(self) -> Loss:
-        """The learner's."""
+        """The learner's loss."""
         return self.learner.loss
 
 
@@ -77,11 +77,14 @@ def build(
     Parameters
     ----------
     metrics : Mapping, optional
-        More numbers a sample by name, reported as means.
+        Functions by name that give one more number for each sample; their means are reported.
     workers : Executor, optional
         Runs the blocks; default: the executor that the config names.
 
-    Raises ValueError (ConfigError) that names the key to mend.
+    Raises
+    ------
+    ValueError
+        Mostly ConfigError; the message names the setting to change.
     """
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
@@ -134,10 +137,10 @@ _transformed: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
 
 
 def transformed(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
-    """(task, central validation samples) in the form that takes the least time, kept for the next of several runs.
+    """(task, central validation samples) in the form that takes the least time; kept for the next of several runs.
 
-    On a CPU they are transformed once, unless that takes too much memory. On a GPU they stay as stored, and those of
-    central evaluation are copied there.
+    On a CPU all samples are transformed once, unless that takes too much memory. For a GPU they stay as they are
+    stored, and those of central evaluation are copied to it.
     """
     if device != "cpu":
         test, held = ({k: v.to(device) for k, v in samples.items()} for samples in (task.test, validation))
@@ -153,13 +156,13 @@ def transformed(task: Task, validation: Tree, dtype: torch.dtype, device: str) -
 
 
 def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
-    """The strategy with the run's numbers.
+    """The strategy, with the numbers of the run's config.
 
-    One that is not this project's gets ``cohort`` as its share of clients, where it takes one. Raises ConfigError for
-    settings that only this project's strategies know.
+    A strategy that is not this project's gets ``cohort`` as its share of clients that train, if it has a parameter for
+    it. Raises ConfigError for settings that only this project's strategies know.
     """
     chosen, component = config.strategy, config.strategy.component
-    with flower.quiet(least=logging.ERROR):  # it would warn of fraction_evaluate = 0, which is set here
+    with flower.quiet(least=logging.ERROR):  # Flower warns of fraction_evaluate = 0, which is set here
         if chosen.is_object:
             strategy: Any = copy.deepcopy(component)
         elif inspect.isclass(component) and issubclass(component, Strategy):
@@ -191,7 +194,7 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
 
 
 def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
-    """What messages say, by dotted names: for training, and for personal evaluation."""
+    """The settings that messages carry, by dotted name: those for training, and those for personal evaluation."""
     train = {
         "local": vars(config.local),
         "rounds": config.schedule_rounds or config.rounds,
@@ -210,10 +213,10 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
 
 
 def make_executor(config: Config, learner: Learner, engine: str) -> Executor:
-    """Who runs blocks: this process, or Ray's workers, which start with the first block."""
+    """The executor that runs blocks: in this process, or in Ray's workers, which start with the first block."""
     if config.engine != "ray":
         return Inline(learner, engine, config.chunk)
-    from fl_sim.executors.ray.executor import RayExecutor  # here, because all else works without Ray
+    from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
     return RayExecutor(learner, engine, config.chunk, config.ray, config.threads)
 
@@ -224,7 +227,7 @@ def evaluator(config: Config, loss: Loss, validation: Tree, workers: Executor) -
     def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
         if server_round % config.evaluate_every and server_round != config.rounds:
             return None
-        model = tree.to(records.decode(arrays), loss.dtype)  # FedAdam, say, turns float32 into float64
+        model = tree.to(records.decode(arrays), loss.dtype)  # strategies such as FedAdam turn float32 into float64
         test = workers.evaluate(model, loss.task.test)
         held = workers.evaluate(model, validation)
         return MetricRecord({**test, **{f"val_{k}": v for k, v in held.items()}})

@@ -8,6 +8,7 @@ from experiments.runs.setup import Setup
 from fl_sim.logs.writer import versions
 
 Summary = dict[str, Any]
+"""The fields of summary.json, by name."""
 
 
 def summarise(
@@ -18,7 +19,7 @@ def summarise(
     Parameters
     ----------
     setup : Setup
-        What ran.
+        The parts of the run.
     rows : sequence of dict
         The rows of the round log; of each number the last value that is not null counts.
     error : BaseException or None

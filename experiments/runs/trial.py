@@ -27,7 +27,7 @@ PROCESS_BYTES = 450e6
 MARGIN = 0.8
 """Share of the free memory that workers may use."""
 MEGABYTE = 1e6
-"""Bytes."""
+"""Number of bytes in a megabyte."""
 
 
 class ClientFailed(ValueError):
@@ -52,7 +52,7 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
     Parameters
     ----------
     setup : Setup
-        The run that is about to start; it stays as it is.
+        The run that is about to start; the trial does not change it.
     plans : list of BlockPlan
         Blocks of a round; the first one, which has the clients with the most steps, is tried.
 
@@ -92,7 +92,10 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
 
 @contextmanager
 def saved_bytes() -> Iterator[list[int]]:
-    """While open, count what autograd keeps for backward passes: a list of one number, the most bytes at one time."""
+    """Context manager that counts the bytes that autograd keeps for backward passes.
+
+    It yields a list of one number, the most bytes that were kept at one time.
+    """
     most, now = [0], [0]
 
     class CountedTensor:

@@ -1,1 +1,1 @@
-"""The child processes that run the compared systems: how they are started, frozen, measured, ended and spoken to."""
+"""The child processes that run the compared systems: how they are started, frozen, measured and ended; the protocol."""

@@ -1,4 +1,4 @@
-"""What was measured of one system, and of all systems on one workload."""
+"""The measurements of one system, and of all systems on one workload."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,9 +16,9 @@ class SystemMeasurements:
     reason: str = ""
     """Why the status is not ok."""
     seconds: list[float] = field(default_factory=list)
-    """Of each timed repetition."""
+    """Seconds of each timed repetition."""
     facts: list[dict[str, Any]] = field(default_factory=list)
-    """What the system reports of each timed repetition: examples, updates."""
+    """The facts that the system reports of each timed repetition: examples, updates."""
     startup_s: list[float] = field(default_factory=list)
     """Seconds from the start of the process until it is ready."""
     setup_s: list[float] = field(default_factory=list)
@@ -26,7 +26,7 @@ class SystemMeasurements:
     peak: tuple[int, int] = (0, 0)
     """Largest memory in bytes: see ``Child.peak``."""
     accuracy: float | None = None
-    """Of the final global model on the test samples."""
+    """Accuracy of the final global model on the test samples."""
 
     def add(self, answer: dict[str, Any]) -> None:
         """Store a child's answer to a timed repetition."""
@@ -42,6 +42,6 @@ class WorkMeasurements:
     """The workload as it was run."""
     systems: list[SystemMeasurements]
     prepared: dict[str, Any]
-    """What is known about the input files: random or real, number of parameters."""
+    """Facts about the input files: whether the arrays are random, the model's number of parameters."""
     yardstick: list[dict[str, Any]]
-    """What the matrix product reported in each turn; empty where it did not run."""
+    """The facts that the matrix product reported in each turn; empty where it did not run."""

@@ -4,7 +4,7 @@
     parent: go              child: {"seconds": 2.4, "examples": 2500, ...}      any number of times
     parent: evaluate        child: {"done": true, "accuracy": 0.38}
 
-In place of any answer: ``{"unavailable": reason}`` or ``{"error": reason}``. Answers are JSON, one a line.
+In place of any answer: ``{"unavailable": reason}`` or ``{"error": reason}``. Each answer is one line of JSON.
 """
 
 import importlib
@@ -27,7 +27,7 @@ Whole runs are timed from after the imports, so these are imported before the cl
 
 
 class Unavailable(Exception):
-    """The system cannot run here because a package or a feature is missing; this is not a failure."""
+    """The system cannot run on this machine because a package or a feature is missing; this is not a failure."""
 
 
 class ParentConnection:

@@ -248,6 +248,7 @@ PARTS: dict[str, Callable[[Runs], Row]] = {
     "together": batch_of_runs,
     "steps": training_step_forms,
 }
+"""The functions that measure each part, by the name that ``--parts`` accepts."""
 
 
 def device_name(device: str) -> str:

@@ -1,4 +1,4 @@
-"""Trains the dense networks of many clients by batched matrix products: a lower bound for ``bench.sweep``.
+"""Trains dense networks of many clients by batched matrix products: a lower bound for ``experiments.bench.sweep``.
 
 Without autograd, vmap, rounds and logs it shows what PyTorch's kernels need for the arithmetic of fifteen runs. The
 samples are random.

@@ -11,7 +11,7 @@ from experiments.bench.workloads.shared_inputs import SharedInputs
 
 
 class Bare:
-    """A run as one writes it by hand: ``copy.deepcopy``, ``torch.optim.SGD``, a weighted sum of state dicts."""
+    """A run in the usual PyTorch style: ``copy.deepcopy``, ``torch.optim.SGD``, a weighted sum of state dicts."""
 
     def __init__(self, inputs: SharedInputs) -> None:
         self.inputs, self.module = inputs, inputs.initial_module()

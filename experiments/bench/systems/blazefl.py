@@ -1,4 +1,4 @@
-"""System ``blazefl``: BlazeFL's own FedAvg with its process pool and shared memory, one process a core.
+"""System ``blazefl``: BlazeFL's own FedAvg with its process pool and shared memory, one process per core.
 
 BlazeFL starts a new pool of processes in each round; that is its design.
 """

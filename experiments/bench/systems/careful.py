@@ -1,8 +1,8 @@
-"""System ``bare-careful``: the plain PyTorch loop, optimised: one process a core with one thread, nothing copied twice.
+"""System ``bare-careful``: the plain PyTorch loop, optimised: one process per core, one thread each, no second copies.
 
 The workers live as long as the run. They read the global model from shared memory, take client after client of the
-round (largest first), train with channels-last convolutions and fused SGD whose gradients autograd hands over
-without a copy, and add each result to a sum that lies in shared memory too. Dropout is PyTorch's own.
+round (largest first), train with channels-last convolutions and fused SGD whose gradients autograd hands over without a
+copy, and add each result to a sum that lies in shared memory too. Dropout is PyTorch's own.
 """
 
 from typing import Any

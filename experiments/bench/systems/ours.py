@@ -29,11 +29,11 @@ class WaitBeforeRound(Callback):
         self.model: Tree = {}
 
     def on_round_start(self, run: Run) -> None:
-        """Answer for the last round, which includes writing its log, and wait for the next request."""
+        """Report the last round, whose time includes writing its log, and wait for the next request."""
         self.parent.next_requested(**self.facts)
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """Keep what was done; row 0 is the state before the first round and counts nothing."""
+        """Keep the round's numbers; row 0 is the evaluation of the initial model and has none."""
         self.facts = {"updates": row["completed"], "examples": row["examples"]} if row["round"] else {}
 
     def on_run_end(self, run: Run) -> None:

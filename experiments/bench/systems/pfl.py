@@ -1,8 +1,8 @@
-"""System ``pfl``: pfl-research's FederatedAveraging on its SimulatedBackend, one process a core as with ``torchrun``.
+"""System ``pfl``: pfl-research's FederatedAveraging on its SimulatedBackend, one process per core as in ``torchrun``.
 
-F. Granqvist et al., arXiv:2404.06430. The processes exchange sums over gloo. Process 0 receives the
-benchmark's requests and forwards them to the others, so that all of them wait without using a processor. pfl does not
-shuffle a client's samples.
+F. Granqvist et al., arXiv:2404.06430. The processes exchange sums over gloo. Process 0 receives the benchmark's
+requests and forwards them to the others, so that all of them wait without using a processor. pfl does not shuffle a
+client's samples.
 """
 
 import importlib

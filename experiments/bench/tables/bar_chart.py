@@ -1,4 +1,4 @@
-"""The seconds of each system as a bar chart, one panel a group of workloads."""
+"""The seconds of each system as a bar chart, with one panel for each group of workloads."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ Row = Mapping[str, Any]
 
 
 def draw(results: Mapping[str, Any], path: Path) -> None:
-    """Write the chart to ``path``. Bars are medians; whiskers reach from the smallest to the largest value."""
+    """Write the chart to ``path`` as PNG. Bars are medians; whiskers reach from the smallest to the largest value."""
     variants = {about["work"]: about["variant"] for about in results["works"]}
     heads = {about["group"]: f"{about['group']}: seconds a {about['go']}" for about in results["works"]}
     groups = {about["work"]: about["group"] for about in results["works"]}

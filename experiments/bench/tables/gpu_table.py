@@ -9,7 +9,7 @@ Figures = Mapping[str, Any]
 
 
 def markdown(figures: Figures) -> str:
-    """Tables and findings of one gpu.json: seconds a round of S1, vmap against loop, and which runs had equal results.
+    """Tables and findings of one gpu.json: seconds per round of S1, vmap against loop, runs with equal results.
 
     Parts that were not measured are left out.
     """
@@ -48,7 +48,7 @@ def by_cohort(figures: Figures) -> list[str]:
 
 
 def whole_run(figures: Figures) -> list[tuple[str, str, str]]:
-    """(name, seconds a round, remark) of the whole of S1."""
+    """(name, seconds per round, remark) of the whole of S1."""
     if "whole" not in figures:
         return []
     row = figures["whole"]
@@ -60,7 +60,7 @@ def whole_run(figures: Figures) -> list[tuple[str, str, str]]:
 
 
 def short_runs(figures: Figures) -> list[tuple[str, str, str]]:
-    """(name, seconds a round, no remark) of the short runs of S1."""
+    """(name, seconds per round, no remark) of the short runs of S1."""
     shown = {
         "vmap, float32": ("precisions", "full"),
         "vmap, TF32": ("precisions", "tf32"),
@@ -80,7 +80,7 @@ def short_runs(figures: Figures) -> list[tuple[str, str, str]]:
 
 
 def findings(figures: Figures) -> list[str]:
-    """One line a finding: equal digests, distances, ratios."""
+    """One line for each finding: equal digests, distances, ratios."""
     equal = {
         "repeated": "Same digest from run to run, and with and without CUDA graphs",
         "workers": "Same digest with one worker, four workers and none",

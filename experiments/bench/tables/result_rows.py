@@ -1,4 +1,4 @@
-"""From measurements to the figures of bench.json: one row a workload, and one row a system on a workload."""
+"""From measurements to the figures of bench.json: a row for each workload, and one for each system on a workload."""
 
 import statistics
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ def ratios(seconds: Sequence[float], reference: Sequence[float]) -> list[float]:
 
 
 def work_row(measured: WorkMeasurements) -> Row:
-    """The row of a workload: what was done, and how fast the machine does a matrix product."""
+    """The row of a workload: its description, and how fast the machine computes a matrix product."""
     work, yardstick = measured.work, measured.yardstick
     return {
         "work": work.name,

@@ -1,4 +1,4 @@
-"""The small speed table of README.md: this simulator's fastest engine beside the other systems, a few workloads."""
+"""The small speed table of README.md: this simulator's fastest engine beside other systems, on a few workloads."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ SYSTEMS = {
 
 
 def markdown(results: Mapping[str, Any]) -> str:
-    """A line a workload: seconds of each system and, in brackets, how many times as long as this simulator it takes."""
+    """A table with one row for each workload: seconds of each system and, in brackets, relative to this simulator."""
     rows = {
         name: [row for row in results["rows"] if row["work"] == name and row["status"] == "ok"] for name in WORKLOADS
     }

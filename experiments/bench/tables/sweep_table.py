@@ -10,16 +10,16 @@ WAYS = {
     "vmap, one after another": ["--engine", "vmap", "--local.lr", "0.03"],
     "loop, one after another": ["--engine", "loop", "--local.lr", "0.03"],
 }
-"""Flags of each way, by its name in sweep.json.
+"""Flags of each way of running, by its name in sweep.json.
 
-One after another, only the runs of one learning rate are measured, and their time is tripled.
+For the two ways without a batch, only the runs of one learning rate are measured, and their time is tripled.
 """
 BY_HAND = "batched products by hand"
-"""Name in sweep.json of the arithmetic alone: ``experiments.bench.sweep.batched_products``."""
+"""Name in sweep.json of the time of the arithmetic alone: ``experiments.bench.sweep.batched_products``."""
 
 
 def markdown(figures: Mapping[str, Any]) -> str:
-    """The table, one line a model."""
+    """The table, with one row for each model."""
     rows, about = figures["sweep"], figures["machine"]
     columns = {
         f"model, {figures['task']}": list(rows),

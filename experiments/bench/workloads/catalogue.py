@@ -4,7 +4,9 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 OURS = ("ours-loop", "ours-vmap", "ours-ray")
+"""This simulator, with each of its engines."""
 OTHERS = ("bare", "bare-careful", "flower", "flower-careful", "pfl", "blazefl")
+"""The systems that it is compared with."""
 
 
 @dataclass(frozen=True)
@@ -12,13 +14,13 @@ class Work:
     """One workload. A *go* (repetition) is the timed unit: one round, or one whole run in a process of its own."""
 
     name: str
-    """Its name in the results, unique."""
+    """Its unique name in the results."""
     group: str
     """The name that ``--work`` selects by; several workloads of different sizes can share it."""
     what: str
     """One line that describes it to the reader, the same for a whole group."""
     variant: str = ""
-    """What tells it from the others of its group."""
+    """The property in which it differs from the other workloads of its group."""
     task: str = ""
     """cifar10 or mnist; empty if the clients do nothing."""
     model: str = "lr"
@@ -122,7 +124,9 @@ WORKS = (
 )  # fmt: skip
 
 GROUPS = tuple(dict.fromkeys(work.group for work in WORKS))
+"""The names that ``--work`` accepts."""
 SYSTEMS = OURS + OTHERS
+"""The names that ``--systems`` accepts."""
 QUICK = {
     "S1-skew": ("ours-loop", "bare-careful", "pfl"),
     "S2": ("ours-vmap", "bare", "bare-careful"),

@@ -35,7 +35,7 @@ def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
     -------
     ``random`` (whether the arrays are random), ``why`` (the reason, or None) and ``parameters`` (of the model).
     """
-    if work.partition["name"] == "resample":  # no other system runs it: only to see whether the data are there
+    if work.partition["name"] == "resample":  # only this simulator runs it: a small version shows if data exist
         work = replace(work, partition={"name": "iid"}, clients=10, cohort=1)
     why = ""
     if not work.random:
@@ -49,7 +49,7 @@ def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
 
 
 def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, Any]:
-    """Write the files that ``SharedInputs`` reads: samples as stored, and our partition, cohorts and initial model."""
+    """Write the files that ``SharedInputs`` reads: samples as stored, and the partition, cohorts and initial model."""
     setup = build(make(None, **settings(work, rounds, "runs", engine="loop")))
     parts = [setup.partition.client(c) for c in range(len(setup.partition))]
     mean, std = moments(task.train["x"]) if work.standardize else (np.zeros(1), np.ones(1))

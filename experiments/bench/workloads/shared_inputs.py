@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fl_sim import registry, rng
 
 FILES = ("train_x", "train_y", "test_x", "test_y", "indices", "starts", "cohorts", "mean", "std")
+"""Names of the array files in the job's folder, without ``.npy``."""
 
 
 class SharedInputs:
