@@ -43,33 +43,33 @@ def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, n
     ``divide`` is a function ``(task, clients, seed, **params)``, a Partition, or a list of index arrays; ``name`` is
     its name in error messages. Raises ConfigError as ``as_partition`` does.
     """
-    made = divide(task, clients, seed, **params) if callable(divide) else divide
-    return as_partition(made, name, task.num_train).hold_out(held_out, seed)
+    partition = divide(task, clients, seed, **params) if callable(divide) else divide
+    return as_partition(partition, name, task.num_train).hold_out(held_out, seed)
 
 
-def as_partition(made: Any, name: str, samples: int) -> Partition:
-    """``made`` as a checked Partition; it is one already, or a list with one index array for each client.
+def as_partition(source: Any, name: str, samples: int) -> Partition:
+    """``source`` as a checked Partition; it is one already, or a list with one index array for each client.
 
     Raises ConfigError where a client owns no sample, an index is out of range, or two clients own the same sample of a
     partition that does not allow it. Where clients share samples there may be millions of clients, so that only those
-    of ``looked_at`` are checked.
+    of ``sampled_clients`` are checked.
     """
-    if not isinstance(made, Partition):
+    if not isinstance(source, Partition):
         try:
-            made = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in made])
+            source = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in source])
         except (TypeError, ValueError) as error:
-            what = f"makes a {type(made).__name__} that cannot be read ({error})"
+            what = f"makes a {type(source).__name__} that cannot be read ({error})"
             raise ConfigError(
                 f"partition.name = {name!r}: {what}; it must make a fl_sim.Partition, or one index array a client"
             ) from error
-    partition: Partition = made
+    partition: Partition = source
     kinds = partition.size_counts()
     empty = int(kinds[kinds[:, :2].sum(1) < 1, 2].sum())
     if empty or not len(partition):
         raise ConfigError(
             f"partition.name = {name!r}: {empty} of {len(partition)} clients own no sample; each must own one"
         )
-    owned = np.sort(np.concatenate([partition.client(c) for c in looked_at(partition)]))
+    owned = np.sort(np.concatenate([partition.client(c) for c in sampled_clients(partition)]))
     if owned[0] < 0 or owned[-1] >= samples:
         raise ConfigError(f"partition.name = {name!r}: indices must be numbers of 0..{samples - 1}")
     if partition.exclusive and (owned[1:] == owned[:-1]).any():
@@ -78,7 +78,7 @@ def as_partition(made: Any, name: str, samples: int) -> Partition:
     return partition
 
 
-def looked_at(partition: Partition, most: int = 1000) -> Sequence[int]:
+def sampled_clients(partition: Partition, most: int = 1000) -> Sequence[int]:
     """The clients that checks and statistics examine: all, or where clients share samples at most ``most`` of them.
 
     The choice of these is keyed.
@@ -102,20 +102,20 @@ def transform(task: Task, standardize: bool, augment: bool) -> Any:
     Images are standardised by channel, other samples by feature. Raises ConfigError for a task with a transform of its
     own, and for augmentation of samples that are no images of at least 5 x 5 pixels.
     """
-    made = task.transform
+    current = task.transform
     for key, wanted in (("standardize", standardize), ("augment", augment)):
-        if wanted and not isinstance(made, Transform):
+        if wanted and not isinstance(current, Transform):
             raise ConfigError(f"{key} = true: task {task.name} has a transform of its own; put it there")
     x = task.train["x"]
     if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
         needs = "crops and flips need images of at least 5 x 5"
         raise ConfigError(f"augment = true: task {task.name} has samples of shape {task.inputs}; {needs}")
-    if not isinstance(made, Transform):
-        return made
+    if not isinstance(current, Transform):
+        return current
     if standardize:
         flat = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten(1).T
-        moments = [torch.var_mean(channel.double() * made.scale, correction=0) for channel in flat]
+        moments = [torch.var_mean(channel.double() * current.scale, correction=0) for channel in flat]
         shape = (-1, 1, 1) if x.ndim == 4 else x.shape[1:]
         mean, std = torch.stack([m for _, m in moments]), torch.stack([v for v, _ in moments]).sqrt()
-        made = replace(made, mean=mean.reshape(shape), std=torch.where(std > 0, std, 1.0).reshape(shape))
-    return replace(made, augment=augment)
+        current = replace(current, mean=mean.reshape(shape), std=torch.where(std > 0, std, 1.0).reshape(shape))
+    return replace(current, augment=augment)

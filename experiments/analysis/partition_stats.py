@@ -14,7 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from clients.shares import looked_at
+from clients.shares import sampled_clients
 from fl_sim.population.partition import Partition, median
 
 BUBBLES = 50
@@ -22,7 +22,7 @@ BUBBLES = 50
 
 
 def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
-    """Number of samples of each label at each client that ``looked_at`` chooses, held-out samples included.
+    """Number of samples of each label at each client that ``sampled_clients`` chooses, held-out samples included.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
     array (C, K) of int64
         K is 1 where there are no labels.
     """
-    owned = [partition.client(c) for c in looked_at(partition)]
+    owned = [partition.client(c) for c in sampled_clients(partition)]
     owner = np.repeat(np.arange(len(owned)), [len(mine) for mine in owned])
     if labels is None:
         return np.bincount(owner, minlength=len(owned)).reshape(-1, 1)
@@ -63,7 +63,7 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
         label distribution in bits, log2 K where all labels are equally frequent; ``distance``, the total variation to
         the distribution of all clients, 0..1. The last four are NaN where ``labels`` is None.
     """
-    table, shown = counts(partition, labels), looked_at(partition)
+    table, shown = counts(partition, labels), sampled_clients(partition)
     held_out = [partition.sizes(c)[1] for c in shown]
     rows = pd.DataFrame({"client": np.asarray(shown), "samples": table.sum(1), "held_out": held_out})
     if labels is None:

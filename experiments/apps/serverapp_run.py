@@ -118,32 +118,34 @@ class ServerAppRun:
             self.log.round({"round": 0, "digest": None if first is None else tree.digest(records.decode(first))})
         return Exchange(len(self.log.rows), phase_of(messages), messages, clients_of(self.grid, messages))
 
-    def end_exchange(self, tally: Exchange, good: list[Message], error: RoundFailed | None) -> None:
+    def end_exchange(self, exchange: Exchange, good: list[Message], error: RoundFailed | None) -> None:
         """Called after an exchange: log its clients' rows, and its own row if it did not fail."""
-        for client, reason in tally.failures:
-            self.log.event("client_failed", round=tally.server_round, client=client, phase=tally.phase, reason=reason)
-        self.log.clients(tally.rows)
+        for client, reason in exchange.failures:
+            self.log.event(
+                "client_failed", round=exchange.server_round, client=client, phase=exchange.phase, reason=reason
+            )
+        self.log.clients(exchange.rows)
         if error is not None:
             self.failed = self.failed or error
-            self.log.event("run_failed", round=tally.server_round, reason=str(error))
+            self.log.event("run_failed", round=exchange.server_round, reason=str(error))
             return
-        sent = sorted(tally.messages, key=lambda m: m.metadata.message_id)
+        sent = sorted(exchange.messages, key=lambda m: m.metadata.message_id)
         for message in sent + sorted(good, key=lambda m: m.metadata.reply_to_message_id):
             meta = message.metadata
             self.exchanged.update(f"{meta.src_node_id}>{meta.dst_node_id} {meta.message_type};".encode())
             _hash(self.exchanged, message.content)
-        arrays = _arrays(tally.messages)
-        if arrays is not None and tally.phase == "train":
-            self.trained_model = arrays, tally.server_round - 1
+        arrays = _arrays(exchange.messages)
+        if arrays is not None and exchange.phase == "train":
+            self.trained_model = arrays, exchange.server_round - 1
         row = {
-            "round": tally.server_round,
-            "exchange": tally.messages[0].metadata.message_type if tally.messages else None,
-            "clients": len(tally.messages), "completed": tally.completed, "failed": len(tally.failures), "dropped": 0,
-            "examples": tally.sum("examples"), "steps": tally.sum("steps"),
-            "bytes_down": tally.bytes_down, "bytes_up": tally.bytes_up,
+            "round": exchange.server_round,
+            "exchange": exchange.messages[0].metadata.message_type if exchange.messages else None,
+            "clients": len(exchange.messages), "completed": exchange.completed, "failed": len(exchange.failures), "dropped": 0,
+            "examples": exchange.sum("examples"), "steps": exchange.sum("steps"),
+            "bytes_down": exchange.bytes_down, "bytes_up": exchange.bytes_up,
             "seconds": time.perf_counter() - self.exchange_start, "digest": self.exchanged.hexdigest(),
         }  # fmt: skip
-        self.log.round({**round_row.of_clients(tally.phase, _means(tally.rows)), **row})
+        self.log.round({**round_row.of_clients(exchange.phase, _means(exchange.rows)), **row})
         if not self.quiet:
             self.bar = self.bar if self.bar is not None else tqdm(desc=self.project.name, unit="exchange")
             self.bar.update(1)

@@ -205,10 +205,10 @@ def run_tree(tree: Path, cases: Mapping[str, Sequence[str]]) -> Results:
         for name, lines in cases.items():
             start = time.perf_counter()
             try:
-                results[name], said = process.case(lines), ""
+                results[name], failure = process.case(lines), ""
             except (RuntimeError, OSError, ValueError, IndexError) as error:
-                results[name], said = [], f"  FAILED: {error}"
-            print(f"{tree}  {name}  {time.perf_counter() - start:.1f} s{said}", file=sys.stderr, flush=True)
+                results[name], failure = [], f"  FAILED: {error}"
+            print(f"{tree}  {name}  {time.perf_counter() - start:.1f} s{failure}", file=sys.stderr, flush=True)
     return results
 
 

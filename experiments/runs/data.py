@@ -19,10 +19,10 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     chosen = [getattr(config, name) for name in ("task", "partition")]
     numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
-    if key not in _made:
-        _made.clear()
-        _made[key] = _data(config)
-    task, held, partition = _made[key]
+    if key not in _cache:
+        _cache.clear()
+        _cache[key] = _data(config)
+    task, held, partition = _cache[key]
     if config.personalize_steps and not partition.size_counts()[:, 1].any():
         share = config.partition.params.get("held_out")
         what = f"partition.held_out = {share} leaves no client a test sample of its own"
@@ -36,7 +36,7 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     return task, held, partition
 
 
-_made: dict[str, tuple[Task, Tree, Partition]] = {}
+_cache: dict[str, tuple[Task, Tree, Partition]] = {}
 """The last result of ``data``, by the settings that it depends on."""
 
 

@@ -1,7 +1,7 @@
 """The loss of one batch as a pure function of a whole model: what a local rule differentiates.
 
 Randomness is passed in: dropout masks and augmentations are drawn from the batch's key, so that
-the loop, ``vmap``, a retry and a device give the same numbers. No paper.
+the loop, ``vmap``, a retry and a device give the same numbers.
 
 Legend: B batch, K outputs, D parameters.
 """

@@ -62,7 +62,7 @@ ROUNDS: dict[str, Column] = {
         "mean over the completed clients, weighted by examples, of a client's mean loss over its local steps",
     ),
     "lr": Column("1", "learning rate of the local steps in this round"),
-    "clients": Column("clients", "asked to train in this round"),
+    "clients": Column("clients", "chosen to train in this round"),
     "completed": Column("clients", "whose work was used"),
     "failed": Column("clients", "that answered with an error or not at all; never pooled"),
     "dropped": Column("clients", "stragglers whose partial work was not used"),
@@ -115,14 +115,16 @@ EVENTS: dict[str, Column] = {
     "time": Column("s", "wall clock, since 1970-01-01 UTC"),
     "event": Column("text", "what happened; further columns are its facts"),
     "round": Column("number", "in which it happened; null outside of rounds"),
-    "reason": Column("text", "of client_failed, run_failed, worker_lost"),
+    "reason": Column("text", "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved"),
     "block": Column(
         "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
     ),
     "worker": Column(
         "number", "of worker_started (before its first work for this run) and worker_lost: which of Ray's workers"
     ),
-    "node": Column("text", "that worker's machine: its address, and Ray's id of the node"),
+    "node": Column(
+        "text", "that worker's machine: its address, and Ray's id of the node; of node_found Flower's node id"
+    ),
     "device": Column("text", "of worker_started: its kind of CPU or GPU"),
     "attempt": Column("number", "of worker_lost: how many workers were lost over the block so far"),
 }

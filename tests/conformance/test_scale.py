@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from clients.shares import as_partition, looked_at
+from clients.shares import as_partition, sampled_clients
 from experiments import partition as partition_command
 from experiments.run import main, run
 from fl_sim import Partition, tree
@@ -138,9 +138,12 @@ def test_all_clients_are_looked_at_where_each_sample_has_one_owner() -> None:
     class Sharing(Resampled):
         """Draws for clients that share samples."""
 
-    assert looked_at(Sharing(10, 5, 2, 0)) == range(5) and len(looked_at(Sharing(10, BILLION, 2, 0), most=7)) == 7
+    assert (
+        sampled_clients(Sharing(10, 5, 2, 0)) == range(5)
+        and len(sampled_clients(Sharing(10, BILLION, 2, 0), most=7)) == 7
+    )
     many = Partition.of([[c] for c in range(3000)])  # type: ignore[misc]
-    assert looked_at(many) == range(3000)
+    assert sampled_clients(many) == range(3000)
 
 
 def test_draws_of_samples_that_there_are_not_are_refused() -> None:
