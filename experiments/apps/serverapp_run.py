@@ -140,7 +140,8 @@ class ServerAppRun:
         row = {
             "round": exchange.server_round,
             "exchange": exchange.messages[0].metadata.message_type if exchange.messages else None,
-            "clients": len(exchange.messages), "completed": exchange.completed, "failed": len(exchange.failures), "dropped": 0,
+            "clients": len(exchange.messages), "completed": exchange.completed,
+            "failed": len(exchange.failures), "dropped": 0,
             "examples": exchange.sum("examples"), "steps": exchange.sum("steps"),
             "bytes_down": exchange.bytes_down, "bytes_up": exchange.bytes_up,
             "seconds": time.perf_counter() - self.exchange_start, "digest": self.exchanged.hexdigest(),

@@ -19,4 +19,4 @@ class Ray:
     engine: Literal["auto", "loop", "vmap"] = "auto"
     """Engine inside a worker, by the same rule as ``engine``."""
     address: str = ""
-    """An existing cluster: HOST:PORT, ray://HOST:PORT, or auto; empty: Ray is started on this machine for the run."""
+    """An existing cluster: HOST:PORT, ray://HOST:PORT, or auto; empty: Ray is started here, until the process ends."""
