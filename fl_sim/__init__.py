@@ -1,10 +1,9 @@
-"""The machine: trees, draws, one client's training, blocks, engines, grids, rounds, logs.
+"""The simulator's core: models as trees, random draws, one client's training, blocks, engines, grids, rounds, logs.
 
-Names no algorithm and no data set.
+It names no algorithm and no data set. The names in ``__all__`` are public, and a test pins them.
 
-What stands in ``__all__`` is public and pinned by a test. The floors below, each of which imports only those under it:
-rounds, grids, executors, engines, blocks, learning; then population, kernels, wire and logs; then tree, rng and the
-rest.
+The folders are floors of a stair, and each imports only from the floors after it: rounds, grids, executors, engines,
+blocks, learning; then population, kernels, wire and logs; then the files tree, rng, dotted, errors and registry.
 """
 
 from fl_sim import local, rng, tree

@@ -1,5 +1,6 @@
-"""Settings by dotted names: ``{"strategy": {"mu": 1}}`` inside is ``{"strategy.mu": 1}`` in flags, messages
-and tables.
+"""Nested settings to dotted names: ``{"strategy": {"mu": 1}}`` becomes ``{"strategy.mu": 1}``.
+
+Settings are nested inside the program; flags, messages and tables of results use dotted names.
 """
 
 from collections.abc import Mapping

@@ -59,7 +59,7 @@ def key(seed: int, purpose: str, *path: int) -> int:
 
 
 def keys(base: int, n: int) -> np.ndarray:
-    """The sub-keys ``key(..., 0) ... key(..., n - 1)`` of ``base``, itself the key of ``...``: (n,) uint64."""
+    """The sub-keys ``key(..., 0) ... key(..., n - 1)`` of ``base``, which is ``key(...)``: (n,) uint64."""
     steps = _STEPS[:n] if n <= len(_STEPS) else np.arange(1, n + 1, dtype=np.uint64) * np.uint64(_GOLDEN)
     z = steps + np.uint64(base)
     z = (z ^ (z >> _S30)) * _M1
@@ -165,7 +165,8 @@ def _signed_parts(x: Tensor, per: int) -> Tensor:
     """The words of x (n,) int32 as ``per`` smaller signed numbers each, the lowest bits first: (n * per,)."""
     if HAS_WRAPPED_CHECK and sys.byteorder == "little" and not is_functorch_wrapped_tensor(x):
         return x.view(torch.int8 if per == 4 else torch.int16)
-    width = 32 // per  # under vmap, where older versions of torch have no such view, or where nothing tells: same bits
+    # the same bits by shifts, under vmap (older versions of torch lack this view there) or where vmap is not detectable
+    width = 32 // per
     return torch.stack([x << (32 - width * (i + 1)) >> (32 - width) for i in range(per)], -1).flatten()
 
 
@@ -179,7 +180,10 @@ def fold(pair: Tensor, *numbers: int) -> Tensor:
 
 @cache
 def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
-    """Cached tensors: a GPU would wait for every copy from the host, and its CUDA graphs read these very tensors."""
+    """The words that ``fold`` adds for its numbers: (2,) for one number, (n, 2) for several.
+
+    They are cached because a GPU waits for every copy from the host, and because CUDA graphs read these same tensors.
+    """
     steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
     return steps[0] if len(numbers) == 1 else steps
 
@@ -195,8 +199,10 @@ def key_globals(base: int) -> None:
 
 
 _spare: list[np.random.MT19937] = []
-"""NumPy generators that are free for use: replacing NumPy's global one takes 0.001 ms, while saving and restoring its
-state would take 0.09 ms."""
+"""NumPy generators that are free for use by ``kept_globals``.
+
+Replacing NumPy's global generator takes 0.001 ms; saving and restoring its state would take 0.09 ms.
+"""
 
 
 @contextmanager

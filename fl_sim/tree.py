@@ -17,12 +17,12 @@ Tree = dict[str, Tensor]
 
 
 def leafwise(f: Callable[..., Tensor], first: Mapping[str, Tensor], *others: Mapping[str, Tensor]) -> Tree:
-    """Apply ``f`` to the floating-point leaves of trees with the keys of ``first``; others are those of ``first``."""
+    """Apply ``f`` to the floating-point leaves of trees with the keys of ``first``; keep its other leaves."""
     return {k: f(x, *(o[k] for o in others)) if x.is_floating_point() else x for k, x in first.items()}
 
 
 def add(a: Mapping[str, Tensor], b: Mapping[str, Tensor], scale: float | Tensor = 1.0) -> Tree:
-    """``a + scale * b``. ``b`` may lack leaves of ``a`` (buffers): these are kept. With the number 0, ``a`` itself."""
+    """``a + scale * b``; leaves that ``b`` lacks (buffers) come from ``a``, and all leaves where ``scale`` is 0."""
     if not isinstance(scale, Tensor) and scale == 0:
         return dict(a)
     return {k: torch.add(x, b[k] * scale) if k in b and x.is_floating_point() else x for k, x in a.items()}

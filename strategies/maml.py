@@ -1,9 +1,12 @@
-"""Federated MAML: Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks",
-ICML 2017, arXiv:1703.03400, algorithm 1, as federated by Chen, Luo, Dong, Li, He, "Federated Meta-Learning
-with Fast Convergence and Efficient Communication", 2018, arXiv:1802.07876, algorithm 1.
+"""Federated MAML: clients send meta-gradients, and the server takes an optimiser step along their mean.
 
-    client:  theta_0 = w;  theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i);   g_k = grad_w l(theta_n;
-    query) server:  w <- optimiser(w, mean_k g_k)
+Finn, Abbeel, Levine, "Model-Agnostic Meta-Learning for Fast Adaptation of Deep Networks", ICML 2017, arXiv:1703.03400,
+algorithm 1, as federated by Chen, Luo, Dong, Li, He, "Federated Meta-Learning with Fast Convergence and Efficient
+Communication", 2018, arXiv:1802.07876, algorithm 1.
+
+    client:  theta_0 = w;   theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i)   for i < n
+             g_k = grad_w l(theta_n; query)
+    server:  w <- optimiser(w, mean_k g_k)
 
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
@@ -23,8 +26,9 @@ from strategies.base import Strategy
 
 
 def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """A keyed split of a client's n samples into support and query, the odd one to query; a lone sample
-    serves as both.
+    """A keyed split of the positions 0..n-1 into support and query.
+
+    Where n is odd, query gets one more; a single sample is in both.
     """
     order = rng.permutation(key, n)
     return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
@@ -39,11 +43,11 @@ class MAML(Strategy):
     inner_steps: Annotated[int, Ge(1)] = 1
     """Inner steps on support batches (of local.batch_size)."""
     order: Literal[1, 2] = 1
-    """1: first-order MAML; 2: through the inner loop."""
+    """1: first-order MAML; 2: with derivatives through the inner loop."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """The server's optimiser on the mean meta-gradient."""
     outer_lr: Annotated[float, Ge(0)] = 0.1
-    """Its learning rate; multiplied by server.lr."""
+    """Learning rate of the server's optimiser; multiplied by server.lr."""
     weighting = "uniform"
     reply_kind = "update"
     refuses = ("local.epochs", "local.steps")
@@ -69,7 +73,7 @@ class MAML(Strategy):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """The meta-gradient on query; the loss reported is that of the adapted model on query."""
+        """The meta-gradient on query; the reported loss is that of the adapted model on query."""
         support, query = list(batches["support"]), next(iter(batches["query"]))
         params = {k: model[k] for k in loss.trainable}
         if self.order == 1:

@@ -1,6 +1,7 @@
-"""Element-wise max pooling of client models. No paper favours it: on weights it is usually far worse than
-the mean (our own curves: ``experiments/results``), because the maximum of K noisy copies is biased upward in
-every coordinate. It ships because it was asked for, and as the smallest example of a pool.
+"""Element-wise max pooling of client models. No paper favours it.
+
+On weights it is usually far worse than the mean (curves: ``experiments/results``), because the maximum of K noisy
+copies is biased upward in every coordinate. It is included on request, and as the smallest example of a pool.
 
     weights:  w_i <- w_i + lr (max_k w_k,i - w_i)
     deltas:   w_i <- w_i + lr d_k*,i,   d_k = w_k - w,  k* = argmax_k |d_k,i|  (the largest move, with its sign)
@@ -21,7 +22,7 @@ from strategies.pools.max import AbsMax, Max
 
 @dataclass
 class MaxPool(Strategy):
-    """FedAvg with another pool; weights of clients play no part."""
+    """FedAvg with another pool, which ignores how many samples a client has."""
 
     of: Literal["weights", "deltas"] = "weights"
     """What is pooled: models by maximum, or updates by largest magnitude."""
@@ -43,6 +44,6 @@ class MaxPool(Strategy):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """FedAvg's, replied as a model or as its change."""
+        """FedAvg's local training; replies with the new model, or with its change."""
         new, state, metrics = super().local_update(model, state, batches, loss, local)
         return (tree.sub(new, model) if self.of == "deltas" else new), state, metrics

@@ -1,13 +1,15 @@
-"""Per-FedAvg: Fallah, Mokhtari, Ozdaglar, "Personalized Federated Learning: A Meta-Learning Approach",
-NeurIPS 2020, arXiv:2002.07948, algorithm 1 with equations 8 and 10.
+"""Per-FedAvg: FedAvg on the loss after one inner step, so that a client's own step adapts the global model well.
+
+Fallah, Mokhtari, Ozdaglar, "Personalized Federated Learning: A Meta-Learning Approach", NeurIPS 2020, arXiv:2002.07948,
+algorithm 1 with equations 8 and 10.
 
     client, each local step, batches D, D', D'' drawn independently:
         u = w - alpha * grad l(w; D)
         w <- w - lr * (I - alpha * H(w; D'')) grad l(u; D')
     server:  w <- mean_k w_k
 
-Order ``exact`` takes the Hessian-vector product H v itself, ``hf`` the difference
-(grad l(w + delta v; D'') - grad l(w - delta v; D'')) / (2 delta), ``fo`` drops it.
+H is the Hessian of l, and v = grad l(u; D'). Order ``exact`` computes the product H v itself, ``hf`` the difference
+(grad l(w + delta v; D'') - grad l(w - delta v; D'')) / (2 delta), and ``fo`` leaves H v out.
 """
 
 from collections.abc import Iterable, Mapping
@@ -38,7 +40,7 @@ class PerFedAvg(Strategy):
     partial_work = "keep"
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
-        """D' passes over the client's samples as FedAvg does; D and D'' are independent draws of as many batches."""
+        """D' are FedAvg's passes over the client's samples; D and D'' are independent draws of the same number."""
         everything = np.arange(sizes.train)
         outer = passes(everything, local, draw("order"))
         like = Local(steps=len(outer), batch_size=local.batch_size)
@@ -48,7 +50,7 @@ class PerFedAvg(Strategy):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """tau meta-steps; the loss reported is that after the inner step."""
+        """One meta-step a batch of ``train``; the reported loss is that after the inner step."""
         others = {name: iter(stream) for name, stream in batches.items() if name != "train"}
 
         def gradient(at: Tree, outer: Batch) -> tuple[Tree, torch.Tensor, Tree]:

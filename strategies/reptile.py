@@ -1,5 +1,7 @@
-"""Federated Reptile: Nichol, Achiam, Schulman, "On First-Order Meta-Learning Algorithms", 2018,
-arXiv:1803.02999, algorithm 2 (batched), each task a client.
+"""Federated Reptile: the server moves a part of the way toward the mean of the adapted models.
+
+Nichol, Achiam, Schulman, "On First-Order Meta-Learning Algorithms", 2018, arXiv:1803.02999, algorithm 2 (batched),
+where each task is a client.
 
     client:  w_k <- k steps of SGD or Adam from w on its own data
     server:  w <- w + epsilon_t * mean_k (w_k - w),   epsilon_t constant, or falling to 0 linearly
@@ -17,7 +19,7 @@ from strategies.base import Strategy
 
 @dataclass
 class Reptile(Strategy):
-    """FedAvg with a part of the server step; epsilon = 1 is FedAvg at equal weighting."""
+    """FedAvg whose server step has the factor epsilon; epsilon = 1 is FedAvg at equal weighting."""
 
     epsilon: Annotated[float, Gt(0)] = 0.5
     """Step from the global model toward the mean of the adapted ones."""
@@ -28,7 +30,7 @@ class Reptile(Strategy):
 
     @property
     def scheduled(self) -> str:
-        """An annealed step ends at the last round."""
+        """``strategy.anneal`` where epsilon falls linearly until the last round."""
         return "strategy.anneal" if self.anneal == "linear" else ""
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:

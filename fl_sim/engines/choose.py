@@ -33,10 +33,10 @@ class Choice:
 def choose(engine: str, module: nn.Module, device: str | torch.device) -> Choice:
     """The engine for a model on a kind of device: a fixed rule, never a measured time.
 
-    vmap cannot run BatchNorm, which writes running statistics and computes others on a padded batch than on its real
-    samples; so these models always run on the loop. ``auto`` is vmap on a GPU; on a CPU it is vmap for models without
-    convolutions (batched matrix products are faster there) and the loop for the others (grouped convolutions are
-    slower).
+    vmap cannot run BatchNorm, which writes running statistics in place, and whose statistics of a padded batch differ
+    from those of the real samples; models with BatchNorm always run on the loop. ``auto`` is vmap on a GPU; on a CPU it
+    is vmap for models without convolutions (batched matrix products are faster there) and the loop for the others
+    (grouped convolutions are slower).
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Central evaluation of global models, in blocks of a fixed size so that its bits depend on nothing else."""
+"""Central evaluation of global models, in blocks of a fixed size: one process and several give the same bits."""
 
 from collections.abc import Iterable, Sequence
 

@@ -69,9 +69,9 @@ class TrainedClients(NamedTuple):
     states: Tree
     metrics: Tree
     streams: Mapping[str, Padded]
-    """By name."""
+    """The padded batches by the stream's name."""
     note: str = ""
-    """Why no CUDA graph could be used, the first time that it could not."""
+    """Why no CUDA graph could be used; empty where one could be, or where this reason was reported before."""
 
 
 def train_clients(
@@ -82,9 +82,7 @@ def train_clients(
     rule_with: RuleWith,
     varying: Mapping[str, Tensor],
 ) -> TrainedClients:
-    """Train clients as one batched model.
-
-    On a GPU the kernels are replayed from a CUDA graph, where the same kind of chunk has occurred before.
+    """Train clients as one batched model; on a GPU, a chunk of a kind that occurred before is replayed as a CUDA graph.
 
     Parameters
     ----------
@@ -105,7 +103,7 @@ def train_clients(
     streams = {name: pad(jobs, name, learner.partition, device) for name in jobs[0].streams}
     states = tree.stack([job.state for job in jobs]) if jobs[0].state else {}
 
-    # The arguments are tensors, not dicts: what vmap does to flatten nested dicts takes as long as a training step.
+    # The arguments are tensors, not dicts: vmap would flatten nested dicts, which takes as long as a training step.
     def one_client(*tensors: Tensor) -> tuple[Tensor, ...]:
         remaining = iter(tensors)
         start, state, numbers = ({k: next(remaining) for k in names} for names in (model, states, varying))
@@ -142,7 +140,7 @@ def _recorded(
     inputs: Sequence[Tensor],
     output_names: list[list[str]],
 ) -> tuple[tuple[Tensor, ...], str]:
-    """(``function(*inputs)``, from a CUDA graph where that is possible; why it is not, the first time)."""
+    """``(function(*inputs), note)``, computed by a CUDA graph where possible; the note says once why it is not."""
     reason = ""
     if state := stateful(rule):
         outputs = function(*inputs)
@@ -153,13 +151,13 @@ def _recorded(
 
 
 def stateful(rule: LocalRule) -> list[str]:
-    """The attributes of a rule that are no plain numbers or texts: a key of kernels cannot hold them."""
+    """The names of a rule's attributes that are no plain numbers or strings: CUDA graphs support no such rule."""
     return sorted(name for name, value in vars(rule).items() if not isinstance(value, int | float | str | None))
 
 
 def _kind(
     rule: LocalRule, local: Local, streams: Mapping[str, Padded], inputs: Sequence[Tensor], names: Sequence[str]
 ) -> tuple[object, ...]:
-    """All that fixes the kernels of a chunk besides its inputs' values; hashable for a rule of plain numbers."""
+    """A key that is equal for chunks that run the same kernels; hashable where the rule holds plain numbers only."""
     numbers, shapes = tuple(vars(rule).items()), tuple((x.shape, x.dtype) for x in inputs)
     return type(rule), numbers, local, tuple((k, p.full, p.active) for k, p in streams.items()), shapes, tuple(names)

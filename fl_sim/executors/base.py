@@ -51,7 +51,7 @@ class Executor(ABC):
 
     @abstractmethod
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """The same as ``fl_sim.engines.evaluate.evaluate``, bit for bit."""
+        """Loss and metrics as of ``fl_sim.engines.evaluate.evaluate``: the same bits, in lockstep equal to rounding."""
 
     def summary(self) -> dict[str, Any]:
         """Facts for summary.json."""

@@ -19,7 +19,7 @@ class Inline(Executor):
     def __init__(self, learner: Learner, engine: str = "loop", chunk: int = 0) -> None:
         self.learner, self.engine, self.chunk = learner, engine, chunk
         self.recorder = GraphRecorder()
-        """Keeps the graphs of evaluations apart from the learner's, which drop old ones often."""
+        """CUDA graphs of evaluations, apart from the learner's recorder, which often drops old graphs."""
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
         """Run each block when its result is requested."""

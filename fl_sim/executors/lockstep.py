@@ -32,7 +32,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
 MIN_CLIENTS, CACHE_BYTES = 16, 32 * 2**20
-"""On a CPU as many clients train at once as have weights of CACHE_BYTES, which a cache holds; at least MIN_CLIENTS."""
+"""On a CPU, as many clients train at once as have CACHE_BYTES of weights, to fit a cache; at least MIN_CLIENTS."""
 
 
 @dataclass
@@ -131,7 +131,7 @@ class Lockstep:
     def submit(self, number: int, request: Request) -> Any:
         """Called by a run's thread: wait until all runs have a request, then return the result.
 
-        Raises what went wrong.
+        Raises the error that occurred while the requests were computed.
         """
         self._requests[number] = request
         with rng.kept_globals():  # other runs draw meanwhile
@@ -166,7 +166,7 @@ class Lockstep:
             for plan in request.plans:
                 try:
                     part = _Part(request, plan, *resolve(plan, self.learner))
-                except Exception:  # run_plan names the clients that are wrong
+                except Exception:  # run_plan finds the clients that fail
                     request.result[plan.number] = run_plan(
                         plan, request.model, self.learner, "vmap", self.chunk, request.pool
                     )
@@ -273,10 +273,10 @@ class LockstepExecutor(Executor):
         return self.lockstep.chunk
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
-        """All results at once, when all runs have a request."""
+        """The results of all blocks, computed once every run has a request."""
         return iter(self.lockstep.submit(self.number, Request(model, plans, pool)))
 
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """The metrics, when all runs have a request."""
+        """The metrics, computed once every run has a request."""
         metrics: dict[str, float] = self.lockstep.submit(self.number, Request(model, data=data))
         return metrics

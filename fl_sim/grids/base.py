@@ -16,9 +16,9 @@ from fl_sim.wire.pool import Pool
 OnEvent = Callable[..., None]
 """``(kind, **facts)``: records an event in the log."""
 Begin = Callable[[list[Message]], Exchange]
-"""``messages -> Exchange``: begins to count an exchange that is not the round's own."""
+"""``messages -> Exchange``: starts the count of messages that a strategy's hook or an app sends itself."""
 End = Callable[[Exchange, list[Message], RoundFailed | None], None]
-"""``(exchange, good replies, why it failed or None)``: the exchange is over."""
+"""``(exchange, good replies, why it failed or None)``: called when such an exchange has ended."""
 
 
 class ClientGrid(Grid):
@@ -30,7 +30,7 @@ class ClientGrid(Grid):
     pool: Pool | None = None
     """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
     reduced_chunk: int = 0
-    """Clients of a block that run at once since memory ran out; 0: it did not."""
+    """Clients of a block that run at once after memory ran out; 0: memory has not run out."""
     runs_in_process: int = 1
     """How many runs share this process's time."""
 
@@ -62,8 +62,14 @@ class ClientGrid(Grid):
         return node_id
 
     def for_strategy(self, failures: Failures, begin: Begin, end: End) -> Grid:
-        """The grid that a strategy's hook gets, which may exchange messages of its own; default: this one, not
-        monitored.
+        """The grid that is passed to a strategy's hook; default: this one, without counting.
+
+        Parameters
+        ----------
+        failures : Failures
+            How many clients may fail in an exchange that the hook begins itself.
+        begin, end : Callable
+            Called before and after each such exchange, where the grid counts them.
         """
         return self
 
@@ -100,8 +106,9 @@ class ClientGrid(Grid):
 
 
 class FlowerGrid(ClientGrid):
-    """Any other Flower grid behind this interface: its node ids are its client ids, and strategies get the
-    grid itself.
+    """Any other Flower grid behind this interface.
+
+    Its node ids are the client ids, and a strategy's hooks get the wrapped grid itself.
     """
 
     def __init__(self, grid: Grid) -> None:
@@ -109,32 +116,32 @@ class FlowerGrid(ClientGrid):
         self.grid = grid
 
     def set_run(self, run: Any) -> None:
-        """Take over a Run."""
+        """Set Flower's description of the run."""
         self.grid.set_run(run)
 
     @property
     def run(self) -> Any:
-        """The run of the grid."""
+        """Flower's description of the run."""
         return self.grid.run
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
-        """Those of the grid, where it has any."""
+        """The wrapped grid's nodes of clients that never train; empty where it defines none."""
         return tuple(getattr(self.grid, "holdout_node_ids", ()))
 
     def get_node_ids(self) -> Iterable[int]:
-        """Those of the grid."""
+        """The wrapped grid's nodes."""
         return self.grid.get_node_ids()
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Exchange messages."""
+        """Exchange messages by the wrapped grid."""
         return self.grid.send_and_receive(messages, timeout=timeout)
 
     def for_strategy(self, failures: Failures, begin: Begin, end: End) -> Grid:
-        """The grid itself."""
+        """The wrapped grid."""
         return self.grid
 
 
 def as_client_grid(grid: Grid) -> ClientGrid:
-    """``grid``, or a view of it with this interface."""
+    """``grid`` itself where it is a ``ClientGrid``, else a ``FlowerGrid`` around it."""
     return grid if isinstance(grid, ClientGrid) else FlowerGrid(grid)

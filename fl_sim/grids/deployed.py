@@ -25,10 +25,9 @@ from fl_sim.wire import flower, records
 from fl_sim.wire.pool import Pool
 
 NO_REPLY, NO_NODE = 4, 5
-"""Flower's error codes for a reply, and for a node, that is not available."""
+"""Flower's error codes for a missing reply and for a missing node."""
 GRACE_S = 10.0
-"""A message lives longer than this grid waits for its reply, so that it is this grid which reports that time is over.
-"""
+"""How much longer a message lives than this grid waits for its reply: this grid, not Flower, reports the timeout."""
 
 
 class DeployedGrid(ClientGrid):
@@ -84,12 +83,12 @@ class DeployedGrid(ClientGrid):
     # Flower's Grid --------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
-        """Take over a Run."""
+        """Set Flower's description of the run."""
         self.grid.set_run(run)
 
     @property
     def run(self) -> Any:
-        """The run of this grid."""
+        """Flower's description of the run."""
         return self.grid.run
 
     def get_node_ids(self) -> Sequence[int]:
@@ -112,7 +111,7 @@ class DeployedGrid(ClientGrid):
         """One reply a message: errors as they come, then the good ones in the order of a simulation's blocks.
 
         A message without an answer after ``timeout`` seconds, or ``timeout_s``, gets an error reply, and its device
-        need not answer later. Raises ValueError for a message to a client that is not there.
+        need not answer later. Raises ValueError for a message to a client that does not exist.
         """
         sent = list(messages)
         for message in sent:
@@ -126,7 +125,7 @@ class DeployedGrid(ClientGrid):
     # Exchanges ------------------------------------------------------------------------------------------------------
 
     def _exchanged(self, sent: Sequence[Message], timeout_s: float) -> Iterator[Message]:
-        """See ``send_and_receive``."""
+        """Send messages, wait for their replies, and yield these in the order that ``send_and_receive`` describes."""
         end = time.monotonic() + timeout_s
         clients = [message.metadata.dst_node_id for message in sent]
         wait_s = min(timeout_s, self.node_timeout_s)
@@ -170,7 +169,7 @@ class DeployedGrid(ClientGrid):
                 self.on_event("node_found", client=client, node=str(node), **facts)
 
     def _addressed(self, message: Message, timeout_s: float) -> Message:
-        """The message as it goes to the client's node."""
+        """The message for the client's node, with the description of the experiment."""
         client, facts = message.metadata.dst_node_id, message.metadata
         own = self.experiment
         if client in self.states:
@@ -198,6 +197,7 @@ class DeployedGrid(ClientGrid):
                 yield from members
 
     def _accept(self, reply: Message, block: int) -> None:
+        """Write the number of its block into a good reply, and keep the round of its client's new state."""
         facts = reply.content.config_records.get("facts")
         if facts is not None:
             facts["block"] = block

@@ -12,12 +12,12 @@ from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
 
 FLUSH = 256
-"""Rows that are kept before they are handed to the sink: memory does not grow with the clients of a round."""
+"""Rows that are collected before the sink gets them, so that memory does not grow with the clients of a round."""
 
 
 @dataclass(frozen=True)
 class Failures:
-    """How many clients of an exchange may fail: a share of those asked; 0 means none."""
+    """How many clients of an exchange may fail: a share of its clients; 0 means none."""
 
     share: float = 0.0
 
@@ -88,7 +88,7 @@ class Exchange:
             self.sink(rows)
 
     def gather(self, replies: Iterable[Message], policy: Failures) -> list[Message]:
-        """All replies, or those until more are errors than the policy allows: the rest need not be computed then."""
+        """All replies; stops early, and the rest is not computed, when more are errors than the policy allows."""
         gathered, errors = [], 0
         for reply in replies:
             gathered.append(reply)

@@ -35,8 +35,16 @@ def arrays_of(message: Message) -> ArrayRecord:
 
 
 def settings_of(message: Message, seed: int, skip: str = "") -> Settings:
-    """A message's ConfigRecords as one mapping, with ``seed`` where it names none; the record called ``skip`` is left
-    out.
+    """A message's ConfigRecords as one mapping.
+
+    Parameters
+    ----------
+    message : Message
+        Any message with content.
+    seed : int
+        The seed where the message names none.
+    skip : str (default: "")
+        The name of a record to leave out.
     """
     configs = records.of(message.content, ConfigRecord)
     merged = records.merged(record for name, record in configs.items() if name != skip)
@@ -44,10 +52,9 @@ def settings_of(message: Message, seed: int, skip: str = "") -> Settings:
 
 
 def answered(message: Message, call: Callable[[], object]) -> Message:
-    """The reply that ``call()`` returns, where it is a proper reply to ``message``; else an error reply with the
-    reason.
+    """The reply that ``call()`` returns; an error reply where it raises, or returns no proper reply to ``message``.
 
-    Whatever a ClientApp raises, ``sys.exit`` included, is that client's failure, whose reason is the traceback.
+    Every exception of a ClientApp, ``sys.exit`` included, is that client's failure, whose reason is the traceback.
     """
     try:
         reply = call()
@@ -75,6 +82,10 @@ def reply_to(
 
     Parameters
     ----------
+    message : Message
+        The message that the client received.
+    answer : ClientResult
+        The client's result.
     partial : Tree, optional
         The partial pool of the block, in the reply of its first surviving client.
     pooled_in : str

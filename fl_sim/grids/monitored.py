@@ -1,5 +1,6 @@
-"""A grid whose exchanges are counted: messages that a strategy's hook or an app sends itself are logged, and failures
-count.
+"""A grid that counts exchanges: those that a strategy's hook or an app begins itself.
+
+Their clients are logged, and the failure policy applies to them.
 """
 
 import time
@@ -16,9 +17,7 @@ from fl_sim.grids.messages import CLIENT_ERROR
 from fl_sim.wire import reply_form
 
 POLLS, WAIT_S = 4, 3.0
-"""A caller waits for more nodes when it has polled them ``POLLS`` times over ``WAIT_S`` seconds with hardly any work
-between.
-"""
+"""A caller that polls the nodes ``POLLS`` times in ``WAIT_S`` seconds, and hardly computes, waits for more nodes."""
 
 
 class MonitoredGrid(Grid):
@@ -46,12 +45,12 @@ class MonitoredGrid(Grid):
         return getattr(self.grid, name)
 
     def set_run(self, run: Any) -> None:
-        """Take over a Run."""
+        """Set Flower's description of the run."""
         self.grid.set_run(run)
 
     @property
     def run(self) -> Any:
-        """The run of this grid."""
+        """Flower's description of the run."""
         return self.grid.run
 
     def create_message(
@@ -63,7 +62,7 @@ class MonitoredGrid(Grid):
     def get_node_ids(self) -> Iterable[int]:
         """Nodes that may train.
 
-        Raises RoundFailed where the caller waits for more than there are, which would never end.
+        Raises RoundFailed where the caller waits for more nodes than exist, which would never end.
         """
         self._polls.append((time.monotonic(), time.process_time()))
         waited, worked = (now - first for now, first in zip(self._polls[-1], self._polls[0], strict=True))

@@ -1,4 +1,4 @@
-"""Which node of a deployment is which client: each node is asked once.
+"""Which node of a deployment is which client: each node gets one query.
 
 Node ids are random, and new after a restart where nodes have no keys; an experiment knows clients by partition id.
 """
@@ -22,7 +22,7 @@ ERRORS = {
     5: "the node went away",
     8: "the ClientApp crashed",
 }
-"""What other error codes of Flower mean, where the reply gives no reason."""
+"""The meaning of Flower's error codes, as text before the reply's own reason."""
 
 POLL_S = 0.25
 """Pause between two polls of nodes or replies; Flower's own grid pauses 3 s."""
@@ -35,7 +35,7 @@ class Nodes:
     Parameters
     ----------
     num_clients : int
-        C: clients 0..C-1 are wanted.
+        C: the run needs the clients 0..C-1.
     """
 
     num_clients: int
@@ -64,7 +64,7 @@ class Nodes:
     def absent(
         self, grid: Grid, experiment: ConfigRecord, clients: Iterable[int], timeout_s: float, patient: bool
     ) -> list[int]:
-        """The clients of ``clients`` whose node is not connected; new nodes are asked which client they are.
+        """The clients of ``clients`` whose node is not connected; each new node gets a query for its client id.
 
         Waits at most ``timeout_s``: with ``patient`` for all of these clients, else only for the answers of nodes that
         are connected.
@@ -84,6 +84,7 @@ class Nodes:
             time.sleep(POLL_S)
 
     def _introduce(self, there: set[int], node: int, reply: Message) -> None:
+        """Read a node's answer to the query: its client and its facts, or why it cannot be used."""
         facts = None if reply.has_error() else reply.content.config_records.get("node")
         if facts is None:
             self.refused[node] = reason_of(reply.error) if reply.has_error() else "it does not say who it is"

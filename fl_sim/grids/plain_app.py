@@ -31,8 +31,10 @@ class PlainApp:
         self._counts: dict[tuple[str, int, int], int] = {}
 
     def draw(self, message: Message) -> int:
-        """The key of the draws for a message: its round, if it names one, and how many of its type its client had in
-        it.
+        """The key of the draws for a message.
+
+        It depends on seed, message type, round (0 where the message names none) and client, and on how many such
+        messages came before.
         """
         server_round = settings_of(message, self.seed).get("server-round")
         known = server_round if isinstance(server_round, int) else 0
@@ -41,7 +43,7 @@ class PlainApp:
         return rng.key(self.seed, *kind, count)
 
     def __call__(self, message: Message, draw: int) -> Message:
-        """The client's reply; its new state is kept only if it answers."""
+        """The client's reply; its new state is kept only where the app returned a proper reply."""
         client, node = client_of(message), message.metadata.dst_node_id
         config = {"partition-id": client, "num-partitions": self.num_clients}
         context = flower.context(node, config, self._states.get(client, RecordDict()), self.run_config)

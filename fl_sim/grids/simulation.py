@@ -1,7 +1,7 @@
 """SimulationGrid: Flower's ``Grid`` with virtual clients behind it.
 
-Messages come in, blocks run on an executor, replies go out. A ClientApp that exposes a ``learner`` runs in
-blocks; any other ClientApp is called once a message. A strategy cannot tell this grid from real devices.
+Messages come in, blocks run on an executor, replies go out. A ClientApp that exposes a ``learner`` runs in blocks; any
+other ClientApp is called once a message. To a strategy this grid looks the same as one of real devices.
 
 Legend: C clients.
 """
@@ -107,12 +107,12 @@ class SimulationGrid(ClientGrid):
     # Flower's Grid --------------------------------------------------------------------------------------------------
 
     def set_run(self, run: Any) -> None:
-        """Take over a Run."""
+        """Set Flower's description of the run."""
         self._run = run
 
     @property
     def run(self) -> Any:
-        """The run of this grid."""
+        """Flower's description of the run."""
         return self._run
 
     def get_node_ids(self) -> Sequence[int]:
@@ -126,10 +126,10 @@ class SimulationGrid(ClientGrid):
         return range(end - self.holdout_clients, end)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
-        """One reply a message: blocks in their fixed order as they are consumed; other apps in the order of the
-        messages.
+        """One reply a message, each computed when it is consumed.
 
-        Raises ValueError for a message to a node that is not there.
+        Blocks answer in their fixed order; an app without a ``learner`` answers in the order of the messages. Raises
+        ValueError for a message to a node that does not exist.
         """
         sent = list(messages)
         for message in sent:

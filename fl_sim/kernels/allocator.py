@@ -3,7 +3,7 @@
 By default glibc maps every large allocation anew and returns it to the system when it is freed; a training step that
 allocates the same gradients again and again then has a page fault every 4 KiB (1500 to 2600 a step of a CNN with 1.6
 million parameters). The price is that a process keeps the most memory that it has used. Where the user sets glibc's own
-variables (MALLOC_*_, GLIBC_TUNABLES), these decide.
+environment variables (``MALLOC_...``, ``GLIBC_TUNABLES``), nothing is changed.
 """
 
 import ctypes
@@ -12,7 +12,7 @@ import sys
 from functools import cache
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Parameters of ``mallopt`` in malloc.h."""
+"""Names of parameters of ``mallopt``, with the numbers of malloc.h."""
 
 
 @cache

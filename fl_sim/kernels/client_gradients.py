@@ -21,9 +21,9 @@ from fl_sim.tree import Tree
 LossFunction = Callable[..., Tensor]
 """``(params, *others) -> loss ()`` of one client, a pure function of trees."""
 Grads = tuple[Tensor | None, ...]
-"""None: the loss does not depend on the tensor."""
+"""One gradient for each tensor; None where the loss does not depend on the tensor."""
 HAS_VERSION = hasattr(torch.empty(0), "_version")
-"""Whether tensors count the writes into them; else inputs of linear layers are copied, so that writes do no harm."""
+"""Whether tensors count in-place writes, which reveals a changed input; else inputs of linear layers are copied."""
 
 
 class _LayerCall(NamedTuple):
@@ -52,7 +52,7 @@ _recorded = _Recorded()
 class Linear(nn.Linear):
     """The same function as ``nn.Linear``; ``gradient`` records its inputs and outputs.
 
-    Set ``layer.__class__ = Linear``.
+    ``layer.__class__ = Linear`` converts an existing layer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,12 +91,12 @@ def gradient(loss: LossFunction, params: Tree, *others: Tree) -> tuple[Tree, Ten
     Raises
     ------
     RuntimeError
-        Where the network writes into a tensor that all clients share, or into the input of a linear layer.
+        Where the network writes in place into a tensor that all clients share, or into the input of a linear layer.
     """
     names = [list(tree) for tree in (params, *others)]
     as_product: list[str] = []
 
-    # The arguments are tensors, not dicts: what vmap does to flatten dicts takes as long as a training step.
+    # The arguments are tensors, not dicts: vmap would flatten the dicts, which takes as long as a training step.
     def one_client(*tensors: Tensor) -> Tensor:
         remaining = iter(tensors)
         return loss(*({k: next(remaining) for k in tree} for tree in names))

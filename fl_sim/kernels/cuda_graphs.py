@@ -1,4 +1,4 @@
-"""CUDA graphs of chunks of one kind that occur repeatedly: one launch in the place of some thousand.
+"""Records repeated computations on a GPU as CUDA graphs: one launch instead of a thousand.
 
 The bookkeeping of ``vmap`` costs the CPU several times what the kernels cost the GPU. A graph keeps the kernels and
 drops the bookkeeping; the kernels, and so the bits, are the same.
@@ -14,7 +14,7 @@ from torch import Tensor
 MAX_GRAPHS = 4
 """Graphs that are kept at once: each holds the memory of its chunk."""
 MAX_KEYS = 1024
-"""Keys that are remembered; a function with another key is never recorded."""
+"""Largest number of keys that are remembered; a function whose key comes later is never recorded."""
 Function = Callable[..., tuple[Tensor, ...]]
 
 
@@ -37,7 +37,7 @@ class GraphRecorder:
     def __init__(self) -> None:
         self._recorded: dict[Hashable, _Recording | None] = {}
         self.refused = ""
-        """Why a function could not be recorded; not empty: nothing is recorded any more."""
+        """Why a function could not be recorded; after that nothing is recorded any more. Empty: all could be."""
         self._reported: set[str] = set()
 
     def once(self, note: str) -> str:
@@ -48,7 +48,7 @@ class GraphRecorder:
         return note
 
     def __reduce__(self) -> tuple[type["GraphRecorder"], tuple[()]]:
-        return GraphRecorder, ()  # graphs belong to this process
+        return GraphRecorder, ()  # another process gets a recorder without graphs, which belong to this process
 
     @staticmethod
     def supports(device: torch.device) -> bool:

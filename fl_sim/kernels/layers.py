@@ -1,4 +1,4 @@
-"""Layers in the place of PyTorch's: dropout with a key, and faster forms for one client or for many clients.
+"""Replacements of PyTorch's layers: dropout keyed by the step, and faster forms for one client or for many clients.
 
 A model is written with ``nn.Dropout`` and ``nn.Conv2d``; the replacements compute the same function.
 
@@ -25,9 +25,7 @@ except ImportError:  # then a subclass of the private base class, as some librar
     )
 
 HAS_TENSOR_DICTS = vars(nn.Module()).keys() >= {"_parameters", "_buffers"}
-"""Whether a module keeps its tensors in these dicts; without them ``FunctionalModule`` uses
-``torch.func.functional_call``.
-"""
+"""Whether a module keeps its tensors in these dicts; else ``FunctionalModule`` calls ``torch.func.functional_call``."""
 
 
 def has_batch_norm(module: nn.Module) -> bool:
@@ -54,7 +52,7 @@ class Dropout(nn.Module):
 
 
 def with_keyed_dropout(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.Dropout`` inside ``module`` (in place) by the one with a key; returns ``module``."""
+    """Replace every ``nn.Dropout`` inside ``module`` (in place) by ``Dropout``, which has a key; returns ``module``."""
     for name, child in module.named_children():
         module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else with_keyed_dropout(child))
     return module
@@ -100,10 +98,9 @@ class FunctionalModule:
 
 
 def one_client_form(module: nn.Module) -> nn.Module | None:
-    """A copy for one client at a time on a CPU, or None where nothing would be faster.
+    """A copy of a module for one client at a time on a CPU, or None where no layer would be faster.
 
-    Pictures are channels-last in memory, and layers are those of ``winograd`` and ``low_rank`` where these support
-    them.
+    Images are channels-last in memory, and layers are those of ``winograd`` and ``low_rank`` where these support them.
     """
     module, is_faster = copy_sharing_tensors(module), False
     for m in module.modules():
@@ -119,10 +116,10 @@ def one_client_form(module: nn.Module) -> nn.Module | None:
 
 
 def many_clients_form(module: nn.Module, kind: str) -> nn.Module:
-    """A copy for many clients at once under ``vmap``.
+    """A copy of a module for many clients at once under ``vmap``.
 
-    ``kind`` of device: on a ``cpu`` linear layers are those of ``client_gradients``, on ``cuda`` convolutions are those
-    of ``patches``.
+    ``kind`` is the type of device: with ``cpu``, linear layers are those of ``client_gradients``; with ``cuda``,
+    convolutions are those of ``patches``.
     """
     module = copy_sharing_tensors(module)
     for m in module.modules():
@@ -134,7 +131,7 @@ def many_clients_form(module: nn.Module, kind: str) -> nn.Module:
 
 
 def _channels_last(x: Tensor) -> Tensor:
-    """Pictures (B, channels, height, width) in channels-last memory, which most layers keep; else ``x``."""
+    """Images (B, channels, height, width) in channels-last memory, which most layers keep; other ``x`` unchanged."""
     return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
 
@@ -145,7 +142,8 @@ def _inputs_channels_last(module: nn.Module, inputs: tuple[Tensor, ...]) -> tupl
 def _gradient_channels_last(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
     """Make the gradient of an output channels-last too.
 
-    After a flattening it is not, and the backward pass of max pooling would then copy four times as much.
+    Where a flattening follows, the gradient has another layout, and the backward pass of max pooling would copy four
+    times as much.
     """
     if output.requires_grad:
         output.register_hook(_channels_last)  # type: ignore[no-untyped-call]

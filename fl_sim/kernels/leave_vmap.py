@@ -1,8 +1,8 @@
 """Lets code that runs under ``vmap`` for one client call a function on the stacked tensors of all clients.
 
-A ``torch.autograd.Function`` with a ``vmap`` rule does the same with public names, but at 200 us a call against 15: a
-third of the step of a small model. What PyTorch's own implementation uses has private names. Where a version of PyTorch
-lacks one of them, ``is_possible`` returns False, and callers use plain ``vmap``.
+A ``torch.autograd.Function`` with a ``vmap`` rule does the same with public names, but takes 200 us a call instead of
+15, a third of a training step of a small model. PyTorch's own implementation of it uses the private names below. Where
+a version of PyTorch lacks one of them, ``is_possible`` returns False, and callers use plain ``vmap``.
 
 Legend: C clients.
 """
@@ -61,7 +61,7 @@ def _stacked(x: Tensor, vmap: Any) -> Tensor:
 
 
 def to_stacked_with_grad(x: Tensor) -> Tensor:
-    """``to_stacked``; the result requires a gradient even where nothing that it was computed from does."""
+    """``to_stacked``; the result requires a gradient even where no tensor that it was computed from does."""
     value = to_stacked(x)
     with retrieve_current_functorch_interpreter().lower():
         return value if value.requires_grad else value.requires_grad_()

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from fl_sim.kernels import leave_vmap
 
 HAS_WRAPPER_SUBCLASS = hasattr(Tensor, "_make_wrapper_subclass")
-"""PyTorch's documentation uses this function for tensors of this kind, although its name is private; without it
-``product`` computes the product at once."""
+"""Whether PyTorch has this private function, which its documentation uses; else ``product`` computes at once."""
 
 
 class Product(Tensor):
@@ -75,7 +74,7 @@ class Product(Tensor):
     ) -> Any:
         return func(*_all_formed(args), **_all_formed(kwargs or {}))
 
-    # autograd calls this one where it sums gradients, of a weight that is used twice
+    # autograd calls this one where it sums the gradients of a weight that is used twice
     __torch_dispatch__ = __torch_function__  # type: ignore[assignment]
 
 
@@ -106,7 +105,7 @@ def supports(layer: nn.Linear) -> bool:
 class Linear(nn.Linear):
     """The same function as ``nn.Linear``; the gradient of its weight is a ``Product``.
 
-    Set ``layer.__class__ = Linear``. Has first derivatives only.
+    ``layer.__class__ = Linear`` converts an existing layer. It supports first derivatives only.
     """
 
     def forward(self, x: Tensor) -> Tensor:

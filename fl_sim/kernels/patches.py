@@ -1,7 +1,7 @@
 """Convolutions of clients with weights of their own, on a GPU, as batched matrix products over patches.
 
 Under ``vmap`` a convolution with per-client weights becomes a grouped convolution, which cuDNN runs group by group.
-Here the patches along the rows of a picture (im2col of one axis) are multiplied by each row of the filter in a ``bmm``.
+Here the patches along the rows of an image (im2col of one axis) are multiplied by each row of the filter in a ``bmm``.
 In a round's first step, where all clients share their weights, it is one ordinary convolution. Derivatives are
 convolutions again, of any order.
 
@@ -25,7 +25,10 @@ def supports(conv: nn.Conv2d) -> bool:
 
 
 class Conv2d(nn.Conv2d):
-    """The same function as ``nn.Conv2d``, for layers that ``supports`` accepts. Set ``conv.__class__ = Conv2d``."""
+    """The same function as ``nn.Conv2d``, for layers that ``supports`` accepts.
+
+    ``conv.__class__ = Conv2d`` converts an existing layer.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, I, H, W) -> (B, O, h, w)."""

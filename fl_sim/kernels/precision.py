@@ -22,8 +22,8 @@ def prepare(device: str | torch.device, threads: int, precision: Precision = "fu
     threads : int
         PyTorch's threads on the CPU.
     precision : Precision (default: "full")
-        ``full`` computes products of float32 in float32 (the default of cuDNN is TF32); ``tf32`` and ``bf16`` round
-        their factors.
+        ``full`` computes products of float32 in float32 (the default of cuDNN is TF32); ``tf32`` rounds their
+        factors; ``bf16`` is left to ``fl_sim.learning.loss.Loss``, which runs the network under autocast.
     """
     torch.set_num_threads(threads)
     if torch.device(device).type != "cuda":

@@ -51,7 +51,7 @@ def supports(conv: nn.Conv2d) -> bool:
 class Conv3x3(nn.Conv2d):
     """The same function as ``nn.Conv2d``, up to rounding (1e-6 in float32), for layers that ``supports`` accepts.
 
-    Set ``conv.__class__ = Conv3x3``. Has first derivatives only.
+    ``conv.__class__ = Conv3x3`` converts an existing layer. It supports first derivatives only.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -48,7 +48,10 @@ def from_arrays(
     outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
         Size of the model's output.
 
-    Raises ValueError if lengths differ, if only one of ``x_test`` and ``y_test`` is passed, and for NaN and infinity.
+    Raises
+    ------
+    ValueError
+        If lengths differ, if only one of ``x_test`` and ``y_test`` is passed, and for NaN and infinity.
     """
     tree, test, owners = _checked(x, y, clients, x_test, y_test)
     classes = not tree["y"].is_floating_point()

@@ -1,7 +1,7 @@
 """The loss of one batch as a pure function of a whole model: what a local rule differentiates.
 
-Randomness is passed in: dropout masks and augmentations are drawn from the batch's key, so that
-the loop, ``vmap``, a retry and a device give the same numbers.
+Dropout masks and augmentations are drawn from the batch's key, so that the loop, ``vmap``, a retry and a real device
+draw the same numbers.
 
 Legend: B batch, K outputs, D parameters.
 """
@@ -44,12 +44,12 @@ class Batch:
 
     @property
     def given(self) -> Tree:
-        """What else a loss needs: the key, and the mask where there is one."""
+        """The key, and the mask where there is one: with ``data``, the tensors that a loss reads."""
         return {"words": self.words} if self.mask is None else {"words": self.words, "mask": self.mask}
 
 
 class _Forms(NamedTuple):
-    """One network twice: as it trains, and as it is evaluated."""
+    """One network in training mode and in evaluation mode."""
 
     training: layers.FunctionalModule
     evaluating: layers.FunctionalModule
@@ -128,8 +128,9 @@ class Loss:
 
     @cached_property
     def _alone(self) -> "_Forms":
-        """The network for one client at a time: on a CPU its quick form, unless that gives something else, as with
-        ``view``.
+        """The network for one client at a time: on a CPU its faster form, where that gives the same outputs.
+
+        A module that calls ``view`` on images, for example, fails in the faster form, whose memory is channels-last.
         """
         quick = (
             layers.one_client_form(self.training) if self.device.type == "cpu" and self.precision == "full" else None
@@ -140,9 +141,7 @@ class Loss:
         return forms if self._agree(forms) else self._plain
 
     def _agree(self, forms: "_Forms") -> bool:
-        """Whether both forms of the network give the same on the first samples; if one raises, the plain one will show
-        why.
-        """
+        """Whether ``forms`` give the outputs of the plain network on the first two samples; False where one raises."""
         batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
         for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
             outputs = []
@@ -178,9 +177,7 @@ class Loss:
         return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """Mean training loss over the real samples of a batch, (): differentiable to any order in
-        ``model``'s leaves.
-        """
+        """Mean training loss over a batch's real samples, (): differentiable to any order in the model's leaves."""
         return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
@@ -194,10 +191,10 @@ class Loss:
         return {k: formed(g) for k, g in grads.items()}, loss, buffers
 
     def step_gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
-        """As ``gradient``, for an optimiser step: the gradient of a linear layer may be kept as a product of two
-        matrices.
+        """As ``gradient``, for an optimiser step: some leaves may be a ``fl_sim.kernels.low_rank.Product``.
 
-        Such a gradient behaves as a tensor in every operation; adding it to a weight does not compute it first.
+        This is the gradient of a linear layer's weight, kept as a product of two matrices. It behaves as a tensor in
+        every operation; adding it to a weight does not compute the product first.
         """
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
         if self.batched and self._stacks and leave_vmap.is_possible():
@@ -222,8 +219,9 @@ class Loss:
         return self._value(network, {**rest, **params}, Batch(data, **given))
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
-        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation. 0 where there
-        are none.
+        """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation.
+
+        All are 0 where the batch has no samples.
         """
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:

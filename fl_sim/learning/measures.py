@@ -18,7 +18,7 @@ SampleFunction = Callable[[Tensor, Tree], Tensor]
 def cross_entropy(outputs: Tensor, batch: Tree) -> Tensor:
     """Softmax cross-entropy in nats, (B,).
 
-    Outputs (B, K) with y (B,) int64; of sequences, outputs (B, T, K) with y (B, T), the mean over T.
+    Outputs (B, K) with y (B,) int64; for sequences, outputs (B, T, K) with y (B, T), the mean over T.
     """
     if outputs.ndim == 2 and leave_vmap.is_possible():
         # vmap would split the loss into a dozen operations; outside of it, all clients form one large batch.
@@ -51,7 +51,7 @@ def squared_error(outputs: Tensor, batch: Tree) -> Tensor:
 def accuracy(outputs: Tensor, batch: Tree) -> Tensor:
     """1.0 where the largest of the outputs (B, K) is at y (B,), else 0.0; (B,).
 
-    Of sequences, outputs (B, T, K) with y (B, T), the mean over T.
+    For sequences, outputs (B, T, K) with y (B, T), the mean over T.
     """
     hits = (outputs.argmax(-1) == batch["y"]).to(outputs.dtype)
     return hits.flatten(1).mean(1) if hits.ndim > 1 else hits

@@ -23,7 +23,7 @@ Step = Callable[[Tree, Tree, State, int, "Rates"], tuple[Tree, State]]
 class Rates:
     """The numbers of an update rule; a rule ignores those that it has no use for.
 
-    A number may be a 0-dim tensor: so it is where several runs, each with its own value, are computed as one batch.
+    A number is a 0-dim tensor where several runs, each with its own value, are computed as one batch.
     """
 
     lr: float | Tensor

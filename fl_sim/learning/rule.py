@@ -20,8 +20,10 @@ from fl_sim.tree import Tree
 
 Metrics = dict[str, Tensor]
 Streams = dict[str, list[np.ndarray]]
-"""The batches of one client by the stream's name: one array of sample positions per step. The positions 0..n-1 are the
-client's training part; those from n on are its held-out part."""
+"""The batches of one client by the stream's name: one array of sample positions per step.
+
+The positions 0..n-1 are the client's training part; those from n on are its held-out part.
+"""
 
 
 class Sizes(NamedTuple):

@@ -1,6 +1,6 @@
 """The settings of local training as a frozen dataclass: the only list of their names for code, TOML files and flags.
 
-Constraints are marks of ``annotated_types``, checked when a config is read; a field's docstring is its help text.
+Constraints are annotations of ``annotated_types``, checked when a config is read; a field's docstring is its help text.
 """
 
 import math
@@ -17,7 +17,7 @@ class Local:
     epochs: Annotated[int, Ge(1)] = 1
     """Passes over the client's training samples in a round. Ignored where steps > 0."""
     steps: Annotated[int, Ge(0)] = 0
-    """Optimiser steps in a round; 0 means: counted in epochs."""
+    """Optimiser steps in a round; 0 means that epochs decides."""
     batch_size: Annotated[int, Ge(0)] = 32
     """Samples a step; 0 means all of the client's samples."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -31,7 +31,7 @@ class Local:
     clip_norm: Annotated[float, Ge(0)] = 0.0
     """Largest Euclidean norm of a step's gradient; 0 means no clipping."""
     lr_schedule: Literal["constant", "cosine", "step"] = "constant"
-    """Constant; cosine, to 1 % of it in the last round; or step: x 0.1 from 1/2, x 0.01 from 3/4 of the rounds on."""
+    """constant; cosine, down to 1 % of lr in the last round; or step: x 0.1 from 1/2, x 0.01 from 3/4 of the rounds."""
 
     def lr_at(self, server_round: int, rounds: int) -> float:
         """The learning rate in round ``server_round`` (1-based) of ``rounds``."""

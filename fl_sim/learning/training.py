@@ -16,15 +16,15 @@ from fl_sim.tree import Tree
 Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
 """``(model, batch) -> (gradient, loss (), new buffers)``.
 
-Must not keep ``model``: the next step may write into its tensors.
+The function must not keep ``model``, because the next step may write into its tensors.
 """
 
 
 def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradient) -> tuple[Tree, Metrics]:
-    """Local training: one optimiser step a batch along ``gradient``; a padded step (``batch.active`` False) changes
-    nothing.
+    """Local training: one optimiser step a batch along ``gradient``.
 
-    Returns the new model and ``loss``: the mean over all samples used, each at the model that met it.
+    A padded step (``batch.active`` False) changes nothing. Returns the new model and the metric ``loss``: the mean over
+    all samples of all steps, where a step's loss is that of the model before the step.
     """
     rule = optim.RULES[local.optimizer]
     rates = optim.Rates(local.lr, local.momentum, local.weight_decay)

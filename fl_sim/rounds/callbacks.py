@@ -17,14 +17,14 @@ class Callback:
     reads_digest: bool = True
     """Whether ``on_round_end`` reads the digest.
 
-    Where none does, the next round begins while the digest is computed.
+    Where no callback does, the next round begins while the digest is computed.
     """
 
     def on_run_start(self, run: "Run") -> None:
         """Before round 0 is evaluated."""
 
     def on_round_start(self, run: "Run") -> None:
-        """Before a round's messages are made; ``run.train_config["local.lr"] = ...`` changes what clients get."""
+        """Before a round's messages are created; ``run.train_config["local.lr"] = ...`` changes what clients get."""
 
     def on_block(self, run: "Run", result: BlockResult) -> None:
         """After a block of clients has answered, in training or personal evaluation (simulation only)."""

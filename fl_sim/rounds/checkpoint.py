@@ -25,8 +25,9 @@ from fl_sim.tree import Tree
 
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 KEEP = 2
+"""Default number of checkpoints that stay in a run's folder: the latest ones."""
 SHARE = 0.02
-"""The share of a run's time that checkpoints may take; where one takes more of a round, not every round has one."""
+"""The share of a run's time that checkpoints may take; where one takes more of a round, some rounds have none."""
 
 
 class Damaged(ValueError):
@@ -41,7 +42,7 @@ class Checkpoint:
     """The last round that is done; 0: the initial model was evaluated."""
     model: Tree
     model_round: int
-    """The round that made ``model``."""
+    """The round that produced ``model``."""
     strategy: Mapping[str, Any] = field(default_factory=dict)
     """The strategy's attributes."""
     states: Mapping[int, Tree] = field(default_factory=dict)
@@ -136,7 +137,7 @@ class Checkpoints:
     Parameters
     ----------
     folder : Path
-        The run's.
+        The run's folder.
     every : int (default: 0)
         Rounds between checkpoints; 0: each round, or as many as keep their time below SHARE of the run's.
     keep : int (default: KEEP)
@@ -148,7 +149,7 @@ class Checkpoints:
     def __init__(self, folder: Path, every: int = 0, keep: int = KEEP, facts: Mapping[str, Any] | None = None) -> None:
         self.folder, self.every, self.keep, self.facts = folder, every, keep, dict(facts or {})
         self.refused = ""
-        """Why no checkpoint can be made of this run: its strategy cannot be pickled."""
+        """Why no checkpoint of this run can be written: its strategy cannot be pickled. Empty where it can be."""
         self._next, self._started = 0, time.perf_counter()
 
     def due(self, server_round: int) -> bool:

@@ -55,9 +55,9 @@ class _Driver:
         self.model_round = self.places = self.samples = 0
         self.hasher = ThreadPoolExecutor(1)
         self.digest: Future[str] = Future()
-        """Of ``run.model``, computed beside other work: hashing large arrays does not hold Python's lock."""
+        """Digest of ``run.model``, computed in another thread: hashing large arrays does not hold Python's lock."""
         self.line: Future[None] = Future()
-        """The last round's line, written once its digest is there."""
+        """Done when the last round's line has been written, which needs its digest."""
         self.line.set_result(None)
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
@@ -71,7 +71,7 @@ class _Driver:
             getattr(callback, hook)(self.run, *args)
 
     def block(self, result: BlockResult) -> None:
-        """A block has answered."""
+        """Count the samples of a block that has answered, and call the callbacks."""
         self.places, self.samples = self.places + result.places, self.samples + result.samples
         self.each("on_block", result)
 
@@ -110,7 +110,7 @@ class _Driver:
         digest = self.hasher.submit(tree.digest, new)
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
-        finite = same and math.isfinite(change)  # then every number is
+        finite = same and math.isfinite(change)  # a finite norm of the change means finite numbers
         problem = records.problem(arrays, None if self.calls.foreign else self.run.model, new, finite)
         if problem:
             bad = f"the strategy's new model has {problem}; the last good model is kept"
@@ -120,7 +120,7 @@ class _Driver:
         return change
 
     def take(self, model: Tree, server_round: int) -> None:
-        """The global model from here on, as a tree and as the record that shares its memory."""
+        """Keep ``model`` as the global model: as a tree, and as a record that shares its memory."""
         self.run.model, self.model_round = model, server_round
         self.run.arrays = self.result.arrays = records.encode(model)
 
@@ -156,7 +156,7 @@ class _Driver:
             self.log.round(row)
 
     def evaluate_clients(self) -> MetricRecord | None:
-        """The strategy's evaluation on clients, where it asks for one in this round."""
+        """Run the strategy's evaluation on clients; None where it has none in this round."""
         phase = getattr(self.run.strategy, "evaluation", "evaluate" if self.calls.foreign else "personal")
         messages = self.calls.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config)
         exchange, replies = self.calls.exchange(phase, messages)
@@ -169,7 +169,7 @@ class _Driver:
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
     def restore(self, begin: Checkpoint) -> None:
-        """Continue behind a checkpoint's round. The lines that were logged by then are the run's."""
+        """Continue after a checkpoint's round; the run's rows begin with the lines that were logged until then."""
         run = self.run
         self.take(dict(begin.model), begin.model_round)
         run.round = begin.round
@@ -197,7 +197,7 @@ class _Driver:
             self.calls.event("no_checkpoint", reason=self.checkpoints.refused)
 
     def execute(self) -> RunResult:
-        """All rounds. Raises whatever ended the run before its last round."""
+        """Run all rounds. Raises the exception that ended the run before its last round."""
         run = self.run
         try:
             self.take(records.decode(run.arrays), 0)
@@ -262,7 +262,7 @@ def run_rounds(
     checkpoints : Checkpoints, optional
         Writes checkpoints as the run proceeds, where there is a ``log``.
     begin : Checkpoint, optional
-        The run continues behind this checkpoint's round, as if it had never ended.
+        The run continues after this checkpoint's round, as if it had never ended.
 
     Raises
     ------

@@ -12,7 +12,7 @@ from fl_sim.grids.exchange import Exchange
 from fl_sim.logs.columns import COLUMNS
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
-"""By phase, how a client's own number may begin and keep its name."""
+"""Phase -> the prefix of its columns; a number whose name begins with it keeps the name."""
 CENTRAL = ("accuracy", "loss", "val_accuracy", "val_loss")
 """Documented columns that central evaluation fills."""
 SYNONYM = re.compile(
@@ -56,8 +56,10 @@ def dropped_client(server_round: int, client: int) -> dict[str, Any]:
 
 
 def of_clients(phase: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Aggregated numbers of clients: ``loss`` of training is ``train_loss``; a name that begins so keeps it
-    (``eval_acc``).
+    """Aggregated numbers of clients, named by phase: ``loss`` of training becomes ``train_loss``.
+
+    A name that begins with the phase's prefix is kept (``eval_acc``). Where the result would be a documented column
+    other than ``train_loss``, ``client_`` comes before it.
     """
     prefix = PREFIXES[phase]
     named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in metrics.items()}
@@ -71,11 +73,10 @@ def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers of central evaluation under their own names; under ``central_NAME`` where the log has a column of that
-    name.
+    """Numbers of central evaluation under their own names, or as ``central_NAME`` where NAME is a documented column.
 
-    ``accuracy`` and ``loss`` are also filled from the only name that means the same (``test_accuracy``, ``eval_acc``,
-    ``centralized_loss``). An accuracy in percent is not taken: the column is a fraction.
+    ``accuracy`` and ``loss`` are also filled from a synonym (``test_accuracy``, ``eval_acc``, ``centralized_loss``),
+    where there is only one. An accuracy in percent is not used, because the column is a fraction.
     """
     named = {f"central_{k}" if k in COLUMNS["rounds"] and k not in CENTRAL else k: v for k, v in metrics.items()}
     for target in ("accuracy", "loss"):

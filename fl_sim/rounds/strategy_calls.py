@@ -17,7 +17,7 @@ from fl_sim.wire.pool import PoolingStrategy
 
 
 class StrategyCalls:
-    """What the driver asks of a strategy and of its clients.
+    """The calls of a strategy's hooks, and the exchanges with its clients, in one run.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class StrategyCalls:
         self.initial: Tree = {}
         """The run's first model, whose dtypes replies to a foreign strategy may have."""
         self._own_exchange_failed: RoundFailed | None = None
-        """Why an exchange failed that a hook of the strategy made itself."""
+        """Why an exchange failed that a hook of the strategy began itself; None where none failed."""
 
     def event(self, kind: str, **facts: Any) -> None:
         """Record an event of this round."""
@@ -63,7 +63,7 @@ class StrategyCalls:
         exchange.flush()
 
     def hook(self, name: str, *args: object) -> Any:
-        """Call a hook of the strategy, keyed by round; exchanges that it makes itself are counted too."""
+        """Call a hook of the strategy with global generators keyed by round; exchanges that it begins are counted."""
         run = self.run
         configures = name.startswith("configure")
         if configures:
@@ -76,17 +76,21 @@ class StrategyCalls:
         return result
 
     def begin_own(self, messages: list[Message]) -> Exchange:
-        """A hook of the strategy begins an exchange of its own."""
+        """Start the count of an exchange that a hook of the strategy begins itself."""
         clients = clients_of(self.grid, messages)
         return Exchange(self.run.round, phase_of(messages), messages, clients, sink=self.log_clients)
 
     def end_own(self, exchange: Exchange, good: list[Message], error: RoundFailed | None) -> None:
-        """An exchange of a hook's own is over."""
+        """Log an exchange that a hook of the strategy began itself, and keep its failure."""
         self.log_exchange(exchange)
         self._own_exchange_failed = self._own_exchange_failed or error
 
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Exchange, Iterable[Message]]:
-        """Send the round's messages; the good replies, which a strategy of ours gets as they come."""
+        """Send the round's messages; returns the exchange and the good replies.
+
+        A ``PoolingStrategy`` gets replies as they are computed; a foreign strategy gets a list, whose form is checked
+        as a whole.
+        """
         run, training = self.run, phase == "train"
         unseen, key = self.grid.holdout_node_ids, flower.weight_key(run.strategy)
         clients = clients_of(self.grid, messages)

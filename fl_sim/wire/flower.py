@@ -24,28 +24,26 @@ from fl_sim import rng
 
 Record = TypeVar("Record", ConfigRecord, MetricRecord, RecordDict)
 SERVER_NODE = 1
-"""Node id of the server; virtual client c is node c + FIRST_NODE."""
+"""Node id of the server."""
 FIRST_NODE = 2
+"""Node id of virtual client 0; client c is node c + FIRST_NODE."""
 _OWN_PROX = "use this project's own (--strategy fedprox)"
 _CLIPPING_APP = "give a ClientApp with fixedclipping_mod or adaptiveclipping_mod"
 CLIENT_HALVES = {
     "proximal-mu": f"FedProx adds its proximal term in the client's training: {_OWN_PROX}",
     "clipping_norm": f"clients must clip their own updates: {_CLIPPING_APP}",
 }
-"""Settings by which Flower's own strategies ask a client for its half of the algorithm, and the cure where it has none.
-"""
+"""Setting by which a strategy of Flower's needs a client half of its own -> advice where clients do not have it."""
 
 
 def identify(run_id: int = 1) -> Run:
-    """Give this process the identity of a server, so that messages can be made; returns an empty Run."""
+    """Give this process the identity of a server, which creating messages requires; returns an empty Run."""
     TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = run_id, SERVER_NODE, 1
     return Run.create_empty(run_id)
 
 
 def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
-    """A record of ``values``, whose types are known to be right: Flower's constructors check each value, 3
-    us a value.
-    """
+    """A record of ``values``, whose types must be right; Flower's constructors check them, which takes 3 us a value."""
     record = kind()
     if "_data" not in vars(record):  # another version of Flower
         return kind(values)
@@ -130,7 +128,7 @@ def set_message_id(message: Message, message_id: str) -> None:
 
 
 def isolated(content: RecordDict) -> RecordDict:
-    """The same records as objects of their own; arrays' bytes are shared, they cannot change.
+    """The same records as new objects; they share the arrays' bytes, which cannot change.
 
     Flower's strategies put one RecordDict into every message, and between processes each client gets its own.
     """
@@ -184,9 +182,10 @@ def has_main(server_app: ServerApp) -> bool:
 
 @contextmanager
 def quiet(wanted: bool = True, least: int = logging.WARNING) -> Iterator[None]:
-    """While open, Flower logs only what is at ``least`` a warning: its lines a round would tear the progress bar.
+    """While open, and if ``wanted``, Flower logs nothing below the level ``least``.
 
-    By a filter: a changed level makes every logger of the process forget what it may say, 0.2 ms a time.
+    Flower's lines in each round would break the progress bar. A filter is used because a change of the logger's level
+    empties the caches of all loggers of the process, 0.2 ms a time.
     """
     logger = logging.getLogger("flwr")
 
@@ -210,8 +209,12 @@ def keyed_hook(seed: int, hook: str, server_round: int) -> Iterator[None]:
 
 @contextmanager
 def driven_by(start: Any) -> Iterator[None]:
-    """While open, ``Strategy.start`` of every strategy that does not override it is ``start(strategy, grid,
-    initial_arrays, ...)``.
+    """While open, ``start`` replaces ``Strategy.start`` in every strategy that does not override it.
+
+    Parameters
+    ----------
+    start : Callable
+        ``(strategy, grid, initial_arrays, ...)``, with the parameters of Flower's ``Strategy.start``.
     """
     original = Strategy.start
     Strategy.start = start  # type: ignore[method-assign]
@@ -223,9 +226,7 @@ def driven_by(start: Any) -> Iterator[None]:
 
 @contextmanager
 def keeping_identity() -> Iterator[None]:
-    """While open, a SimulationGrid may be built, which makes this process its server; Flower's own identity comes back
-    after.
-    """
+    """Restore Flower's own identity of this process on exit; a SimulationGrid that is built meanwhile replaces it."""
     before = TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id
     try:
         yield

@@ -17,8 +17,10 @@ WEIGHT = "#weight"
 
 
 class Pool(ABC):
-    """``finish(merge(add(start(), ...), add(start(), ...)))``: any grouping gives the same up to rounding;
-    merging the empty partial changes nothing."""
+    """An associative reduction: ``finish(merge(add(start(), ...), add(start(), ...)))``.
+
+    Any grouping of the replies gives the same result up to rounding; merging the empty partial changes nothing.
+    """
 
     @abstractmethod
     def start(self, like: Tree) -> Tree:
@@ -40,8 +42,8 @@ class Pool(ABC):
 class PoolingStrategy(Strategy):
     """A Flower strategy that names a pool: replies may come as partial pools of whole blocks.
 
-    Only when the object given to ``run_rounds`` is itself of this class does pooling happen before the
-    reply. A wrapper around one (Flower's DP wrappers) gets one reply a client.
+    Blocks are pooled only where the object passed to ``run_rounds`` is itself of this class. A wrapper around one, such
+    as Flower's for differential privacy, gets one reply a client.
     """
 
     dropped: Sequence[int] = ()

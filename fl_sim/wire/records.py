@@ -17,8 +17,8 @@ Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
 def encode(tree: Mapping[str, torch.Tensor]) -> ArrayRecord:
     """A tree as an ArrayRecord that shares its memory: ``tree`` must not be written to from then on.
 
-    Dtypes are kept and tensors come to the CPU. Bytes are made when an array is serialised, which nothing inside one
-    process does.
+    Dtypes are kept, and tensors are copied to the CPU where they are not on it. An array is serialised when its bytes
+    are first read, which does not happen inside one process.
     """
     record = ArrayRecord()
     for k, v in tree.items():
@@ -37,7 +37,7 @@ def decode(record: ArrayRecord) -> Tree:
 
 
 def of(content: RecordDict, kind: type[Record]) -> dict[str, Record]:
-    """The records of one kind by name: ``content.array_records`` and its like at a tenth of their cost."""
+    """The records of one kind by name, as ``content.array_records`` gives them, in a tenth of the time."""
     return {name: record for name, record in content.items() if isinstance(record, kind)}
 
 
@@ -52,7 +52,7 @@ def num_bytes(record: ArrayRecord) -> int:
 
 
 def metrics(values: Mapping[str, Any]) -> MetricRecord:
-    """Python numbers as a MetricRecord, which takes int and float only; NaN is kept: it is a client's report."""
+    """Python numbers as a MetricRecord, which takes int and float only; NaN is kept, because a client may report it."""
     return MetricRecord(
         {k: v if isinstance(v, int) and not isinstance(v, bool) else float(v) for k, v in values.items()}
     )
@@ -69,10 +69,21 @@ def problem(
     decoded: Mapping[str, torch.Tensor] | None = None,
     finite: bool = False,
 ) -> str:
-    """Why a reply's arrays must not be pooled, or nothing: NaN or infinity; keys, shapes or dtypes unlike those sent.
+    """Why a reply's arrays must not be pooled; empty where they may be.
 
-    Byte strings in arrays (uint8, as tree ensembles travel) have a free shape. ``decoded`` : the record as a tree,
-    where it is at hand; ``finite`` : that each number is finite is known.
+    Reasons are NaN, infinity, and keys, shapes or dtypes that differ from those sent. Arrays of bytes (uint8, in which
+    ensembles of decision trees are sent) may have any shape.
+
+    Parameters
+    ----------
+    record : ArrayRecord
+        The reply's arrays.
+    sent : Mapping or None
+        The tree whose form the arrays must have; None: any form.
+    decoded : Mapping, optional
+        ``record`` as a tree, where the caller has it.
+    finite : bool (default: False)
+        Whether all numbers are known to be finite, and need no check.
     """
     if sent is not None and set(record) != set(sent):
         return f"wrong keys: missing {sorted(set(sent) - set(record))}, unknown {sorted(set(record) - set(sent))}"
@@ -91,7 +102,7 @@ def problem(
 
 
 def weight_problem(values: Mapping[str, Any], key: str = "num-examples") -> str:
-    """Why a reply's weight must not be used, or nothing."""
+    """Why a reply's weight must not be used; empty where it may be."""
     weight = values.get(key, 1)
     if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
         return f"{key} = {weight!r}: a weight must be a positive finite number"

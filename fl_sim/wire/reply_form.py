@@ -13,9 +13,7 @@ from flwr.app import ArrayRecord, Message
 from fl_sim.tree import Tree
 
 Likes = Callable[[Message, Message], Mapping[str, Tree]]
-"""``(message, reply) -> a tree of the expected form for each ArrayRecord``; a record without an entry may have any
-form.
-"""
+"""``(message, reply) -> record name -> a tree of the expected form``; a record without an entry may have any form."""
 
 
 def anything(message: Message, reply: Message) -> Mapping[str, Tree]:
@@ -29,8 +27,10 @@ def as_model(model: Tree) -> Likes:
 
 
 def as_sent(types: Mapping[str, str]) -> Likes:
-    """A reply's ArrayRecord looks like the one of its name in the message, or the only one; it may have the dtypes
-    ``types``.
+    """Each ArrayRecord of a reply has the form of the one with its name in the message.
+
+    Where message and reply have one each, names do not matter. ``types``: by the array's name, a dtype that is accepted
+    besides the one sent.
     """
     kept: dict[int, tuple[ArrayRecord, Tree]] = {}
 

@@ -1,7 +1,7 @@
-"""Personal evaluation in a few numbers: Wang et al., "Federated Evaluation of On-device Personalization", 2019,
-arXiv:1910.10252.
+"""Personal evaluation in a few numbers.
 
-before, after = the metric on a client's own held-out samples, at the global model and after fine-tuning
+Wang et al., "Federated Evaluation of On-device Personalization", 2019, arXiv:1910.10252. "Before" and "after" mean a
+metric on a client's own held-out samples, of the global model and of the model after fine-tuning.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,20 @@ import numpy as np
 
 
 def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
-    """Means over clients, the mean weighted by held-out samples, 10th percentile, worst, and the share of clients that
-    lose.
+    """Statistics over clients: means, the weighted mean, 10th percentile, the lowest, and the share that got worse.
 
-    ``clients`` hold ``held_out``, ``loss_before``, ``loss`` and, where the task has it, ``accuracy_before``,
-    ``accuracy``; those without held-out samples do not count. No clients, no numbers.
+    Parameters
+    ----------
+    prefix : str
+        ``personal`` or ``unseen``, with which the names of the numbers begin.
+    clients : Sequence[Mapping]
+        For each client ``held_out`` (a number of samples, the weight), ``loss_before``, ``loss`` and, where the task
+        has them, ``accuracy_before`` and ``accuracy``. Clients without held-out samples do not count.
+
+    Returns
+    -------
+    dict[str, float | int]
+        By the names of columns in ``fl_sim.logs.columns``; {} where no client counts.
     """
     clients = [row for row in clients if row["held_out"] > 0]
     if not clients:

@@ -1,7 +1,7 @@
-"""One algorithm's two halves on Flower's hooks: what all strategies have in common.
+"""The base class of strategies: an algorithm's server half, on Flower's hooks, and its client half.
 
-The server half chooses clients, makes their messages, names a pool and takes the server step. The client half (a
-``LocalRule``) is what one client computes. A variant overrides only its difference.
+The server half chooses clients, creates their messages, names a pool and takes the server step. The client half (a
+``LocalRule``) is what one client computes. A subclass overrides only what differs.
 """
 
 import inspect
@@ -22,18 +22,18 @@ from strategies.base.personal import summarise
 from strategies.pools.mean import Mean
 
 PACKAGE = "strategies"
-"""Modules of this package are named by their last part in messages and configs.
+"""A strategy in this package is named by the last part of its module in messages, configs and run folders.
 
-Old runs hold these names: keep them.
+Old runs contain these names, so that they must not change.
 """
 
 
 class Strategy(PoolingStrategy, LocalRule, ABC):
-    """Base of all strategies here.
+    """Base class of this project's strategies.
 
-    The constructor's parameters are the algorithm's numbers. They travel in each message, and the client's half is made
-    from them alone: it holds no more than these numbers. What the server keeps from round to round is ``server_state``.
-    The run's own numbers (``cohort``, ``seed``, ``server_lr``, ``weighting``) are attributes set by the run.
+    The constructor's parameters are the algorithm's numbers. They travel in each message, and the client's half is
+    constructed from them alone. What the server keeps from round to round is ``server_state``. The run sets its own
+    numbers as attributes: ``cohort``, ``seed``, ``server_lr``, ``weighting``.
     """
 
     kind = "strategy"
@@ -70,14 +70,12 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return tree.lerp(model, pooled, self.server_lr)
 
     def parameters(self) -> dict[str, Any]:
-        """The algorithm's numbers by name: the constructor's parameters, read back from the attributes of the same
-        names.
-        """
+        """The algorithm's numbers: the constructor's parameters, read from the attributes of the same names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @property
     def scheduled(self) -> str:
-        """The setting that makes a round depend on how many there are; empty where none does."""
+        """The name of the setting by which a round depends on the total number of rounds; empty: none."""
         return ""
 
     def __getstate__(self) -> dict[str, Any]:
@@ -94,8 +92,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Messages to a keyed sample of ``cohort`` clients; stragglers get less work, or none where it would be
-        dropped.
+        """Messages to a keyed sample of ``cohort`` clients.
+
+        A straggler's message names the fraction of the work that it finishes; where partial work is dropped, it gets no
+        message.
         """
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
@@ -136,7 +136,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             return None, None
         pooled = self.pool.finish(partial, self.model)
         new = self.server_step(self.model, pooled, server_round)
-        kept = type(self).server_step is not Strategy.server_step  # it may keep its result and write into it later
+        kept = type(self).server_step is not Strategy.server_step  # an override may write into its result later
         return records.encode(tree.clone(new) if kept else new), MetricRecord({"loss": losses / weights})
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
@@ -157,7 +157,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Messages for personal evaluation, in the rounds that ``config`` asks for it.
+        """Messages for personal evaluation, in the rounds for which ``config`` requests it.
 
         At most ``personalize.clients`` clients that train and as many that never do, the same in every round.
         """
@@ -176,9 +176,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Personal evaluation in a few numbers: seen clients as ``personal_*``, clients that never train as
-        ``unseen_*``.
-        """
+        """Statistics of a personal evaluation: ``personal_*`` of clients that train, ``unseen_*`` of the others."""
         rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
         numbers = {
             **summarise("personal", [row for unseen, row in rows if not unseen]),
@@ -196,20 +194,19 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return new, state, metrics
 
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
-        """(gradient, loss, new buffers) of one step at ``model``; ``anchor`` is the global model that the client
-        received.
-        """
+        """(gradient, loss (), new buffers) of one step at ``model``; ``anchor`` is the received global model."""
         return loss.step_gradient(model, batch)
 
 
 def name_of(cls: type) -> str:
-    """How a client finds its half: the module's last part for what ships here, ``package.module:Class`` for a user's
-    own.
+    """The name by which a client finds its half of a strategy.
+
+    The last part of the module for strategies of this project; ``package.module:Class`` for a user's own.
     """
     package, _, module = cls.__module__.rpartition(".")
     return module.replace("_", "-") if package == PACKAGE else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _ids(nodes: Iterable[int]) -> Sequence[int]:
-    """Node ids in ascending order; a range stays one, however long."""
+    """Node ids in ascending order; a range is returned unchanged, because it may have a million elements."""
     return nodes if isinstance(nodes, range) else sorted(nodes)

@@ -1,6 +1,8 @@
 """Element-wise max pooling of client models. No paper favours it for weights; see ``strategies/maxpool.py``.
 
-weights: finish_i = max_k w_k,i          deltas: finish_i = d_k*,i with k* = argmax_k |d_k,i|
+    weights: finish_i = max_k w_k,i          deltas: finish_i = d_k*,i with k* = argmax_k |d_k,i|
+
+Legend: C clients (leading axis).
 """
 
 from collections.abc import Callable
@@ -12,11 +14,11 @@ from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
 LOW = "#low"
-"""Ends the leaves of a partial that hold a minimum; ``#`` cannot occur in a module's names."""
+"""Suffix of the leaves of a partial that hold a minimum; ``#`` cannot occur in a module's names."""
 
 
 def _take(partial: Tree, name: str, x: Tensor, over: Callable[..., Tensor], between: Callable[..., Tensor]) -> None:
-    """Stacked (C, ...) into ``partial[name]`` (...), in place once that is there."""
+    """Reduce stacked ``x`` (C, ...) into ``partial[name]`` (...), which is created or modified in place."""
     extreme = x[0] if len(x) == 1 else over(x, 0)
     if name in partial:
         between(partial[name], extreme, out=partial[name])
@@ -25,7 +27,7 @@ def _take(partial: Tree, name: str, x: Tensor, over: Callable[..., Tensor], betw
 
 
 class Max(Pool):
-    """Element-wise maximum; weights play no part."""
+    """Element-wise maximum; the clients' weights are ignored."""
 
     def start(self, like: Tree) -> Tree:
         """The empty partial: no leaves."""
@@ -50,10 +52,10 @@ class Max(Pool):
 
 
 class AbsMax(Max):
-    """The element of largest magnitude, with its sign; of two equal magnitudes the positive one, so that order does not
-    matter.
+    """The element of largest magnitude, with its sign.
 
-    A partial holds maxima and minima: one of the two is it.
+    Of two equal magnitudes it is the positive one, so that the order of replies does not matter. A partial holds maxima
+    and minima, because the element is one of these two.
     """
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
@@ -64,7 +66,7 @@ class AbsMax(Max):
         return super().add(partial, replies, weights)
 
     def finish(self, partial: Tree, like: Tree) -> Tree:
-        """Of the largest and the smallest the one that is farther from zero."""
+        """Of the largest and the smallest element the one that is farther from zero."""
         lows = {k: partial[k + LOW] for k in partial if k + LOW in partial}
         return {
             k: torch.where(x >= -lows[k], x, lows[k]) if k in lows else x

@@ -1,5 +1,7 @@
-"""Weighted mean: McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-AISTATS 2017, arXiv:1602.05629, algorithm 1.
+"""The weighted mean of client models.
+
+McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", AISTATS 2017,
+arXiv:1602.05629, algorithm 1.
 
     finish = sum_k n_k w_k / sum_k n_k
 """
@@ -22,8 +24,8 @@ class Mean(Pool):
         return {**sums, WEIGHT: torch.zeros((), dtype=torch.float64)}
 
     def add(self, partial: Tree, replies: Tree, weights: Tensor) -> Tree:
-        """One matrix-vector product a leaf."""
-        own: dict[torch.dtype, Tensor] = {}  # a GPU waits for each copy
+        """Add the weighted sum over C to each leaf: one matrix-vector product a leaf."""
+        own: dict[torch.dtype, Tensor] = {}  # weights by dtype, because a GPU waits for each copy
         for k, x in replies.items():
             total = partial[k]
             w = own[total.dtype] = own.get(total.dtype, weights).to(total)
@@ -35,7 +37,7 @@ class Mean(Pool):
         return partial
 
     def merge(self, a: Tree, b: Tree) -> Tree:
-        """Sums add."""
+        """Add the sums and the weights of both."""
         return {k: x.add_(b[k]) for k, x in a.items()}
 
     def finish(self, partial: Tree, like: Tree) -> Tree:

@@ -64,14 +64,14 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
     address : str
         Of the cluster; empty: start Ray on this machine.
     num_cpus : int
-        CPUs of a Ray that is started here.
+        CPUs of a Ray that is started on this machine.
     store_bytes : int
         Size of its object store.
 
     Raises
     ------
     RoundFailed
-        Where that fails, or where this process is connected to another cluster.
+        Where Ray cannot be reached or started, or where this process is connected to another cluster.
     """
     if ray().is_initialized():
         here = ray().get_runtime_context().gcs_address
@@ -191,12 +191,11 @@ def _store_size(requested: int) -> int:
 
 
 def _paths() -> list[str]:
-    """Folders that this process searches before installed packages, and this project's; ``ComputeSettings`` appends the
-    others.
+    """The folders for workers' ``PYTHONPATH``: those that this process searches before installed packages, and HOME.
 
-    ``PYTHONPATH`` puts folders before installed packages. A folder that comes after them here must not be in it, such
-    as the current folder under the console script: a user's ``strategies.py`` there would replace this project's
-    package.
+    ``PYTHONPATH`` puts folders before installed packages. A folder that this process searches after them, such as the
+    current folder under the console script, must not be in it: a user's ``strategies.py`` in that folder would replace
+    this project's package. ``ComputeSettings`` appends these folders later.
     """
     known = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib"))
     folders = [os.path.abspath(path) for path in sys.path if os.path.isdir(path or ".")]
@@ -238,7 +237,7 @@ def working_folder_left_out() -> Iterator[None]:
 
 @contextmanager
 def _no_messages() -> Iterator[None]:
-    """A connection made while this is open prints nothing to stdout: what died is an event, and stdout may be JSON."""
+    """While open, a new connection prints nothing to stdout, which may be JSON; lost workers are events of the log."""
     worker: Any = importlib.import_module("ray._private.worker")
     with _replaced(worker, "listen_error_messages", lambda *args: None):
         yield

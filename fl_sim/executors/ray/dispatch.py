@@ -43,6 +43,7 @@ class WorkItem:
     name: str
     """For error messages: which block, of which clients."""
     block: int | None = None
+    """Number of the block; None in an evaluation."""
     attempts: int = 0
     """How many workers have died while they computed it."""
     exclusive: bool = False
@@ -184,8 +185,8 @@ class _Batch:
     def pace(self, worker: int) -> float:
         """Seconds for a unit of cost.
 
-        The measured value, for a new worker the mean of the others; and never less than what the current item has
-        already taken.
+        The worker's moving average, or the mean over all workers while it has none; never less than what its current
+        item has already taken. 1 before the first measurement of this kind of work.
         """
         known = self.dispatch.pace
         others = [pace for (_, kind), pace in known.items() if kind == self.kind]
@@ -207,6 +208,7 @@ class _Batch:
         return max(expected[0] - elapsed, 0.0) + sum(expected[1:])
 
     def send(self, worker: int, index: int) -> None:
+        """Send an item to a worker."""
         if not self.in_flight[worker]:
             self.started_at[worker] = self.workers.clock()
         self.in_flight[worker].append(_InFlight(index, self.workers.send(worker, self.items[index])))

@@ -69,13 +69,13 @@ class RayWorkers:
         self._class = ray().remote(Worker).options(**options)
 
     def fits_connection(self, settings: Ray, count: int) -> bool:
-        """Whether the Ray that it is connected to can serve a run with these settings."""
+        """Whether the Ray that these workers belong to can serve a run with these settings."""
         if connection() != self.connection or settings.address != self.settings.address:
             return False
         return not started_here() or count * settings.num_cpus <= ray().cluster_resources().get("CPU", 0)
 
     def fits_workers(self, settings: Ray) -> bool:
-        """Whether its workers reserve what a run's settings ask for."""
+        """Whether these workers reserve the CPUs and GPUs that a run's settings require."""
         return (settings.num_cpus, settings.num_gpus) == (self.settings.num_cpus, self.settings.num_gpus)
 
     def start(self, count: int) -> None:
@@ -149,7 +149,7 @@ class RayWorkers:
         return item.send(self.handles[worker])
 
     def wait(self, futures: Sequence[Any], block: bool) -> Sequence[Any]:
-        """The references whose results are there.
+        """The references whose results have arrived.
 
         Raises RoundFailed where no worker starts, or where one has other versions.
         """
@@ -192,7 +192,7 @@ class RayWorkers:
     def cancel(self, future: Any) -> None:
         """Give up a result: an item that waits is not begun, one that is being computed is finished and ignored.
 
-        Nothing is asked of Ray where the connection has ended: it would start a new one.
+        Where the connection has ended Ray is not called, because it would open a new connection.
         """
         with suppress(Exception):
             if connection() == self.connection:

@@ -67,7 +67,7 @@ def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Pa
             return "array", index_of(value, False)
         return ("device", value.type) if type(value) is torch.device else ()
 
-    # here, because Ray is imported only where it is used; its pickler handles everything that a notebook may define
+    # imported late, because Ray is loaded only where it is used; its pickler handles all that a notebook may define
     pickler_class: Any = importlib.import_module("ray.cloudpickle").CloudPickler
 
     class _Pickler(pickler_class):  # type: ignore[misc]

@@ -44,7 +44,7 @@ class ComputeSettings:
     paths: tuple[str, ...] = field(default_factory=lambda: tuple(path or os.getcwd() for path in sys.path))
 
     def apply(self) -> None:
-        """Set up the current process in this way."""
+        """Set up the current process with these settings."""
         search_last(*self.paths)
         if self.workspace:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = self.workspace
@@ -108,7 +108,7 @@ class Worker:
         weights, pool = self.get(model)
         try:
             result: Any = run_plan(plan, weights, own, engine, chunk, pool)
-        except SystemExit as error:  # would end this process
+        except SystemExit as error:  # sys.exit would end this process
             raise RuntimeError(f"a client called sys.exit({error.code!r})") from error
         result.plan = None
         return pack(result), time.perf_counter() - start

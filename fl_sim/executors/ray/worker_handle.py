@@ -12,7 +12,7 @@ class LearnerMessage(NamedTuple):
     key: str
     settings: ComputeSettings
     reference: Any
-    """To the packed learner in the object store."""
+    """The reference of the packed learner in the object store."""
 
 
 @dataclass
