@@ -13,7 +13,7 @@ def test_the_surface_is_what_it_was() -> None:
     assert sorted(fl_sim.__all__) == sorted(SURFACE)
 
 
-def test_everypublic_public_is_documented_and_annotated() -> None:
+def test_everything_public_is_documented_and_annotated() -> None:
     for name in fl_sim.__all__:
         public = getattr(fl_sim, name)
         assert public.__doc__, name

@@ -98,21 +98,14 @@ def build(
     probe(loss, config.model.name, config.task.name)
     training_clients = len(partition) - config.holdout_clients
     strategy = make_strategy(config, training_clients)
-    engine = choose(
-        {"ray": config.ray.engine, "flower": "loop"}.get(config.engine, config.engine), module, config.device
-    )
+    kinds = {"ray": config.ray.engine, "flower": "loop"}
+    engine = choose(kinds.get(config.engine, config.engine), module, config.device)
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or make_executor(config, app.learner, engine.name)
-    grid = SimulationGrid(
-        app,
-        len(partition),
-        holdout_clients=config.holdout_clients,
-        block_size=chosen_size,
-        executor=workers,
-        seed=config.seed,
-    )
+    sizes = {"holdout_clients": config.holdout_clients, "block_size": chosen_size}
+    grid = SimulationGrid(app, len(partition), executor=workers, seed=config.seed, **sizes)
     train, personal = messages(config)
     return Setup(
         config=config,

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clients.rules import rule_for
-from experiments.check.__main__ import variants
+from experiments.check import variants
 from experiments.check.world import TRAINING, plain, trained, world
 from fl_sim import registry, tree
 from fl_sim.tree import Tree
