@@ -104,8 +104,10 @@ def build(
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or make_executor(config, app.learner, engine.name)
-    sizes = {"holdout_clients": config.holdout_clients, "block_size": chosen_size}
-    grid = SimulationGrid(app, len(partition), executor=workers, seed=config.seed, **sizes)
+    clients, held_out = len(partition), config.holdout_clients
+    grid = SimulationGrid(
+        app, clients, holdout_clients=held_out, block_size=chosen_size, executor=workers, seed=config.seed
+    )
     train, personal = messages(config)
     return Setup(
         config=config,
