@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import torch
 from flwr.app import Message
@@ -23,7 +22,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire import records
 
 
-def make_module(model: Any, params: Mapping[str, Any], task: Task, seed: int, name: str) -> nn.Module:
+def make_module(model: object, params: Mapping[str, object], task: Task, seed: int, name: str) -> nn.Module:
     """The network for a task's shapes, with initial weights keyed by ``seed``.
 
     Parameters

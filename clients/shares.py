@@ -37,7 +37,9 @@ def prepared(task: Task, seed: int, validation: float, standardize: bool, augmen
     return replace(task, transform=transform(task, standardize, augment)), kept
 
 
-def divided(task: Task, divide: Any, clients: int, seed: int, held_out: float, name: str, **params: Any) -> Partition:
+def divided(
+    task: Task, divide: object, clients: int, seed: int, held_out: float, name: str, **params: object
+) -> Partition:
     """The partition of the task's training samples, with each client's held-out part.
 
     ``divide`` is a function ``(task, clients, seed, **params)``, a Partition, or a list of index arrays; ``name`` is

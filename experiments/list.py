@@ -13,7 +13,7 @@ PLURALS = {"task": "tasks", "partition": "partitions", "model": "models", "strat
 """Heading of each kind of component."""
 
 
-def listing() -> dict[str, list[dict[str, Any]]]:
+def listing() -> dict[str, list[dict[str, object]]]:
     """All components and recipes that can be chosen by name, by heading.
 
     Returns
@@ -22,7 +22,7 @@ def listing() -> dict[str, list[dict[str, Any]]]:
         For each of ``PLURALS`` and ``recipes`` a list of dicts with ``name`` and ``help`` (one line); those of
         components also have ``parameters``, a dict of the defaults by name.
     """
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, object]]] = {}
     for kind in PACKAGES:
         found[PLURALS[kind]] = [
             {

@@ -5,7 +5,6 @@ import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 PACKAGES = ("torch", "numpy", "flwr", "ray", "pfl", "blazefl")
 """Packages whose versions are recorded."""
@@ -16,7 +15,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def machine() -> dict[str, Any]:
+def machine() -> dict[str, object]:
     """Processor, number of cores, memory in GiB (None where the system does not report it), operating system."""
     return {
         "cpu": processor(Path("/proc/cpuinfo")),

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from clients.shares import as_partition
 from experiments.config.command_line import Invocation, parse
@@ -49,7 +48,7 @@ def run(
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,
     quiet: bool = True,
-    **settings: Any,
+    **settings: object,
 ) -> Outcome:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
 
@@ -160,7 +159,7 @@ def explain(error: BaseException, summary: Summary) -> None:
     print(f"to go on, once the cause is gone: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
 
 
-def planned(config: Config) -> dict[str, Any]:
+def planned(config: Config) -> dict[str, object]:
     """The facts of a run that is not started, and the time and memory that it would take."""
     setup = build(config)
     try:
@@ -170,7 +169,7 @@ def planned(config: Config) -> dict[str, Any]:
     return {**describe(setup), **predicted}
 
 
-def show(plans: Sequence[dict[str, Any]], as_json: bool) -> int:
+def show(plans: Sequence[dict[str, object]], as_json: bool) -> int:
     """Print the plans of runs that are not started. Returns the exit code, 0."""
     if as_json:
         print(json.dumps(plans[0] if len(plans) == 1 else {"runs": plans, "status": "planned"}))

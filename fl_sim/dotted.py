@@ -7,20 +7,20 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     """Nested tables as one, by dotted names, at any depth; ``prefix`` comes before each name.
 
     >>> flatten({"strategy": {"name": "fedprox", "mu": 1}, "rounds": 5})
     {'strategy.name': 'fedprox', 'strategy.mu': 1, 'rounds': 5}
     """
-    flat: dict[str, Any] = {}
+    flat: dict[str, object] = {}
     for name, value in nested.items():
         key = f"{prefix}{name}"
         flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
     return flat
 
 
-def table(flat: Mapping[str, Any], name: str) -> dict[str, Any]:
+def table(flat: Mapping[str, object], name: str) -> dict[str, Any]:
     """The entries of ``flat`` below ``name``, by the rest of their names.
 
     >>> table({"strategy": "fedprox", "strategy.mu": 1, "rounds": 5}, "strategy")

@@ -15,13 +15,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
-F = TypeVar("F", bound=Callable[..., Any])
+F = TypeVar("F", bound=Callable[..., object])
 
 HOME = str(Path(__file__).parents[1])
 """The folder that this project's packages lie in."""
 
 
-def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
+def offer(kind: str, name: str = "", **facts: object) -> Callable[[F], F]:
     """Decorator: offer a function as a component.
 
     Parameters
@@ -41,7 +41,7 @@ def offer(kind: str, name: str = "", **facts: Any) -> Callable[[F], F]:
     return mark
 
 
-def offered(module: ModuleType, kind: str) -> dict[str, Any]:
+def offered(module: ModuleType, kind: str) -> dict[str, object]:
     """The components of ``kind`` that one module defines, by name. A class is named after its module's last part."""
     found = {}
     for component in vars(module).values():
@@ -58,7 +58,7 @@ def offered(module: ModuleType, kind: str) -> dict[str, Any]:
     return found
 
 
-def names(package: str, kind: str) -> dict[str, Any]:
+def names(package: str, kind: str) -> dict[str, object]:
     """All components of ``kind`` in a package's modules, sorted by name."""
     root = importlib.import_module(package)
     modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(root.__path__)]
@@ -99,13 +99,13 @@ def find(package: str, kind: str, name: str) -> Any:
     return known[name]
 
 
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+def nearest(name: str, known: Mapping[str, object] | list[str]) -> str:
     """`` (did you mean 'x'?)`` with the known name nearest to ``name``; empty where none is similar."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
-def parameters(component: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def parameters(component: Callable[..., object]) -> dict[str, inspect.Parameter]:
     """The parameters with a default in a component's signature: those that a recipe may set."""
     signature = inspect.signature(component, eval_str=True)
     return {k: p for k, p in signature.parameters.items() if p.default is not inspect.Parameter.empty}

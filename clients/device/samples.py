@@ -69,7 +69,7 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
 # A part of a shared data set ----------------------------------------------------------------------------------------
 
 
-def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, Any]) -> tuple[Task, DevicePartition]:
+def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, object]) -> tuple[Task, DevicePartition]:
     """This client's part, as in a simulation: the whole task is built and divided, and only this part is kept."""
     task: Task = make(**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {}))
     divide, options = component("partition", spec)

@@ -10,7 +10,7 @@ from fl_sim.learning.arrays import from_arrays
 from fl_sim.learning.task import Task
 
 
-def from_dataset(train: Dataset[Any], test: Dataset[Any] | None = None, **options: Any) -> Task:
+def from_dataset(train: Dataset[object], test: Dataset[object] | None = None, **options: Any) -> Task:
     """A task from map-style Datasets of pairs (x, y).
 
     All samples are read once, with the Dataset's own transform, and stored. That transform should not be random; use

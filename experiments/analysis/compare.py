@@ -1,7 +1,6 @@
 """A table that compares runs: one row for each strategy and differing setting, with means over seeds."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import pandas as pd
 
@@ -15,7 +14,7 @@ def _last(log: RunLog, column: str) -> float:
     return float(values.iloc[-1]) if len(values) else float("nan")
 
 
-def outcome(log: RunLog, target: float | None = None) -> dict[str, Any]:
+def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
     """The results of one run so far, by the names of the columns of ``compare``.
 
     Parameters

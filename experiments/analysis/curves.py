@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -67,7 +66,7 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
     return file
 
 
-def _label(keys: list[str], values: tuple[Any, ...]) -> str:
+def _label(keys: list[str], values: tuple[object, ...]) -> str:
     """Label of a line, such as ``fedprox, mu=0.01``: the strategy and the settings in which runs differ."""
     more = [
         f"{key.rsplit('.', 1)[-1]}={value}"

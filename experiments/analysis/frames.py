@@ -5,7 +5,7 @@ The interval is Student's ("The probable error of a mean", Biometrika 1908): mea
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 from scipy import stats
@@ -52,7 +52,7 @@ def read(*runs: Run) -> list[RunLog]:
     return logs
 
 
-def facts(log: RunLog) -> dict[str, Any]:
+def facts(log: RunLog) -> dict[str, object]:
     """The values of ``FACTS`` for a run: from its summary (which has no engine ``auto``), else its config."""
     flat = flatten(log.config)
     return {name: log.summary.get(name, flat.get(key, flat.get(name))) for name, key in FACTS.items()}
@@ -148,7 +148,7 @@ NOT_COMPARED = {"seed", "out", "data_dir"}
 """Settings in which runs of one group may differ."""
 
 
-def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], list[RunLog]]]:
+def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[object, ...], list[RunLog]]]:
     """Group the runs that differ only in the seed; several runs with the same seed are repeats, the last one is kept.
 
     Returns
@@ -157,7 +157,7 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], lis
         The keys in which groups differ: ``strategy`` and the dotted config keys that differ between runs of one
         strategy. And the logs of each group by its values of these keys.
     """
-    by_strategy: dict[Any, list[tuple[RunLog, dict[str, Any]]]] = {}
+    by_strategy: dict[object, list[tuple[RunLog, dict[str, object]]]] = {}
     for log in logs:
         flat = {
             k: str(v) if isinstance(v, list) else v for k, v in flatten(log.config).items() if k not in NOT_COMPARED
@@ -167,7 +167,7 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[Any, ...], lis
     for members in by_strategy.values():
         settings = dict.fromkeys(key for _, flat in members for key in flat)
         keys += [k for k in settings if k not in keys and len({flat.get(k) for _, flat in members}) > 1]
-    grouped: dict[tuple[Any, ...], dict[Any, RunLog]] = {}
+    grouped: dict[tuple[object, ...], dict[object, RunLog]] = {}
     for strategy, members in by_strategy.items():
         for log, flat in members:
             seed = facts(log)["seed"]

@@ -1,7 +1,6 @@
 """Data frames as text for the terminal."""
 
 from collections.abc import Mapping
-from typing import Any
 
 import pandas as pd
 
@@ -19,7 +18,7 @@ DIGITS = {
 """Digits after the decimal point; other numbers are shown with four significant digits."""
 
 
-def _cell(row: Mapping[Any, Any], name: str) -> str:
+def _cell(row: Mapping[object, object], name: str) -> str:
     """The text of one cell: a value with its spread over seeds, or how many of the seeds have one."""
     value, spread = row[name], row.get(f"{name}_std")
     if value is None or value != value:

@@ -19,19 +19,19 @@ class AppLog(RoundLog):
     base = 0
     """Rounds in the log before the strategy that runs now."""
 
-    def _shifted(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def _shifted(self, row: Mapping[str, Any]) -> dict[str, object]:
         return {**row, "round": row["round"] + self.base}
 
-    def round(self, row: Mapping[str, Any]) -> None:
+    def round(self, row: Mapping[str, object]) -> None:
         """Write a row of ``rounds.jsonl``."""
         super().round(self._shifted(row))
         self.rows = [*getattr(self, "rows", ()), self._shifted(row)]
 
-    def clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Write rows of ``clients.jsonl``."""
         super().clients([self._shifted(row) for row in rows])
 
-    def event(self, kind: str, **facts: Any) -> None:
+    def event(self, kind: str, **facts: object) -> None:
         """Write a line of ``events.jsonl``."""
         super().event(kind, **(self._shifted(facts) if "round" in facts else facts))
 

@@ -102,7 +102,7 @@ def _load(project: Project, kind: str) -> Any:
     reference = project.components[kind]
     module, _, attributes = reference.partition(":")
     try:
-        component: Any = importlib.import_module(module)
+        component: object = importlib.import_module(module)
         for attribute in attributes.split("."):
             component = getattr(component, attribute)
     except (Exception, SystemExit) as error:  # an app may fail in any way while it is imported
@@ -125,14 +125,14 @@ def _load(project: Project, kind: str) -> Any:
     return component
 
 
-def _table(table: Any, *keys: str) -> dict[str, Any]:
+def _table(table: object, *keys: str) -> dict[str, Any]:
     """The table below ``keys``; empty where there is none."""
     for key in keys:
         table = table.get(key) if isinstance(table, Mapping) else None
     return dict(table) if isinstance(table, Mapping) else {}
 
 
-def _run_config(path: str, table: Mapping[str, Any]) -> UserConfig:
+def _run_config(path: str, table: Mapping[str, object]) -> UserConfig:
     """Nested tables by dotted names, as Flower hands them to apps. Raises ConfigError for other types of values."""
     flat: UserConfig = {}
     for key, value in flatten(table).items():

@@ -30,7 +30,7 @@ def run_app(
     config: Config,
     quiet: bool = True,
     explicit: Collection[str] = (),
-    app_config: Mapping[str, Any] | None = None,
+    app_config: Mapping[str, object] | None = None,
 ) -> Summary:
     """Run a Flower project to its end. The reason of a failure is printed on stderr.
 
@@ -103,8 +103,8 @@ def plan(
 
 
 def describe(
-    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, object] | None = None
+) -> dict[str, object]:
     """Facts of the run that ``--dry-run`` prints; the app is imported, but not started."""
     project, config = plan(path, config, explicit, app_config)
     with imported(project):

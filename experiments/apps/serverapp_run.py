@@ -29,7 +29,7 @@ from fl_sim.logs.writer import versions
 from fl_sim.rounds import round_row
 from fl_sim.wire import flower, records
 
-Summary = dict[str, Any]
+Summary = dict[str, object]
 """The fields of summary.json."""
 
 
@@ -65,7 +65,7 @@ class ServerAppRun:
     def run(self, server_app: ServerApp) -> BaseException | None:
         """Run the ServerApp. Returns the error of a failed run, even where the app caught it."""
 
-        def start(strategy: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+        def start(strategy: Strategy, grid: Grid, *args: object, **kwargs: object) -> Result:
             return self.drive(strategy, grid, *args, **kwargs)
 
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
@@ -85,7 +85,7 @@ class ServerAppRun:
                 self.log.event("model_not_saved", reason=str(error))
         return self.failed
 
-    def drive(self, strategy: Strategy, grid: Grid, *args: Any, **kwargs: Any) -> Result:
+    def drive(self, strategy: Strategy, grid: Grid, *args: object, **kwargs: object) -> Result:
         """Replaces Flower's ``Strategy.start``: ``run_rounds``, which has the same parameters, drives the rounds."""
         call = signature(run_rounds).bind(strategy, self.grid if grid is self.monitored else grid, *args, **kwargs)
         call.apply_defaults()

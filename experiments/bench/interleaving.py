@@ -69,7 +69,7 @@ def prepare(work: Work, folder: str) -> dict[str, Any]:
     done = subprocess.run(command, input=job, capture_output=True, text=True, cwd=ROOT)
     if done.returncode:
         raise RuntimeError(f"{work.name} could not be prepared: {done.stderr[-1000:]}")
-    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return facts
 
 
@@ -79,7 +79,7 @@ def turn_order(names: list[str], repetition: int) -> list[str]:
     return names[first:] + names[:first]
 
 
-def _child(work: Work, name: str, job: dict[str, Any], session: Session) -> Child:
+def _child(work: Work, name: str, job: dict[str, object], session: Session) -> Child:
     system = systems.YARDSTICK if name == YARDSTICK else systems.SYSTEMS[name]
     number = next(_numbers)
     log = session.logs / f"{work.name}-{name}.log"
@@ -109,7 +109,9 @@ def _whole_run(work: Work, measured: SystemMeasurements, child: Child, timed: bo
     child.close()
 
 
-def _rounds_in_turn(work: Work, measured: dict[str, SystemMeasurements], job: dict[str, Any], session: Session) -> None:
+def _rounds_in_turn(
+    work: Work, measured: dict[str, SystemMeasurements], job: dict[str, object], session: Session
+) -> None:
     """Start all systems, then let each do one round in turn."""
     children = {name: _child(work, name, job, session) for name in measured}
     try:

@@ -159,7 +159,7 @@ class TreeProcess:
             tail = err.read_text(encoding="utf-8")[-600:] if err.exists() else ""
             raise RuntimeError(f"exit code {code or '(the process has ended)'}: {tail}")
         last = json.loads(out.read_text(encoding="utf-8").splitlines()[-1])
-        summaries: list[dict[str, Any]] = last.get("runs", [last])
+        summaries: list[dict[str, object]] = last.get("runs", [last])
         return summaries
 
     def case(self, lines: Sequence[str]) -> list[Found]:
@@ -171,7 +171,7 @@ class TreeProcess:
         return [found(summary, self.folder / summary["run_dir"]) for summary in summaries]
 
 
-def found(summary: Mapping[str, Any], run: Path) -> Found:
+def found(summary: Mapping[str, object], run: Path) -> Found:
     """What is compared of one run."""
     hashed = hashlib.sha256()
     for name in ("rounds", "clients"):

@@ -33,15 +33,15 @@ class Target:
     """strategy, task, partition or model."""
     name: str
     """Its name in the output."""
-    make: Callable[..., Any]
+    make: Callable[..., object]
     """Builds the object; the same function for all checks of it, so that expensive runs are computed once."""
     checks: Sequence[Check]
     """The checks of its kind."""
 
 
-def variants(component: Callable[..., Any]) -> list[dict[str, Any]]:
+def variants(component: Callable[..., object]) -> list[dict[str, object]]:
     """Keyword arguments that show each variant: none, then each other value of each parameter of type ``Literal``."""
-    found: list[dict[str, Any]] = [{}]
+    found: list[dict[str, object]] = [{}]
     try:
         parameters = registry.parameters(component)
     except (NameError, ValueError, TypeError):  # the signature cannot be read; the checks will report what is wrong
@@ -54,7 +54,7 @@ def variants(component: Callable[..., Any]) -> list[dict[str, Any]]:
     return found
 
 
-def targets_of(kind: str, name: str, component: Callable[..., Any]) -> list[Target]:
+def targets_of(kind: str, name: str, component: Callable[..., object]) -> list[Target]:
     """All variants of a component or strategy, each with the checks for its kind."""
     ours = inspect.isclass(component) and issubclass(component, Strategy)
     checks = OF_KIND.get(kind) or (CHECKS if ours else FLOWER_CHECKS)
@@ -68,7 +68,7 @@ def targets_of(kind: str, name: str, component: Callable[..., Any]) -> list[Targ
 
 def offers(module: ModuleType) -> list[tuple[str, str, Any]]:
     """(kind, name, object) of the strategies and offered components that a module itself defines."""
-    found: list[tuple[str, str, Any]] = []
+    found: list[tuple[str, str, object]] = []
     for name, value in vars(module).items():
         if getattr(value, "__module__", None) != module.__name__:
             continue

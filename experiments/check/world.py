@@ -61,7 +61,7 @@ def world(batch_norm: bool = False) -> tuple[Loss, Partition]:
     return Loss(module, task, torch.float64), partition
 
 
-def app_of(strategy: Any, batch_norm: bool = False) -> LearnerApp:
+def app_of(strategy: object, batch_norm: bool = False) -> LearnerApp:
     """The ClientApp for this data; it knows the strategy's client half, which need not be registered."""
     return make_app(*world(batch_norm), {name_of(type(strategy)): type(strategy)})
 

@@ -5,7 +5,6 @@ A flag, or a keyword from Python, overrides the recipe; the recipe overrides the
 
 import tomllib
 from pathlib import Path
-from typing import Any
 
 from experiments.config.choices import PACKAGES, load, names_in, parameters
 from experiments.config.nesting import Settings, nested
@@ -17,7 +16,7 @@ from fl_sim.logs.columns import CONFIG
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes that come with this project."""
-OLD_DEFAULTS: dict[str, Any] = {}
+OLD_DEFAULTS: dict[str, object] = {}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 
@@ -101,7 +100,7 @@ def overlay(base: Settings, over: Settings) -> Settings:
     return merged
 
 
-def make(recipe: str | None = None, **settings: Any) -> Config:
+def make(recipe: str | None = None, **settings: object) -> Config:
     """One run from Python: ``make("quickstart", strategy="fedprox", local={"lr": 0.1}, **{"strategy.mu": 0.1})``.
 
     ``task``, ``partition``, ``model`` and ``strategy`` may be objects, functions or classes too. Raises ConfigError.

@@ -2,7 +2,6 @@
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import tomli_w
 
@@ -13,7 +12,7 @@ PROJECT = {
     "description": "Federated learning, simulated and deployed by the same code, on Flower",
     "license": "Apache-2.0",
 }
-APP: dict[str, Any] = {
+APP: dict[str, object] = {
     "publisher": "fl-sim",
     "components": {"serverapp": "experiments.deploy.server_app:app", "clientapp": "clients.app:app"},
     "config": {"args": "", "node-timeout-s": 300.0, "timeout-s": 3600.0, "report": ""},

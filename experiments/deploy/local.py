@@ -98,7 +98,7 @@ class Deployment:
             [*words, "--format", "json"], cwd=self.app, env=self.processes.env, capture_output=True, text=True
         )
         try:
-            answer: dict[str, Any] = json.loads(done.stdout)
+            answer: dict[str, object] = json.loads(done.stdout)
         except ValueError:
             answer = {}
         if done.returncode or not answer.get("success", True) or not answer:
@@ -202,7 +202,7 @@ class Deployment:
         self.reported, self.logged = len(self.summaries()), self.rows(self.written())
         return str(self.flwr(run(args, **fixed))["run-id"])
 
-    def follow(self, number: str, runs: int = 1) -> tuple[str, list[dict[str, Any]]]:
+    def follow(self, number: str, runs: int = 1) -> tuple[str, list[dict[str, object]]]:
         """Follow the last run to its end, printing its rounds; returns (Flower's status, the summaries)."""
         status, checked, reported_dead = "", time.monotonic(), set[int]()
         while not status.startswith("finished"):
@@ -225,7 +225,7 @@ class Deployment:
         [found] = self.flwr(["flwr", "ls", CONNECTION, "--run-id", number], show=False)["runs"]
         return str(found["status"])
 
-    def summaries(self) -> list[dict[str, Any]]:
+    def summaries(self) -> list[dict[str, object]]:
         """The summaries that the ServerApp has written so far."""
         text = self.report.read_text(encoding="utf-8") if self.report.exists() else ""
         return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

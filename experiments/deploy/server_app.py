@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -183,10 +182,10 @@ def count_connected_nodes(grid: Grid, timeout_s: float) -> int:
     raise RoundFailed(f"after {timeout_s:g} s no node is connected")
 
 
-def device_settings(setup: Setup) -> dict[str, Any]:
+def device_settings(setup: Setup) -> dict[str, object]:
     """Settings by which each device builds the same task, partition and model as this process."""
     config = setup.config
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     for kind in ("task", "partition", "model"):
         choice = getattr(config, kind)
         settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}

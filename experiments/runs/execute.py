@@ -28,7 +28,7 @@ def execute(
     quiet: bool,
     callbacks: Sequence[Callback] = (),
     resumed: Resumed | None = None,
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> tuple[Summary, BaseException | None]:
     """Run to the end and write the summary, also of a failed run; returns the summary, and the error or None.
 
@@ -121,7 +121,7 @@ def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int
     return None
 
 
-def plan_workers(setup: Setup) -> dict[str, Any]:
+def plan_workers(setup: Setup) -> dict[str, object]:
     """Choose those settings of Ray's workers that the config leaves open; no result depends on them.
 
     Returns the prediction of time and memory, for the event ``plan``.
@@ -151,7 +151,7 @@ class _Keeper(Callback):
     """A callback that keeps the rows of the round log, so that the summary of a failed run has them too."""
 
     def __init__(self) -> None:
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, object]] = []
 
     def on_run_start(self, run: Any) -> None:
         self.rows = run.rows

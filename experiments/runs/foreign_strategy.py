@@ -2,7 +2,6 @@
 
 import inspect
 from collections.abc import Iterable
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -58,7 +57,7 @@ class Personalised(Strategy):
         self.strategy.summary()
 
 
-def shared(config: Config, training_clients: int) -> dict[str, Any]:
+def shared(config: Config, training_clients: int) -> dict[str, object]:
     """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless the user set others.
 
     Parameters

@@ -3,7 +3,6 @@
 import math
 import os
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +32,7 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     return plan_blocks(learner, "train", ((c, c, settings) for c in range(cohort)), {}, config.block_size)
 
 
-def describe(setup: Setup) -> dict[str, Any]:
+def describe(setup: Setup) -> dict[str, object]:
     """Facts of a run: clients, samples per client, local steps, bytes, memory, engine.
 
     They follow from the config alone, apart from the local steps, which are those of ``first_round_plans``.
@@ -78,7 +77,7 @@ def describe(setup: Setup) -> dict[str, Any]:
     }
 
 
-def predict(setup: Setup) -> tuple[dict[str, Any], Ray]:
+def predict(setup: Setup) -> tuple[dict[str, object], Ray]:
     """Predict time and memory of a round by training one client, and choose the settings of Ray that are left open.
 
     Returns

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
@@ -31,7 +30,7 @@ class Resumed:
 
     folder: Path
     begin: Checkpoint | None
-    finished: Mapping[str, Any] | None = None
+    finished: Mapping[str, object] | None = None
     """The stored summary, where nothing is left to do."""
 
 
@@ -57,7 +56,7 @@ def resume(folder: Path, config: Config) -> Resumed:
     return Resumed(folder, begin)
 
 
-def check_unchanged(folder: Path, old: Mapping[str, Any], config: Config) -> None:
+def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> None:
     """Raise ConfigError where ``config`` changes a setting of the run, or its number of rounds against a schedule.
 
     ``old`` : the run's settings by dotted name.
@@ -92,16 +91,16 @@ def scheduled_by(config: Config) -> str:
     return component.scheduled if isinstance(component, Strategy) else ""
 
 
-def is_done(done: Mapping[str, Any], begin: Checkpoint, config: Config) -> bool:
+def is_done(done: Mapping[str, object], begin: Checkpoint, config: Config) -> bool:
     """Whether the run did everything that ``config`` requests."""
     ended = str(done.get("stopped") or "").startswith(stop.FINAL_REASONS)
     return done["rounds"] == begin.round and (ended or (done["status"] == "completed" and begin.round >= config.rounds))
 
 
-def summary_of(folder: Path) -> dict[str, Any] | None:
+def summary_of(folder: Path) -> dict[str, object] | None:
     """The stored summary, if there is one."""
     path = folder / SUMMARY
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found: dict[str, object] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
     return found
 
 

@@ -8,7 +8,6 @@ import inspect
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -159,7 +158,7 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     chosen, component = config.strategy, config.strategy.component
     with flower.quiet(least=logging.ERROR):  # Flower warns of fraction_evaluate = 0, which is set here
         if chosen.is_object:
-            strategy: Any = copy.deepcopy(component)
+            strategy: object = copy.deepcopy(component)
         elif inspect.isclass(component) and issubclass(component, Strategy):
             strategy = component(**chosen.params)
         else:

@@ -11,7 +11,6 @@ Legend: C clients of a block, S steps, B batch, n a client's samples.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Any
 
 from fl_sim.blocks.draws import finished_steps, training_steps
 from fl_sim.blocks.learner import Learner, Settings, local_settings
@@ -76,9 +75,9 @@ def plan_blocks(
     block_size : int
         Clients of a block at most.
     """
-    groups: dict[Any, tuple[Settings, list[Order]]] = {}
+    groups: dict[object, tuple[Settings, list[Order]]] = {}
     seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], int]]] = {}
-    counters: dict[Any, Callable[[int], int]] = {}
+    counters: dict[object, Callable[[int], int]] = {}
     kept = []  # the objects of ``seen`` must live as long as their ids are compared
     for position, client, settings in orders:
         known = seen.get(id(settings))

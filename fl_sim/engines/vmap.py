@@ -7,7 +7,7 @@ Legend: C clients of a chunk, S steps, B batch.
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 
-RuleWith = Callable[[Mapping[str, Any]], tuple[LocalRule, Local]]
+RuleWith = Callable[[Mapping[str, object]], tuple[LocalRule, Local]]
 """``the settings in which clients differ -> (rule, local settings)`` of one client."""
 
 

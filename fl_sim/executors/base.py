@@ -5,7 +5,6 @@ Every executor returns results in the order of the plans, which a config fixes: 
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.results import BlockResult
@@ -53,7 +52,7 @@ class Executor(ABC):
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
         """Loss and metrics as of ``fl_sim.engines.evaluate.evaluate``: the same bits, in lockstep equal to rounding."""
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """Facts for summary.json."""
         return {}
 

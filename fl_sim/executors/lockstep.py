@@ -81,12 +81,12 @@ class Lockstep:
         """Released by a run's thread that waits or has ended."""
         self._interrupt: BaseException | None = None
 
-    def run(self, bodies: Sequence[Callable[[Executor], Any]]) -> list[Any]:
+    def run(self, bodies: Sequence[Callable[[Executor], object]]) -> list[Any]:
         """Call ``body(executor)`` of each run in its own thread, until all have returned.
 
         Returns the results in the order of ``bodies``. Raises the first exception of a body.
         """
-        results: dict[int, Any] = {}
+        results: dict[int, object] = {}
         errors: dict[int, BaseException] = {}
 
         def run_body(number: int) -> None:
@@ -160,7 +160,7 @@ class Lockstep:
 
     def _train(self, requests: Sequence[Request]) -> None:
         """Train all blocks of all runs; blocks of one number train together, because they are of similar length."""
-        groups: dict[Any, list[_Part]] = {}
+        groups: dict[object, list[_Part]] = {}
         for request in requests:
             request.result = [None] * len(request.plans)
             for plan in request.plans:
@@ -252,7 +252,7 @@ class Lockstep:
         }
         server_round = int(first.plan.settings.get("server-round", 0))
 
-        def rule_with(numbers: Mapping[str, Any]) -> tuple[LocalRule, Local]:
+        def rule_with(numbers: Mapping[str, object]) -> tuple[LocalRule, Local]:
             settings = {**first.plan.settings, **numbers}
             return learner.rule(first.plan.message_type, settings), local_settings(settings, server_round)
 

@@ -73,7 +73,7 @@ class ClientGrid(Grid):
         """
         return self
 
-    def worker_summary(self) -> Mapping[str, Any]:
+    def worker_summary(self) -> Mapping[str, object]:
         """Facts about workers for summary.json; empty where there are none."""
         return {}
 

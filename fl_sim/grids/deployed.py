@@ -62,7 +62,7 @@ class DeployedGrid(ClientGrid):
         self,
         grid: Grid,
         num_clients: int,
-        experiment: Mapping[str, Any],
+        experiment: Mapping[str, object],
         *,
         holdout_clients: int = 0,
         allowed_missing: int = 0,

@@ -52,9 +52,9 @@ class Exchange:
     """Node ids of clients that never train."""
     weight_key: str = "num-examples"
     """The metric that weights a reply."""
-    sink: Callable[[list[dict[str, Any]]], None] | None = None
+    sink: Callable[[list[dict[str, object]]], None] | None = None
     """Takes rows, ``FLUSH`` at a time; None: all are kept."""
-    rows: list[dict[str, Any]] = field(default_factory=list)
+    rows: list[dict[str, object]] = field(default_factory=list)
     """Rows that no sink has taken."""
     failures: list[tuple[int, str]] = field(default_factory=list)
     """(client id, reason) of each failure."""
@@ -130,7 +130,7 @@ class Exchange:
     def _row(self, message: Message, report: "_Report | None", reason: str) -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
-        row: dict[str, Any] = {
+        row: dict[str, object] = {
             "round": self.server_round,
             "client": client,
             "phase": self.phase,
@@ -158,7 +158,7 @@ class Exchange:
             self.flush()
         return client
 
-    def _count(self, row: Mapping[str, Any], report: "_Report") -> None:
+    def _count(self, row: Mapping[str, object], report: "_Report") -> None:
         self.completed += 1
         for column in ("examples", "steps"):
             if row[column] is not None:
@@ -182,8 +182,8 @@ def _read(reply: Message) -> _Report | None:
     if not reply.has_content():
         return None
     arrays: dict[str, ArrayRecord] = {}
-    numbers: dict[str, Any] = {}
-    facts: Mapping[str, Any] = {}
+    numbers: dict[str, object] = {}
+    facts: Mapping[str, object] = {}
     for name, record in reply.content.items():
         if isinstance(record, MetricRecord):
             numbers.update(record.items())

@@ -2,7 +2,6 @@
 
 import traceback
 from collections.abc import Callable
-from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
@@ -99,10 +98,10 @@ def reply_to(
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
     # a metric of the same name does not replace the number of examples, which is a weight
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
-    facts: dict[str, Any] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
+    facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
-    content: dict[str, Any] = {
+    content: dict[str, object] = {
         "metrics": flower.trusted(MetricRecord, numbers),
         "facts": flower.trusted(ConfigRecord, facts),
     }

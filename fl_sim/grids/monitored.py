@@ -41,7 +41,7 @@ class MonitoredGrid(Grid):
         self._polls: list[tuple[float, float]] = []
         self._replies: dict[str, Message] = {}
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self.grid, name)
 
     def set_run(self, run: Any) -> None:

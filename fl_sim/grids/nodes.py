@@ -6,7 +6,6 @@ Node ids are random, and new after a restart where nodes have no keys; an experi
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
@@ -41,7 +40,7 @@ class Nodes:
     num_clients: int
     of: dict[int, int] = field(default_factory=dict)
     """Client -> node id."""
-    facts: dict[int, Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[int, Mapping[str, object]] = field(default_factory=dict)
     """Client -> the facts in its answer to the query."""
     refused: dict[int, str] = field(default_factory=dict)
     """Node id -> why it cannot be used."""

@@ -1,7 +1,5 @@
 """Virtual clients of an ordinary ClientApp: called once a message, with draws keyed by client and round."""
 
-from typing import Any
-
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
@@ -25,7 +23,7 @@ class PlainApp:
         What the app's context holds.
     """
 
-    def __init__(self, app: ClientApp, num_clients: int, seed: int, run_config: dict[str, Any]) -> None:
+    def __init__(self, app: ClientApp, num_clients: int, seed: int, run_config: dict[str, object]) -> None:
         self.app, self.num_clients, self.seed, self.run_config = app, num_clients, seed, run_config
         self._states: dict[int, RecordDict] = {}
         self._counts: dict[tuple[str, int, int], int] = {}

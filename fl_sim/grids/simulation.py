@@ -87,7 +87,7 @@ class SimulationGrid(ClientGrid):
         """How many runs share this process's time."""
         return self.executor.runs if self.executor is not None else 1
 
-    def worker_summary(self) -> Mapping[str, Any]:
+    def worker_summary(self) -> Mapping[str, object]:
         """Facts about the executor's workers."""
         return self.executor.summary() if self.executor is not None else {}
 

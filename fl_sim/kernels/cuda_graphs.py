@@ -25,7 +25,7 @@ class _Recording:
     """Keeps alive the tensors that the kernels read besides the inputs."""
     inputs: list[Tensor]
     outputs: tuple[Tensor, ...]
-    notes: list[Any]
+    notes: list[object]
 
 
 class GraphRecorder:
@@ -100,7 +100,7 @@ class GraphRecorder:
         return tuple(x.clone() for x in recording.outputs)
 
 
-def _record(function: Function, inputs: Sequence[Tensor], notes: list[Any]) -> _Recording:
+def _record(function: Function, inputs: Sequence[Tensor], notes: list[object]) -> _Recording:
     graph, own_inputs = torch.cuda.CUDAGraph(), [x.clone() for x in inputs]
     with torch.cuda.graph(graph):
         outputs = function(*own_inputs)

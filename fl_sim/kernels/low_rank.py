@@ -67,11 +67,11 @@ class Product(Tensor):
     @classmethod
     def __torch_function__(
         cls,
-        func: Callable[..., Any],
+        func: Callable[..., object],
         types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+        args: Sequence[object] = (),
+        kwargs: Mapping[str, object] | None = None,
+    ) -> object:
         return func(*_all_formed(args), **_all_formed(kwargs or {}))
 
     # autograd calls this one where it sums the gradients of a weight that is used twice
@@ -83,7 +83,7 @@ def product(left: Tensor, right: Tensor, under_vmap: bool = False) -> Tensor:
     return Product(left, right, under_vmap) if HAS_WRAPPER_SUBCLASS else left @ right
 
 
-def formed(x: Any) -> Any:
+def formed(x: object) -> Any:
     """``x``, or for a ``Product`` its ordinary tensor."""
     return x.formed() if isinstance(x, Product) else x
 

@@ -4,7 +4,6 @@ Legend: N training samples, M test samples, B batch size.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -17,12 +16,12 @@ from fl_sim.tree import Tree
 
 
 def from_arrays(
-    x: Any,
-    y: Any,
+    x: object,
+    y: object,
     *,
-    clients: Any = None,
-    x_test: Any = None,
-    y_test: Any = None,
+    clients: object = None,
+    x_test: object = None,
+    y_test: object = None,
     loss: SampleFunction | None = None,
     metrics: Mapping[str, SampleFunction] | None = None,
     outputs: int | None = None,
@@ -76,7 +75,9 @@ def from_arrays(
     )
 
 
-def _checked(x: Any, y: Any, clients: Any, x_test: Any, y_test: Any) -> tuple[Tree, Tree, np.ndarray | None]:
+def _checked(
+    x: object, y: object, clients: object, x_test: object, y_test: object
+) -> tuple[Tree, Tree, np.ndarray | None]:
     """The samples, the test samples ({} if none are passed), and the ids of natural clients, numbered from 0."""
     tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
     owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]

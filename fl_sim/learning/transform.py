@@ -39,7 +39,7 @@ class Transform:
         return {**batch, "x": x}
 
 
-def placed(transform: Any, dtype: torch.dtype, device: torch.device) -> Any:
+def placed(transform: object, dtype: torch.dtype, device: torch.device) -> Any:
     """The transform with its tensors on ``device``, so that no step waits for a copy to a GPU.
 
     Returns anything that is no ``Transform``, and any transform on a CPU, unchanged.

@@ -36,7 +36,7 @@ class RunLog:
     summary: dict[str, Any]
     """Content of ``summary.json``; empty while the run goes on, or if it was killed."""
 
-    def __getitem__(self, name: str) -> Any:
+    def __getitem__(self, name: str) -> object:
         """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the valid names."""
         names = [f.name for f in fields(self)]
         if name not in names:
@@ -77,7 +77,7 @@ def load(path: str | Path) -> RunLog:
     return RunLog(folder, rounds, clients, events, config, summary)
 
 
-def _rows(file: Path) -> list[dict[str, Any]]:
+def _rows(file: Path) -> list[dict[str, object]]:
     """The complete lines of a JSON-lines file; empty if the file does not exist yet."""
     whole, end, _ = file.read_bytes().rpartition(b"\n") if file.exists() else (b"", b"", b"")
     rows = []

@@ -98,7 +98,7 @@ class RoundLog:
     def _files(self) -> tuple[Any, ...]:
         return self._rounds, self._clients, self._events
 
-    def round(self, row: Mapping[str, Any]) -> None:
+    def round(self, row: Mapping[str, object]) -> None:
         """Append the line of one round; documented columns that ``row`` lacks are null.
 
         Raises ValueError unless ``row["round"]`` is an integer greater than that of the previous line.
@@ -111,16 +111,16 @@ class RoundLog:
         self._last = number
         _append(self._rounds, _line({**dict.fromkeys(COLUMNS["rounds"]), **row}))
 
-    def rounds_so_far(self) -> list[dict[str, Any]]:
+    def rounds_so_far(self) -> list[dict[str, object]]:
         """The rows of all rounds so far, without null values."""
         lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
         return [{k: v for k, v in json.loads(line).items() if v is not None} for line in lines]
 
-    def clients(self, rows: Iterable[Mapping[str, Any]]) -> None:
+    def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Append one line per row; a row describes one client in one round and phase."""
         _append(self._clients, b"".join(map(_line, rows)))
 
-    def event(self, kind: str, **facts: Any) -> None:
+    def event(self, kind: str, **facts: object) -> None:
         """Append an event of ``kind`` (a retry, a failure, a smaller chunk) with the time and further columns."""
         _append(self._events, _line({"time": time.time(), "event": kind, **facts}))
 
@@ -134,7 +134,7 @@ class RoundLog:
         own = {k: v.detach().cpu().contiguous().clone() for k, v in tree.items()}
         self._replace(MODEL, lambda temporary: save_file(own, temporary, metadata={"round": str(server_round)}))
 
-    def summary(self, summary: Mapping[str, Any]) -> None:
+    def summary(self, summary: Mapping[str, object]) -> None:
         """Replace ``summary.json``."""
         text = json.dumps(plain(dict(summary)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         self._replace(SUMMARY, lambda temporary: temporary.write_text(text, encoding="utf-8"))
@@ -187,7 +187,7 @@ def _append(file: Any, data: bytes) -> None:
         left = left[file.write(left) :]
 
 
-def _line(row: Mapping[str, Any]) -> bytes:
+def _line(row: Mapping[str, object]) -> bytes:
     """One row as a line of JSON: tensors and NumPy numbers as Python numbers, NaN and infinity as null."""
     try:
         text = _ENCODER.encode(row)
@@ -197,7 +197,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
     return text.encode(errors="backslashreplace") + b"\n"
 
 
-def plain(value: Any) -> Any:
+def plain(value: object) -> Any:
     """``value`` converted to types that JSON knows; NaN and infinity become None."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
@@ -210,7 +210,7 @@ def plain(value: Any) -> Any:
     return plain(_foreign(value))
 
 
-def _foreign(value: Any) -> Any:
+def _foreign(value: object) -> object:
     """Convert a tensor, a NumPy value or a path to a type that JSON knows. Raises TypeError for other types."""
     if isinstance(value, Tensor):
         return value.detach().tolist()

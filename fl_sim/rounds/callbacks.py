@@ -29,10 +29,10 @@ class Callback:
     def on_block(self, run: "Run", result: BlockResult) -> None:
         """After a block of clients has answered, in training or personal evaluation (simulation only)."""
 
-    def on_evaluation(self, run: "Run", row: dict[str, Any]) -> None:
+    def on_evaluation(self, run: "Run", row: dict[str, object]) -> None:
         """After the global model was evaluated; ``row`` is the round's line so far."""
 
-    def on_round_end(self, run: "Run", row: dict[str, Any]) -> None:
+    def on_round_end(self, run: "Run", row: dict[str, object]) -> None:
         """Before the round's line is written; may add columns, or call ``run.stop``."""
 
     def on_run_end(self, run: "Run") -> None:

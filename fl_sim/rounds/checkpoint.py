@@ -43,7 +43,7 @@ class Checkpoint:
     model: Tree
     model_round: int
     """The round that produced ``model``."""
-    strategy: Mapping[str, Any] = field(default_factory=dict)
+    strategy: Mapping[str, object] = field(default_factory=dict)
     """The strategy's attributes."""
     states: Mapping[int, Tree] = field(default_factory=dict)
     """Client id -> its state."""

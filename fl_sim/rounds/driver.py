@@ -124,7 +124,7 @@ class _Driver:
         self.run.model, self.model_round = model, server_round
         self.run.arrays = self.result.arrays = records.encode(model)
 
-    def finish(self, row: dict[str, Any]) -> None:
+    def finish(self, row: dict[str, object]) -> None:
         """Evaluate, complete the round's line, write it."""
         run, start = self.run, time.perf_counter()
         evaluated = self.evaluate_clients() if run.round else None
@@ -149,7 +149,7 @@ class _Driver:
         run.rows.append(row)
         self.line = self.hasher.submit(self.write, row, self.digest)
 
-    def write(self, row: dict[str, Any], digest: Future[str]) -> None:
+    def write(self, row: dict[str, object], digest: Future[str]) -> None:
         """Complete a round's line with its digest, and write it."""
         row["digest"] = digest.result()
         if self.log is not None:
@@ -189,7 +189,7 @@ class _Driver:
             return
         self.line.result()
         kept: Any = run.strategy.__getstate__() or {}
-        own: Mapping[str, Any] = kept if isinstance(kept, Mapping) else kept[0]  # a class with slots returns a pair
+        own: Mapping[str, object] = kept if isinstance(kept, Mapping) else kept[0]  # a class with slots returns a pair
         state = Checkpoint(run.round, run.model, self.model_round, own, self.grid.states, self.log.positions)
         refused = self.checkpoints.refused
         self.checkpoints.save(state, float(run.rows[-1]["seconds"]) / self.grid.runs_in_process)

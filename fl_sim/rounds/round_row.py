@@ -5,7 +5,6 @@ A strategy's and an app's numbers are named so that none hides a documented colu
 
 import re
 from collections.abc import Mapping
-from typing import Any
 
 from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
@@ -20,7 +19,7 @@ SYNONYM = re.compile(
 )
 
 
-def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int, places: int) -> dict[str, Any]:
+def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int, places: int) -> dict[str, object]:
     """The columns of a round's training.
 
     Parameters
@@ -50,12 +49,12 @@ def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int
     }
 
 
-def dropped_client(server_round: int, client: int) -> dict[str, Any]:
+def dropped_client(server_round: int, client: int) -> dict[str, object]:
     """The row in ``clients.jsonl`` of a straggler whose partial work was not used."""
     return {"round": server_round, "client": client, "phase": "train", "status": "dropped"}
 
 
-def of_clients(phase: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
+def of_clients(phase: str, metrics: Mapping[str, object]) -> dict[str, object]:
     """Aggregated numbers of clients, named by phase: ``loss`` of training becomes ``train_loss``.
 
     A name that begins with the phase's prefix is kept (``eval_acc``). Where the result would be a documented column
@@ -66,13 +65,13 @@ def of_clients(phase: str, metrics: Mapping[str, Any]) -> dict[str, Any]:
     return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()}
 
 
-def of_evaluation(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def of_evaluation(metrics: Mapping[str, object]) -> dict[str, object]:
     """Numbers of an evaluation on clients: this project's personal evaluation as it is, others as ``of_clients``."""
     personal = {k: v for k, v in metrics.items() if k.startswith(("personal_", "unseen_"))}
     return personal | of_clients("evaluate", {k: v for k, v in metrics.items() if k not in personal})
 
 
-def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
+def of_central(metrics: Mapping[str, object]) -> dict[str, object]:
     """Numbers of central evaluation under their own names, or as ``central_NAME`` where NAME is a documented column.
 
     ``accuracy`` and ``loss`` are also filled from a synonym (``test_accuracy``, ``eval_acc``, ``centralized_loss``),
@@ -89,7 +88,7 @@ def of_central(metrics: Mapping[str, Any]) -> dict[str, Any]:
     return named
 
 
-def learning_rate(config: Mapping[str, Any], server_round: int) -> float | None:
+def learning_rate(config: Mapping[str, object], server_round: int) -> float | None:
     """The clients' learning rate in this round: ``local.lr`` by its schedule, or what an app calls ``lr``."""
     if "local.lr" in config:
         return local_settings(config, server_round).lr

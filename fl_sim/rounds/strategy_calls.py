@@ -46,12 +46,12 @@ class StrategyCalls:
         self._own_exchange_failed: RoundFailed | None = None
         """Why an exchange failed that a hook of the strategy began itself; None where none failed."""
 
-    def event(self, kind: str, **facts: Any) -> None:
+    def event(self, kind: str, **facts: object) -> None:
         """Record an event of this round."""
         if self.log is not None:
             self.log.event(kind, round=self.run.round, **facts)
 
-    def log_clients(self, rows: Sequence[dict[str, Any]]) -> None:
+    def log_clients(self, rows: Sequence[dict[str, object]]) -> None:
         """Write rows of clients."""
         if self.log is not None and rows:
             self.log.clients(rows)

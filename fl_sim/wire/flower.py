@@ -76,7 +76,7 @@ def reply(content: RecordDict, message: Message) -> Message:
     return _message(request | facts, content)
 
 
-def _message(facts: dict[str, Any], content: RecordDict) -> Message:
+def _message(facts: dict[str, object], content: RecordDict) -> Message:
     message, metadata = Message.__new__(Message), Metadata.__new__(Metadata)
     metadata.__dict__.update(facts)
     message.__dict__.update(_metadata=metadata, _content=content, _error=None)

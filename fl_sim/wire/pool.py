@@ -5,7 +5,6 @@ Legend: C clients (leading axis), partial = a tree in the pool's own form.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -54,6 +53,6 @@ class PoolingStrategy(Strategy):
     def pool(self) -> Pool:
         """The reduction of replies."""
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
+    def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""
         vars(self).update(kept)

@@ -109,6 +109,6 @@ def weight_problem(values: Mapping[str, Any], key: str = "num-examples") -> str:
     return ""
 
 
-def merged(records: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def merged(records: Iterable[Mapping[str, object]]) -> dict[str, object]:
     """Several records' entries in one dict; later ones win."""
     return {k: v for record in records for k, v in record.items()}

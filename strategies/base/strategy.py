@@ -69,7 +69,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """The new global model. Default: ``model + server_lr * (pooled - model)``."""
         return tree.lerp(model, pooled, self.server_lr)
 
-    def parameters(self) -> dict[str, Any]:
+    def parameters(self) -> dict[str, object]:
         """The algorithm's numbers: the constructor's parameters, read from the attributes of the same names."""
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
@@ -78,11 +78,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """The name of the setting by which a round depends on the total number of rounds; empty: none."""
         return ""
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
         return {k: v for k, v in vars(self).items() if k != "model"}
 
-    def restore(self, kept: Mapping[str, Any]) -> None:
+    def restore(self, kept: Mapping[str, object]) -> None:
         """Take over what a checkpoint kept (``__getstate__``)."""
         vars(self).update({self.renamed.get(name, name): value for name, value in kept.items()})
 
@@ -115,7 +115,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
                 sent.append((contents[share], ids[c]))
         return flower.requests(sent, MessageType.TRAIN)
 
-    def round_settings(self, server_round: int, config: Mapping[str, Any]) -> dict[str, Any]:
+    def round_settings(self, server_round: int, config: Mapping[str, object]) -> dict[str, Any]:
         """The settings in a round's messages: the run's (``config``), the algorithm's numbers, and the round."""
         numbers = dotted.flatten({"strategy": self.parameters()})
         own = {"strategy": name_of(type(self)), "seed": self.seed, "weighting": self.weighting}

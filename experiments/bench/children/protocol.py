@@ -49,7 +49,7 @@ class ParentConnection:
         """Set the end of the imports to now, for a system that imports more after it has read its job."""
         self.imported_at = time.monotonic()
 
-    def next_requested(self, **facts: Any) -> bool:
+    def next_requested(self, **facts: object) -> bool:
         """Answer the last request with ``facts``, then wait for the next one.
 
         The first call answers the job itself: the system is ready. Returns True if another repetition is requested, and

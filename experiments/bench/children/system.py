@@ -1,7 +1,6 @@
 """How a compared system is started."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -12,7 +11,7 @@ class System:
     """Name of its file in ``experiments/bench/systems``."""
     what: str
     """One line that describes it under the table."""
-    options: dict[str, Any] = field(default_factory=dict)
+    options: dict[str, object] = field(default_factory=dict)
     """Options sent to the child process with its job."""
     env: dict[str, str] = field(default_factory=dict)
     """Environment variables of the child process."""

@@ -25,7 +25,7 @@ from fl_sim import rng
 from fl_sim.kernels import layers
 from fl_sim.kernels.precision import prepare
 
-Step = Callable[[dict[str, Tensor], Tensor, Tensor], Any]
+Step = Callable[[dict[str, Tensor], Tensor, Tensor], object]
 """(weights (C, ...), x (C, B, ...), y (C, B)) -> new weights."""
 
 

@@ -31,7 +31,7 @@ def run_seconds(words: Sequence[str]) -> float:
     return time.perf_counter() - start
 
 
-def measure(arguments: argparse.Namespace, model: str) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, model: str) -> dict[str, object]:
     """For each way of running: the median of its seconds, and of its ratios to the seconds of the batch."""
     common = [
         "--task",

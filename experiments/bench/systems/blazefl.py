@@ -5,7 +5,6 @@ BlazeFL starts a new pool of processes in each round; that is its design.
 
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -39,14 +38,14 @@ class ClientDatasets:
     def __init__(self, job: Facts) -> None:
         self.job = job
 
-    def get_dataset(self, _: Any, cid: int) -> TensorDataset:
+    def get_dataset(self, _: object, cid: int) -> TensorDataset:
         """The samples of client ``cid``."""
         return TensorDataset(*shared_inputs(self.job).client(cid))
 
-    def set_dataset(self, *_: Any, **__: Any) -> None:
+    def set_dataset(self, *_: object, **__: object) -> None:
         """Do nothing: BlazeFL requires the method, but nothing is stored."""
 
-    def get_dataloader(self, type_: Any, cid: int, batch_size: int, generator: Any) -> DataLoader[Any]:
+    def get_dataloader(self, type_: object, cid: int, batch_size: int, generator: object) -> DataLoader[object]:
         """Shuffled batches of client ``cid``."""
         return DataLoader(self.get_dataset(type_, cid), batch_size=batch_size, shuffle=True, generator=generator)
 
@@ -67,7 +66,7 @@ class BlazeFLRun:
 
         self.inputs, work = shared_inputs(job), job["work"]
         folder = Path(job["folder"], "blazefl")
-        common: dict[str, Any] = {
+        common: dict[str, object] = {
             "model_selector": InitialModels(job),
             "model_name": "",
             "dataset": ClientDatasets(job),

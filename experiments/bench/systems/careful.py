@@ -19,7 +19,7 @@ from experiments.bench.workloads.shared_inputs import SharedInputs
 Tree = dict[str, Tensor]
 
 
-def worker(job: Facts, model: Tree, total: Tree, next_position: Any, pipe: Any) -> None:
+def worker(job: Facts, model: Tree, total: Tree, next_position: object, pipe: Any) -> None:
     """The main function of a worker process: trains clients of each round until the parent sends None.
 
     Parameters

@@ -7,7 +7,6 @@ same clients as in the other systems, although Flower samples its nodes at rando
 import functools
 import json
 from collections.abc import Callable
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +38,7 @@ def client_app(job: Facts, name: str) -> ClientApp:
     return app
 
 
-def reply(model: dict[str, Any], examples: int) -> RecordDict:
+def reply(model: dict[str, object], examples: int) -> RecordDict:
     """A reply in the form that Flower's FedAvg expects."""
     return RecordDict({"arrays": ArrayRecord(model), "metrics": MetricRecord({"num-examples": examples})})
 
@@ -64,7 +63,7 @@ def shared_inputs(job_json: str) -> SharedInputs:
     return SharedInputs(json.loads(job_json))
 
 
-class ClientImages(Dataset[Any]):
+class ClientImages(Dataset[object]):
     """The samples of one client, each transformed when it is read."""
 
     def __init__(self, inputs: SharedInputs, client: int) -> None:

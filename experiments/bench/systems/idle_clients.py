@@ -14,7 +14,7 @@ Tree = dict[str, torch.Tensor]
 class IdleClients(FedAvg):
     """FedAvg whose clients return the global model unchanged."""
 
-    def streams(self, *_: Any) -> dict[str, Any]:
+    def streams(self, *_: object) -> dict[str, Any]:
         """No batches are needed."""
         return {"train": []}
 

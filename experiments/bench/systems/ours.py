@@ -32,7 +32,7 @@ class WaitBeforeRound(Callback):
         """Report the last round, whose time includes writing its log, and wait for the next request."""
         self.parent.next_requested(**self.facts)
 
-    def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
+    def on_round_end(self, run: Run, row: dict[str, object]) -> None:
         """Keep the round's numbers; row 0 is the evaluation of the initial model and has none."""
         self.facts = {"updates": row["completed"], "examples": row["examples"]} if row["round"] else {}
 
@@ -55,7 +55,7 @@ class FirstRoundClock(Callback):
 def run_settings(parent: ParentConnection, rounds: int) -> dict[str, Any]:
     """Keyword arguments for ``make`` or ``run``. Random arrays and clients that do nothing are passed as objects."""
     work, engine = Work(**parent.job["work"]), parent.job["options"]["engine"]
-    more: dict[str, Any] = {"engine": engine}
+    more: dict[str, object] = {"engine": engine}
     if engine == "ray":
         more["ray"] = {"num_workers": parent.job["cores"], "num_cpus": 1.0}
     if not work.task:

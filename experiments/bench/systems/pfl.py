@@ -14,7 +14,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +35,7 @@ class ProcessGroup:
         self.job, self.parent = job, parent
         self.others: list[subprocess.Popen[str]] = []
 
-    def next_requested(self, **facts: Any) -> bool:
+    def next_requested(self, **facts: object) -> bool:
         """Wait for the next request; returns whether another repetition is requested."""
         if self.parent is None:
             return sys.stdin.readline().strip() == "go"
@@ -82,7 +81,7 @@ class PflModule(nn.Module):
         self.train()
         return F.cross_entropy(self.net(x), y)
 
-    def metrics(self, x: Tensor, y: Tensor) -> dict[str, Any]:
+    def metrics(self, x: Tensor, y: Tensor) -> dict[str, object]:
         """The number of samples; no metric is needed, but pfl evaluates the clients of the first round in any case."""
         from pfl.metrics import Weighted
 
@@ -97,16 +96,16 @@ class AfterRound:
 
         self.on_round, self.no_metrics = on_round, Metrics
 
-    def on_train_begin(self, **_: Any) -> Any:
+    def on_train_begin(self, **_: object) -> object:
         """Do nothing; pfl calls it."""
         return self.no_metrics()
 
-    def after_central_iteration(self, *_: Any, central_iteration: int) -> tuple[bool, Any]:
+    def after_central_iteration(self, *_: object, central_iteration: int) -> tuple[bool, object]:
         """Report the round; the training goes on."""
         self.on_round(central_iteration)
         return False, self.no_metrics()
 
-    def on_train_end(self, **_: Any) -> None:
+    def on_train_end(self, **_: object) -> None:
         """Do nothing; pfl calls it."""
 
 

@@ -49,7 +49,7 @@ def rows(measured: WorkMeasurements) -> list[Row]:
     return [row(measured.work, one, reference, about, majority(examples)) for one in measured.systems]
 
 
-def majority(examples: Sequence[Sequence[Any]]) -> list[Any]:
+def majority(examples: Sequence[Sequence[object]]) -> list[object]:
     """For each repetition the number of samples that most systems trained on."""
     return [statistics.mode(column) for column in zip(*examples, strict=False)]
 
@@ -59,7 +59,7 @@ def row(
     measured: SystemMeasurements,
     reference: SystemMeasurements | None,
     about: Row,
-    expected: Sequence[Any],
+    expected: Sequence[object],
 ) -> Row:
     """The row of one system on a workload.
 

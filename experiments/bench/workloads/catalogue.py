@@ -24,7 +24,7 @@ class Work:
     task: str = ""
     """cifar10 or mnist; empty if the clients do nothing."""
     model: str = "lr"
-    partition: dict[str, Any] = field(default_factory=lambda: {"name": "iid"})
+    partition: dict[str, object] = field(default_factory=lambda: {"name": "iid"})
     clients: int = 0
     """Registered clients."""
     cohort: int = 0
@@ -56,7 +56,7 @@ class Work:
     random: bool = False
     """Whether to use random arrays even if the real data are available."""
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """All fields as a dict that can be written as JSON."""
         return asdict(self)
 

@@ -8,7 +8,6 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.torch import save_file
@@ -28,7 +27,7 @@ def main() -> None:
     print(json.dumps(prepare(Work(**job["work"]), Path(job["folder"]), job["rounds"])))
 
 
-def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
+def prepare(work: Work, folder: Path, rounds: int) -> dict[str, object]:
     """Write the files for ``rounds`` rounds, with random arrays if the data set is not available.
 
     Returns
@@ -48,7 +47,7 @@ def prepare(work: Work, folder: Path, rounds: int) -> dict[str, Any]:
     return {"random": True, "why": why, **write(work, random_task(work), folder, rounds)}
 
 
-def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, Any]:
+def write(work: Work, task: Task, folder: Path, rounds: int) -> dict[str, object]:
     """Write the files that ``SharedInputs`` reads: samples as stored, and the partition, cohorts and initial model."""
     setup = build(make(None, **settings(work, rounds, "runs", engine="loop")))
     parts = [setup.partition.client(c) for c in range(len(setup.partition))]

@@ -1,7 +1,5 @@
 """A workload as the settings of a run of this simulator."""
 
-from typing import Any
-
 import numpy as np
 
 from experiments.bench.workloads.catalogue import Work
@@ -11,7 +9,7 @@ SHAPES = {"cifar10": (3, 32, 32), "mnist": (1, 28, 28)}
 """Shape of one sample of each data set: channels, height, width."""
 
 
-def settings(work: Work, rounds: int, out: str, **more: Any) -> dict[str, Any]:
+def settings(work: Work, rounds: int, out: str, **more: object) -> dict[str, object]:
     """A workload as keyword arguments of ``experiments.config.recipe_files.make`` and ``experiments.run.run``."""
     return {
         "task": random_task(work) if work.random and work.task else work.task,

@@ -167,7 +167,7 @@ def one_line(error: Exception) -> str:
     return " ".join(line.strip() for line in str(error).splitlines() if line.strip())[:800]
 
 
-def worker_traceback(error: Any) -> str:
+def worker_traceback(error: object) -> str:
     """The traceback inside the worker, without colour codes."""
     return "\nIn the worker: " + re.sub(r"\x1b\[\d*m", "", str(error))
 
@@ -229,7 +229,7 @@ def working_folder_left_out() -> Iterator[None]:
     A user's ``strategies.py`` there would replace this project's package. ``ComputeSettings`` gives workers the order
     of this process.
     """
-    config: Any = importlib.import_module("ray.job_config").JobConfig
+    config: object = importlib.import_module("ray.job_config").JobConfig
     name = "_runtime_env_has_working_dir"  # Ray adds the folder unless the job brings a folder of its own
     with _replaced(config, name, lambda job: True) if hasattr(config, name) else nullcontext():
         yield
@@ -238,13 +238,13 @@ def working_folder_left_out() -> Iterator[None]:
 @contextmanager
 def _no_messages() -> Iterator[None]:
     """While open, a new connection prints nothing to stdout, which may be JSON; lost workers are events of the log."""
-    worker: Any = importlib.import_module("ray._private.worker")
+    worker: object = importlib.import_module("ray._private.worker")
     with _replaced(worker, "listen_error_messages", lambda *args: None):
         yield
 
 
 @contextmanager
-def _replaced(module: Any, name: str, value: Any) -> Iterator[None]:
+def _replaced(module: object, name: str, value: object) -> Iterator[None]:
     original = getattr(module, name)
     setattr(module, name, value)
     try:

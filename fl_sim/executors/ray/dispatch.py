@@ -33,7 +33,7 @@ class WorkerLost(Exception):
 class WorkItem:
     """A unit of work that one worker computes."""
 
-    send: Callable[[Any], Any]
+    send: Callable[[Any], object]
     """Sends the item to a worker, in the form in which ``Workers`` keeps it, and returns a future.
 
     May be called again.
@@ -56,23 +56,23 @@ class Workers(Protocol):
     def ready(self) -> Sequence[int]:
         """Numbers (W,) of the workers that accept items."""
 
-    def send(self, worker: int, item: WorkItem) -> Any:
+    def send(self, worker: int, item: WorkItem) -> object:
         """Send an item and return its future. A worker computes its items in the order in which they were sent."""
 
-    def wait(self, futures: Sequence[Any], block: bool) -> Sequence[Any]:
+    def wait(self, futures: Sequence[object], block: bool) -> Sequence[object]:
         """The futures that are done.
 
         With ``block``, return only when one is done or the set of ready workers has changed. Raises RoundFailed where
         no worker can be started.
         """
 
-    def result(self, future: Any) -> tuple[Any, float]:
+    def result(self, future: object) -> tuple[object, float]:
         """(value, seconds that the worker took) of a future that is done. Raises WorkerLost."""
 
-    def replace(self, worker: int) -> dict[str, Any]:
+    def replace(self, worker: int) -> dict[str, object]:
         """Forget a lost worker and start another one where possible. Returns facts about the lost one for the log."""
 
-    def cancel(self, future: Any) -> None:
+    def cancel(self, future: object) -> None:
         """Give up a result that is no longer needed."""
 
     def clock(self) -> float:
@@ -82,7 +82,7 @@ class Workers(Protocol):
 @dataclass
 class _InFlight:
     index: int
-    future: Any
+    future: object
 
 
 @dataclass
@@ -143,7 +143,7 @@ class _Batch:
         """Worker -> the items that it holds, the one that it computes first."""
         self.started_at: dict[int, float] = {}
         """Worker -> when it began the item that it computes."""
-        self.done: dict[int, Any] = {}
+        self.done: dict[int, object] = {}
         self.next_index = 0
         """The item whose result is yielded next."""
         self.now = self.workers.clock()

@@ -44,8 +44,8 @@ _run_names = itertools.count()
 class _Stored:
     """References to the objects of one run in the object store."""
 
-    learner: Any = None
-    data: list[tuple[str, Tree, Any]] = field(default_factory=list)
+    learner: object = None
+    data: list[tuple[str, Tree, object]] = field(default_factory=list)
     """(key, samples, reference)."""
 
 
@@ -87,7 +87,7 @@ class RayExecutor(Executor):
         self._count = settings.num_workers
         self._current_models: set[str] = set()
         """Keys of the models that are being trained or evaluated."""
-        self._took_part: dict[int, dict[str, Any]] = {}
+        self._took_part: dict[int, dict[str, object]] = {}
         """Number -> facts of each worker that computed something for this run."""
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
@@ -181,7 +181,7 @@ class RayExecutor(Executor):
         gpus = max(torch.cuda.device_count(), 1)
         return 1 / math.ceil(max(self.settings.num_workers, 1) / gpus)
 
-    def _store_model(self, workers: RayWorkers, model_and_pool: tuple[Tree, Pool | None]) -> tuple[str, Any]:
+    def _store_model(self, workers: RayWorkers, model_and_pool: tuple[Tree, Pool | None]) -> tuple[str, object]:
         key = f"{self.name}/model/{next(self._models)}"
         self._current_models.add(key)
         return key, workers.put(pack(model_and_pool))
@@ -194,7 +194,7 @@ class RayExecutor(Executor):
         self._stored.data.append((key, data, workers.put(pack(data, workers.array_sharing(self.name, data.values())))))
         return key
 
-    def _store_learner(self, workers: RayWorkers) -> Any:
+    def _store_learner(self, workers: RayWorkers) -> object:
         """Store the learner, once a run.
 
         Samples on a GPU are not sent: workers copy the task's own samples, which are equal, to their GPU.
@@ -208,7 +208,7 @@ class RayExecutor(Executor):
             workers.drop_unused_arrays()
         return self._stored.learner
 
-    def _send_missing(self, worker: WorkerHandle, model: str, reference: Any, data: str = "") -> str:
+    def _send_missing(self, worker: WorkerHandle, model: str, reference: object, data: str = "") -> str:
         """Send a worker the objects that an item needs and that it does not have; returns the learner's key."""
         learner = self._learner_message.key
         worker.send_learner(self._learner_message)  # another run's executor may have started it
@@ -231,8 +231,8 @@ class RayExecutor(Executor):
         worker.loaded |= {model, *([data] if data else [])}
         return learner
 
-    def _block_item(self, plan: BlockPlan, model: str, reference: Any) -> WorkItem:
-        def send(worker: WorkerHandle) -> Any:
+    def _block_item(self, plan: BlockPlan, model: str, reference: object) -> WorkItem:
+        def send(worker: WorkerHandle) -> object:
             learner = self._send_missing(worker, model, reference)
             return worker.actor.run_block.remote(learner, model, pack(plan), self.engine, self.chunk)
 
@@ -240,7 +240,7 @@ class RayExecutor(Executor):
         name = f"{plan.message_type}, block {plan.number} (clients {clients})"
         return WorkItem(send, max(plan.steps, 1), name, plan.number)
 
-    def _send_evaluation(self, model: str, reference: Any, data: str, starts: range, worker: WorkerHandle) -> Any:
+    def _send_evaluation(self, model: str, reference: object, data: str, starts: range, worker: WorkerHandle) -> object:
         learner = self._send_missing(worker, model, reference, data)
         return worker.actor.evaluate.remote(learner, model, data, starts)
 

@@ -10,7 +10,6 @@ import os
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -49,14 +48,14 @@ class RayWorkers:
         self.settings, self.count = settings, count
         self.handles: dict[int, WorkerHandle] = {}
         self._next_number = self._failed_starts = 0
-        self._shared_arrays: dict[Any, tuple[np.ndarray, Any]] = {}
+        self._shared_arrays: dict[object, tuple[np.ndarray, object]] = {}
         """Identity of an array -> (the array, its reference in the object store)."""
-        self._used_by: dict[str, set[Any]] = {}
+        self._used_by: dict[str, set[object]] = {}
         """Name of a run -> identities of the shared arrays that it reads."""
         self._learner: LearnerMessage
         connect(settings.address, max(os.cpu_count() or 1, math.ceil(count * settings.num_cpus)), store_bytes)
         self.connection = connection()
-        options: dict[str, Any] = {
+        options: dict[str, object] = {
             "num_cpus": settings.num_cpus,
             "num_gpus": settings.num_gpus,
             "max_restarts": 0,
@@ -91,7 +90,7 @@ class RayWorkers:
         for handle in self.handles.values():
             handle.send_learner(message)
 
-    def put(self, value: Any) -> Any:
+    def put(self, value: object) -> object:
         """Copy an object into the object store; returns a reference."""
         return ray().put(value)
 
@@ -103,7 +102,7 @@ class RayWorkers:
         """
         addresses = {x.data_ptr() for x in samples}
 
-        def share(array: np.ndarray, is_tensor: bool) -> Any:
+        def share(array: np.ndarray, is_tensor: bool) -> object:
             if array.nbytes < LARGE or (is_tensor and array.ctypes.data not in addresses):
                 return array
             key = identity(array)
@@ -144,11 +143,11 @@ class RayWorkers:
         """Numbers of the workers that have started."""
         return [number for number, handle in self.handles.items() if handle.ready][: self.count]
 
-    def send(self, worker: int, item: WorkItem) -> Any:
+    def send(self, worker: int, item: WorkItem) -> object:
         """Send an item to a worker; returns the reference of its result."""
         return item.send(self.handles[worker])
 
-    def wait(self, futures: Sequence[Any], block: bool) -> Sequence[Any]:
+    def wait(self, futures: Sequence[object], block: bool) -> Sequence[object]:
         """The references whose results have arrived.
 
         Raises RoundFailed where no worker starts, or where one has other versions.
@@ -169,7 +168,7 @@ class RayWorkers:
                     f"engine = 'ray': no worker has started within {START_TIMEOUT_S:.0f} s: {self._requirements()}"
                 )
 
-    def result(self, future: Any) -> tuple[Any, float]:
+    def result(self, future: object) -> tuple[object, float]:
         """What a worker returned. Raises WorkerLost, or RoundFailed where the worker lives and raised an exception."""
         errors = ray().exceptions
         try:
@@ -181,7 +180,7 @@ class RayWorkers:
             raise WorkerLost(one_line(error)) from error
         return value, seconds
 
-    def replace(self, worker: int) -> dict[str, Any]:
+    def replace(self, worker: int) -> dict[str, object]:
         """Forget a lost worker and start another one."""
         handle = self.handles.pop(worker)
         with suppress(Exception):
@@ -189,7 +188,7 @@ class RayWorkers:
         self._start_missing()
         return {"node": handle.facts["node"]}
 
-    def cancel(self, future: Any) -> None:
+    def cancel(self, future: object) -> None:
         """Give up a result: an item that waits is not begun, one that is being computed is finished and ignored.
 
         Where the connection has ended Ray is not called, because it would open a new connection.

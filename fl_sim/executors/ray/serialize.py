@@ -31,18 +31,18 @@ class Packed(NamedTuple):
     """NumPy arrays, or what an ``ArraySharing`` function put in their place."""
 
 
-ArraySharing = Callable[[np.ndarray, bool], Any]
+ArraySharing = Callable[[np.ndarray, bool], object]
 """``(array, whether it is a tensor's memory)`` -> the array, or a reference into a shared store."""
 
 
-def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Packed:
+def pack(value: object, share: ArraySharing = lambda array, is_tensor: array) -> Packed:
     """Serialize an object.
 
     The arrays of the result share memory with the tensors on the CPU: change none before the result has been sent.
     Raises what pickle raises for an object that cannot be pickled (an open file).
     """
-    arrays: list[Any] = []
-    known: dict[Any, tuple[int, np.ndarray]] = {}  # an array must live as long as its address is compared
+    arrays: list[object] = []
+    known: dict[object, tuple[int, np.ndarray]] = {}  # an array must live as long as its address is compared
 
     def index_of(array: np.ndarray, is_tensor: bool) -> int:
         key = identity(array)
@@ -51,7 +51,7 @@ def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Pa
             arrays.append(share(array, is_tensor))
         return known[key][0]
 
-    def restore_arguments(value: Any) -> Any:
+    def restore_arguments(value: object) -> object:
         """Arguments from which ``_restore`` rebuilds an object beside the pickle; () for an object that is pickled."""
         if type(value) is Tensor and value.layout == torch.strided and not is_wrapped(value):
             flat, stride = _flat(value.detach())
@@ -71,7 +71,7 @@ def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Pa
     pickler_class: Any = importlib.import_module("ray.cloudpickle").CloudPickler
 
     class _Pickler(pickler_class):  # type: ignore[misc]
-        def reducer_override(self, value: Any) -> Any:
+        def reducer_override(self, value: object) -> object:
             arguments = restore_arguments(value)
             return (_restore, arguments) if arguments else super().reducer_override(value)
 
@@ -80,7 +80,7 @@ def pack(value: Any, share: ArraySharing = lambda array, is_tensor: array) -> Pa
     return Packed(file.getvalue(), arrays)
 
 
-def identity(array: np.ndarray) -> Any:
+def identity(array: np.ndarray) -> object:
     """A key that is equal for arrays with the same address, shape, strides and dtype."""
     return array.__array_interface__["data"][0], array.shape, array.strides, array.dtype.str
 
@@ -102,9 +102,9 @@ def unpack(packed: Packed, fetch: Callable[[list[Any]], list[np.ndarray]] = list
     """
     shared = {i: item for i, item in enumerate(packed.arrays) if not isinstance(item, np.ndarray)}
     arrays = dict(enumerate(packed.arrays)) | dict(zip(shared, fetch(list(shared.values())), strict=True))
-    restored: dict[Any, Any] = {}
+    restored: dict[object, object] = {}
 
-    def restore(kind: str, value: Any, *layout: Any) -> Any:
+    def restore(kind: str, value: Any, *layout: Any) -> object:
         if kind == "device":
             return torch.device(value)
         if kind == "array":
@@ -116,13 +116,13 @@ def unpack(packed: Packed, fetch: Callable[[list[Any]], list[np.ndarray]] = list
         return restored[value, layout]
 
     class _Unpickler(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
+        def find_class(self, module: str, name: str) -> object:
             return restore if (module, name) == (__name__, _restore.__name__) else super().find_class(module, name)
 
     return _Unpickler(io.BytesIO(packed.body)).load()
 
 
-def _restore(*arguments: Any) -> Any:
+def _restore(*arguments: object) -> object:
     """Placeholder in the pickle for the function of ``unpack`` that restores what travels beside the pickle."""
     raise pickle.UnpicklingError("a Packed object is read by unpack only")
 

@@ -69,10 +69,10 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self.objects: dict[str, Any] = {}
+        self.objects: dict[str, object] = {}
         self.settings: ComputeSettings | None = None
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self) -> dict[str, object]:
         """Process id, node, versions, and ``kind``: the kind of device, because bits may differ between kinds."""
         import ray
 
@@ -86,7 +86,7 @@ class Worker:
             "versions": versions(),
         }
 
-    def load_learner(self, key: str, settings: ComputeSettings, packed: Packed) -> dict[str, Any]:
+    def load_learner(self, key: str, settings: ComputeSettings, packed: Packed) -> dict[str, object]:
         """Store a run's learner and return ``facts``.
 
         All workers of a machine share its samples; on a GPU they are copied there once.
@@ -149,7 +149,7 @@ class Worker:
             )
         return value
 
-    def _store(self, key: str, read: Callable[[], Any]) -> None:
+    def _store(self, key: str, read: Callable[[], object]) -> None:
         try:
             self.objects[key] = read()
         except Exception:

@@ -11,7 +11,7 @@ class LearnerMessage(NamedTuple):
 
     key: str
     settings: ComputeSettings
-    reference: Any
+    reference: object
     """The reference of the packed learner in the object store."""
 
 
@@ -21,10 +21,10 @@ class WorkerHandle:
 
     number: int
     actor: Any
-    starting: Any = None
+    starting: object = None
     """The reference of its facts, which arrive when it has read the learner that was sent last."""
     ready: bool = False
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, object] = field(default_factory=dict)
     """What ``Worker.facts`` returned; empty until it was ready once."""
     loaded: set[str] = field(default_factory=set)
     """Keys of the objects that were sent to it; each begins with the name of a run."""
