@@ -2,12 +2,13 @@
 
 The backends are the engines of this project, Flower's own simulation, and a real deployment: a SuperLink with one
 SuperNode for each client, over TLS with node keys. Each is started by the same command that a user would type. The
-table is written to ``experiments/results/backends.md``. Exit codes: 0 where all backends agree, 1 where one fails or
-differs.
+table is written to ``experiments/results/backends.md``; the run folders are kept, and named, where backends differ.
+Exit codes: 0 where all backends agree, 1 where one fails or differs.
 """
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -59,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments += ["--strategy", ",".join(registry.names("strategies", "strategy"))]
     times: list[str] = []
     runs: dict[str, dict[str, Path]] = {}
+    folder = Path(tempfile.mkdtemp(prefix="fl-sim-backends-"))
     for name, backend in BACKENDS.items():
         command = f"python {backend.format(arguments=shlex.join(arguments))}"
-        out, start = tempfile.mkdtemp(prefix="fl-sim-backend-"), time.monotonic()
+        out, start = folder / name, time.monotonic()
         print(f"{name}: {command}", flush=True)
         done = subprocess.run(
-            [sys.executable, *shlex.split(command)[1:], "--out", out],
+            [sys.executable, *shlex.split(command)[1:], "--out", str(out)],
             env=os.environ | child_environment(),
             capture_output=True,
             text=True,
@@ -73,7 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{name}: exit code {done.returncode}\n{done.stdout[-2000:]}{done.stderr[-4000:]}", file=sys.stderr)
             return 1
         times.append(f"{time.monotonic() - start:5.0f} s  {command}")
-        runs[name] = by_strategy(Path(out))
+        runs[name] = by_strategy(out)
     table, agree = comparison(runs)
     text = "\n".join(
         [HEAD, *table, "", "Wall time, start-up included, and commands:", "", "```", *times, "```", "", about()]
@@ -81,6 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(f"{text}\n", encoding="utf-8")
     print(f"{text}\n")
+    if agree:
+        shutil.rmtree(folder)
+    else:
+        print(f"the run folders are in {folder}", file=sys.stderr)
     return 0 if agree else 1
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
 from clients.tasks import from_arrays, from_dataset
+from clients.tasks.digits import _table
 from clients.tasks.sinusoid import TEST_CLIENTS
 from fl_sim import registry, rng, tree
 from fl_sim.learning.measures import accuracy, cross_entropy, squared_error
@@ -106,6 +107,13 @@ def test_digits_are_scikit_learns_split_once(fake_data: Path) -> None:
     assert sorted(ours.tolist()) == sorted(theirs.astype(int).tolist())
     # hypergeometric counts of a class (about 180 of 1797): 36 in the test part, standard deviation about 5
     assert all(36 - 20 < n < 36 + 20 for n in np.bincount(task.test["y"].numpy()))
+
+
+def test_digits_are_the_same_where_scikit_learn_keeps_its_file_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels, label = _table()
+    monkeypatch.setattr("clients.tasks.digits.find_spec", lambda name: None)
+    again = _table()
+    assert pixels.dtype == again[0].dtype and np.array_equal(pixels, again[0]) and np.array_equal(label, again[1])
 
 
 def test_mnist_knows_its_writers(fake_data: Path) -> None:
