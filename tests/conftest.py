@@ -14,6 +14,11 @@ torch.set_num_threads(1)
 REAL_DATA = os.environ.get("FL_SIM_DATA", "")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test comes first, so that no worker of pytest-xdist is left alone with it at the end."""
+    items.sort(key=lambda item: "experiments.backends" not in item.name)
+
+
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No data folder unless a test names one; decoded data is kept beside the tests' files, not in the user's cache."""
