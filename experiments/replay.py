@@ -144,7 +144,7 @@ def step_through(work: ClientWork, setup: Setup) -> None:
     client = work.plan.orders[0].client
     print(f"client {client}: at the start of local_update; n steps, c goes on, q ends", file=sys.stderr)
     try:
-        block, _ = resolve(work.plan, setup.learner)
+        block, _ = resolve(work.plan, setup.learner, work.model)
         reply_of(replace(block, rule=_DebuggedRule(block.rule)), work.model, setup.learner)
     except bdb.BdbQuit:
         print("left the debugger", file=sys.stderr)

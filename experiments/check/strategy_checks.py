@@ -22,6 +22,7 @@ from experiments.check.world import (
     UNSEEN,
     Make,
     Reversed,
+    Trained,
     Wrapped,
     app_of,
     plain,
@@ -53,6 +54,14 @@ def assert_close(a: Tree, b: Tree, what: str) -> None:
         assert difference <= CLOSE * max(size, 1e-6), (
             f"{what}: {name} differs by {difference / max(size, 1e-300):.1e} relative (allowed {CLOSE:.0e})"
         )
+
+
+def assert_same_run(a: Trained, b: Trained, what: str) -> None:
+    """Assert that two runs end with the same model and with the same state of each client, up to rounding."""
+    assert_close(a.model, b.model, what)
+    assert set(a.states) == set(b.states), f"{what}: clients {sorted(set(a.states) ^ set(b.states))} have no state"
+    for client, state in a.states.items():
+        assert_close(state, b.states[client], f"{what}: the state of client {client}")
 
 
 # Checks of any Flower strategy ---------------------------------------------------------------------------------------
@@ -90,12 +99,12 @@ def check_pickles(make: Make) -> None:
 def check_block_size_does_not_matter(make: Make) -> None:
     """Blocks of one client and of all clients give the model of blocks of 4, up to rounding."""
     for size in (1, 16):
-        assert_close(plain(make).model, trained(make(), block_size=size).model, f"block_size {size} against 4")
+        assert_same_run(plain(make), trained(make(), block_size=size), f"block_size {size} against 4")
 
 
 def check_order_of_replies_does_not_matter(make: Make) -> None:
     """Replies that arrive in the opposite order give the same model, up to rounding."""
-    assert_close(plain(make).model, trained(make(), block_size=2, grid=Reversed).model, "replies reversed")
+    assert_same_run(plain(make), trained(make(), block_size=2, grid=Reversed), "replies reversed")
 
 
 # Checks of strategies with both halves -------------------------------------------------------------------------------
@@ -120,17 +129,17 @@ def check_loop_and_vmap_agree(make: Make) -> None:
     """Training a block as one batched model gives the model of the loop engine, and does not fall back to the loop."""
     batched = plain(make, "vmap")
     assert not batched.notes, f"vmap cannot run local_update: {batched.notes[0]}"
-    assert_close(plain(make).model, batched.model, "vmap against loop")
+    assert_same_run(plain(make), batched, "vmap against loop")
 
 
 def check_chunk_does_not_matter(make: Make) -> None:
     """vmap over 3 clients of a block at a time gives the same model, up to rounding."""
-    assert_close(plain(make).model, trained(make(), "vmap", block_size=8, chunk=3).model, "chunk 3 against loop")
+    assert_same_run(plain(make), trained(make(), "vmap", block_size=8, chunk=3), "chunk 3 against loop")
 
 
 def check_pooling_place_does_not_matter(make: Make) -> None:
     """Replies pooled by block, or one reply a client (inside Flower's wrappers): the same model, up to rounding."""
-    assert_close(plain(make).model, trained(Wrapped(make())).model, "one reply a client against pooled blocks")
+    assert_same_run(plain(make), trained(Wrapped(make())), "one reply a client against pooled blocks")
 
 
 def check_local_update_is_pure(make: Make) -> None:
@@ -147,7 +156,7 @@ def check_local_update_is_pure(make: Make) -> None:
             if partition.sizes(client_of(m))[0] >= (4 if batch_norm else 1)
         ]
         for plan in plan_blocks(learner, "train", orders, {}, 1):
-            block, _ = resolve(plan, learner)
+            block, _ = resolve(plan, learner, model)
             job, replies = block.jobs[0], []
             before = [tree.digest(t) for t in (model, job.state, learner.data)]
             for _ in range(2):
@@ -257,6 +266,7 @@ def check_ray_gives_the_same_bits(make: Make) -> None:
         assert tree.digest(there.model) == tree.digest(here.model), (
             f"on ray, {engine} gives another model than in one process"
         )
+        assert_same_run(here, there, f"on ray, {engine} against one process")
         rows = [
             [{k: v for k, v in row.items() if "seconds" not in k} for row in run.result.rows] for run in (here, there)
         ]

@@ -1,4 +1,5 @@
-"""A small federated data set, model and run for checks of strategies: difficult clients, three rounds, all in float64.
+"""A small federated data set, model and run for checks of strategies: difficult clients, five of eight train in
+each of three rounds, all in float64.
 
 It has what breaks an implementation most often: clients with one or two samples, or with fewer samples than a batch;
 stragglers, momentum, weight decay, and dropout or BatchNorm. ``experiments.check.strategy_checks`` checks strategies
@@ -6,7 +7,7 @@ with it.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
@@ -36,6 +37,8 @@ SIZES = [1, 2, 5, 24, 17, 9, 13, 20, 8, 6]
 """Samples of each client; a quarter of them is held out."""
 ROUNDS = 3
 """Number of rounds of every run."""
+COHORT = 5
+"""Clients a round, fewer than there are: some train for the first time beside others that have a state already."""
 UNSEEN = 2
 """Number of clients that never train: the last ones."""
 TRAINING = {
@@ -125,6 +128,8 @@ class Trained:
     result: RunResult
     notes: Sequence[str]
     """The engine's notes, such as that a block fell back to the loop."""
+    states: Mapping[int, Tree]
+    """Client -> the state that it ended with."""
 
 
 def trained(
@@ -156,6 +161,8 @@ def trained(
         Builds the executor of blocks from (learner, engine, chunk).
     """
     inner = strategy.inner if isinstance(strategy, Wrapped) else strategy
+    if isinstance(inner, Strategy):
+        inner.cohort = COHORT
     app = app_of(inner)
     simulation = grid(
         app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=executor(app.learner, engine, chunk)
@@ -168,7 +175,7 @@ def trained(
         result = run_rounds(
             strategy, simulation, initial, ROUNDS, train_config=train, evaluate_config=evaluate, callbacks=[notes]
         )
-    return Trained(records.decode(result.arrays), result, notes.notes)
+    return Trained(records.decode(result.arrays), result, notes.notes, dict(simulation.states))
 
 
 @functools.lru_cache(maxsize=64)

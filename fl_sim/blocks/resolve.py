@@ -44,8 +44,10 @@ class Block:
     """examples: replies are weighted by the client's training samples; else all weigh 1."""
 
 
-def resolve(plan: BlockPlan, learner: Learner) -> tuple[Block, dict[int, str]]:
+def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict[int, str]]:
     """Resolve a block. A straggler stops after its fraction of its training steps.
+
+    ``model`` is the global model, from which the rule makes the state of clients that have none yet.
 
     Returns
     -------
@@ -58,12 +60,16 @@ def resolve(plan: BlockPlan, learner: Learner) -> tuple[Block, dict[int, str]]:
     sizes = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
     draws = [Draw(seed, server_round, order.client) for order in plan.orders]
     together = streams_of(rule, sizes, local, draws)
+    states = dict(plan.states)
+    if len(states) < len(plan.orders):
+        initial = rule.initial_state(model)
+        states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:
             streams = together[c] if c in together else rule.streams(size, local, draw)
             if order.work != 1.0 and "train" in streams:
                 streams["train"] = streams["train"][: finished_steps(len(streams["train"]), order.work)]
-            jobs.append(Job(order.position, order.client, size, streams, draw, plan.states.get(order.client, {})))
+            jobs.append(Job(order.position, order.client, size, streams, draw, states[order.client]))
         except Exception:
             failed[order.position] = traceback.format_exc()
     return Block(rule, local, jobs, str(settings.get("weighting", "examples"))), failed

@@ -82,7 +82,7 @@ def run_block(
     plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None
 ) -> BlockResult:
     """Run a block on an engine; the parameters are those of ``run_plan``. Raises what the engine raises."""
-    block, unresolved = resolve(plan, learner)
+    block, unresolved = resolve(plan, learner, model)
     outcomes = ENGINES[engine](block, model, learner, chunk) if block.jobs else ()
     return collect_results(plan, block, unresolved, outcomes, model, learner, chunk, pool)
 

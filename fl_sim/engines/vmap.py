@@ -31,11 +31,12 @@ RuleWith = Callable[[Mapping[str, object]], tuple[LocalRule, Local]]
 def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Iterator[Outcome]:
     """Run a block's clients ``chunk`` at a time (0: all at once) as one batched model.
 
-    Where a chunk raises, its clients run one by one on the loop, to find the one that raises; the outcome has a note.
+    Clients of a chunk whose states have other names, shapes or dtypes are batched apart. Where a chunk raises, its
+    clients run one by one on the loop, to find the one that raises; the outcome has a note.
     """
     size = chunk or len(block.jobs)
-    for start in range(0, len(block.jobs), size):
-        jobs = block.jobs[start : start + size]
+    chunks = (block.jobs[start : start + size] for start in range(0, len(block.jobs), size))
+    for jobs in ([whole[i] for i in group] for whole in chunks for group in by_state(whole)):
         try:
             yield _run(block, jobs, model, learner)
         except torch.OutOfMemoryError:
@@ -46,6 +47,15 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
             for outcome in run_loop(replace(block, jobs=jobs), model, learner):
                 outcome.note, note = note, ""
                 yield outcome
+
+
+def by_state(jobs: Sequence[Job]) -> list[list[int]]:
+    """The indices of clients whose states can be stacked: equal names, shapes and dtypes. In order of first clients."""
+    groups: dict[Hashable, list[int]] = {}
+    for i, job in enumerate(jobs):
+        form = frozenset((name, x.shape, x.dtype) for name, x in job.state.items())
+        groups.setdefault(form, []).append(i)
+    return list(groups.values())
 
 
 def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Outcome:
@@ -87,7 +97,7 @@ def train_clients(
     Parameters
     ----------
     jobs : Sequence[Job]
-        The clients (C).
+        The clients (C); their states have equal names, shapes and dtypes, see ``by_state``.
     model : Tree
         The model from which clients start: leaves (...) where ``model_axis`` is None, else (C, ...).
     model_axis : int | None

@@ -9,6 +9,7 @@ Legend: R runs, C clients of several runs.
 """
 
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,12 +20,12 @@ from torch import Tensor
 from fl_sim import rng, tree
 from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
-from fl_sim.blocks.resolve import Block, resolve
+from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.engines.evaluate import evaluate_models
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.results import BlockResult
 from fl_sim.engines.run_block import collect_results, run_plan
-from fl_sim.engines.vmap import train_clients
+from fl_sim.engines.vmap import by_state, train_clients
 from fl_sim.executors.base import Executor
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
@@ -165,7 +166,7 @@ class Lockstep:
             request.result = [None] * len(request.plans)
             for plan in request.plans:
                 try:
-                    part = _Part(request, plan, *resolve(plan, self.learner))
+                    part = _Part(request, plan, *resolve(plan, self.learner, request.model))
                 except Exception:  # run_plan finds the clients that fail
                     request.result[plan.number] = run_plan(
                         plan, request.model, self.learner, "vmap", self.chunk, request.pool
@@ -194,7 +195,7 @@ class Lockstep:
 
     def _results(self, parts: Sequence[_Part]) -> list[BlockResult]:
         try:
-            trained = self._train_batch([part for part in parts if part.block.jobs])
+            outcomes = self._train_batch(parts)
         except torch.OutOfMemoryError:
             self.chunk = max(sum(len(part.block.jobs) for part in parts) // 2, 1)
             if len(parts) > 1:
@@ -202,27 +203,19 @@ class Lockstep:
             return [self._run_alone(parts[0], "out of memory")]
         except Exception as error:
             return [self._run_alone(part, f"{type(error).__name__}: {error}") for part in parts]
-        results, start = [], 0
-        for part in parts:
-            end = start + len(part.block.jobs)
-            rows = slice(start, end)
-            replies, states, metrics = (tree.take(t, rows) for t in trained)
-            outcomes = [Outcome(part.block.jobs, replies, states, metrics)] if part.block.jobs else []
-            request = part.request
-            results.append(
-                collect_results(
-                    part.plan,
-                    part.block,
-                    part.unresolved,
-                    outcomes,
-                    request.model,
-                    self.learner,
-                    self.chunk,
-                    request.pool,
-                )
+        return [
+            collect_results(
+                part.plan,
+                part.block,
+                part.unresolved,
+                own,
+                part.request.model,
+                self.learner,
+                self.chunk,
+                part.request.pool,
             )
-            start = end
-        return results
+            for part, own in zip(parts, outcomes, strict=True)
+        ]
 
     def _run_alone(self, part: _Part, reason: str) -> BlockResult:
         """Run a block that cannot train beside others."""
@@ -230,16 +223,32 @@ class Lockstep:
         result.notes.insert(0, f"not trained beside the other runs: {reason.splitlines()[0]}")
         return replace(result, chunk=self.chunk)
 
-    def _train_batch(self, parts: Sequence[_Part]) -> tuple[Tree, Tree, Tree]:
-        """Train the clients of blocks as one batched model; each client starts from the model of its run.
+    def _train_batch(self, parts: Sequence[_Part]) -> list[list[Outcome]]:
+        """The outcomes of each block, trained together: clients whose states can be stacked as one batched model."""
+        jobs = [job for part in parts for job in part.block.jobs]
+        owners = [number for number, part in enumerate(parts) for _ in part.block.jobs]
+        outcomes: list[list[Outcome]] = [[] for _ in parts]
+        for group in by_state(jobs):
+            counts = Counter(owners[i] for i in group)  # in the order of parts
+            chosen = [jobs[i] for i in group]
+            trained = self._train_clients(chosen, [parts[number] for number in counts], list(counts.values()))
+            start = 0
+            for number, count in counts.items():
+                rows = slice(start, start + count)
+                replies, states, metrics = (tree.take(t, rows) for t in trained)
+                outcomes[number].append(Outcome(chosen[rows], replies, states, metrics))
+                start += count
+        return outcomes
+
+    def _train_clients(
+        self, jobs: Sequence[Job], parts: Sequence[_Part], clients: Sequence[int]
+    ) -> tuple[Tree, Tree, Tree]:
+        """Train clients (C) as one batched model; ``clients`` of each part, each starts from the model of its run.
 
         Returns (replies, states, metrics), each leaf (C, ...).
         """
-        if not parts:
-            return {}, {}, {}
         learner, first = self.learner, parts[0]
-        jobs = [job for part in parts for job in part.block.jobs]
-        counts = torch.tensor([len(part.block.jobs) for part in parts])
+        counts = torch.tensor(clients)
 
         def per_client(values: Tensor) -> Tensor:
             """One value per block (R, ...) -> one value per client (C, ...)."""

@@ -65,6 +65,14 @@ class LocalRule(ABC):
         """
         return {"train": passes(np.arange(sizes.train), local, draw("order"))}
 
+    def initial_state(self, model: Tree) -> Tree:
+        """The state that a client has before its first round. Default: {}, no state.
+
+        ``model`` is the global model of the round in which the client first trains. A pure function of ``model`` and
+        the rule's parameters: the state does not depend on the client, and ``model`` is not modified in place.
+        """
+        return {}
+
     @abstractmethod
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
@@ -76,7 +84,8 @@ class LocalRule(ABC):
         model : Tree
             The global model.
         state : Tree
-            The new state that this client returned last time; {} the first time.
+            The last state but {} that this client returned in a round in which it did not fail; before that,
+            ``initial_state(model)``.
         batches : Mapping of str to Iterable of Batch
             The batches of each stream.
         loss : Loss
@@ -89,7 +98,8 @@ class LocalRule(ABC):
         reply : Tree
             See ``reply_kind``.
         new_state : Tree
-            The client's state for its next round.
+            The client's state for its next round: any names, shapes and dtypes, which may differ between clients and
+            rounds. {} keeps the state that the client has.
         metrics : dict of 0-dim tensors
             At least ``loss``.
         """

@@ -1,6 +1,8 @@
-"""A strategy for tests whose clients keep a state: the sum of their updates, a part of which each new one includes."""
+"""Strategies for tests whose clients keep a state."""
 
 from collections.abc import Iterable, Mapping
+
+import torch
 
 from fl_sim import Local, Loss, local, tree
 from fl_sim.learning.loss import Batch
@@ -10,7 +12,7 @@ from strategies.base.strategy import Strategy
 
 
 class Remembers(Strategy):
-    """No paper: ``w' = train(w) + beta * s``, ``s' = s + w' - w``."""
+    """No paper: ``w' = train(w) + beta * s``, ``s' = s + w' - w``, the sum of the client's updates."""
 
     def __init__(self, beta: float = 0.1) -> None:
         self.beta = beta
@@ -23,3 +25,35 @@ class Remembers(Strategy):
             new = {k: x + self.beta * state[k] for k, x in new.items()}
         change = tree.sub(new, model)
         return new, {k: state[k] + x if state else x for k, x in change.items()}, metrics
+
+
+class Visits(Remembers):
+    """No paper: the state also has an integer, a leaf that grows by one element a visit and one whose dtype alternates.
+
+    The metric ``visits`` is the number of rounds in which the client trained.
+    """
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        sums = {k: x for k, x in state.items() if k in model}
+        new, sums, metrics = super().local_update(model, sums, batches, loss, local_)
+        own = metrics["loss"][None]
+        losses = torch.cat([state["losses"], own]) if state else own
+        visits = state["visits"] + 1 if state else torch.ones((), dtype=torch.int64, device=own.device)
+        last = own.to(torch.float32 if len(losses) % 2 else torch.float64)
+        return new, {**sums, "losses": losses, "visits": visits, "last": last}, {**metrics, "visits": visits.float()}
+
+
+class Started(Remembers):
+    """No paper: as ``Remembers``, whose state starts as zeros."""
+
+    def initial_state(self, model: Tree) -> Tree:
+        return tree.zeros(model)
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        new, metrics = local.train(model, batches["train"], local_, loss.gradient)
+        new = tree.add(new, state, self.beta)
+        return new, tree.add(state, tree.sub(new, model)), metrics

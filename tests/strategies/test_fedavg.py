@@ -53,7 +53,7 @@ def test_one_client_and_one_epoch_is_torch_optim(
     optimizer = OPTIMIZERS[name](module.parameters())
     message = {**settings, "server-round": 1, "seed": 0}
     [plan] = plan_blocks(one.learner, "train", [(0, 0, message)], {}, 1)
-    [job] = resolve(plan, one.learner)[0].jobs
+    [job] = resolve(plan, one.learner, {})[0].jobs
     losses = []
     for positions in job.streams["train"]:
         optimizer.zero_grad()

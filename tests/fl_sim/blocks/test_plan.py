@@ -33,7 +33,7 @@ def plans_of(learner: Learner, settings: list[dict[str, Any]], size: int = 16) -
 
 def jobs_of(learner: Learner, settings: list[dict[str, Any]]) -> list[Job]:
     """In the order of positions."""
-    jobs = [job for plan in plans_of(learner, settings) for job in resolve(plan, learner)[0].jobs]
+    jobs = [job for plan in plans_of(learner, settings) for job in resolve(plan, learner, {})[0].jobs]
     return sorted(jobs, key=lambda job: job.position)
 
 
@@ -58,7 +58,7 @@ def test_clients_with_other_settings_train_in_another_block_and_stragglers_with_
         [1, 3, 0],
         [2],
     ]  # 3 steps by half: 2, as client 3's
-    blocks = [resolve(plan, learner)[0] for plan in plans]
+    blocks = [resolve(plan, learner, {})[0] for plan in plans]
     assert [block.local.lr for block in blocks] == [0.1, 0.5]
     for plan, block in zip(plans, blocks, strict=True):  # the planned steps are those that are trained
         assert [order.steps for order in plan.orders] == [job.steps for job in block.jobs]
@@ -75,7 +75,7 @@ def test_a_block_holds_the_states_of_its_own_clients(learner: Learner) -> None:
     states = {c: {"s": torch.tensor(float(c))} for c in (1, 2)}
     plans = plan_blocks(learner, "train", [(i, i, BASE) for i in range(4)], states, 2)
     assert [set(plan.states) for plan in plans] == [{1}, {2}]
-    assert [float(job.state["s"]) for plan in plans for job in resolve(plan, learner)[0].jobs if job.state] == [
+    assert [float(job.state["s"]) for plan in plans for job in resolve(plan, learner, {})[0].jobs if job.state] == [
         1.0,
         2.0,
     ]

@@ -1,0 +1,108 @@
+"""Each client gets the state that it returned last, on every engine: in cohorts in which only some have one."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.check import CHECKS, Target, targets_of
+from experiments.check.world import trained
+from experiments.run import main
+from fl_sim import load, tree
+from fl_sim.rounds.checkpoint import latest
+from fl_sim.tree import Tree
+from tests.conformance import stateful
+
+TARGETS = [
+    target for cls in (stateful.Visits, stateful.Started) for target in targets_of("strategy", cls.__name__, cls)
+]
+COMMON = (
+    "--clients 12 --cohort 6 --block_size 3 --rounds 6 --model lr --local.batch_size 16 --dtype float64 --quiet --json"
+    " --partition dirichlet --partition.alpha 0.5 --system.stragglers 0.4 --checkpoint_every 1"
+    " --strategy tests.conformance.stateful:Visits"
+)
+ENGINES = [
+    "--engine loop",
+    "--engine vmap",
+    "--engine vmap --chunk 2",
+    "--vmap_over strategy.beta=.1,.3",
+    "--vmap_over strategy.beta=.1,.3 --chunk 5",
+    *(
+        pytest.param(
+            f"--engine ray --ray.num_workers {n} --ray.engine {engine}", marks=[pytest.mark.slow, pytest.mark.ray]
+        )
+        for n, engine in ((1, "vmap"), (2, "vmap"), (4, "loop"))
+    ),
+]
+
+
+def summary_of(words: str, capsys: Any) -> dict[str, Any]:
+    """The summary of a run, of the first one if it is a batch."""
+    assert main(words.split()) == 0
+    summary = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    return dict(summary.get("runs", [summary])[0])
+
+
+def states_of(run_dir: str) -> dict[int, Tree]:
+    """The states of the last checkpoint."""
+    checkpoint, _ = latest(Path(run_dir))
+    assert checkpoint is not None
+    return dict(checkpoint.states)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run on the loop, in blocks of one client."""
+    out = tmp_path_factory.mktemp("reference")
+    assert main([*COMMON.split(), "--engine", "loop", "--block_size", "1", "--out", str(out)]) == 0
+    [run] = out.iterdir()
+    return run
+
+
+def assert_same(run_dir: str, reference: Path) -> None:
+    log, plain = load(run_dir), load(reference)
+    seen: Counter[int] = Counter()
+    trained = log.clients[log.clients["status"] == "completed"]
+    for row in trained.to_dict("records"):
+        seen[row["client"]] += 1
+        assert row["visits"] == seen[row["client"]], f"round {row['round']}, client {row['client']}"
+    assert max(seen.values()) > 2 and len(seen) > 8
+    assert float(tree.norm(tree.sub(log.model(), plain.model()))) < 1e-9
+    states, expected = states_of(run_dir), states_of(str(reference))
+    assert set(states) == set(expected) == set(seen)
+    for client, state in expected.items():
+        assert {k: (x.shape, x.dtype) for k, x in states[client].items()} == {
+            k: (x.shape, x.dtype) for k, x in state.items()
+        }
+        assert all(float((states[client][k].double() - x.double()).abs().max()) < 1e-6 for k, x in state.items())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_states_that_appear_late_grow_and_change_their_dtype(
+    engine: str, reference: Path, tmp_path: Path, capsys: Any
+) -> None:
+    summary = summary_of(f"{COMMON} {engine} --out {tmp_path}", capsys)
+    assert_same(summary["run_dir"], reference)
+    events = load(summary["run_dir"]).events
+    assert "fallback" not in set(events.get("event", ())), events
+
+
+def test_a_run_that_goes_on_keeps_them(reference: Path, tmp_path: Path, capsys: Any) -> None:
+    summary = summary_of(f"{COMMON} --engine vmap --rounds 3 --out {tmp_path}", capsys)
+    summary = summary_of(f"--resume {summary['run_dir']} --rounds 6 --quiet --json", capsys)
+    assert_same(summary["run_dir"], reference)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_rule_gives_the_state_to_start_from(engine: str) -> None:
+    started, plain = trained(stateful.Started(), engine), trained(stateful.Remembers())
+    assert not started.notes and set(started.states) == set(plain.states)
+    assert float(tree.norm(tree.sub(started.model, plain.model))) < 1e-9
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_contract(target: Target, check: Any) -> None:
+    check(target.make)
