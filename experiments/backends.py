@@ -3,7 +3,8 @@
 The backends are the engines of this project, Flower's own simulation, and a real deployment: a SuperLink with one
 SuperNode for each client, over TLS with node keys. Each is started by the same command that a user would type. The
 table is written to ``experiments/results/backends.md``; the run folders are kept, and named, where backends differ.
-Exit codes: 0 where all backends agree, 1 where one fails or differs.
+Exit codes: 0 where all backends agree, 1 where one fails or differs,
+2 for ``--out`` or ``--engine``, which the command sets itself.
 """
 
 import os
@@ -54,6 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if "-h" in arguments or "--help" in arguments:
         print(__doc__)
         return 0
+    if any(word.partition("=")[0] in ("--out", "--engine") for word in arguments):
+        print("error: --out, --engine: each backend has its own; leave them out", file=sys.stderr)
+        return 2
     if not arguments or arguments[0].startswith("--"):
         arguments = [DEFAULT, *arguments]
     if "--strategy" not in arguments:

@@ -1,9 +1,12 @@
 """One experiment on three backends gives one result.
 
-They are SimulationGrid on each engine and devices without a network between them. Flower's own simulation and real
-processes over TLS with node keys are compared by ``python -m experiments.backends``, which tests/test_docs.py runs.
+They are SimulationGrid on each engine, Flower's own simulation, and real processes over TLS with node keys.
 """
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +15,9 @@ import torch
 from safetensors.torch import load_file
 
 from clients.app import app
+from experiments.deploy.flower_simulation import run_through_flower
 from experiments.deploy.server_app import ServeOptions, parse_configs, serve
-from tests.conformance.conftest import SMALL, STRATEGIES, check_same, simulated
+from tests.conformance.conftest import SMALL, STRATEGIES, check_same, rows, simulated
 from tests.conformance.in_process import InProcessGrid
 
 PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
@@ -61,3 +65,36 @@ def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) ->
     ]
     for name, value in models[0].items():
         torch.testing.assert_close(models[1][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_flowers_own_simulation_agrees(out: list[str]) -> None:
+    """All strategies on one simulation of Flower's."""
+    configs = parse_configs([*SMALL, *PERSONAL, "--strategy", ",".join(STRATEGIES), *out])
+    for config, (summary, error) in zip(configs, run_through_flower(configs), strict=True):
+        assert error is None
+        check_same(summary, simulated(config))
+
+
+@pytest.mark.faults
+def test_a_real_deployment_agrees(tmp_path: Path) -> None:
+    """All strategies, one after another, on one SuperLink and two SuperNodes with TLS and node keys.
+
+    Two and a half minutes, mostly waiting: ``make test-faults`` runs it. ``make test-all`` compares one strategy on
+    devices, by the README's ``python -m experiments.backends`` (tests/test_docs.py).
+    """
+    words = [*SMALL[1:], "--clients", "2", "--strategy", ",".join(STRATEGIES)]
+    up = ["up", "--nodes", "2", "--tls", "--auth", "--recipe", SMALL[0]]
+    command = [sys.executable, "-m", "experiments.deploy", *up, *words]
+    done = subprocess.run(
+        [*command, "--out", str(tmp_path / "real")], capture_output=True, text=True, timeout=900, env={**os.environ}
+    )
+    print(done.stdout)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all processes of this deployment have ended" in done.stdout
+    files = sorted((tmp_path / "real").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
+    configs = parse_configs([SMALL[0], *words, "--out", str(tmp_path / "simulated")])
+    for config, file in zip(configs, files, strict=True):
+        summary = json.loads(file.read_text())
+        assert rows(summary, "rounds")[-1]["round"] == 2
+        check_same(summary, simulated(config))

@@ -27,3 +27,9 @@ def test_two_runs_differ_in_bits_or_in_rows_or_not_at_all(tmp_path: Path) -> Non
 def test_help_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     assert "python -m experiments.backends" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", [["--out", "x"], ["--out=x"], ["digits-deploy", "--engine", "loop"]])
+def test_what_each_backend_sets_itself_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "leave them out" in capsys.readouterr().err

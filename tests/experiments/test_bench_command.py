@@ -18,7 +18,7 @@ COMMAND = [sys.executable, "-m", "experiments.bench", "--quick"]
 
 
 def test_a_quick_run_ends_in_a_table_and_files(tmp_path: Path) -> None:
-    words = [*COMMAND, "--work", "S1-skew,S2,S3", "--systems", "ours-loop,bare", "--out", "bench", "--json"]
+    words = [*COMMAND, "--work", "S1-skew,S2,S3", "--systems", "ours-loop,ours-vmap,bare", "--out", "bench", "--json"]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     results: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -26,7 +26,7 @@ def test_a_quick_run_ends_in_a_table_and_files(tmp_path: Path) -> None:
     assert (tmp_path / "bench" / "bench.md").read_text() in done.stdout
     assert (tmp_path / "bench" / "bench.png").stat().st_size > 5_000
     ran = [(row["work"], row["system"]) for row in results["rows"]]
-    assert ran == [("S1-skew", "ours-loop"), ("S2", "bare"), ("S3-10-of-100", "ours-loop")]
+    assert ran == [("S1-skew", "ours-loop"), ("S2", "ours-vmap"), ("S2", "bare"), ("S3-10-of-100", "ours-loop")]
     for row in results["rows"]:
         assert row["status"] == "ok" and row["same_work"], row
         assert (
