@@ -4,21 +4,24 @@ Exit codes: 0 only if every round of every run completed; 1 for a failed run; 2 
 """
 
 import json
+import os
 import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import overload
 
 from clients.shares import as_partition
 from experiments.config.command_line import Invocation, parse
-from experiments.config.recipe_files import make
+from experiments.config.recipe_files import make_each
 from experiments.config.schema import Config
+from experiments.config.values import has_several_seeds
 from experiments.runs.execute import execute
 from experiments.runs.plan import describe, predict
 from experiments.runs.resume import resume
-from experiments.runs.setup import build
+from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
 from fl_sim import Callback, RoundFailed, from_arrays, load
@@ -42,21 +45,50 @@ class Outcome:
     """The round log, read: ``log.rounds`` and ``log.clients`` are pandas frames."""
 
 
+@overload
 def run(
     *,
-    recipe: str | None = None,
+    recipe: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, SampleFunction] | None = None,
+    quiet: bool = True,
+    seed: int = 0,
+    **settings: object,
+) -> Outcome: ...
+
+
+@overload
+def run(
+    *,
+    seed: Sequence[int],
+    recipe: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,
     quiet: bool = True,
     **settings: object,
-) -> Outcome:
+) -> list[Outcome]: ...
+
+
+def run(
+    *,
+    recipe: str | Path | None = None,
+    callbacks: Sequence[Callback] = (),
+    metrics: Mapping[str, SampleFunction] | None = None,
+    quiet: bool = True,
+    **settings: object,
+) -> Outcome | list[Outcome]:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
 
     ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those
-    of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. A task with natural clients is
-    partitioned by these unless ``partition`` is given. ``metrics`` maps names to functions that give one number for
-    each sample; the means of these numbers are reported. Raises ConfigError (a ValueError) for bad input, before any
-    work, and RoundFailed for a failed run.
+    of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. Paths are taken as text, and
+    numbers of NumPy with the value that they have (``np.float32(0.1)`` is 0.10000000149011612). A task with natural
+    clients is partitioned by these unless ``partition`` is given. ``metrics`` maps names to functions that give one
+    number for each sample; the means of these numbers are reported.
+
+    ``seed`` is a number, or a list of numbers: then one run follows another, with the same callbacks, and the result is
+    the list of their Outcomes. The first that fails raises; the runs before it stay in their folders.
+
+    Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     task = settings.get("task")
     if getattr(task, "clients", None) is not None:
@@ -66,11 +98,16 @@ def run(
     if isinstance(settings.get("partition"), (list, tuple)):
         # the bound on indices is checked again once the task is built
         settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)
-    config = make(recipe, **settings)
-    if config.engine == "flower":
+    configs = make_each(None if recipe is None else os.fspath(recipe), **settings)
+    if configs[0].engine == "flower":
         why = "objects from Python do not travel to Flower's actors"
         raise ConfigError(f"engine = 'flower': {why}; use the command line")
-    setup = build(config, metrics)
+    outcomes = [_outcome(build(config, metrics), quiet, callbacks) for config in configs]
+    return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]
+
+
+def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback]) -> Outcome:
+    """Run to the end. Raises the error of a failed run."""
     summary, error = execute(setup, quiet, callbacks)
     if error is not None:
         raise error

@@ -2,7 +2,6 @@
 
 import importlib
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from flwr.serverapp import ServerApp
 
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
+from fl_sim.logs.toml import read_toml
 from fl_sim.wire import flower
 
 ROUNDS = "num-server-rounds"
@@ -47,7 +47,7 @@ class Project:
             why = "it has no pyproject.toml" if folder.is_dir() else why
             raise ConfigError(f"app = {path!r}: {why}; name the folder of a Flower project")
         try:
-            toml = tomllib.loads(file.read_text(encoding="utf-8"))
+            toml = read_toml(file)
         except ValueError as error:
             raise ConfigError(f"app = {path!r}: its pyproject.toml cannot be read ({error})") from error
         components = _table(toml, "tool", "flwr", "app", "components")

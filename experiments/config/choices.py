@@ -13,7 +13,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from experiments.config.values import Seed, Share, check
+from experiments.config.values import Seed, Share, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
 
@@ -203,7 +203,9 @@ def _built_with(component: Any) -> dict[str, Any]:
     """The plain values in the fields of a dataclass object, such as ``{"mu": 0.1}`` of ``FedProx(mu=0.1)``."""
     if _is_maker(component) or not is_dataclass(component):
         return {}
-    values = {f.name: getattr(component, f.name) for f in fields(component) if f.init and f.default is not MISSING}
+    values = {
+        f.name: plain(getattr(component, f.name)) for f in fields(component) if f.init and f.default is not MISSING
+    }
     return {k: v for k, v in values.items() if _is_plain(type(v))}
 
 

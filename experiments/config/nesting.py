@@ -5,6 +5,7 @@ from typing import Any
 
 from experiments.config.choices import PACKAGES
 from experiments.config.tables import SECTIONS
+from experiments.config.values import plain
 from fl_sim.errors import ConfigError
 
 Settings = dict[str, Any]
@@ -14,12 +15,13 @@ Settings = dict[str, Any]
 def nested(settings: Mapping[str, Any]) -> Settings:
     """Settings with dotted keys and plain names of components as nested dicts.
 
-    ``{"model": "x", "local.lr": 1}`` becomes ``{"model": {"name": "x"}, "local": {"lr": 1}}``. Raises ConfigError where
-    a table such as ``local`` has a value that is no table.
+    ``{"model": "x", "local.lr": 1}`` becomes ``{"model": {"name": "x"}, "local": {"lr": 1}}``. Values are converted by
+    ``plain``. Raises ConfigError where a table such as ``local`` has a value that is no table.
     """
     result: Settings = {}
     for key, value in settings.items():
         head, _, rest = key.partition(".")
+        value = plain(value)
         if rest:
             value = {rest: value}
         elif head in PACKAGES and not isinstance(value, Mapping):

@@ -3,16 +3,17 @@
 A flag, or a keyword from Python, overrides the recipe; the recipe overrides the defaults of the dataclasses.
 """
 
-import tomllib
 from pathlib import Path
 
 from experiments.config.choices import PACKAGES, load, names_in, parameters
 from experiments.config.nesting import Settings, nested
 from experiments.config.schema import Config, expand, single
+from experiments.config.values import has_several_seeds
 from fl_sim import registry
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG
+from fl_sim.logs.toml import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes that come with this project."""
@@ -45,7 +46,7 @@ def read(recipe: str) -> Settings:
             f"recipe = {recipe!r}: {near}; choose one of {', '.join(names())} or the path of a .toml file"
         )
     try:
-        settings = completed(nested(tomllib.loads(path.read_text(encoding="utf-8"))), path)
+        settings = completed(nested(read_toml(path)), path)
         one_of(settings.get("local", {}))
         of_an_app = ("app", "app_config") if "app" in settings else ()
         expand({k: v for k, v in settings.items() if k not in of_an_app}, plan=False)
@@ -106,6 +107,15 @@ def make(recipe: str | None = None, **settings: object) -> Config:
     ``task``, ``partition``, ``model`` and ``strategy`` may be objects, functions or classes too. Raises ConfigError.
     """
     return single(configs(read(recipe) if recipe else {}, nested(settings)))
+
+
+def make_each(recipe: str | None = None, **settings: object) -> list[Config]:
+    """One run from Python for each seed of ``seed=[0, 1, 2]``; otherwise as ``make``. Raises ConfigError."""
+    if not has_several_seeds(settings.get("seed", 0)):
+        return [make(recipe, **settings)]
+    found = configs(read(recipe) if recipe else {}, nested(settings))
+    single(list({config.strategy.name: config for config in found}.values()))
+    return found
 
 
 def configs(recipe: Settings, over: Settings) -> list[Config]:

@@ -1,8 +1,11 @@
 """Types and ranges of single settings, which are checked in the same way for recipes, flags and Python."""
 
+import os
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
+import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
 
@@ -33,6 +36,24 @@ Device = Annotated[str, AfterValidator(_device)]
 Failures = Annotated[str, AfterValidator(_failures)]
 
 
+def plain(value: Any) -> Any:
+    """A setting from Python as TOML would hold it: built-in types only.
+
+    A path becomes text. Numbers, booleans and text of NumPy, and arrays and tensors without an axis, become Python's,
+    with the value that they have: ``np.float32(0.1)`` is 0.10000000149011612. Tuples and ranges become lists. Tables
+    and lists are converted within; all else (a model, a task, a strategy) is returned as it is.
+    """
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, np.generic) or getattr(value, "shape", None) == ():
+        return float(value) if isinstance(value, np.longdouble) else value.item()
+    if isinstance(value, Mapping):
+        return {key: plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple, range)):
+        return [plain(part) for part in value]
+    return value
+
+
 def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
     """``value`` as the type ``hint`` with its constraints (text is read as a number unless ``strict``).
 
@@ -57,8 +78,12 @@ def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
 
 
 def seeds(value: Any) -> list[int]:
-    """``3``, ``[0, 1]``, ``"0,1,2"`` or ``"0..4"`` (both ends included). Raises ConfigError."""
+    """``3``, ``[0, 1]`` (or a tuple, range or array), ``"0,1,2"`` or ``"0..4"`` (both ends included).
+
+    Raises ConfigError.
+    """
     found: list[Any] = []
+    value = plain(value.tolist() if isinstance(value, np.ndarray) else value)
     for part in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]:
         ends = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part) if isinstance(part, str) else None
         found += range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]
@@ -68,6 +93,13 @@ def seeds(value: Any) -> list[int]:
     if len(set(map(str, found))) < len(found):
         raise ConfigError(f"seed = {value!r}: names a seed twice, which would count one run as two; give each once")
     return [check("seed", Seed, seed) for seed in found]
+
+
+def has_several_seeds(value: Any) -> bool:
+    """Whether a value of ``seed`` stands for a list of runs: a list (also of one seed), or text that names several."""
+    if isinstance(value, str):
+        return len(seeds(value)) > 1
+    return not isinstance(value, bool) and getattr(value, "shape", (1,)) != () and not isinstance(value, (int, float))
 
 
 def _literals(hint: Any) -> list[Any]:

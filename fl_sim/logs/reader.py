@@ -4,7 +4,6 @@ Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY, Column
+from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def load(path: str | Path) -> RunLog:
         why = "it has no " + CONFIG if folder.is_dir() else "there is no such folder"
         raise ValueError(f"{str(path)!r} is not the folder of a run: {why}")
     try:
-        config = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        config = read_toml(folder / CONFIG)
         summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if (folder / SUMMARY).exists() else {}
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: its config or summary is damaged ({error})") from error

@@ -59,8 +59,9 @@ def metrics(values: Mapping[str, Any]) -> MetricRecord:
 
 
 def config(values: Mapping[str, Any]) -> ConfigRecord:
-    """Settings as a ConfigRecord; None is left out."""
-    return ConfigRecord({k: v for k, v in values.items() if v is not None})
+    """Settings as a ConfigRecord; None is left out, and NumPy's numbers and tensors of one number become Python's."""
+    known = {k: v for k, v in values.items() if v is not None}
+    return ConfigRecord({k: v.item() if getattr(v, "shape", None) == () else v for k, v in known.items()})
 
 
 def problem(
