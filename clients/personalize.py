@@ -6,6 +6,7 @@ arXiv:1910.10252. This is a local rule, so that it runs on every engine; its rep
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,12 +31,14 @@ class Personalize(LocalRule):
     """Learning rate of fine-tuning."""
     batch_size: int
     """Samples per step; 0 means all."""
+    last_batch: Literal["keep", "drop", "join"] = "keep"
+    """What becomes of a pass's last batch, as ``local.last_batch``."""
 
     reply_kind = "none"
 
     def _local(self, settings: Local) -> Local:
         """The run's settings of local training, with those of fine-tuning."""
-        return replace(settings, steps=self.steps, lr=self.lr, batch_size=self.batch_size)
+        return replace(settings, steps=self.steps, lr=self.lr, batch_size=self.batch_size, last_batch=self.last_batch)
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """The stream ``train`` has the fine-tuning steps, ``test`` one batch of all held-out samples."""

@@ -12,7 +12,7 @@ Order 2 differentiates through the inner steps; order 1 takes the gradient at th
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
 import numpy as np
@@ -64,10 +64,9 @@ class MAML(Strategy):
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
         support, query = halves(sizes.train, draw("split"))
-        steps = Local(steps=self.inner_steps, batch_size=local.batch_size)
         return {
-            "support": passes(support, steps, draw("support")),
-            "query": passes(query, Local(steps=1, batch_size=local.batch_size), draw("query")),
+            "support": passes(support, replace(local, steps=self.inner_steps), draw("support")),
+            "query": passes(query, replace(local, steps=1), draw("query")),
         }
 
     def local_update(

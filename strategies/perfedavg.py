@@ -13,7 +13,7 @@ H is the Hessian of l, and v = grad l(u; D'). Order ``exact`` computes the produ
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal, cast
 
 import numpy as np
@@ -43,7 +43,7 @@ class PerFedAvg(Strategy):
         """D' are FedAvg's passes over the client's samples; D and D'' are independent draws of the same number."""
         everything = np.arange(sizes.train)
         outer = passes(everything, local, draw("order"))
-        like = Local(steps=len(outer), batch_size=local.batch_size)
+        like = replace(local, steps=len(outer))
         names = {"inner", "hessian"} if self.order != "fo" else {"inner"}
         return {"train": outer, **{name: passes(everything, like, draw(name)) for name in sorted(names)}}
 

@@ -199,6 +199,7 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
         "steps": config.personalize_steps,
         "lr": config.personalize_lr or config.local.lr,
         "batch_size": config.personalize_batch_size or config.local.batch_size,
+        "last_batch": config.local.last_batch,
         "clients": config.personalize_clients,
         "every": config.personalize_every,
     }

@@ -87,7 +87,17 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
     steps = min(STEPS, longest)
     seconds = train(steps)
     peak = torch.cuda.max_memory_allocated(device) - held if device.type == "cuda" else 0
-    return Trial(seconds / steps, saved[0], int(peak))
+    wider = widest_batch(setup)
+    return Trial(seconds / steps, int(saved[0] * wider), int(peak * wider))
+
+
+def widest_batch(setup: Setup) -> float:
+    """The largest batch of a client that trains, as a multiple of the first one: (B + 1) / B where one is joined."""
+    local, clients = setup.config.local, len(setup.partition) - setup.config.holdout_clients
+    if local.last_batch != "join" or local.batch_size < 2:
+        return 1.0
+    sizes = [int(n) for n in setup.partition.size_counts(clients)[:, 0] if n > local.batch_size]
+    return (local.batch_size + any(n % local.batch_size == 1 for n in sizes)) / local.batch_size
 
 
 @contextmanager

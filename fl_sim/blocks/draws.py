@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fl_sim import rng
-from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams
+from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams, slices_of_pass
 from fl_sim.learning.settings import Local
 
 MIN_TOGETHER = 4
@@ -49,15 +49,14 @@ def _keys(draws: Sequence[Draw], purpose: str) -> np.ndarray:
 
 def _passes(n: int, local: Local, keys: np.ndarray) -> list[list[np.ndarray]]:
     """For each of the keys (C,) the batches of ``fl_sim.learning.rule.passes(np.arange(n), local, key)``."""
-    size = min(local.batch_size or n, n)
-    per_pass = -(-n // size)
-    steps = local.steps or local.epochs * per_pass
+    slices = slices_of_pass(n, local)
+    steps = local.steps or local.epochs * len(slices)
     heads = rng.seed_keys(keys, "pass")
     batches: list[list[np.ndarray]] = [[] for _ in keys]
-    for number in range(-(-steps // per_pass)):
+    for number in range(-(-steps // len(slices))):
         words = rng.subkeys(rng.subkeys(heads, np.array([number]))[:, None], np.arange(n))
         for own, order in zip(batches, words.argsort(axis=1, kind="stable"), strict=True):
-            own += [order[i : i + size] for i in range(0, n, size)]
+            own += [order[part] for part in slices]
     return [own[:steps] for own in batches]
 
 

@@ -7,6 +7,7 @@ from fl_sim import rng, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.resolve import Block
+from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
 from fl_sim.tree import Tree
 
@@ -23,7 +24,7 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
             with rng.keyed_globals(job.draw("globals")):
                 reply, state, metrics = block.rule.local_update(model, job.state, batches, learner.loss, block.local)
         except Exception:
-            yield Outcome([job], error=traceback.format_exc())
+            yield Outcome([job], error=with_advice(traceback.format_exc(), job, block.local))
             continue
         stacked = {k: v.detach()[None] for k, v in reply.items()}
         numbers = {k: v.detach().reshape(1) for k, v in metrics.items()}

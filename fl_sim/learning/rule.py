@@ -106,22 +106,37 @@ class LocalRule(ABC):
 
 
 def passes(positions: np.ndarray, local: Local, key: int) -> list[np.ndarray]:
-    """S batches of at most B of the ``positions`` (n,), from shuffled passes of ceil(n / B) steps each.
+    """S batches of B of the ``positions`` (n,), from shuffled passes that are cut as ``slices_of_pass`` says.
 
-    The last batch of a pass may be smaller. There are ``local.steps`` steps if that is positive, over as many passes as
-    needed, otherwise ``local.epochs`` passes; no steps if n is 0. ``key`` determines the order of each pass.
+    There are ``local.steps`` steps if that is positive, over as many passes as needed, otherwise ``local.epochs``
+    passes; no steps if n is 0. ``key`` determines the order of each pass.
     """
     n = len(positions)
     if n == 0:
         return []
-    size = min(local.batch_size or n, n)
-    per_pass = -(-n // size)
-    steps = local.steps or local.epochs * per_pass
+    slices = slices_of_pass(n, local)
+    steps = local.steps or local.epochs * len(slices)
     batches: list[np.ndarray] = []
-    for number in range(-(-steps // per_pass)):
+    for number in range(-(-steps // len(slices))):
         order = positions[rng.permutation(rng.key(key, "pass", number), n)]
-        batches += [order[i : i + size] for i in range(0, n, size)]
+        batches += [order[part] for part in slices]
     return batches[:steps]
+
+
+def slices_of_pass(n: int, local: Local) -> list[slice]:
+    """The batches of one pass over n > 0 samples, as slices of the pass: B samples each, the last one maybe fewer.
+
+    ``local.last_batch`` says what becomes of a last batch of fewer than B samples. ``drop`` leaves it out, but never
+    the only batch. ``join`` adds it to the batch before where it is a single sample, so that this batch has B + 1.
+    """
+    size = min(local.batch_size or n, n)
+    rest = n % size
+    if local.last_batch == "drop":
+        n -= rest
+    ends = [*range(size, n, size), n]
+    if local.last_batch == "join" and rest == 1:
+        del ends[-2]
+    return [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def mean_metrics(metrics: Sequence[Metrics]) -> Metrics:

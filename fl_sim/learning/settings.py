@@ -20,6 +20,9 @@ class Local:
     """Optimiser steps in a round; 0 means that epochs decides."""
     batch_size: Annotated[int, Ge(0)] = 32
     """Samples a step; 0 means all of the client's samples."""
+    last_batch: Literal["keep", "drop", "join"] = "keep"
+    """A pass's last batch, where it is smaller: keep it; drop it, unless it is the only one; or, where it is a single
+    sample, join it to the batch before. BatchNorm cannot train on a batch of one sample."""
     optimizer: Literal["sgd", "adam", "adamw"] = "sgd"
     """Update rule, as in torch.optim."""
     lr: Annotated[float, Ge(0)] = 0.1

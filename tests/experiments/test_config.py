@@ -37,6 +37,7 @@ def test_defaults_are_the_documented_ones() -> None:
             "epochs": 1,
             "steps": 0,
             "batch_size": 32,
+            "last_batch": "keep",
             "optimizer": "sgd",
             "lr": 0.1,
             "momentum": 0.0,

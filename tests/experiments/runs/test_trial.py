@@ -12,7 +12,8 @@ from experiments.config.recipe_files import make
 from experiments.run import main
 from experiments.runs.plan import fill, predict
 from experiments.runs.setup import build
-from experiments.runs.trial import ClientFailed, saved_bytes
+from experiments.runs.trial import ClientFailed, saved_bytes, widest_batch
+from fl_sim import from_arrays
 from fl_sim.executors.ray.options import Ray
 from strategies.fedavg import FedAvg
 
@@ -27,6 +28,15 @@ def test_activations_are_counted_at_their_peak() -> None:
         for _ in range(3):
             (x @ w).sum().backward()  # type: ignore[no-untyped-call]
     assert first == saved[0] == 5 * 3 * 8  # x, for the gradient of w; freed each time
+
+
+def test_a_batch_that_a_sample_joins_needs_more_memory() -> None:
+    """From four to five of a batch, where a client has 4 k + 1 samples: 100 of 3 clients are 34, 33 and 33."""
+    x, y = torch.zeros(100, 2), torch.arange(100) % 2
+    given = {"task": from_arrays(x, y, x_test=x[:2], y_test=y[:2]), "partition": "iid", "clients": 3, "model": "lr"}
+    wider = [widest_batch(build(make(**given, local={"batch_size": 4, "last_batch": k}))) for k in ("keep", "join")]
+    assert wider == [1.0, 1.25]
+    assert widest_batch(build(make(**given, local={"batch_size": 5, "last_batch": "join"}))) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """Draws for a whole block equal those of a call for each client."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -20,8 +23,10 @@ def draws_of(seed: int) -> list[Draw]:
 @pytest.mark.parametrize(
     "local", [Local(), Local(epochs=3, batch_size=4), Local(steps=7, batch_size=2), Local(batch_size=0), Local(steps=1)]
 )
-def test_batches_are_those_of_each_client_alone(seed: int, local: Local) -> None:
+@pytest.mark.parametrize("last_batch", ["keep", "drop", "join"])
+def test_batches_are_those_of_each_client_alone(seed: int, local: Local, last_batch: Any) -> None:
     rule, sizes, draws = FedAvg(), [Sizes(n, 2) for n in SIZES], draws_of(seed)
+    local = replace(local, last_batch=last_batch)  # of 5 samples in batches of 4 or 2 one is left over
     together = streams_of(rule, sizes, local, draws)
     # clients without samples, and the only client with 9, are drawn one by one
     assert [SIZES[c] for c in together] == [5] * MIN_TOGETHER + [1] * MIN_TOGETHER + [40] * (MIN_TOGETHER + 1)
