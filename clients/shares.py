@@ -13,6 +13,14 @@ from fl_sim.errors import ConfigError
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 
+LAYOUT = ("class_axis", "ignore_index")
+"""Settings ``task.*`` that every task has: fields of ``Task``, which its maker need not know."""
+
+
+def laid_out(task: Task, settings: Mapping[str, Any]) -> Task:
+    """The task with those of the LAYOUT that a run's settings ``task.*`` give; where they are None it keeps its own."""
+    return replace(task, **{k: settings[k] for k in LAYOUT if settings.get(k) is not None}).settled()
+
 
 def prepared(task: Task, seed: int, validation: float, standardize: bool, augment: bool) -> tuple[Task, Tree]:
     """(the task on the samples that its clients share out, with its transform; the central validation samples).
@@ -112,6 +120,9 @@ def transform(task: Task, standardize: bool, augment: bool) -> Any:
     if augment and (x.ndim != 4 or min(x.shape[2:]) < 5):
         needs = "crops and flips need images of at least 5 x 5"
         raise ConfigError(f"augment = true: task {task.name} has samples of shape {task.inputs}; {needs}")
+    if augment and task.train["y"].ndim > 2:
+        why = "its targets are pictures or sequences too, which crops and flips would not follow"
+        raise ConfigError(f"augment = true: task {task.name}: {why}; augment in a transform of the task's own")
     if not isinstance(current, Transform):
         return current
     if standardize:

@@ -21,7 +21,7 @@ from clients.device.folder import from_folder
 from clients.device.partition import DevicePartition
 from clients.device.sample_cache import cached_samples
 from clients.device.spec import ExperimentSpec
-from clients.shares import divided, prepared
+from clients.shares import call, divided, laid_out, prepared
 from fl_sim import registry
 from fl_sim.dotted import table
 from fl_sim.learning.task import Task
@@ -71,7 +71,8 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
 
 def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, object]) -> tuple[Task, DevicePartition]:
     """This client's part, as in a simulation: the whole task is built and divided, and only this part is kept."""
-    task: Task = make(**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {}))
+    arguments = {**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {})}
+    task = laid_out(call(make, arguments), params)
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
     validation, flags = float(spec.get("validation", 0.0)), [bool(spec.get(k)) for k in ("standardize", "augment")]

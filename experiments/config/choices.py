@@ -63,10 +63,20 @@ class Parameter:
 
 
 COMMON = {
+    "task": {
+        "class_axis": Parameter(
+            Literal["auto", 1, -1] | None,
+            None,
+            "Axis of the classes where a sample has several labels: 1 for outputs (B, K, ...), -1 for (B, ..., K).",
+        ),
+        "ignore_index": Parameter(
+            int | None, None, "Label that counts neither in loss nor in accuracy; None: the task's own, or -100."
+        ),
+    },
     "partition": {
         "seed": Parameter(Seed, 0, "Seed of the partition, independent of --seed."),
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
-    }
+    },
 }
 """Parameters that every component of a kind has in addition to those in its signature."""
 

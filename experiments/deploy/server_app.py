@@ -188,7 +188,7 @@ def device_settings(setup: Setup) -> dict[str, object]:
     settings: dict[str, object] = {}
     for kind in ("task", "partition", "model"):
         choice = getattr(config, kind)
-        settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items()}}
+        settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items() if v is not None}}
     if config.clients and "clients" in inspect.signature(config.task.component).parameters:
         settings["task-clients"] = config.clients
     numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")

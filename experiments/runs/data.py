@@ -2,7 +2,7 @@
 
 import os
 
-from clients.shares import call, divided, prepared
+from clients.shares import LAYOUT, call, divided, laid_out, prepared
 from experiments.config.schema import NATURAL, Config
 from fl_sim import Task
 from fl_sim.errors import ConfigError
@@ -46,8 +46,10 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
         cure = f"name one that holds {chosen.name}, or leave it out"
         raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; {cure}")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
-    arguments = {**chosen.params, **{k: v for k, v in supplied.items() if v is not None}}
+    arguments = {k: v for k, v in chosen.params.items() if v is not None or k not in LAYOUT}
+    arguments |= {k: v for k, v in supplied.items() if v is not None}
     task: Task = chosen.component if chosen.is_object else call(chosen.component, arguments)
+    task = laid_out(task, chosen.params)
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
     task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)

@@ -12,6 +12,8 @@ from fl_sim.tree import Tree
 
 BLOCK = 500
 """Samples of a block."""
+WEIGHT = "a block's weight"
+"""The key of a block's weight among its means, where that is not its number of samples: where labels are ignored."""
 
 
 def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None = None) -> dict[str, float]:
@@ -54,7 +56,8 @@ def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None
         columns = recorder((shapes, tuple((k, v.data_ptr()) for k, v in data.items())), all_blocks, leaves, names)
     sizes = [min(BLOCK, total - start) for start in starts]
     by_name = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
-    return means(({name: mean[i] * size for name, mean in by_name.items()} for i, size in enumerate(sizes)), total)
+    rows = ({name: mean[i] for name, mean in by_name.items()} for i in range(len(sizes)))
+    return means((_sums(row, size) for row, size in zip(rows, sizes, strict=True)), total)
 
 
 def evaluate_models(loss: Loss, models: Sequence[Tree], data: Tree) -> list[dict[str, float]]:
@@ -64,36 +67,53 @@ def evaluate_models(loss: Loss, models: Sequence[Tree], data: Tree) -> list[dict
     """
     total = len(data["y"]) if data else 0
     sums: dict[str, Tensor] = {}
+    weights: Tensor | int = 0
     try:
         stacked = tree.stack([{k: v.to(loss.device) for k, v in model.items()} for model in models])
         with torch.no_grad():
             for start in range(0, total, BLOCK):
                 rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
                 batch = Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device))
-                block_means = torch.func.vmap(lambda model, b=batch: loss.metrics(model, b))(stacked)
-                sums = {k: sums.get(k, 0.0) + v.double() * len(rows["y"]) for k, v in block_means.items()}
+                block_means = torch.func.vmap(lambda model, b=batch: _means_of(loss, model, b))(stacked)
+                weight = block_means.pop(WEIGHT, len(rows["y"]))
+                weights = weights + weight
+                sums = {k: sums.get(k, 0.0) + v.double() * weight for k, v in block_means.items()}
     except Exception:
         return [evaluate(loss, model, data) for model in models]
-    columns = {k: (v / total).tolist() for k, v in sums.items()}
+    total_weight = weights.clamp(min=1) if isinstance(weights, Tensor) else weights
+    columns = {k: (v / total_weight).tolist() for k, v in sums.items()}
     return [{k: v[number] for k, v in columns.items()} for number in range(len(models))]
 
 
 def block_sums(loss: Loss, model: Tree, data: Tree, start: int) -> dict[str, float]:
     """Loss and metrics summed over the block that begins at sample ``start``; ``model`` is on the loss's device."""
     size = min(BLOCK, len(data["y"]) - start)
-    return {name: float(mean) * size for name, mean in _block_means(loss, model, data, start).items()}
+    return _sums({name: float(mean) for name, mean in _block_means(loss, model, data, start).items()}, size)
 
 
 def _block_means(loss: Loss, model: Tree, data: Tree, start: int) -> Tree:
     rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
     with torch.no_grad():
-        return loss.metrics(model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+        return _means_of(loss, model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+
+
+def _means_of(loss: Loss, model: Tree, batch: Batch) -> Tree:
+    """Loss and metrics of a block, and its weight under WEIGHT where that is not its number of samples."""
+    block_means, weight = loss.weighted_metrics(model, batch)
+    return {**block_means, WEIGHT: weight.double()} if isinstance(weight, Tensor) else block_means
+
+
+def _sums(block_means: dict[str, float], size: int) -> dict[str, float]:
+    """The means of a block of ``size`` samples, times its weight; the weight itself stays."""
+    weight = block_means.get(WEIGHT, size)
+    return {name: weight if name == WEIGHT else value * weight for name, value in block_means.items()}
 
 
 def means(blocks: Iterable[dict[str, float]], total: int) -> dict[str, float]:
-    """The sums of blocks, added in their order and divided by ``total`` samples."""
+    """The sums of blocks, added in their order and divided by ``total`` samples, or by the sum of their weights."""
     sums: dict[str, float] = {}
     for block in blocks:
         for name, value in block.items():
             sums[name] = sums.get(name, 0.0) + value
-    return {name: value / total for name, value in sums.items()}
+    weight = max(sums.pop(WEIGHT, total), 1)
+    return {name: value / weight for name, value in sums.items()}

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from fl_sim import rng
-from fl_sim.learning.measures import SampleFunction, accuracy, cross_entropy, squared_error
-from fl_sim.learning.task import Task
+from fl_sim.learning.measures import IGNORED, ClassAxis, SampleFunction, accuracy, cross_entropy, squared_error
+from fl_sim.learning.task import Task, holds
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
 
@@ -26,6 +27,8 @@ def from_arrays(
     metrics: Mapping[str, SampleFunction] | None = None,
     outputs: int | None = None,
     test_share: float = 0.2,
+    class_axis: ClassAxis = "auto",
+    ignore_index: int | None = None,
     name: str = "arrays",
 ) -> Task:
     """A task from arrays or tensors. Integer ``y`` means classification, float ``y`` regression.
@@ -34,7 +37,7 @@ def from_arrays(
     ----------
     x : (N, ...)
         Inputs; uint8 values are scaled to [0, 1].
-    y : (N,) integer classes, or (N, ...) floats
+    y : (N,) integer classes, one for each place of a sequence or picture (N, ...), or (N, ...) floats
         Targets.
     clients : (N,) of any type (default: none)
         Id of the natural client that each sample belongs to.
@@ -44,6 +47,10 @@ def from_arrays(
         The loss of each sample.
     metrics : dict of functions like ``loss`` (default: accuracy in classification, else none)
         Reported as means over samples.
+    class_axis : "auto", 1 or -1 (default: "auto", by the shapes; refused where both axes fit)
+        Where outputs have their classes if samples have several labels: (B, K, ...) as in PyTorch, or (B, ..., K).
+    ignore_index : int (default: -100, as in PyTorch, where an integer y holds it)
+        A label that counts neither in loss nor in accuracy, nor in their denominators.
     outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
         Size of the model's output.
 
@@ -54,14 +61,10 @@ def from_arrays(
     """
     tree, test, owners = _checked(x, y, clients, x_test, y_test)
     classes = not tree["y"].is_floating_point()
-    tree["y"] = tree["y"].long() if classes else tree["y"]
-    if test:
-        test = {**test, "y": test["y"].to(tree["y"].dtype)}
-    else:
+    if not test:
         tree, test, owners = _split(tree, owners, test_share)
-    size = outputs or (
-        int(torch.cat([tree["y"].flatten(), test["y"].flatten()]).max()) + 1 if classes else int(tree["y"][0].numel())
-    )
+    ignore_index = IGNORED if classes and ignore_index is None and holds(IGNORED, tree, test) else ignore_index
+    size = outputs or (_classes(ignore_index, tree["y"], test["y"]) if classes else int(tree["y"][0].numel()))
     return Task(
         name=name,
         train=tree,
@@ -72,7 +75,20 @@ def from_arrays(
         transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
         labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
         clients=owners,
+        class_axis=class_axis,
+        ignore_index=ignore_index,
     )
+
+
+def _classes(ignore_index: int | None, *targets: Tensor) -> int:
+    """Number of classes: the largest label + 1, whatever the ignored label is."""
+    labels = torch.cat([y.flatten() for y in targets])
+    labels = labels if ignore_index is None else labels[labels != ignore_index]
+    if not len(labels):
+        raise ValueError(
+            f"from_arrays: ignore_index = {ignore_index}: every label of y is ignored; none is left to learn"
+        )
+    return int(labels.max()) + 1
 
 
 def _checked(
@@ -95,7 +111,8 @@ def _checked(
         )
     if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *test.values()]):
         raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
-    return tree, test, owners
+    tree["y"] = tree["y"] if tree["y"].is_floating_point() else tree["y"].long()
+    return tree, {k: v.to(tree["y"].dtype) if k == "y" else v for k, v in test.items()}, owners
 
 
 def _split(tree: Tree, owners: np.ndarray | None, test_share: float) -> tuple[Tree, Tree, np.ndarray | None]:

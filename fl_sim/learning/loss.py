@@ -19,6 +19,8 @@ from fl_sim import rng, tree
 from fl_sim.kernels import allocator, client_gradients, layers, leave_vmap
 from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.precision import Precision
+from fl_sim.learning.batch_means import COUNTED, mean, weight_of, with_weights
+from fl_sim.learning.measures import counted
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import placed
 from fl_sim.tree import Tree
@@ -41,6 +43,11 @@ class Batch:
     def size(self) -> Tensor | int:
         """How many samples are real; 0 in a padded step."""
         return len(self.data["y"]) if self.mask is None else self.mask.sum()
+
+    @property
+    def weight(self) -> Tensor | int:
+        """Its weight in a mean over batches: ``size``, or where labels are ignored how many labels count."""
+        return weight_of(len(self.data["y"]), self.mask, self.data.get(COUNTED))
 
     @property
     def given(self) -> Tree:
@@ -88,7 +95,9 @@ class Loss:
         precision: Precision = "full",
     ) -> None:
         self.dtype, self.device, self.precision = dtype, torch.device(device), precision
-        self.task = replace(task, transform=placed(task.transform, dtype, self.device))
+        task = task.bound()
+        samples = with_weights(task.train, task.ignore_index)
+        self.task = replace(task, train=samples, transform=placed(task.transform, dtype, self.device))
         self.training = layers.with_keyed_dropout(copy.deepcopy(module)).to(self.device, dtype).train()
         self._plain = self._many = _forms_of(self.training)
         if precision != "bf16":
@@ -171,10 +180,10 @@ class Loss:
             outputs = network(model, data["x"])
         return outputs.to(self.dtype), data
 
-    def _mean(self, values: Tensor, mask: Tensor | None) -> Tensor:
-        if mask is None:
-            return values.mean()
-        return torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    def _weights(self, data: Tree) -> Tensor | None:
+        """(B,) the number of each sample's labels that count; None where no label is ignored."""
+        ignored = self.task.ignore_index
+        return None if ignored is None else counted(data["y"], ignored)
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean training loss over a batch's real samples, (): differentiable to any order in the model's leaves."""
@@ -183,7 +192,7 @@ class Loss:
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(network, model, batch, batch.words)
-        return self._mean(self.task.loss(outputs, data), batch.mask)
+        return mean(self.task.loss(outputs, data), batch.mask, self._weights(data))
 
     def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph."""
@@ -221,10 +230,18 @@ class Loss:
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation.
 
-        All are 0 where the batch has no samples.
+        All are 0 where the batch has no samples, or no labels that count.
         """
+        return self.weighted_metrics(model, batch)[0]
+
+    def weighted_metrics(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[dict[str, Tensor], Tensor | int]:
+        """(``metrics``, the batch's weight in a mean over batches: its real samples, or its labels that count)."""
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
-            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}
+            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
-        return {name: self._mean(f(outputs, data), batch.mask) for name, f in functions.items()}
+        weights = self._weights(data)
+        values = {name: function(outputs, data) for name, function in functions.items()}
+        floats = {name: v if v.is_floating_point() else v.to(self.dtype) for name, v in values.items()}
+        weight = weight_of(len(data["y"]), batch.mask, weights)
+        return {name: mean(v, batch.mask, weights) for name, v in floats.items()}, weight

@@ -5,12 +5,13 @@ Legend: N samples.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fl_sim.learning.measures import SampleFunction, cross_entropy
+from fl_sim.learning.measures import IGNORED, ClassAxis, SampleFunction, accuracy, cross_entropy
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
 
@@ -36,6 +37,15 @@ class Task:
     """(N,) class of each training sample, used by partitions by label; None for regression."""
     clients: np.ndarray | None = None
     """(N,) id, from 0 on, of the natural client (a writer, a role) of each training sample; None if there are none."""
+    class_axis: ClassAxis = "auto"
+    """For outputs with more axes than (B, K): 1 for (B, K, ...) as in PyTorch, -1 for (B, ..., K). auto: by shapes."""
+    ignore_index: int | None = None
+    """A label that counts neither in the loss nor in a metric, nor in their denominators. None: no label is ignored;
+    with ``cross_entropy`` or ``accuracy`` -100, as in PyTorch, where y holds it.
+
+    A loss of your own that gives one number a sample then gives the mean over the sample's labels that count, and 0
+    where none does.
+    """
 
     @property
     def num_train(self) -> int:
@@ -46,6 +56,25 @@ class Task:
     def inputs(self) -> tuple[int, ...]:
         """Shape of one sample's x."""
         return tuple(self.train["x"].shape[1:])
+
+    def settled(self) -> "Task":
+        """The task with its ``ignore_index``: -100 where built-in functions meet that label and none is given."""
+        built_in = any(is_built_in(function) for function in (self.loss, *self.metrics.values()))
+        if self.ignore_index is not None or not built_in or not holds(IGNORED, self.train, self.test):
+            return self
+        return replace(self, ignore_index=IGNORED)
+
+    def bound(self) -> "Task":
+        """The task, settled, whose built-in loss and metrics know ``class_axis`` and ``ignore_index``."""
+        task = self.settled()
+        if task.class_axis == "auto" and task.ignore_index is None:
+            return task
+
+        def bind(function: SampleFunction) -> SampleFunction:
+            given = {"class_axis": task.class_axis, "ignore_index": task.ignore_index}
+            return partial(function, **given) if is_built_in(function) else function
+
+        return replace(task, loss=bind(task.loss), metrics={k: bind(f) for k, f in task.metrics.items()})
 
     def ready(self, dtype: torch.dtype, most_bytes: int) -> "Task":
         """The task with its samples transformed in advance instead of at each step; the results are the same.
@@ -71,3 +100,14 @@ class Task:
         labels = None if self.labels is None else self.labels[indices]
         clients = None if self.clients is None else np.unique(self.clients[indices], return_inverse=True)[1]
         return replace(self, train=train, labels=labels, clients=clients)
+
+
+def is_built_in(function: object) -> bool:
+    """Whether a loss or metric is one of those that have parameters for the layout of outputs and for a label."""
+    return function is cross_entropy or function is accuracy
+
+
+def holds(label: int, *parts: Tree) -> bool:
+    """Whether the ``y`` of one of the parts is of integers and contains ``label``."""
+    targets = [part["y"] for part in parts if part and not part["y"].is_floating_point()]
+    return any(bool((y == label).any()) for y in targets)

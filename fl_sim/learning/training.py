@@ -24,7 +24,8 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
     """Local training: one optimiser step a batch along ``gradient``.
 
     A padded step (``batch.active`` False) changes nothing. Returns the new model and the metric ``loss``: the mean over
-    all samples of all steps, where a step's loss is that of the model before the step.
+    all samples of all steps (where labels are ignored, over all that count); a step's loss is that of the model before
+    the step.
     """
     rule = optim.RULES[local.optimizer]
     rates = optim.Rates(local.lr, local.momentum, local.weight_decay)
@@ -44,6 +45,6 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
             old_state = state or {name: tree.zeros(value) for name, value in new_state.items()}
             new_state = {name: tree.where(batch.active, value, old_state[name]) for name, value in new_state.items()}
         model, state = new, new_state
-        total, count = total + loss * batch.size, count + batch.size
+        total, count = total + loss * batch.weight, count + batch.weight
     denominator = count.clamp(min=1) if isinstance(count, Tensor) else max(count, 1)
     return model, {"loss": torch.as_tensor(total / denominator)}

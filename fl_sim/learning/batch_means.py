@@ -1,0 +1,58 @@
+"""The mean of a loss or metric over a batch: over its real samples, each with the weight that its labels give it.
+
+Legend: B batch.
+"""
+
+import torch
+from torch import Tensor
+
+from fl_sim.learning.measures import counted
+from fl_sim.tree import Tree
+
+COUNTED = "counted"
+"""The name under which training samples carry their weights, where a label is ignored."""
+
+
+def with_weights(samples: Tree, ignore_index: int | None) -> Tree:
+    """``samples`` with the number of labels of each that count, (N,) int64; unchanged where no label is ignored."""
+    if ignore_index is None or not samples:
+        return samples
+    return {**samples, COUNTED: counted(samples["y"], ignore_index)}
+
+
+def weight_of(size: int, mask: Tensor | None, weights: Tensor | None) -> Tensor | int:
+    """What a batch of ``size`` places weighs in a mean over batches: its real samples, or their ``weights`` (B,)."""
+    if weights is None:
+        return size if mask is None else mask.sum()
+    return (weights if mask is None else torch.where(mask, weights, 0)).sum()
+
+
+def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
+    """The mean of one batch, (); 0 where no sample is real or no label counts.
+
+    Parameters
+    ----------
+    values : Tensor
+        (B,), one number a sample; or (), a mean over the batch already, where there is no ``mask``.
+    mask : Tensor, optional
+        (B,) bool: which samples are real; default: all.
+    weights : Tensor, optional
+        (B,) the number of each sample's labels that count; default: each sample weighs 1.
+
+    Raises
+    ------
+    ValueError
+        If the batch is padded and ``values`` are not one number a sample.
+    """
+    if mask is not None and values.shape != mask.shape:
+        shapes = f"gives shape {tuple(values.shape)} for a padded batch of {len(mask)} samples"
+        raise ValueError(f"a loss or metric {shapes}; it must give ({len(mask)},), one number a sample")
+    if weights is None:
+        return values.mean() if mask is None else torch.where(mask, values, 0.0).sum() / mask.sum().clamp(min=1)
+    if values.ndim == 0:
+        if not values.requires_grad:
+            return torch.where(weights.any(), values, 0.0)
+        # The mean over no label is 0 / 0 with a gradient of NaN: a constant takes its place.
+        return values if bool(weights.any()) else torch.zeros_like(values, requires_grad=True)
+    real = weights if mask is None else torch.where(mask, weights, 0)
+    return (torch.where(real > 0, values, 0.0) * real).sum() / real.sum().clamp(min=1)
