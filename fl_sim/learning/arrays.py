@@ -47,10 +47,8 @@ def from_arrays(
         The loss of each sample.
     metrics : dict of functions like ``loss`` (default: accuracy in classification, else none)
         Reported as means over samples.
-    class_axis : "auto", 1 or -1 (default: "auto", by the shapes; refused where both axes fit)
-        Where outputs have their classes if samples have several labels: (B, K, ...) as in PyTorch, or (B, ..., K).
-    ignore_index : int (default: -100, as in PyTorch, where an integer y holds it)
-        A label that counts neither in loss nor in accuracy, nor in their denominators.
+    class_axis, ignore_index : "auto", 1 or -1; int (default: "auto"; -100 where an integer ``y`` holds it, else none)
+        Those of ``Task``: the axis of the classes where samples have several labels, and the label that never counts.
     outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
         Size of the model's output.
 
@@ -61,15 +59,13 @@ def from_arrays(
     """
     tree, test, owners = _checked(x, y, clients, x_test, y_test)
     classes = not tree["y"].is_floating_point()
-    if not test:
-        tree, test, owners = _split(tree, owners, test_share)
-    ignore_index = IGNORED if classes and ignore_index is None and holds(IGNORED, tree, test) else ignore_index
-    size = outputs or (_classes(ignore_index, tree["y"], test["y"]) if classes else int(tree["y"][0].numel()))
+    tree, test, owners = (tree, test, owners) if test else _split(tree, owners, test_share)
+    ignore_index = IGNORED if ignore_index is None and holds(IGNORED, tree, test) else ignore_index
     return Task(
         name=name,
         train=tree,
         test=test,
-        outputs=size,
+        outputs=outputs or _outputs(ignore_index, tree["y"], test["y"]),
         loss=loss or (cross_entropy if classes else squared_error),
         metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
         transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
@@ -80,14 +76,14 @@ def from_arrays(
     )
 
 
-def _classes(ignore_index: int | None, *targets: Tensor) -> int:
-    """Number of classes: the largest label + 1, whatever the ignored label is."""
-    labels = torch.cat([y.flatten() for y in targets])
+def _outputs(ignore_index: int | None, y: Tensor, y_test: Tensor) -> int:
+    """Numbers in one target; of integers the largest label + 1, whatever the ignored label is."""
+    if y.is_floating_point():
+        return int(y[0].numel())
+    labels = torch.cat([y.flatten(), y_test.flatten()])
     labels = labels if ignore_index is None else labels[labels != ignore_index]
     if not len(labels):
-        raise ValueError(
-            f"from_arrays: ignore_index = {ignore_index}: every label of y is ignored; none is left to learn"
-        )
+        raise ValueError(f"from_arrays: ignore_index = {ignore_index}: every label of y is ignored; none is left")
     return int(labels.max()) + 1
 
 
