@@ -56,8 +56,14 @@ def make_module(model: object, params: Mapping[str, object], task: Task, seed: i
 def probe(loss: Loss, model: str, task: str) -> None:
     """Evaluate loss and metrics on two samples.
 
-    Raises ConfigError where model, loss or a metric does not fit the task.
+    Raises ConfigError where model, loss or a metric does not fit the task, and where the network changes tensors of its
+    own that are no persistent buffers.
     """
+    own = [*sorted(loss.writes.parameters), *(f"{name} (persistent=False)" for name in sorted(loss.writes.hidden))]
+    if own:
+        what = f"its forward writes into {', '.join(own)}, where the next client would find it"
+        cure = "compute a new tensor (w.clamp(0) instead of w.clamp_(0)), or register it as a persistent buffer"
+        raise ConfigError(f"model.name = {model!r}: {what}; {cure}")
     rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
     try:
         with torch.no_grad():

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from fl_sim import tree
 from fl_sim.blocks.draws import finished_steps, streams_of, training_steps
 from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
@@ -62,7 +63,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     together = streams_of(rule, sizes, local, draws)
     states = dict(plan.states)
     if len(states) < len(plan.orders):
-        initial = rule.initial_state(model)
+        initial = rule.initial_state(tree.clone(model))
         states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:

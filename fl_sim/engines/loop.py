@@ -22,7 +22,8 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
         batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
         try:
             with rng.keyed_globals(job.draw("globals")):
-                reply, state, metrics = block.rule.local_update(model, job.state, batches, learner.loss, block.local)
+                received, state = tree.clone(model), tree.clone(job.state)
+                reply, state, metrics = block.rule.local_update(received, state, batches, learner.loss, block.local)
         except Exception:
             yield Outcome([job], error=with_advice(traceback.format_exc(), job, block.local))
             continue

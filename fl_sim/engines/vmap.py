@@ -128,6 +128,7 @@ def train_clients(
 
     output_names: list[list[str]] = []
     arrays = [x for p in streams.values() for x in (p.index, p.mask, p.words)]
+    model = tree.clone(model) if model_axis is None else model
     inputs = [*model.values(), *states.values(), *varying.values(), *arrays]
     in_dims = (*(model_axis for _ in model), *(0 for _ in inputs[len(model) :]))
     function = torch.func.vmap(one_client, in_dims=in_dims, randomness="error")

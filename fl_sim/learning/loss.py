@@ -7,7 +7,7 @@ Legend: B batch, K outputs, D parameters.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -16,14 +16,17 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import rng, tree
-from fl_sim.kernels import allocator, client_gradients, layers, leave_vmap
+from fl_sim.kernels import allocator, client_gradients, in_place, layers, leave_vmap
 from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.batch_means import COUNTED, mean, weight_of, with_weights
-from fl_sim.learning.measures import counted
+from fl_sim.learning.measures import SampleFunction, counted
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import placed
 from fl_sim.tree import Tree
+
+Network = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""``(parameters and buffers by name, x (B, ...)) -> outputs (B, ...)``."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +113,7 @@ class Loss:
 
     def under_vmap(self) -> "Loss":
         """The same loss, for use inside ``torch.func.vmap``."""
+        _ = self.writes  # found once, before it is copied
         twin = copy.copy(self)
         twin.batched = True
         return twin
@@ -164,20 +168,39 @@ class Loss:
                 return False
         return True
 
+    @cached_property
+    def writes(self) -> in_place.Writes:
+        """What the network, the loss and the metrics write into, found on the first two samples."""
+        trial, words = copy.copy(self), rng.words(0).to(self.device)
+        trial.writes = in_place.Writes()
+
+        def outputs_of(network: Network, data: Tree, training: bool) -> tuple[Tensor, Tree]:
+            with torch.no_grad(), rng.keyed_globals(0):
+                return trial._outputs(network, self.initial(), Batch(data, words), words if training else None)
+
+        samples = {k: v[:2].to(self.device) for k, v in self.task.train.items()}
+        functions = [self.task.loss, *self.task.metrics.values()]
+        return in_place.find_writes(self._plain, outputs_of, functions, samples, self.buffers)
+
+    def _called(self, function: SampleFunction, outputs: Tensor, data: Tree) -> Tensor:
+        """``function(outputs, data)``, on copies where something writes into what it is given."""
+        return function(*in_place.copied((outputs, data))) if self.writes.copies else function(outputs, data)
+
     def _outputs(
-        self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
+        self, network: Network, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
     ) -> tuple[Tensor, Tree]:
         data = {
             k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
         }
-        data = self.task.transform(data, words)
+        data = self.task.transform(in_place.copied(data) if self.writes.copies else data, words)
+        x = data["x"].clone() if self.writes.copies else data["x"]
         if words is not None and self._dropouts:
             keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
             model = {**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}
         if self.precision != "bf16":
-            return network(model, data["x"]), data
+            return network(model, x), data
         with torch.autocast(self.device.type, torch.bfloat16):
-            outputs = network(model, data["x"])
+            outputs = network(model, x)
         return outputs.to(self.dtype), data
 
     def _weights(self, data: Tree) -> Tensor | None:
@@ -191,8 +214,11 @@ class Loss:
 
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
+        before = in_place.versions(batch.data)
         outputs, data = self._outputs(network, model, batch, batch.words)
-        return mean(self.task.loss(outputs, data), batch.mask, self._weights(data))
+        values = self._called(self.task.loss, outputs, data)
+        in_place.check_unwritten(batch.data, before)
+        return mean(values, batch.mask, self._weights(data))
 
     def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
         """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph."""
@@ -239,9 +265,13 @@ class Loss:
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0
+        if self.writes.copies:
+            model = {**model, **{k: model[k].clone() for k in self.buffers}}
+        before = in_place.versions(batch.data)
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
         weights = self._weights(data)
-        values = {name: function(outputs, data) for name, function in functions.items()}
+        values = {name: self._called(function, outputs, data) for name, function in functions.items()}
+        in_place.check_unwritten(batch.data, before)
         floats = {name: v if v.is_floating_point() else v.to(self.dtype) for name, v in values.items()}
         weight = weight_of(len(data["y"]), batch.mask, weights)
         return {name: mean(v, batch.mask, weights) for name, v in floats.items()}, weight

@@ -54,7 +54,7 @@ class Run:
     """Why it was stopped early; empty if it was not."""
     rows: list[dict[str, Any]] = field(default_factory=list)
     model: Tree = field(default_factory=dict)
-    """The global model, decoded from ``arrays``: to be read, not to be written to."""
+    """The global model, decoded from ``arrays``: to be read; an in-place operation on it fails the round."""
 
     def stop(self, reason: str) -> None:
         """End the run after this round."""

@@ -19,6 +19,7 @@ from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
 from fl_sim.grids.base import as_client_grid
 from fl_sim.grids.exchange import Failures
+from fl_sim.kernels import in_place
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
@@ -52,6 +53,7 @@ class _Driver:
         self.callbacks, self.seed = callbacks, seed
         self.grid = as_client_grid(run.grid)
         self.calls = StrategyCalls(run, self.grid, failures, seed, timeout, log)
+        self.versions: list[int] = []
         self.model_round = self.places = self.samples = 0
         self.hasher = ThreadPoolExecutor(1)
         self.digest: Future[str] = Future()
@@ -81,6 +83,7 @@ class _Driver:
         """Train, take the new model, evaluate, write the line."""
         run, start = self.run, time.perf_counter()
         self.each("on_round_start")
+        self.check_model()
         self.places = self.samples = 0
         exchange, replies = self.calls.exchange(
             "train", self.calls.hook("configure_train", run.arrays, run.train_config)
@@ -123,6 +126,13 @@ class _Driver:
         """Keep ``model`` as the global model: as a tree, and as a record that shares its memory."""
         self.run.model, self.model_round = model, server_round
         self.run.arrays = self.result.arrays = records.encode(model)
+        self.versions = in_place.versions(model)
+
+    def check_model(self) -> None:
+        """Raise RoundFailed where a callback has written into the model, whose digest is that of other numbers."""
+        if in_place.versions(self.run.model) != self.versions:
+            cure = "write into a copy, fl_sim.tree.clone(run.model)"
+            raise RoundFailed(f"round {self.run.round}: a callback has written into run.model in place; {cure}")
 
     def finish(self, row: dict[str, object]) -> None:
         """Evaluate, complete the round's line, write it."""
@@ -146,6 +156,7 @@ class _Driver:
         if self.waits_for_digest:
             row["digest"] = self.digest.result()
         self.each("on_round_end", row)
+        self.check_model()
         run.rows.append(row)
         self.line = self.hasher.submit(self.write, row, self.digest)
 

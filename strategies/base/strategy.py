@@ -66,7 +66,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return Mean()
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
-        """The new global model. Default: ``model + server_lr * (pooled - model)``."""
+        """The new global model. Default: ``model + server_lr * (pooled - model)``.
+
+        ``model`` and ``pooled`` are copies that this function may write into.
+        """
         return tree.lerp(model, pooled, self.server_lr)
 
     def parameters(self) -> dict[str, object]:
@@ -135,9 +138,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         if partial is None:
             return None, None
         pooled = self.pool.finish(partial, self.model)
-        new = self.server_step(self.model, pooled, server_round)
-        kept = type(self).server_step is not Strategy.server_step  # an override may write into its result later
-        return records.encode(tree.clone(new) if kept else new), MetricRecord({"loss": losses / weights})
+        if type(self).server_step is Strategy.server_step:
+            new = self.server_step(self.model, pooled, server_round)
+        else:  # an override may write into the model, which others read too, and into its result later
+            new = tree.clone(self.server_step(tree.clone(self.model), pooled, server_round))
+        return records.encode(new), MetricRecord({"loss": losses / weights})
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
         content = records.of(reply.content, ArrayRecord)

@@ -1,0 +1,111 @@
+"""Writes by a network, a loss or a metric are seen when two samples are tried, however they are made."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from clients.learner import probe
+from fl_sim import from_arrays, rng, tree
+from fl_sim.errors import ConfigError
+from fl_sim.kernels import in_place
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.tree import Tree
+
+X, Y = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]), np.array([[1.0], [2.0], [3.0]])
+
+
+class Net(nn.Module):
+    """A linear layer, after or before ``act(self, x)``."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__()
+        self.layer, self.act = nn.Linear(2, 1), act
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("memo", torch.zeros(()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.act(self, x)
+        y: Tensor = self.layer(x)
+        return y
+
+
+def by_numpy(x: Tensor) -> None:
+    x.detach().numpy()[:] = 0
+
+
+def loss_of(act: Any = lambda net, x: None, loss: Any = None, metric: Any = None) -> Loss:
+    task = from_arrays(X, Y, x_test=X, y_test=Y, loss=loss, metrics={"m": metric} if metric else None)
+    return Loss(Net(act), task, torch.float64)
+
+
+def squares(outputs: Tensor, batch: Tree) -> Tensor:
+    return (outputs - batch["y"]).square().flatten(1).mean(1)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda net, x: x.sub_(0.5),
+        lambda net, x: x.data.sub_(0.5),
+        lambda net, x: by_numpy(x),
+        lambda net, x: x[0].relu_(),  # changes no value of these samples, but would change others
+        lambda net, x: None if net.training else x.mul_(2),
+        lambda net, x: None if net.training else net.count.add_(1),
+        lambda net, x: 1 / 0,
+    ],
+)
+def test_a_network_that_writes_gets_copies(act: Any) -> None:
+    assert loss_of(act).writes == in_place.Writes(copies=True)
+
+
+def test_a_network_that_does_not_gets_the_samples_themselves() -> None:
+    seen: list[int] = []
+    loss = loss_of(lambda net, x: seen.append(x.data_ptr()))
+    assert loss.writes == in_place.Writes()
+    data = dict(loss.task.train)
+    loss.metrics(loss.initial(), Batch(data, rng.words(0)))
+    assert seen[-1] == data["x"].data_ptr()
+    assert not loss_of(lambda net, x: net.count.add_(1) if net.training else None).writes.copies
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda o, b: squares(o.exp_(), b),
+        lambda o, b: squares(o, {"y": b["y"].sub_(1)}),
+        lambda o, b: squares(o, {"y": b["y"]}) * b["x"].zero_().sum(),
+    ],
+)
+def test_a_loss_or_a_metric_that_writes_gets_copies(function: Any) -> None:
+    assert loss_of(loss=function).writes.copies and loss_of(metric=function).writes.copies
+    assert not loss_of(loss=squares, metric=squares).writes.copies
+
+
+def test_outputs_of_several_parts_are_copied_one_by_one() -> None:
+    part = torch.zeros(2)
+    copy = in_place.copied({"a": (part, [part]), "b": 3})
+    assert copy["b"] == 3 and torch.equal(copy["a"][0], part) and torch.equal(copy["a"][1][0], part)
+    assert part.data_ptr() not in (copy["a"][0].data_ptr(), copy["a"][1][0].data_ptr())
+
+
+@pytest.mark.parametrize(
+    "act, named",
+    [
+        (lambda net, x: net.layer.weight.data.add_(1), "layer.weight, where the next client"),
+        (lambda net, x: net.memo.add_(1), r"memo \(persistent=False\)"),
+    ],
+)
+def test_a_network_that_changes_itself_is_refused_by_name(act: Any, named: str) -> None:
+    with pytest.raises(ConfigError, match=named):
+        probe(loss_of(act), "net", "arrays")
+
+
+def test_a_write_that_depends_on_the_samples_is_an_error() -> None:
+    loss = loss_of(lambda net, x: x.sub_(1) if x.max() > 5 else None)
+    assert not loss.writes.copies
+    for use in (loss.metrics, loss.gradient):
+        with pytest.raises(RuntimeError, match="wrote into x of a batch"):
+            use(loss.initial(), Batch(tree.clone(loss.task.train), rng.words(0)))
