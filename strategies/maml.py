@@ -8,6 +8,9 @@ Communication", 2018, arXiv:1802.07876, algorithm 1.
              g_k = grad_w l(theta_n; query)
     server:  w <- optimiser(w, mean_k g_k)
 
+Clients send gradients only: the running statistics of a model with BatchNorm keep their initial values, which the log
+says as an event. The steps of clients normalise by batch; evaluation uses the initial statistics.
+
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
 

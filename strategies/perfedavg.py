@@ -8,6 +8,8 @@ algorithm 1 with equations 8 and 10.
         w <- w - lr * (I - alpha * H(w; D'')) grad l(u; D')
     server:  w <- mean_k w_k
 
+The running statistics of a model with BatchNorm are those of the batches D', at u.
+
 H is the Hessian of l, and v = grad l(u; D'). Order ``exact`` computes the product H v itself, ``hf`` the difference
 (grad l(w + delta v; D'') - grad l(w - delta v; D'')) / (2 delta), and ``fo`` leaves H v out.
 """

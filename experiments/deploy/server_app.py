@@ -141,6 +141,7 @@ def serve(
             node_timeout_s=served.node_timeout_s,
             timeout_s=served.timeout_s,
             block_size=setup.config.block_size,
+            statistics=setup.loss.buffers,
             nodes=known,
         )
         nodes = deployed.nodes

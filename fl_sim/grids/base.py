@@ -29,6 +29,8 @@ class ClientGrid(Grid):
 
     pool: Pool | None = None
     """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
+    statistics: Sequence[str] = ()
+    """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
     reduced_chunk: int = 0
     """Clients of a block that run at once after memory ran out; 0: memory has not run out."""
     runs_in_process: int = 1
@@ -113,7 +115,7 @@ class FlowerGrid(ClientGrid):
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()
-        self.grid = grid
+        self.grid, self.statistics = grid, tuple(getattr(grid, "statistics", ()))
 
     def set_run(self, run: Any) -> None:
         """Set Flower's description of the run."""

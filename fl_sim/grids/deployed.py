@@ -51,6 +51,8 @@ class DeployedGrid(ClientGrid):
         How long to wait for replies, where the sender sets no shorter time; a message lives ``GRACE_S`` longer.
     block_size : int (default: 16)
         Clients a block, as in the simulation whose bits this grid repeats.
+    statistics : Sequence of str (default: none)
+        The model's leaves that are running statistics.
     nodes : Nodes (default: None)
         What an earlier grid of the same run knows about the nodes.
 
@@ -69,13 +71,14 @@ class DeployedGrid(ClientGrid):
         node_timeout_s: float = 300.0,
         timeout_s: float = 3600.0,
         block_size: int = 16,
+        statistics: Sequence[str] = (),
         nodes: Nodes | None = None,
     ) -> None:
         super().__init__()
         self.grid, self.num_clients, self.holdout_clients = grid, num_clients, holdout_clients
         self.experiment = records.config(experiment)
         self.allowed_missing, self.node_timeout_s, self.timeout_s = allowed_missing, node_timeout_s, timeout_s
-        self.block_size = block_size
+        self.block_size, self.statistics = block_size, statistics
         self.nodes = nodes or Nodes(num_clients)
         self._found = False
         self._reported: dict[int, int] = {}

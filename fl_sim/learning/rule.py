@@ -49,7 +49,11 @@ class LocalRule(ABC):
     """What one client computes from the model that it receives. Subclasses define ``local_update``."""
 
     reply_kind: Literal["weights", "update", "none"] = "weights"
-    """The reply of ``local_update``: a model, another tree of its shape (a gradient, a difference), or no tree."""
+    """The reply of ``local_update``: a model, another tree of its shape (a gradient, a difference), or no tree.
+
+    BatchNorm's running statistics may be left out of an ``update``: then they stay as they are. Where it has them, they
+    are the change ``new - model`` as ``tree.sub`` gives it. The new model gets the mean of the clients' statistics.
+    """
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """The samples that each step uses. Default: one stream ``train`` of shuffled passes over the training part.

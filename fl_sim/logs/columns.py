@@ -115,7 +115,9 @@ EVENTS: dict[str, Column] = {
     "time": Column("s", "wall clock, since 1970-01-01 UTC"),
     "event": Column("text", "what happened; further columns are its facts"),
     "round": Column("number", "in which it happened; null outside of rounds"),
-    "reason": Column("text", "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved"),
+    "reason": Column(
+        "text", "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, running_statistics"
+    ),
     "block": Column(
         "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
     ),

@@ -24,6 +24,7 @@ from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
+from fl_sim.rounds.foreign_statistics import ForeignStatistics
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
@@ -64,7 +65,12 @@ class _Driver:
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
-        self.grid.pool = run.strategy.pool if isinstance(run.strategy, PoolingStrategy) else None
+        inner = flower.innermost(run.strategy)
+        if isinstance(inner, PoolingStrategy):
+            inner.statistics = self.grid.statistics
+        foreign = self.grid.statistics if self.calls.foreign else ()
+        self.statistics = ForeignStatistics(foreign, run.strategy, self.calls.event)
+        self.grid.pool = run.strategy.reply_pool if isinstance(run.strategy, PoolingStrategy) else None
         self.grid.on_event, self.grid.on_block = self.calls.event, self.block
 
     def each(self, hook: str, *args: object) -> None:
@@ -85,13 +91,16 @@ class _Driver:
         self.each("on_round_start")
         self.check_model()
         self.places = self.samples = 0
-        exchange, replies = self.calls.exchange(
-            "train", self.calls.hook("configure_train", run.arrays, run.train_config)
-        )
+        messages = self.calls.hook("configure_train", self.statistics.trained(run.arrays), run.train_config)
+        self.statistics.complete(messages, run.arrays)
+        exchange, replies = self.calls.exchange("train", messages)
+        if isinstance(replies, list):
+            self.statistics.take(replies)
         try:
             arrays, metrics = self.calls.hook("aggregate_train", replies)
         finally:
             self.calls.log_exchange(exchange)
+        self.statistics.report(getattr(flower.innermost(run.strategy), "unanswered", ()))
         dropped = getattr(run.strategy, "dropped", ())
         self.calls.log_clients([round_row.dropped_client(run.round, client) for client in dropped])
         rate = round_row.learning_rate(run.train_config, run.round)
@@ -103,7 +112,7 @@ class _Driver:
             none = f"the strategy returned no model from {exchange.completed} replies"
             raise RoundFailed(f"round {run.round}: {none}")
         if arrays is not None:
-            row["update_norm"] = self.accept(arrays)
+            row["update_norm"] = self.accept(self.statistics.settled(arrays, self.calls.initial))
         row["seconds"] = time.perf_counter() - start
         self.finish(row)
 
@@ -189,6 +198,7 @@ class _Driver:
             run.strategy.restore(begin.strategy)
         else:
             vars(run.strategy).update(begin.strategy)
+            self.statistics.forget(list(run.model))
         self.grid.states.update(begin.states)
         if self.log is not None:
             run.rows += self.log.rounds_so_far()

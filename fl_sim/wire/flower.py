@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.serverapp import ServerApp
+from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
@@ -163,6 +164,22 @@ def innermost(strategy: Strategy) -> Strategy:
     """The strategy inside its wrappers (Flower's DP wrappers keep it as ``strategy``)."""
     inner = getattr(strategy, "strategy", None)
     return innermost(inner) if isinstance(inner, Strategy) else strategy
+
+
+def has_server_optimizer(strategy: Strategy) -> bool:
+    """Whether a strategy is one of Flower's that take the clients' mean for a gradient, or derived from one.
+
+    False for one inside a wrapper for differential privacy, which must see all that it releases.
+    """
+    optimizers = (strategies.FedAdagrad, strategies.FedAdam, strategies.FedAvgM, strategies.FedYogi, strategies.QFedAvg)
+    return isinstance(innermost(strategy), optimizers) and not is_private(strategy)
+
+
+def is_private(strategy: Strategy) -> bool:
+    """Whether a strategy, or one of its wrappers, adds noise for differential privacy."""
+    inner = getattr(strategy, "strategy", None)
+    own = any(kind.__name__.startswith("DifferentialPrivacy") for kind in type(strategy).__mro__)
+    return own or (isinstance(inner, Strategy) and is_private(inner))
 
 
 def averages(strategy: Strategy) -> bool:

@@ -47,11 +47,20 @@ class PoolingStrategy(Strategy):
 
     dropped: Sequence[int] = ()
     """Clients of the round whose partial work is not used: set by ``configure_train``."""
+    statistics: Sequence[str] = ()
+    """The model's leaves that are running statistics (BatchNorm's buffers), not trained: set by ``run_rounds``."""
+    unanswered: Sequence[str] = ()
+    """Statistics that no reply of the round contained, so that they stay as they are: set by ``aggregate_train``."""
 
     @property
     @abstractmethod
     def pool(self) -> Pool:
         """The reduction of replies."""
+
+    @property
+    def reply_pool(self) -> Pool:
+        """The pool that reduces whole replies, running statistics included; default: ``pool``."""
+        return self.pool
 
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""

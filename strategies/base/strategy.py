@@ -19,6 +19,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
 from strategies.base.cohort import choose, stragglers
 from strategies.base.personal import summarise
+from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
 
 PACKAGE = "strategies"
@@ -65,6 +66,12 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """The reduction of replies; default: the weighted mean."""
         return Mean()
 
+    @property
+    def reply_pool(self) -> Pool:
+        """``pool`` for what is trained, the weighted mean for running statistics."""
+        pool = self.pool
+        return MeanOfStatistics(pool, self.statistics) if self.statistics and type(pool) is not Mean else pool
+
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """The new global model. Default: ``model + server_lr * (pooled - model)``.
 
@@ -83,7 +90,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
-        return {k: v for k, v in vars(self).items() if k != "model"}
+        return {k: v for k, v in vars(self).items() if k not in ("model", "statistics", "unanswered")}
 
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over what a checkpoint kept (``__getstate__``)."""
@@ -137,27 +144,34 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             weights += numbers["num-examples"]
         if partial is None:
             return None, None
-        pooled = self.pool.finish(partial, self.model)
+        pooled = self.reply_pool.finish(partial, self.model)
+        statistics = self._statistics(pooled)
         if type(self).server_step is Strategy.server_step:
             new = self.server_step(self.model, pooled, server_round)
-        else:  # an override may write into the model, which others read too, and into its result later
+        else:  # an override may write into the models, which others read too, and into its result later
+            statistics = tree.clone(statistics)
             new = tree.clone(self.server_step(tree.clone(self.model), pooled, server_round))
-        return records.encode(new), MetricRecord({"loss": losses / weights})
+        return records.encode({**new, **statistics}), MetricRecord({"loss": losses / weights})
+
+    def _statistics(self, pooled: Tree) -> Tree:
+        """The running statistics of the new model: the clients' mean, whatever step the server takes with weights."""
+        self.unanswered = [k for k in self.statistics if k not in pooled]
+        means = {k: pooled[k] for k in self.statistics if k in pooled}
+        return tree.add(means, self.model) if self.reply_kind == "update" else means
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
         content = records.of(reply.content, ArrayRecord)
         if "pool" in content:
             block = records.decode(content["pool"])
-            return block if partial is None else self.pool.merge(partial, block)
+            return block if partial is None else self.reply_pool.merge(partial, block)
         if not content:
             return partial
         single = records.decode(next(iter(content.values())))
         examples = records.numbers(reply.content)["num-examples"]
         weight = float(examples) if self.weighting == "examples" else 1.0
-        started = self.pool.start(single) if partial is None else partial
-        return self.pool.add(
-            started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64)
-        )
+        pool = self.reply_pool
+        started = pool.start(single) if partial is None else partial
+        return pool.add(started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64))
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

@@ -1,6 +1,10 @@
-"""A federation of a few vectors in two classes, with a BatchNorm network, for tests of whole rounds."""
+"""A federation of a few vectors in two classes, with a BatchNorm network, for tests of whole rounds.
 
-from collections.abc import Mapping, Sequence
+With a learning rate of 0 the weights stay, so that a client's running statistics follow from its batches alone: plain
+PyTorch computes them here, batch by batch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,11 +12,19 @@ import torch
 from torch import nn
 
 from clients.app import make_app
-from fl_sim import Partition, RoundLog, SimulationGrid, from_arrays, rng, run_rounds
+from fl_sim import Local, Partition, RoundLog, SimulationGrid, from_arrays, rng, run_rounds
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.rule import Draw, Sizes
 from fl_sim.rounds.callbacks import RunResult
+from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.strategy import name_of
+from strategies.fedavg import FedAvg
+
+SIZES = [4, 9]
+STILL = {"local.lr": 0.0, "local.batch_size": 4, "local.last_batch": "join"}
+"""The first client takes one step, the second two, of 4 and 5 samples."""
+STATISTICS = ("1.running_mean", "1.running_var", "1.num_batches_tracked")
 
 
 def network(norm: nn.Module | None = None) -> nn.Module:
@@ -48,3 +60,20 @@ def train(
     config = records.config({"rounds": rounds, **settings})
     start = records.encode(loss.initial())
     return run_rounds(strategy, grid, start, rounds, train_config=config, log=log, **driver)
+
+
+def own_statistics(client: int, module: nn.Module | None = None) -> Tree:
+    """The statistics of a client of SIZES after round 1 with the settings STILL, by plain PyTorch."""
+    module = (module or network()).double().train()
+    loss, partition = federation(SIZES, module)
+    local = Local(batch_size=4, last_batch="join")
+    for batch in FedAvg().streams(Sizes(SIZES[client], 0), local, Draw(0, 1, client))["train"]:
+        module(loss.task.train["x"][partition.client(client)[batch]].double())
+    return {k: v for k, v in module.state_dict().items() if k in STATISTICS}
+
+
+def mean_statistics(weights: tuple[int, int], module: Callable[[], nn.Module] = network) -> Tree:
+    """The weighted mean of both clients' statistics, counters to whole numbers: with 4 and 9, 22 / 13 is 2."""
+    first, second = own_statistics(0, module()), own_statistics(1, module())
+    means = {k: (weights[0] * first[k] + weights[1] * second[k]) / sum(weights) for k in first}
+    return {k: x if first[k].is_floating_point() else x.round().to(first[k].dtype) for k, x in means.items()}

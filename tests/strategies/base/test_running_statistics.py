@@ -1,0 +1,102 @@
+"""BatchNorm's running statistics under our own strategies: the clients' mean, whatever becomes of weights."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fl_sim import RoundLog, tree
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+from strategies.base.running_statistics import MeanOfStatistics
+from strategies.base.strategy import Strategy
+from strategies.fedavg import FedAvg
+from strategies.maml import MAML
+from strategies.maxpool import MaxPool
+from strategies.perfedavg import PerFedAvg
+from strategies.pools.max import Max
+from strategies.pools.mean import Mean
+from strategies.reptile import Reptile
+from tests.fl_sim.small_federation import SIZES, STATISTICS, STILL, mean_statistics, network, own_statistics, train
+
+
+class FedMomentum(FedAvg):
+    """A user's own server step, for all leaves: it overshoots."""
+
+    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+        return tree.lerp(model, pooled, 3.0)
+
+
+def fedavg_2() -> Strategy:
+    strategy = FedAvg()
+    strategy.server_lr = 2.0
+    return strategy
+
+
+@pytest.mark.parametrize(
+    ("strategy", "weights"),
+    [
+        (FedAvg(), (4, 9)),
+        (fedavg_2(), (4, 9)),
+        (FedMomentum(), (4, 9)),
+        (MaxPool(), (4, 9)),
+        (MaxPool(of="deltas"), (4, 9)),
+        (Reptile(epsilon=2.0), (1, 1)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+@pytest.mark.parametrize("module", [network, lambda: network(nn.BatchNorm1d(4, momentum=None))], ids=["", "cumulative"])
+def test_statistics_are_the_clients_mean(strategy: Any, weights: tuple[int, int], module: Any) -> None:
+    """(n_0 s_0 + n_1 s_1) / (n_0 + n_1); with momentum None a client's own are the mean over its batches."""
+    found = records.decode(train(strategy, SIZES, STILL, module=module()).arrays)
+    for k, value in mean_statistics(weights, module).items():
+        torch.testing.assert_close(found[k], value, rtol=1e-12, atol=1e-15)
+        assert found[k].dtype == value.dtype
+
+
+def test_a_pool_keeps_what_it_does_with_weights() -> None:
+    """Two replies of weights 1 and 3, pooled in two blocks: maximum of w, mean (1 * 1 + 3 * 5) / 4 = 4 of s."""
+    like = {"w": torch.zeros(2), "s": torch.zeros(()), "n": torch.zeros((), dtype=torch.int64)}
+    replies: list[Mapping[str, torch.Tensor]] = [
+        {"w": torch.tensor([1.0, 7.0]), "s": torch.tensor(1.0), "n": torch.tensor(1)},
+        {"w": torch.tensor([2.0, 3.0]), "s": torch.tensor(5.0), "n": torch.tensor(4)},
+    ]
+    pool = MeanOfStatistics(Max(), ["s", "n"])
+    parts = [
+        pool.add(pool.start(like), {k: x[None] for k, x in reply.items()}, torch.tensor([weight], dtype=torch.float64))
+        for reply, weight in zip(replies, (1.0, 3.0), strict=True)
+    ]
+    pooled = pool.finish(pool.merge(pool.merge(pool.start(like), parts[0]), parts[1]), like)
+    assert {k: x.tolist() for k, x in pooled.items()} == {"w": [2.0, 7.0], "s": 4.0, "n": 3}
+    assert pooled["n"].dtype == torch.int64
+
+
+def test_without_statistics_and_for_the_mean_the_pool_is_the_strategys_own() -> None:
+    strategy = MaxPool()
+    assert type(strategy.reply_pool) is Max
+    strategy.statistics = STATISTICS
+    assert type(strategy.reply_pool) is MeanOfStatistics and "statistics" not in strategy.__getstate__()
+    average = FedAvg()
+    average.statistics = STATISTICS
+    assert type(average.reply_pool) is Mean
+
+
+def test_maml_keeps_the_statistics_and_says_so(tmp_path: Path) -> None:
+    with RoundLog.create(tmp_path, "run", "") as log:
+        found = records.decode(train(MAML(), [8, 8], {"local.batch_size": 0}, rounds=2, log=log).arrays)
+        [event] = map(json.loads, (log.path / "events.jsonl").read_text().splitlines())
+    assert event["event"] == "running_statistics" and event["names"] == list(STATISTICS)
+    assert event["reason"] == "the replies do not contain these arrays, so that they stay as they are"
+    assert all(torch.equal(found[k], network().state_dict()[k].to(found[k].dtype)) for k in STATISTICS)
+
+
+def test_perfedavgs_statistics_are_those_of_its_outer_batches() -> None:
+    """With an inner learning rate of 0 they are FedAvg's."""
+    found = records.decode(train(PerFedAvg(inner_lr=0.0), SIZES, STILL).arrays)
+    first, second = own_statistics(0), own_statistics(1)
+    for k in STATISTICS[:2]:
+        torch.testing.assert_close(found[k], (first[k] + second[k]) / 2, rtol=1e-12, atol=1e-15)
