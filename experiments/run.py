@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import overload
 
 from clients.shares import as_partition
+from clients.tasks.dataset import as_task
 from experiments.config.command_line import Invocation, parse
 from experiments.config.recipe_files import make_each
 from experiments.config.schema import Config
@@ -81,7 +82,8 @@ def run(
 
     ``task``, ``partition``, ``model`` and ``strategy`` are names, or objects passed directly; other settings are those
     of the command line: ``cohort=10, local={"lr": 0.1}``, or dotted keys in a dict. Paths are taken as text, and
-    numbers of NumPy with the value that they have (``np.float32(0.1)`` is 0.10000000149011612). A task with natural
+    numbers of NumPy with the value that they have (``np.float32(0.1)`` is 0.10000000149011612). A torch Dataset, or a
+    list of samples, may be the task too: it becomes one by ``from_dataset``, with its defaults. A task with natural
     clients is partitioned by these unless ``partition`` is given. ``metrics`` maps names to functions that give one
     number for each sample; the means of these numbers are reported.
 
@@ -90,8 +92,12 @@ def run(
 
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
-    task = settings.get("task")
-    if getattr(task, "clients", None) is not None:
+    if "task" in settings:
+        try:
+            settings["task"] = as_task(settings["task"])
+        except ValueError as error:
+            raise ConfigError(f"task = a {type(settings['task']).__name__}: {error}") from error
+    if getattr(settings.get("task"), "clients", None) is not None:
         settings.setdefault("partition", "natural")
     if any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")

@@ -11,8 +11,9 @@ import torch
 from clients.device.partition import DevicePartition
 from clients.device.spec import ExperimentSpec
 from clients.shares import transform
-from clients.sources import cache, decode
+from clients.sources import cache, class_folders, decode
 from clients.sources import files as sources
+from clients.sources.pictures import one_depth, stack
 from fl_sim import rng
 from fl_sim.learning.task import Task
 
@@ -49,6 +50,15 @@ def from_folder(spec: ExperimentSpec, client: int, folder: Path) -> tuple[Task, 
     return replace(task, train=train, test={}, transform=augmented, labels=None), partition
 
 
+def _one_scale(arrays: cache.Arrays) -> cache.Arrays:
+    """Pictures scaled as on all devices. Raises ValueError for pictures of floats, which have no scale in common."""
+    if arrays["train_x"].dtype == np.float32:
+        raise ValueError(
+            "data-dir: pictures of floats (mode F) have no scale that all devices share; save 8 or 16 bits"
+        )
+    return one_depth(arrays)
+
+
 def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
     """``train.parquet`` (columns img or image, and label), or the layout of ImageFolder: ``[train/]<class>/*``.
 
@@ -63,24 +73,19 @@ def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
 
         def rows() -> cache.Arrays:
             x, y = decode.read_parquet(table, mode)
-            return {"train_x": x, "train_y": y, **empty}
+            return _one_scale({"train_x": x, "train_y": y, **empty})
 
         return cache.Source(folder, (table,), rows, variant=mode)
     root = folder / "train" if (folder / "train").is_dir() else folder
-    classes = sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    classes = class_folders.class_folders(root)
     if len(classes) != outputs:
         advice = f"one folder for each of the model's {outputs} classes, empty ones too, or train.parquet"
         raise ValueError(f"data-dir = {str(folder)!r}: {len(classes)} class folders; it must hold {advice}")
-    files = [
-        (n, f)
-        for n, c in enumerate(classes)
-        for f in sorted(c.rglob("*"))
-        if f.suffix.lower() in decode.PICTURES and f.is_file()
-    ]
+    files = [(n, file) for n, c in enumerate(classes) for file in class_folders.pictures(c)]
 
     def pictures() -> cache.Arrays:
-        x = decode.stack(((str(file), file) for _, file in files), len(files), mode, size)
-        return {"train_x": x, "train_y": np.array([n for n, _ in files], dtype=np.int64), **empty}
+        x = stack(((str(file), file) for _, file in files), len(files), mode, size)
+        return _one_scale({"train_x": x, "train_y": np.array([n for n, _ in files], dtype=np.int64), **empty})
 
     names_hash = hashlib.sha256(json.dumps([c.name for c in classes]).encode()).hexdigest()[:16]
     return cache.Source(folder, tuple(file for _, file in files), pictures, variant=f"{mode} {size} {names_hash}")

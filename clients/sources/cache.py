@@ -22,11 +22,17 @@ from pathlib import Path
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
-"""``train_x``, ``test_x`` (N, channels, height, width) uint8; ``train_y``, ``test_y`` (N,) int64."""
+"""``train_x``, ``test_x`` (N, channels, height, width) uint8 or float32; ``train_y``, ``test_y`` (N,) int64.
+
+Where there are any: ``classes`` (outputs,) text, names of classes; ``notes`` text, what was decided about samples.
+"""
+
+TEXTS = ("classes", "notes")
+"""Arrays of text, which a data set may lack."""
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 1
+_FORMAT = 2
 """Version of the decoding. Increment it when decoding changes, so that old caches are not used."""
 
 
@@ -42,6 +48,8 @@ class Source:
     """Reads the files. Raises ValueError that names a file if it is damaged."""
     variant: str = ""
     """Further options that the arrays depend on, such as a size in pixels."""
+    notes: tuple[str, ...] = ()
+    """What was decided while the files were searched; it is not cached."""
 
 
 def cache_folder() -> Path:
@@ -77,7 +85,8 @@ def cached(task: str, source: Source) -> Arrays:
     try:
         with staged(folder, lambda: _mapped(folder) is not None) as stage:
             for name, array in arrays.items():
-                np.save(stage / f"{name}.npy", array)
+                if len(array) or name not in TEXTS:
+                    np.save(stage / f"{name}.npy", array)
     except OSError as error:
         warnings.warn(
             f"FL_SIM_CACHE = {str(cache_folder())!r}: cannot be written ({error}); {task} is decoded anew each time",
@@ -90,11 +99,12 @@ def cached(task: str, source: Source) -> Arrays:
 def _mapped(folder: Path) -> Arrays | None:
     """The arrays in a cache folder; None if it is missing or damaged."""
     try:
-        return {
+        found = {
             f"{split}_{name}": np.load(folder / f"{split}_{name}.npy", mmap_mode="r" if name == "x" else None)
             for split in ("train", "test")
             for name in ("x", "y")
         }
+        return found | {name: np.load(folder / f"{name}.npy") for name in TEXTS if (folder / f"{name}.npy").exists()}
     except (OSError, ValueError, EOFError):
         return None
 

@@ -1,4 +1,4 @@
-"""Decoding files to arrays: parquet files of the Hugging Face hub, torchvision's files, folders of pictures.
+"""Decoding files to arrays: parquet files of the Hugging Face hub, and torchvision's files.
 
 torchvision's files are read without torchvision, whose reader of CIFAR-10 unpickles any object; this one unpickles
 NumPy arrays only.
@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from clients.sources.cache import Arrays, Source
-
-PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-"""Endings of the names of picture files."""
+from clients.sources.pictures import stack
 
 
 def parquet(folder: Path, mode: str) -> Source | None:
@@ -68,51 +66,6 @@ def read_parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
     if labels.null_count:
         raise ValueError(f"{file}: {labels.null_count} labels are missing")
     return stack(encoded(), table.metadata.num_rows, mode), labels.to_numpy().astype(np.int64)
-
-
-def stack(encoded: Iterable[tuple[str, Any]], n: int, mode: str, size: int | None = None) -> np.ndarray:
-    """Decode pictures to x (N, channels, height, width).
-
-    Parameters
-    ----------
-    encoded : Iterable of (str, file or path)
-        The pictures; the text says in errors where a picture comes from.
-    n : int
-        N, the number of pictures.
-    mode : str
-        PIL's mode: L (grey) or RGB.
-    size : int (default: pictures are not resized, and must have the same size)
-        Height and width, in pixels, to which pictures are resized.
-
-    Raises
-    ------
-    ValueError
-        If a picture cannot be decoded, or has another size than the first one.
-    """
-    from PIL import Image, UnidentifiedImageError
-
-    out = np.empty((n, 0, 0, 0), np.uint8)
-    for i, (where, file) in enumerate(encoded):
-        try:
-            with Image.open(file) as opened:
-                picture = opened.convert(mode)
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{where}: cannot be decoded as a picture ({error})") from error
-        if size is not None and picture.size != (size, size):
-            picture = picture.resize((size, size), Image.Resampling.BILINEAR)
-        pixels = channels_first(np.asarray(picture))
-        if i == 0:
-            out = np.empty((n, *pixels.shape), np.uint8)
-        if pixels.shape != out.shape[1:]:
-            shapes = f"a picture of shape {pixels.shape} among pictures of shape {out.shape[1:]}"
-            raise ValueError(f"{where}: {shapes}; they must be equal")
-        out[i] = pixels
-    return out
-
-
-def channels_first(pixels: np.ndarray) -> np.ndarray:
-    """(height, width) or (height, width, channels) -> (channels, height, width)."""
-    return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def cifar_batches(root: Path) -> Source | None:

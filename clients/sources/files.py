@@ -45,7 +45,7 @@ def load(data_set: DataSet, data_dir: str | None) -> tuple[Arrays, Path]:
     key, name = ("data_dir", data_dir) if data_dir else ("FL_SIM_DATA", os.environ.get("FL_SIM_DATA", ""))
     if not name:
         source = _downloaded(data_set)
-        return cached(data_set.task, source), source.folder
+        return _told(cached(data_set.task, source), source), source.folder
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{key} = {name!r}: no such folder; name one that holds {data_set.holds}")
@@ -53,9 +53,15 @@ def load(data_set: DataSet, data_dir: str | None) -> tuple[Arrays, Path]:
     if found is None:
         raise ValueError(f"{key} = {name!r}: holds no {data_set.task}; it must hold {data_set.holds}")
     try:
-        return cached(data_set.task, found), found.folder
+        return _told(cached(data_set.task, found), found), found.folder
     except (ValueError, OSError) as error:
         raise ValueError(f"{key} = {name!r}: {error}") from error
+
+
+def _told(arrays: Arrays, source: Source) -> Arrays:
+    """The arrays with all notes: of the search for the files, and of their decoding."""
+    notes = [*source.notes, *arrays.get("notes", np.array([], dtype=str)).tolist()]
+    return {**arrays, "notes": np.array(notes, dtype=str)} if notes else arrays
 
 
 def _downloaded(data_set: DataSet) -> Source:
@@ -97,7 +103,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 
 def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] | None = None) -> Task:
-    """A task of classifying uint8 pictures, scaled to [0, 1].
+    """A task of classifying pictures: uint8, scaled to [0, 1], or float32 as they are. Notes on them become warnings.
 
     Parameters
     ----------
@@ -113,7 +119,7 @@ def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] |
     Raises
     ------
     ValueError
-        If a split is empty, a picture has another shape, or a label is outside 0..outputs-1.
+        If a split is empty, a picture has another shape, or a label is outside 0..outputs-1; it names the first row.
     """
     for split in ("train", "test"):
         x, y = arrays[f"{split}_x"], arrays[f"{split}_y"]
@@ -125,11 +131,13 @@ def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] |
                 f"task.name = {name!r}: pictures of shape {x.shape[1:]} in {split}; they must have {shape}"
             )
         if y.min() < 0 or y.max() >= outputs:
-            raise ValueError(
-                f"task.name = {name!r}: labels {y.min()}..{y.max()} in {split}; they must lie in 0..{outputs - 1}"
-            )
+            row = int(np.flatnonzero((y < 0) | (y >= outputs))[0])
+            what = f"labels {y.min()}..{y.max()} in {split}; they must lie in 0..{outputs - 1}"
+            raise ValueError(f"task.name = {name!r}: {what}; the first that does not is {y[row]} in row {row}")
     train, test = (
         {"x": tensor(arrays[f"{split}_x"]), "y": tensor(arrays[f"{split}_y"])} for split in ("train", "test")
     )
-    metrics, scale = {"accuracy": accuracy}, Transform(scale=1 / 255)
-    return Task(name, train, test, outputs, metrics=metrics, transform=scale, labels=arrays["train_y"])
+    for note in arrays.get("notes", ()):
+        warnings.warn(f"task {name}: {note}", stacklevel=2)
+    scale = Transform(scale=1 / 255 if train["x"].dtype == torch.uint8 else 1.0)
+    return Task(name, train, test, outputs, metrics={"accuracy": accuracy}, transform=scale, labels=arrays["train_y"])

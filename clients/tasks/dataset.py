@@ -1,26 +1,41 @@
 """A task from a user's torch Dataset."""
 
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
-from clients.sources.decode import channels_first
+from clients.sources.dataset_samples import Key, Samples, read_samples
 from fl_sim.learning.arrays import from_arrays
 from fl_sim.learning.task import Task
 
 
-def from_dataset(train: Dataset[object], test: Dataset[object] | None = None, **options: Any) -> Task:
-    """A task from map-style Datasets of pairs (x, y).
+def from_dataset(
+    train: Dataset[Any] | Sequence[Any],
+    test: Dataset[Any] | Sequence[Any] | None = None,
+    *,
+    keys: Sequence[Key] | None = None,
+    **options: Any,
+) -> Task:
+    """A task from Datasets with an index: torch's, torchvision's, Hugging Face's, or lists of samples.
 
-    All samples are read once, with the Dataset's own transform, and stored. That transform should not be random; use
-    ``--augment`` for random augmentation.
+    All samples are read once, with the Dataset's own transform, and stored. That transform should not be random (the
+    first samples are read twice, and a warning says if they differ); use ``--augment`` for random augmentation.
 
     Parameters
     ----------
     train, test : Dataset
-        x is a tensor, an array or a PIL picture, which becomes (channels, height, width) uint8 and is scaled to [0, 1];
-        y is a class or a target.
+        Each sample is a pair (x, y), or a dict with x under one of the names x, image, img, pixel_values, input,
+        inputs, input_values, input_ids, features, data, and y under y, label, labels, target, targets, class,
+        class_label. x is a tensor, an array, numbers or a PIL picture, which becomes (channels, height, width): uint8,
+        which is scaled to [0, 1], or float32 for pictures of more than 8 bits (``clients.sources.pictures``; it is not
+        turned as its EXIF says). y is a class (a number or a word), a target, or a PIL picture of classes: a mask,
+        which becomes (height, width). All samples have one shape and one type.
+    keys : (name, name) or (place, place), optional
+        Where x and y are: names in a dict, or places in a tuple, counted from 0. Needed for tuples of three or more,
+        and for dicts with other names. With the same key twice y is x (as floats, scaled): an autoencoder. Samples
+        that consist of x alone are their own target too where ``loss`` is given.
     **options
         Those of ``from_arrays``: ``clients``, ``loss``, ``metrics``, ``outputs``, ``test_share`` and ``name`` (default:
         the name of the class of ``train``).
@@ -28,30 +43,39 @@ def from_dataset(train: Dataset[object], test: Dataset[object] | None = None, **
     Raises
     ------
     ValueError
-        If a Dataset is empty or its samples have different shapes.
+        For an object without length or index (an IterableDataset, a DataLoader), for samples without a target, and for
+        a sample that cannot be read or has another form than the first one; the message names its index. What
+        ``from_arrays`` refuses is refused here too; its rows are indices of samples.
     """
-    arrays: dict[str, Any] = dict(zip(("x", "y"), _stacked("train", train), strict=True))
-    if test is not None:
-        arrays.update(zip(("x_test", "y_test"), _stacked("test", test), strict=True))
-    return from_arrays(**arrays, **{"name": type(train).__name__.lower(), **options})
+    try:
+        halves = [("train", train), *([] if test is None else [("test", test)])]
+        own_loss = options.get("loss") is not None
+        read = {half: read_samples(half, dataset, keys, own_loss) for half, dataset in halves}
+        given = {"name": "dataset" if isinstance(train, list | tuple) else type(train).__name__.lower(), **options}
+        for note in (note for samples in read.values() for note in samples.notes):
+            warnings.warn(f"from_dataset: {note}", stacklevel=2)
+        return _task(read, given)
+    except ValueError as error:
+        raise ValueError(f"from_dataset: {str(error).removeprefix('from_arrays: ')}") from error
 
 
-def _stacked(key: str, dataset: Any) -> tuple[np.ndarray, np.ndarray]:
-    """All inputs and all targets of a Dataset; ``key`` names it in errors."""
-    pairs = [dataset[i] for i in range(len(dataset))]
-    if not pairs:
-        raise ValueError(f"from_dataset: {key} has no samples")
-    columns = [[_array(pair[n]) for pair in pairs] for n in (0, 1)]
-    for name, column in zip("xy", columns, strict=True):
-        if len(shapes := sorted({array.shape for array in column})) > 1:
-            problem = f"{name} in {key} has the shapes {shapes[:3]}"
-            raise ValueError(f"from_dataset: {problem}; they must be equal: resize or pad in its transform")
-    return np.stack(columns[0]), np.stack(columns[1])
+def _task(read: Mapping[str, Samples], options: dict[str, Any]) -> Task:
+    train, test = read["train"], read.get("test")
+    rest: dict[str, Any] = {} if test is None else {"x_test": test.x, "y_test": test.y}
+    return from_arrays(train.x, train.y, **rest, **options)
 
 
-def _array(value: Any) -> np.ndarray:
-    """A tensor, number or array as an array; a PIL picture as (channels, height, width) uint8."""
-    if hasattr(value, "convert") and hasattr(value, "getbands"):
-        return channels_first(np.asarray(value if value.mode in ("L", "RGB") else value.convert("RGB")))
-    array = np.asarray(value)
-    return array.astype(np.float32) if isinstance(value, float) else array
+def as_task(value: object) -> object:
+    """A Dataset (or a list of samples) as a task by ``from_dataset``; anything else is returned as it is.
+
+    Raises ValueError for a tuple, which may be arrays or Datasets, and as ``from_dataset`` does.
+    """
+    if isinstance(value, tuple):
+        cure = "pass from_arrays(x, y) for arrays, or from_dataset(train, test) for Datasets"
+        raise ValueError(f"{len(value)} objects, not one; {cure}")
+    indexed = (
+        hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str | type | Mapping)
+    )
+    if isinstance(value, Task) or not (indexed or isinstance(value, Dataset | DataLoader)):
+        return value
+    return from_dataset(value)  # type: ignore[arg-type]  # what is no Dataset is refused there

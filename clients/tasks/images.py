@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.sources import cache, decode, files
+from clients.sources import cache, class_folders, files
+from clients.sources.pictures import one_depth, stack
 from fl_sim.learning.task import Task
 from fl_sim.registry import offer
 
@@ -14,8 +15,16 @@ def images(data_dir: str | None = None, size: int = 32) -> Task:
     """Pictures of ``DIR/train/<class>/*`` and ``DIR/test/<class>/*``, x (3, size, size) uint8 scaled to [0, 1].
 
     DIR, or else ``DIR/images``, is searched, where DIR is ``data_dir`` or else the folder FL_SIM_DATA. Classes are the
-    folders of ``train``, sorted by name. Pictures are resized to ``size`` x ``size`` pixels. Raises ValueError if a
-    folder is missing or empty, or if ``train`` lacks a class of ``test``.
+    folders of ``train``, sorted by name; their names are kept in the run folder (``names.json``). Pictures are turned
+    as their EXIF orientation says and resized to ``size`` x ``size`` pixels. Where some have 16 bits, x is float32 in
+    [0, 1] for all; pictures of floats keep their values. ``clients.sources.pictures`` has the rule for each kind of
+    picture, ``clients.sources.class_folders`` which files are skipped.
+
+    Raises
+    ------
+    ValueError
+        If a folder is missing or empty, if ``train`` lacks a class of ``test``, and for a file that is damaged, has
+        several frames, or holds numbers without a known scale.
     """
     if size < 1:
         raise ValueError(
@@ -28,28 +37,27 @@ def images(data_dir: str | None = None, size: int = 32) -> Task:
 
 
 def _find(folder: Path, size: int) -> cache.Source | None:
-    listed = {split: _listed(folder / split) for split in ("train", "test")}
-    if not all(listed.values()):
+    listed = {split: class_folders.listed(folder / split) for split in ("train", "test")}
+    if not all(listing.entries for listing in listed.values()):
         return None
-    names = sorted({label for _, label in listed["train"]})
+    names = sorted({label for _, label in listed["train"].entries})
 
     def read() -> cache.Arrays:
-        arrays = {}
-        for split, entries in listed.items():
-            if unknown := sorted({label for _, label in entries} - set(names)):
+        arrays, remarks = {}, list[str]()
+        for split, listing in listed.items():
+            if unknown := sorted({label for _, label in listing.entries} - set(names)):
                 raise ValueError(
                     f"{folder / split / unknown[0]}: a class that train lacks; train has {', '.join(names)}"
                 )
-            arrays[f"{split}_x"] = decode.stack(((str(file), file) for file, _ in entries), len(entries), "RGB", size)
-            arrays[f"{split}_y"] = np.array([names.index(label) for _, label in entries], dtype=np.int64)
-        return arrays
+            paths = [file for file, _ in listing.entries]
+            arrays[f"{split}_x"] = stack(((str(file), file) for file in paths), len(paths), "RGB", size, remarks)
+            arrays[f"{split}_y"] = np.array([names.index(label) for _, label in listing.entries], dtype=np.int64)
+        return {**one_depth(arrays), "classes": np.array(names), "notes": np.array(remarks, dtype=str)}
 
     return cache.Source(
-        folder, tuple(file for entries in listed.values() for file, _ in entries), read, variant=f"{size}x{size}"
+        folder,
+        tuple(file for listing in listed.values() for file, _ in listing.entries),
+        read,
+        variant=f"{size}x{size}",
+        notes=tuple(note for listing in listed.values() for note in listing.notes),
     )
-
-
-def _listed(folder: Path) -> list[tuple[Path, str]]:
-    """(file, class) of each picture below ``folder/<class>``, sorted by path."""
-    found = sorted(file for file in folder.glob("*/**/*") if file.suffix.lower() in decode.PICTURES and file.is_file())
-    return [(file, file.relative_to(folder).parts[0]) for file in found]

@@ -3,6 +3,7 @@
 import os
 
 from clients.shares import LAYOUT, call, divided, laid_out, prepared
+from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config
 from fl_sim import Task
 from fl_sim.errors import ConfigError
@@ -21,8 +22,8 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _cache:
         _cache.clear()
-        _cache[key] = _data(config)
-    task, held, partition = _cache[key]
+        _cache[key] = [c.component for c in chosen], _data(config)
+    task, held, partition = _cache[key][1]
     if config.personalize_steps and not partition.size_counts()[:, 1].any():
         share = config.partition.params.get("held_out")
         what = f"partition.held_out = {share} leaves no client a test sample of its own"
@@ -36,8 +37,11 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     return task, held, partition
 
 
-_cache: dict[str, tuple[Task, Tree, Partition]] = {}
-"""The last result of ``data``, by the settings that it depends on."""
+_cache: dict[str, tuple[list[object], tuple[Task, Tree, Partition]]] = {}
+"""The last result of ``data``, by the settings that it depends on, with the components whose ids are in the key.
+
+A component that is kept alive shares its id with no other.
+"""
 
 
 def _data(config: Config) -> tuple[Task, Tree, Partition]:
@@ -48,7 +52,10 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
     arguments = {k: v for k, v in chosen.params.items() if v is not None or k not in LAYOUT}
     arguments |= {k: v for k, v in supplied.items() if v is not None}
-    task: Task = chosen.component if chosen.is_object else call(chosen.component, arguments)
+    task = as_task(chosen.component if chosen.is_object else call(chosen.component, arguments))
+    if not isinstance(task, Task):
+        cure = "it must be a Task: from_arrays(x, y) or from_dataset(dataset) makes one"
+        raise ConfigError(f"task.name = {chosen.name!r}: is or makes a {type(task).__name__}; {cure}")
     task = laid_out(task, chosen.params)
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")

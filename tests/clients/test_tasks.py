@@ -274,7 +274,9 @@ class TestFromDataset:
         assert tree.digest(a.train) == tree.digest(b.train) and tree.digest(a.test) == tree.digest(b.test)
 
     def test_bad_datasets_are_refused(self) -> None:
-        with pytest.raises(ValueError, match=r"x in train has the shapes \[\(3, 4, 5\), \(3, 4, 6\)\]"):
+        with pytest.raises(
+            ValueError, match=r"sample 1 of train: x has the shape \(3, 4, 5\), sample 0 has \(3, 4, 6\)"
+        ):
             from_dataset(Pictures("RGB", [6, 5]))
         with pytest.raises(ValueError, match="test has no samples"):
             from_dataset(Pictures("RGB", [6]), Pictures("RGB", []))
