@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from fl_sim import local
+from fl_sim.engines.set_evaluation import parts_of
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, passes
 from fl_sim.learning.settings import Local
@@ -52,10 +53,11 @@ class Personalize(LocalRule):
         """Fine-tune and evaluate; the reply tree and the new state are empty.
 
         Each metric is reported as ``NAME_before`` and ``NAME``, and the number of evaluated samples as ``held_out``.
+        Where the task has set metrics, the outputs go along, from which the engine's caller computes them.
         """
         test = next(iter(batches["test"]))
         tuned, _ = local.train(model, batches["train"], self._local(local_), loss.gradient)
         with torch.no_grad():
             before, after = loss.metrics(model, test), loss.metrics(tuned, test)
-        count = torch.as_tensor(test.size, dtype=loss.dtype)
-        return {}, {}, {**{f"{k}_before": v for k, v in before.items()}, **after, "held_out": count}
+        count, sets = torch.as_tensor(test.size, dtype=loss.dtype), parts_of(loss, model, tuned, test)
+        return {}, {}, {**{f"{k}_before": v for k, v in before.items()}, **after, "held_out": count, **sets}

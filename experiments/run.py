@@ -52,6 +52,7 @@ def run(
     recipe: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,
+    set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
     seed: int = 0,
     **settings: object,
@@ -65,6 +66,7 @@ def run(
     recipe: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,
+    set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
     **settings: object,
 ) -> list[Outcome]: ...
@@ -75,6 +77,7 @@ def run(
     recipe: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,
+    set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
     **settings: object,
 ) -> Outcome | list[Outcome]:
@@ -90,6 +93,21 @@ def run(
     ``seed`` is a number, or a list of numbers: then one run follows another, with the same callbacks, and the result is
     the list of their Outcomes. The first that fails raises; the runs before it stay in their folders.
 
+    ``set_metrics`` are metrics of a whole set, such as F1: names as on the command line ("f1,auroc", or a list), or
+    ``{name: given}``, where ``given`` is
+
+    - a function of all outputs (N, ...) and targets (N, ...) of a set, which are kept until its end (at most 256 MiB);
+    - a torchmetrics object, or any with ``reset``, ``update(outputs, targets)`` and ``compute``: a copy is updated
+      block by block, in block order;
+    - a name as on the command line, as text.
+
+    They get copies on the CPU, outputs as the model gives them (no softmax); where the task has an ``ignore_index``,
+    one row of outputs for each label that counts. They give a number or a tensor with one or two axes, and None or NaN
+    where they are undefined, which is logged as null. They are computed on the central test and validation sets
+    (columns ``NAME`` and ``val_NAME`` of the rounds), and in a personal evaluation on each client's held-out samples
+    (``NAME_before`` and ``NAME`` of the clients; the rounds hold no mean of these). As with ``metrics``, a run that is
+    resumed from its folder has only the names that its config holds: functions and objects are not stored.
+
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     if "task" in settings:
@@ -104,11 +122,14 @@ def run(
     if isinstance(settings.get("partition"), (list, tuple)):
         # the bound on indices is checked again once the task is built
         settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)
+    own = set_metrics if isinstance(set_metrics, Mapping) else {}
+    if set_metrics and not own:
+        settings["set_metrics"] = set_metrics
     configs = make_each(None if recipe is None else os.fspath(recipe), **settings)
     if configs[0].engine == "flower":
         why = "objects from Python do not travel to Flower's actors"
         raise ConfigError(f"engine = 'flower': {why}; use the command line")
-    outcomes = [_outcome(build(config, metrics), quiet, callbacks) for config in configs]
+    outcomes = [_outcome(build(config, metrics, set_metrics=own), quiet, callbacks) for config in configs]
     return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]
 
 

@@ -9,6 +9,7 @@ answer: an error on the device becomes an error reply with its reason.
 import os
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from fl_sim.blocks.learner import Learner, Settings
 from fl_sim.grids.messages import answered, reply_to, settings_of
 from fl_sim.grids.nodes import EXPERIMENT
 from fl_sim.kernels.precision import prepare
+from fl_sim.learning.sets.class_metrics import offered
 
 Answer = Callable[[Message, Context], Message]
 Rules = Callable[[str, Settings], LocalRule]
@@ -99,6 +101,7 @@ def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     prepare(device, int(node_config.get("threads", spec.get("threads", 1))), spec.get("precision", "full"))
     task, own = own_samples(spec, client, str(node_config.get("data-dir", "")))
+    task = replace(task, set_metrics=offered(str(spec.get("set_metrics", ""))))
     model, params = component("model", spec)
     module = make_module(model, params, task, int(spec.get("seed", 0)), str(spec["model"]))
     dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32

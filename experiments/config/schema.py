@@ -20,6 +20,7 @@ from experiments.config.values import (
     Failures,
     NotNegative,
     Seed,
+    SetMetrics,
     Share,
     Target,
     Whole,
@@ -71,6 +72,8 @@ class Config:
     """Random crops and flips of training images."""
     standardize: bool = False
     """Inputs minus their mean in the training set, divided by their standard deviation; off: pixels in [0, 1]."""
+    set_metrics: SetMetrics = ""
+    """Metrics of a whole set (f1,auroc,confusion,calibration,class_accuracy): central sets, and each client's own."""
     evaluate_every: Count = 1
     """Rounds between evaluations of the global model on the test set; the last round is evaluated too."""
     personalize_steps: Whole = 0

@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from fl_sim import registry
 from fl_sim.errors import ConfigError
+from fl_sim.learning.sets.class_metrics import names_in
 
 
 def _failures(text: str) -> str:
@@ -26,6 +27,17 @@ def _device(text: str) -> str:
     return text
 
 
+def _joined(names: object) -> object:
+    return ",".join(map(str, names)) if isinstance(names, (list, tuple)) else names
+
+
+def _set_metrics(text: str) -> str:
+    try:
+        return ",".join(names_in(text))
+    except ConfigError as error:
+        raise ValueError(str(error).partition(": ")[2]) from error
+
+
 Whole = Annotated[int, Ge(0)]
 Count = Annotated[int, Ge(1)]
 NotNegative = Annotated[float, Ge(0)]
@@ -34,6 +46,7 @@ Seed = Annotated[int, Ge(0), Lt(2**63)]
 Target = Annotated[float, Gt(0), Le(1)] | None
 Device = Annotated[str, AfterValidator(_device)]
 Failures = Annotated[str, AfterValidator(_failures)]
+SetMetrics = Annotated[str, BeforeValidator(_joined), AfterValidator(_set_metrics)]
 
 
 def plain(value: Any) -> Any:

@@ -193,5 +193,7 @@ def device_settings(setup: Setup) -> dict[str, object]:
     if config.clients and "clients" in inspect.signature(config.task.component).parameters:
         settings["task-clients"] = config.clients
     numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")
+    if config.set_metrics:
+        settings["set_metrics"] = config.set_metrics
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}
     return settings | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}

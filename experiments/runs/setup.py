@@ -23,17 +23,20 @@ from fl_sim import SimulationGrid, Task, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.dotted import flatten
 from fl_sim.engines.choose import Choice, choose
+from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
+from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.driver import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
+from fl_sim.wire.set_records import Flat, to_record
 from strategies.base.strategy import Strategy, name_of
 
 
@@ -69,14 +72,17 @@ class Setup:
 
 
 def build(
-    config: Config, metrics: Mapping[str, SampleFunction] | None = None, workers: Executor | None = None
+    config: Config,
+    metrics: Mapping[str, SampleFunction] | None = None,
+    workers: Executor | None = None,
+    set_metrics: Mapping[str, object] | None = None,
 ) -> Setup:
     """Build everything that a run needs; nothing is started.
 
     Parameters
     ----------
-    metrics : Mapping, optional
-        Functions by name that give one more number for each sample; their means are reported.
+    metrics, set_metrics : Mapping, optional
+        The user's own by name, besides those of the task and of the config: see ``experiments.run.run``.
     workers : Executor, optional
         Runs the blocks; default: the executor that the config names.
 
@@ -88,13 +94,13 @@ def build(
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
-    check_own(metrics or {})
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     task, validation = transformed(task, validation, dtype, config.device)
-    task = replace(task, metrics={**task.metrics, **(metrics or {})})
+    task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
     loss = Loss(module, task, dtype, config.device, config.precision)
     probe(loss, config.model.name, config.task.name)
+    check_set_metrics(loss, validation, partition, config.personalize_steps)
     training_clients = len(partition) - config.holdout_clients
     strategy = make_strategy(config, training_clients)
     kinds = {"ray": config.ray.engine, "flower": "loop"}
@@ -123,6 +129,16 @@ def build(
         evaluate_config=personal,
         evaluate_fn=evaluator(config, loss, validation, workers),
     )
+
+
+def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, own: Mapping[str, object]) -> Task:
+    """The task with the user's ``metrics``, and the set metrics that the config names (``names``) or the user brings.
+
+    Raises ConfigError for one that is unknown, and for names of columns that exist already.
+    """
+    check_own(metrics)
+    task = replace(task, metrics={**task.metrics, **metrics})
+    return replace(task, set_metrics=chosen_metrics(names, own, task))
 
 
 TRANSFORMED_BYTES = 256 * 2**20
@@ -223,8 +239,10 @@ def evaluator(config: Config, loss: Loss, validation: Tree, workers: Executor) -
         if server_round % config.evaluate_every and server_round != config.rounds:
             return None
         model = tree.to(records.decode(arrays), loss.dtype)  # strategies such as FedAdam turn float32 into float64
-        test = workers.evaluate(model, loss.task.test)
-        held = workers.evaluate(model, validation)
-        return MetricRecord({**test, **{f"val_{k}": v for k, v in held.items()}})
+
+        def evaluated(samples: Tree) -> dict[str, Flat]:
+            return {**workers.evaluate(model, samples), **to_record(evaluate_sets(loss, model, samples))}
+
+        return MetricRecord({**evaluated(loss.task.test), **{f"val_{k}": v for k, v in evaluated(validation).items()}})
 
     return central

@@ -9,6 +9,7 @@ from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.resolve import Block
 from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
+from fl_sim.engines.set_evaluation import split
 from fl_sim.tree import Tree
 
 
@@ -28,7 +29,9 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
             yield Outcome([job], error=with_advice(traceback.format_exc(), job, block.local))
             continue
         stacked = {k: v.detach()[None] for k, v in reply.items()}
+        metrics, parts = split(metrics)
         numbers = {k: v.detach().reshape(1) for k, v in metrics.items()}
+        numbers |= {k: v.detach()[None] for k, v in parts.items()}
         yield Outcome([job], stacked, {k: v.detach()[None] for k, v in state.items()}, numbers)
 
 
@@ -40,4 +43,4 @@ def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[st
     }
     with rng.keyed_globals(job.draw("globals")):
         reply, _, metrics = block.rule.local_update(tree.clone(model), job.state, batches, learner.loss, block.local)
-    return reply, {k: float(v) for k, v in metrics.items()}
+    return reply, {k: float(v) for k, v in split(metrics)[0].items()}

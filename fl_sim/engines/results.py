@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.tree import Tree
+from fl_sim.wire.set_records import Flat
 
 
 @dataclass
@@ -18,6 +19,8 @@ class ClientResult:
     steps: int = 0
     weight: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
+    sets: dict[str, Flat] = field(default_factory=dict)
+    """Its set metrics, as they travel; empty where it evaluated none."""
     reply: Tree = field(default_factory=dict)
     """The client's model or update; empty where the block's replies were pooled."""
     state: Tree = field(default_factory=dict)

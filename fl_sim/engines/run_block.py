@@ -20,6 +20,7 @@ from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.engines.choose import ENGINES, Outcome
 from fl_sim.engines.reply_checks import non_finite, shape_problem, table, update_norms
 from fl_sim.engines.results import BlockResult, ClientResult
+from fl_sim.engines.set_evaluation import client_sets, split
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
@@ -142,7 +143,8 @@ def _failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
 def _client_results(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> list[ClientResult]:
     problem = shape_problem(outcome.replies, model, learner.loss.trainable, block.rule)
     norms = {} if problem else update_norms(outcome.replies, model, block.rule)
-    numbers = table({**outcome.metrics, **norms})
+    means, parts = split(outcome.metrics)
+    numbers = table({**means, **norms})
     bad = {} if problem or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
     size = sum(x.numel() // len(outcome.jobs) * x.element_size() for x in outcome.replies.values())
     all_finite = all(all(map(math.isfinite, column)) for column in numbers.values())
@@ -156,5 +158,8 @@ def _client_results(outcome: Outcome, block: Block, model: Tree, learner: Learne
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
         states = tree.take(outcome.states, c) if outcome.states and not reason else {}
-        results.append(_client_result(job, weight=weight, metrics=metrics, state=states, num_bytes=size, reason=reason))
+        sets = client_sets(learner.loss, parts, c) if not reason else {}
+        results.append(
+            _client_result(job, weight=weight, metrics=metrics, sets=sets, state=states, num_bytes=size, reason=reason)
+        )
     return results

@@ -10,6 +10,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 from fl_sim.errors import RoundFailed
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
+from fl_sim.wire.set_records import SETS, from_record
 
 FLUSH = 256
 """Rows that are collected before the sink gets them, so that memory does not grow with the clients of a round."""
@@ -146,7 +147,7 @@ class Exchange:
             row["examples"] = numbers.pop(self.weight_key, None)
             if isinstance(numbers.get("steps"), (int, float)):
                 row["steps"] = numbers.pop("steps")
-            for k, v in numbers.items():
+            for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
             for k in ("block", "weight"):
                 if k in facts:
@@ -175,6 +176,8 @@ class _Report(NamedTuple):
     arrays: dict[str, ArrayRecord]
     numbers: dict[str, Any]
     facts: Mapping[str, Any]
+    sets: dict[str, object]
+    """Set metrics, as they are logged."""
 
 
 def _read(reply: Message) -> _Report | None:
@@ -184,6 +187,7 @@ def _read(reply: Message) -> _Report | None:
     arrays: dict[str, ArrayRecord] = {}
     numbers: dict[str, object] = {}
     facts: Mapping[str, object] = {}
+    sets: dict[str, object] = {}
     for name, record in reply.content.items():
         if isinstance(record, MetricRecord):
             numbers.update(record.items())
@@ -191,7 +195,9 @@ def _read(reply: Message) -> _Report | None:
             arrays[name] = record
         elif name == "facts":
             facts = dict(record.items())
-    return _Report(arrays, numbers, facts)
+        elif name == SETS:
+            sets = from_record(record)
+    return _Report(arrays, numbers, facts, sets)
 
 
 def _problem(message: Message, reply: Message, report: _Report | None, likes: Likes, weight_key: str) -> str:

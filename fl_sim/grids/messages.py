@@ -9,6 +9,7 @@ from fl_sim.blocks.learner import Settings
 from fl_sim.engines.results import ClientResult
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
+from fl_sim.wire.set_records import SETS
 
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
@@ -105,6 +106,8 @@ def reply_to(
         "metrics": flower.trusted(MetricRecord, numbers),
         "facts": flower.trusted(ConfigRecord, facts),
     }
+    if answer.sets:
+        content[SETS] = flower.trusted(ConfigRecord, answer.sets)
     if partial is not None:
         content["pool"] = records.encode(partial)
     elif answer.reply:

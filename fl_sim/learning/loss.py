@@ -275,3 +275,8 @@ class Loss:
         floats = {name: v if v.is_floating_point() else v.to(self.dtype) for name, v in values.items()}
         weight = weight_of(len(data["y"]), batch.mask, weights)
         return {name: mean(v, batch.mask, weights) for name, v in floats.items()}, weight
+
+    def evaluated(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """(the model's outputs (B, ...), the targets (B, ...)) of a batch in evaluation mode, padding included."""
+        outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
+        return outputs, data["y"]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fl_sim.learning.measures import IGNORED, ClassAxis, SampleFunction, accuracy, cross_entropy
+from fl_sim.learning.sets.set_metrics import SetMetric
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
 
@@ -31,6 +32,8 @@ class Task:
     """The loss of each sample."""
     metrics: Mapping[str, SampleFunction] = field(default_factory=dict)
     """Further functions by name, reported as means over samples, such as ``accuracy`` in classification."""
+    set_metrics: Mapping[str, SetMetric] = field(default_factory=dict)
+    """Metrics of a set as a whole by name, such as F1: of the central sets, and of each client's held-out part."""
     transform: Callable[[Tree, Tensor | None], Tree] = field(default_factory=Transform)
     """From stored samples to model inputs: ``(batch, words of a random key, or None in evaluation) -> batch``."""
     labels: np.ndarray | None = None

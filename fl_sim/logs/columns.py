@@ -7,6 +7,8 @@ with the tables. A user's metrics and callbacks may add columns under any name t
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from fl_sim.errors import ConfigError
+
 CONFIG = "config.toml"
 """File with the run's complete configuration."""
 MODEL = "model.safetensors"
@@ -57,6 +59,12 @@ ROUNDS: dict[str, Column] = {
     "loss": Column("per sample", "of the global model on the central test set; null where not evaluated"),
     "val_accuracy": Column("fraction", "of the global model on the central validation share; null without one"),
     "val_loss": Column("per sample", "of the global model on the central validation share; null without one"),
+    "class_accuracy": Column(
+        "fractions",
+        "with `--set_metrics class_accuracy`: list over the classes, the share of a class's test labels that the "
+        "global model predicts right; null for a class without labels",
+    ),
+    "val_class_accuracy": Column("fractions", "the same on the central validation share; null without one"),
     "train_loss": Column(
         "per sample",
         "mean over the completed clients, weighted by examples, of a client's mean loss over its local steps",
@@ -108,6 +116,10 @@ CLIENTS: dict[str, Column] = {
     "accuracy": Column("fraction", "personal: on its held-out samples after fine-tuning"),
     "loss_before": Column("per sample", "personal: on its held-out samples before fine-tuning"),
     "held_out": Column("samples", "personal: its held-out samples"),
+    "class_accuracy_before": Column(
+        "fractions", "personal, with `--set_metrics class_accuracy`: list over the classes, before fine-tuning"
+    ),
+    "class_accuracy": Column("fractions", "personal: the same after fine-tuning; null for a class without labels"),
 }
 
 
@@ -182,10 +194,10 @@ COLUMNS: dict[str, dict[str, Column]] = {
 
 
 def check_own(names: Iterable[str], table: str = "rounds") -> None:
-    """Raise ValueError if a user's metric or column has the name of a documented column of ``table``."""
+    """Raise ConfigError if a user's metric or column has the name of a documented column of ``table``."""
     for name in names:
         if name in COLUMNS[table]:
             meaning = COLUMNS[table][name].meaning
-            raise ValueError(
+            raise ConfigError(
                 f"metric {name!r}: {table}.jsonl has a column of this name already ({meaning}); choose another name"
             )

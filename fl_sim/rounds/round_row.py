@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
 from fl_sim.logs.columns import COLUMNS
+from fl_sim.wire.set_records import from_record
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
 """Phase -> the prefix of its columns; a number whose name begins with it keeps the name."""
-CENTRAL = ("accuracy", "loss", "val_accuracy", "val_loss")
+CENTRAL = ("accuracy", "loss", "val_accuracy", "val_loss", "class_accuracy", "val_class_accuracy")
 """Documented columns that central evaluation fills."""
 SYNONYM = re.compile(
     r"(?:(?:test|eval|evaluate|evaluation|central|centrali[sz]ed|server|global)[_-])*(accuracy|acc|loss)", re.IGNORECASE
@@ -77,7 +78,8 @@ def of_central(metrics: Mapping[str, object]) -> dict[str, object]:
     ``accuracy`` and ``loss`` are also filled from a synonym (``test_accuracy``, ``eval_acc``, ``centralized_loss``),
     where there is only one. An accuracy in percent is not used, because the column is a fraction.
     """
-    named = {f"central_{k}" if k in COLUMNS["rounds"] and k not in CENTRAL else k: v for k, v in metrics.items()}
+    entries = from_record(metrics).items()
+    named = {f"central_{k}" if k in COLUMNS["rounds"] and k not in CENTRAL else k: v for k, v in entries}
     for target in ("accuracy", "loss"):
         same = [
             v for k, v in metrics.items() if (match := SYNONYM.fullmatch(k)) and target.startswith(match[1].lower())

@@ -49,6 +49,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "system": {"stragglers": 0.0},
         "augment": False,
         "standardize": False,
+        "set_metrics": "",
         "evaluate_every": 1,
         "personalize_steps": 0,
         "personalize_lr": 0.0,

@@ -1,0 +1,115 @@
+"""The set metrics of a run: those that its config names and those from Python, checked before any work.
+
+Legend: N samples of a set, B samples of the block that is tried, K classes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fl_sim.errors import ConfigError
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.measures import squared_error
+from fl_sim.learning.sets.class_metrics import OFFERED, offered
+from fl_sim.learning.sets.set_metrics import SetMetric, own_metric
+from fl_sim.learning.sets.set_values import rows_of, set_values
+from fl_sim.learning.task import Task
+from fl_sim.logs.columns import check_own
+from fl_sim.population.partition import Partition
+from fl_sim.tree import Tree
+from fl_sim.wire.set_records import SHAPE
+
+LIMIT = 256 * 2**20
+"""Most bytes of a set's outputs that a function, or ``auroc``, may keep."""
+TRIED = 500
+"""Most samples on which the metrics are tried."""
+
+
+def chosen_metrics(names: str, own: Mapping[Any, object], task: Task) -> dict[str, SetMetric]:
+    """The set metrics by column name: those that the config names, and a user's own.
+
+    Raises ConfigError for one that is unknown or not installed, and for a name that a column has already.
+    """
+    found = offered(names)
+    for name, given in own.items():
+        if not isinstance(name, str) or not name or name.endswith(SHAPE):
+            raise ConfigError(f"set_metrics: the name {name!r} must be text, not empty, and not end with {SHAPE!r}")
+        if name in found:
+            raise ConfigError(f"set_metrics: {name!r} is named twice, in the config and from Python; give it once")
+        found[name] = _offered_as(name, given) if isinstance(given, str) else own_metric(name, given)
+    means = ("loss", *task.metrics)
+    columns = [column for name in (*means, *found) for column in _columns(name)]
+    for name, metric in found.items():
+        taken = [column for column in _columns(name) if columns.count(column) > 1]
+        if taken:
+            raise ConfigError(f"set_metrics: {name!r}: another metric fills the column {taken[0]!r}; rename one")
+        if not (name == "class_accuracy" and type(metric) is OFFERED[name]):
+            check_own(_columns(name), "rounds")
+            check_own(_columns(name), "clients")
+    return found
+
+
+def _columns(name: str) -> tuple[str, ...]:
+    return name, f"val_{name}", f"{name}_before"
+
+
+def _offered_as(name: str, given: str) -> SetMetric:
+    if given not in OFFERED:
+        raise ConfigError(f"set_metrics[{name!r}] = {given!r}: must be one of {', '.join(OFFERED)}, or a function")
+    return offered(given)[given]
+
+
+def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_tuning: int) -> None:
+    """Try a task's set metrics on a few samples with the initial model.
+
+    Raises ConfigError that names the metric where one fails, gives no number, means nothing for the task, or would keep
+    more than ``LIMIT`` bytes. ``fine_tuning``: steps of personal evaluation; 0: there is none.
+    """
+    task = loss.task
+    if not task.set_metrics:
+        return
+    some = {k: v[:TRIED].to(loss.device) for k, v in (task.test or task.train).items()}
+    with torch.no_grad():
+        batch = Batch(some, torch.zeros(2, dtype=torch.int32, device=loss.device))
+        outputs, targets = loss.evaluated(loss.initial(), batch)
+    if not isinstance(outputs, Tensor):
+        raise ConfigError(f"set_metrics: the model gives a {type(outputs).__name__}; they need one tensor")
+    sets = {"test": len(task.test["y"]) if task.test else 0, "validation": len(validation["y"]) if validation else 0}
+    if fine_tuning:
+        sets["largest held-out"] = int(partition.size_counts()[:, 1].max())
+    for name, metric in task.set_metrics.items():
+        problem = _no_scores(loss, outputs) if metric.by_class else ""
+        if problem:
+            raise ConfigError(f"set_metrics: {name!r} {problem}; leave it out, or bring a function of your own")
+        try:
+            rows, _ = rows_of(task, outputs.cpu(), targets.cpu(), metric.by_class)
+            set_values(replace(task, set_metrics={name: metric}), [(outputs, targets)])
+        except Exception as error:
+            tried = f"on {len(targets)} samples, outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
+            why = f"{error}" if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
+            raise ConfigError(f"set_metrics: {name!r} fails {tried}: {why}") from error
+        for kind, size in sets.items():
+            kept = metric.bytes_kept(rows) * size // len(targets)
+            if kept > LIMIT:
+                what = f"{kept / 2**20:.0f} MiB of outputs of the {kind} set ({size} samples)"
+                cure = "take an object with reset, update and compute, or fewer samples"
+                raise ConfigError(f"set_metrics: {name!r} keeps {what}, and at most {LIMIT >> 20} fit; {cure}")
+
+
+def _no_scores(loss: Loss, outputs: Tensor) -> str:
+    """Why outputs cannot be the scores of classes before a softmax; empty where they can."""
+    if loss.task.loss is squared_error:
+        return "needs classes, but the task is a regression"
+    *_, last = (module for module in loss.training.modules() if not list(module.children()))
+    if isinstance(last, nn.Sigmoid):
+        return "takes scores, but the model ends with a Sigmoid"
+    if isinstance(last, nn.Softmax) or (outputs.ndim == 2 and outputs.shape[1] > 1 and _are_shares(outputs)):
+        return "takes scores, but the model gives probabilities (a softmax)"
+    return ""
+
+
+def _are_shares(outputs: Tensor) -> bool:
+    return bool((outputs >= 0).all() and torch.allclose(outputs.sum(-1), torch.ones_like(outputs[:, 0]), atol=1e-4))
