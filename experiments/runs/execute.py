@@ -48,6 +48,7 @@ def execute(
     config, written = setup.config, resolved(setup)
     begin = (resumed.begin if resumed else None) or forked(config)
     log = open_log(config, written, resumed)
+    log.state_dict = setup.loss.form.state_dict
     prepare(config.device, config.threads, config.precision)
     spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
     start, error, stopped = time.perf_counter(), None, ""

@@ -106,7 +106,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
 def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, str]:
     """(the model that a round starts from, number of rounds run again for it, the first difference from the log)."""
     digests = {int(n): d for n, d in zip(log.rounds["round"], log.rounds["digest"], strict=True)}
-    kept = saved_model(log, server_round - 1)
+    kept = setup.loss.form.tree(saved_model(log, server_round - 1))
     if (
         server_round > 1
         and kept

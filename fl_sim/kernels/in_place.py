@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fl_sim.kernels.client_gradients import HAS_VERSION
 from fl_sim.kernels.layers import FunctionalModule
+from fl_sim.kernels.outputs import mapped, tensors
 
 Tensors = Mapping[str, Tensor]
 
@@ -64,23 +65,8 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 def copied(value: Any) -> Any:
-    """A copy of a tensor, or of a tuple, list or dict of them, that shares no memory; other objects unchanged."""
-    if isinstance(value, Tensor):
-        return value.clone()
-    if isinstance(value, dict):
-        return {k: copied(v) for k, v in value.items()}
-    if isinstance(value, tuple | list):
-        parts = [copied(v) for v in value]
-        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return value
-
-
-def _tensors(value: Any, name: str) -> dict[str, Tensor]:
-    """The tensors in a value, each under a name of its own."""
-    if isinstance(value, Tensor):
-        return {name: value}
-    pairs = enumerate(value) if isinstance(value, tuple | list) else value.items() if isinstance(value, dict) else ()
-    return {k: v for key, part in pairs for k, v in _tensors(part, f"{name}[{key}]").items()}
+    """A copy of nested outputs that shares no memory; see ``fl_sim.kernels.outputs``."""
+    return mapped(Tensor.clone, value)
 
 
 def find_writes(
@@ -113,7 +99,7 @@ def find_writes(
             outputs, inputs = outputs_of(_watching(network, buffers if training else (), found), data, training)
             for function in functions:
                 own = copied((outputs, dict(inputs)))
-                handed = Watched(_tensors(own, ""))
+                handed = Watched({str(number): x for number, x in enumerate(tensors(own))})
                 function(*own)
                 found.copies |= bool(handed.written)
         except Exception:

@@ -5,14 +5,15 @@ A model is written with ``nn.Dropout`` and ``nn.Conv2d``; the replacements compu
 Legend: B batch.
 """
 
-import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fl_sim import rng
 from fl_sim.kernels import client_gradients, low_rank, patches, winograd
+from fl_sim.kernels.module_copies import copy_of
 
 try:
     from torch.nn.modules.batchnorm import _BatchNorm
@@ -60,7 +61,7 @@ def with_keyed_dropout(module: nn.Module) -> nn.Module:
 
 def copy_sharing_tensors(module: nn.Module) -> nn.Module:
     """A copy of a module with the same parameters and buffers, not copies of them."""
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    return copy_of(module, (*module.parameters(), *module.buffers()))
 
 
 class FunctionalModule:
@@ -77,24 +78,47 @@ class FunctionalModule:
             for leaf, tensor in owner.__dict__.get(kind, {}).items()
             if tensor is not None
         ]
+        tensors = (*module.named_parameters(), *module.named_buffers())
+        self._complexes = tuple(name for name, tensor in tensors if tensor.is_complex())
 
-    def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        """``module(x)`` with ``values`` by name in the place of its own parameters and buffers."""
-        outputs: Tensor
+    def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Any:
+        """``module(x)`` with ``values`` by name in the place of its own parameters and buffers.
+
+        A complex tensor's value is a pair of real numbers, with a last axis of 2.
+        """
+        if self._complexes:
+            pairs = {name: values[name] for name in self._complexes if name in values}
+            values = {**values, **{name: torch.view_as_complex(pair.contiguous()) for name, pair in pairs.items()}}
         if not HAS_TENSOR_DICTS:
             known = {name: value for name, value in values.items() if name in self._names}
-            outputs = torch.func.functional_call(self.module, known, (x,))
-            return outputs
+            return torch.func.functional_call(self.module, known, (x,))
         places = [(owner.__dict__[kind], leaf, name) for owner, kind, leaf, name in self._places if name in values]
         own = [tensors[leaf] for tensors, leaf, _ in places]
         try:
             for tensors, leaf, name in places:
                 tensors[leaf] = values[name]
-            outputs = self.module(x)
-            return outputs
+            return self.module(x)
         finally:
             for (tensors, leaf, _), tensor in zip(places, own, strict=True):
                 tensors[leaf] = tensor
+
+    def with_layer(self, values: Mapping[str, Tensor], x: Tensor, layer: str) -> tuple[Any, Any]:
+        """(outputs, the output of the layer of that name in its last call); ``layer`` "" is the whole network.
+
+        Raises ValueError where there is no such layer, or the network did not call it.
+        """
+        known = dict(self.module.named_modules())
+        if layer not in known:
+            raise ValueError(f"layer {layer!r}: the network has {', '.join(name for name in known if name)}")
+        seen: list[Any] = []
+        handle = known[layer].register_forward_hook(lambda module, inputs, output: seen.append(output))
+        try:
+            outputs = self(values, x)
+        finally:
+            handle.remove()
+        if not seen:
+            raise ValueError(f"layer {layer!r}: the network did not call it")
+        return outputs, seen[-1]
 
 
 def one_client_form(module: nn.Module) -> nn.Module | None:
@@ -125,7 +149,8 @@ def many_clients_form(module: nn.Module, kind: str) -> nn.Module:
     for m in module.modules():
         if kind == "cuda" and type(m) is nn.Conv2d and patches.supports(m):
             m.__class__ = patches.Conv2d
-        elif kind == "cpu" and type(m) is nn.Linear:
+        elif kind == "cpu" and type(m) is nn.Linear and "weight" in dict(m.named_parameters(recurse=False)):
+            # a weight that is computed from others (weight_norm) must stay in their graph
             m.__class__ = client_gradients.Linear
     return module
 

@@ -8,65 +8,35 @@ Legend: B batch, K outputs, D parameters.
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fl_sim import rng, tree
 from fl_sim.kernels import allocator, client_gradients, in_place, layers, leave_vmap
+from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.low_rank import formed
+from fl_sim.kernels.module_copies import cast, copy_of
 from fl_sim.kernels.precision import Precision
-from fl_sim.learning.batch_means import COUNTED, mean, weight_of, with_weights
+from fl_sim.learning.batch import Batch
+from fl_sim.learning.batch_means import mean, weight_of, with_weights
 from fl_sim.learning.measures import SampleFunction, counted
+from fl_sim.learning.networks.network_forms import Forms
+from fl_sim.learning.networks.state_form import StateForm
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import placed
 from fl_sim.tree import Tree
 
-Network = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""``(parameters and buffers by name, x (B, ...)) -> outputs (B, ...)``."""
+__all__ = ["Batch", "Loss", "Term"]
 
+Network = Callable[[Mapping[str, Tensor], Tensor], Any]
+"""``(parameters and buffers by name, x (B, ...)) -> outputs``."""
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's samples of one client, as stored (before the task's transform)."""
-
-    data: Tree
-    """x (B, ...), y (B, ...)."""
-    words: Tensor
-    """(2,) int32: the key of this step's draws."""
-    mask: Tensor | None = None
-    """(B,) bool: which samples are real; None means all."""
-    active: Tensor | None = None
-    """() bool: False for a padded step, which changes nothing; None means active."""
-
-    @property
-    def size(self) -> Tensor | int:
-        """How many samples are real; 0 in a padded step."""
-        return len(self.data["y"]) if self.mask is None else self.mask.sum()
-
-    @property
-    def weight(self) -> Tensor | int:
-        """Its weight in a mean over batches: ``size``, or where labels are ignored how many labels count."""
-        return weight_of(len(self.data["y"]), self.mask, self.data.get(COUNTED))
-
-    @property
-    def given(self) -> Tree:
-        """The key, and the mask where there is one: with ``data``, the tensors that a loss reads."""
-        return {"words": self.words} if self.mask is None else {"words": self.words, "mask": self.mask}
-
-
-class _Forms(NamedTuple):
-    """One network in training mode and in evaluation mode."""
-
-    training: layers.FunctionalModule
-    evaluating: layers.FunctionalModule
-
-
-def _forms_of(module: nn.Module) -> _Forms:
-    return _Forms(layers.FunctionalModule(module), layers.FunctionalModule(layers.copy_sharing_tensors(module).eval()))
+Term = Callable[[Any, Tree], Tensor]
+"""``(outputs, samples) -> (B,) or ()``: what a rule adds to the loss, see ``Loss.gradient``."""
 
 
 class Loss:
@@ -101,10 +71,11 @@ class Loss:
         task = task.bound()
         samples = with_weights(task.train, task.ignore_index)
         self.task = replace(task, train=samples, transform=placed(task.transform, dtype, self.device))
-        self.training = layers.with_keyed_dropout(copy.deepcopy(module)).to(self.device, dtype).train()
-        self._plain = self._many = _forms_of(self.training)
+        self.training = cast(layers.with_keyed_dropout(copy_of(module)), dtype, self.device).train()
+        self.form = StateForm.of(self.training)
+        self._plain = self._many = Forms.of(self.training)
         if precision != "bf16":
-            self._many = _forms_of(layers.many_clients_form(self.training, self.device.type))
+            self._many = Forms.of(layers.many_clients_form(self.training, self.device.type))
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
@@ -121,26 +92,32 @@ class Loss:
     def received(self, model: Mapping[str, Tensor]) -> Tree:
         """A model out of a message, ready to train: this loss's dtype and device, no memory shared with ``model``.
 
-        Counters that a strategy averaged (Flower's average every array) are rounded back to whole numbers.
+        ``model`` is a trained tree, or a ``state_dict`` of the module (see ``networks/state_form.py``). Counters that a
+        strategy averaged (Flower's average every array) are rounded back to whole numbers.
         """
+        model = model if self.form.is_plain else self.form.tree(model)
         whole = {k: x for k, x in self.training.state_dict().items() if not x.is_floating_point() and k in model}
+        whole = {k: x for k, x in whole.items() if k not in self.form.complexes}
         counters = {
             k: (model[k].round() if model[k].is_floating_point() else model[k]).to(x.dtype) for k, x in whole.items()
         }
         return tree.to({**model, **counters}, self.dtype, self.device, copy=True)
 
     def initial(self) -> Tree:
-        """The module's own parameters and persistent buffers, each once: the model of round 0."""
-        names = {*dict(self.training.named_parameters()), *self.buffers}
-        return {k: v.detach().clone() for k, v in self.training.state_dict().items() if k in names}
+        """The module's own parameters and persistent buffers, each once: the model of round 0.
+
+        A complex tensor is a pair of real numbers, with a last axis of 2; ``form.state_dict`` is the way back.
+        """
+        state = self.training.state_dict()
+        return tree.clone(self.form.tree({k: state[k] for k in self.form.names}))
 
     @property
-    def _forms(self) -> "_Forms":
+    def _forms(self) -> Forms:
         allocator.keep_large_buffers()
         return self._many if self.batched else self._alone
 
     @cached_property
-    def _alone(self) -> "_Forms":
+    def _alone(self) -> Forms:
         """The network for one client at a time: on a CPU its faster form, where that gives the same outputs.
 
         A module that calls ``view`` on images, for example, fails in the faster form, whose memory is channels-last.
@@ -150,23 +127,13 @@ class Loss:
         )
         if quick is None:
             return self._plain
-        forms = _forms_of(quick)
-        return forms if self._agree(forms) else self._plain
+        forms = Forms.of(quick)
+        return forms if forms.agree(self._plain, self._first_outputs) else self._plain
 
-    def _agree(self, forms: "_Forms") -> bool:
-        """Whether ``forms`` give the outputs of the plain network on the first two samples; False where one raises."""
-        batch, model = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0)), self.initial()
-        for plain, quick, words in zip(self._plain, forms, (batch.words, None), strict=True):
-            outputs = []
-            for network in (plain, quick):
-                with torch.no_grad(), rng.keyed_globals(0):
-                    try:
-                        outputs.append(self._outputs(network, model, batch, words)[0])
-                    except Exception:
-                        return False
-            if not torch.allclose(outputs[0], outputs[1], rtol=1e-3, atol=1e-4):
-                return False
-        return True
+    def _first_outputs(self, network: layers.FunctionalModule, training: bool) -> Any:
+        """Outputs of a network for the first two samples."""
+        batch = Batch({k: v[:2] for k, v in self.task.train.items()}, rng.words(0))
+        return self._outputs(network, self.initial(), batch, batch.words if training else None)[0]
 
     @cached_property
     def writes(self) -> in_place.Writes:
@@ -188,7 +155,7 @@ class Loss:
 
     def _outputs(
         self, network: Network, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
-    ) -> tuple[Tensor, Tree]:
+    ) -> tuple[Any, Tree]:
         data = {
             k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
         }
@@ -201,7 +168,7 @@ class Loss:
             return network(model, x), data
         with torch.autocast(self.device.type, torch.bfloat16):
             outputs = network(model, x)
-        return outputs.to(self.dtype), data
+        return nested.to(outputs, self.dtype), data
 
     def _weights(self, data: Tree) -> Tensor | None:
         """(B,) the number of each sample's labels that count; None where no label is ignored."""
@@ -220,34 +187,82 @@ class Loss:
         in_place.check_unwritten(batch.data, before)
         return mean(values, batch.mask, self._weights(data))
 
-    def gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
-        """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph."""
-        grads, loss, buffers = self.step_gradient(model, batch)
+    def outputs(self, model: Mapping[str, Tensor], batch: Batch, layer: str = "", training: bool = True) -> Any:
+        """What the network, or one of its layers, returns for a batch: logits and features for a rule of one's own.
+
+        Differentiable in the model's leaves; call ``detach`` on what a teacher says. Rows of padding (``batch.mask``)
+        have outputs too; ``plus`` of ``gradient`` leaves them out.
+
+        Parameters
+        ----------
+        layer : str (default: "", the whole network)
+            Name of a layer, as ``named_modules`` has it; its output in its last call is returned.
+        training : bool (default: True)
+            Whether the network is in training mode: dropout by the batch's key, the same as in ``gradient``, and
+            BatchNorm by the batch's statistics. In both modes samples are augmented as in ``gradient``.
+
+        Raises
+        ------
+        ValueError
+            Where the network has no such layer, or does not call it.
+        """
+        network = self._plain.training if training else self._plain.evaluating
+        own = {**model, **{k: model[k].clone() for k in self.buffers}}
+        return self._outputs(partial(network.with_layer, layer=layer), own, batch, batch.words)[0][1]
+
+    def gradient(
+        self, model: Mapping[str, Tensor], batch: Batch, plus: Term | None = None, layer: str = ""
+    ) -> tuple[Tree, Tensor, Tree]:
+        """(gradient by trainable name, loss (), new buffers) of one batch; none of them carries a graph.
+
+        ``plus`` adds a term to what is differentiated, for distillation and contrastive losses:
+        ``plus(outputs, samples)`` gives one number a sample (B,), of which the mean over real samples counts, or a
+        number () that takes account of ``batch.mask`` itself. ``outputs`` are those of the network, or of its ``layer``
+        of that name; ``samples`` are transformed. The loss that is returned is without the term. Raises ValueError for
+        a term of another shape.
+        """
+        grads, loss, buffers = self.step_gradient(model, batch, plus, layer)
         return {k: formed(g) for k, g in grads.items()}, loss, buffers
 
-    def step_gradient(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tree, Tensor, Tree]:
+    def step_gradient(
+        self, model: Mapping[str, Tensor], batch: Batch, plus: Term | None = None, layer: str = ""
+    ) -> tuple[Tree, Tensor, Tree]:
         """As ``gradient``, for an optimiser step: some leaves may be a ``fl_sim.kernels.low_rank.Product``.
 
         This is the gradient of a linear layer's weight, kept as a product of two matrices. It behaves as a tensor in
         every operation; adding it to a weight does not compute the product first.
         """
         network, params = self._forms.training, {k: model[k] for k in self.trainable}
-        if self.batched and self._stacks and leave_vmap.is_possible():
+        if plus is None and self.batched and self._stacks and leave_vmap.is_possible():
             rest = {k: x for k, x in model.items() if k not in params}
             value = partial(self._value_of, network)
             return *client_gradients.gradient(value, params, rest, batch.data, batch.given), {}
         buffers = {k: model[k].clone() for k in self.buffers}
 
-        def value_at(params: Tree) -> Tensor:
-            return self._value(network, {**model, **buffers, **params}, batch)
+        def value_at(params: Tree) -> tuple[Tensor, Tensor]:
+            if plus is None:
+                loss = self._value(network, {**model, **buffers, **params}, batch)
+                return loss, loss
+            return self._value_plus(plus, layer, {**model, **buffers, **params}, batch)
 
         if self.batched:
-            grads, loss = torch.func.grad_and_value(value_at)(params)
+            grads, (_, loss) = torch.func.grad_and_value(value_at, has_aux=True)(params)
             return grads, loss, buffers
         leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
-        loss = value_at(leaves)
-        grads = torch.autograd.grad(loss, list(leaves.values()), materialize_grads=True)
+        total, loss = value_at(leaves)
+        grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
         return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
+
+    def _value_plus(self, plus: Term, layer: str, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
+        """(the loss with a rule's own term, the loss)."""
+        network = partial(self._plain.training.with_layer, layer=layer)
+        (outputs, inner), data = self._outputs(network, model, batch, batch.words)
+        term = plus(inner, data)
+        loss = mean(self._called(self.task.loss, outputs, data), batch.mask, self._weights(data))
+        if term.shape not in ((), batch.data["y"].shape[:1]):
+            size = len(batch.data["y"])
+            raise ValueError(f"plus gives the shape {tuple(term.shape)} for {size} samples; it must be ({size},) or ()")
+        return loss + (mean(term, batch.mask, None) if term.ndim else term), loss
 
     def _value_of(self, network: layers.FunctionalModule, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
         """The loss as a function of tensors alone."""

@@ -8,7 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY, Column
@@ -48,10 +49,17 @@ class RunLog:
         return f"RunLog({str(self.path)!r}, {len(self.rounds)} rows of rounds, {status})"
 
     def model(self) -> Tree:
-        """The last global model that was saved, on the CPU. Raises ValueError if there is none or it is damaged."""
+        """The last global model that was saved, on the CPU: the ``state_dict`` of the network that was trained.
+
+        A tensor that the network has under several names (tied weights) has each of them. Raises ValueError if there
+        is no model or it is damaged.
+        """
         file = self.path / MODEL
         try:
-            return load_file(file)
+            model = load_file(file)
+            with safe_open(file, "pt") as opened:
+                pairs = json.loads((opened.metadata() or {}).get("complex128", "[]"))
+            return {k: torch.view_as_complex(v) if k in pairs else v for k, v in model.items()}
         except (OSError, SafetensorError) as error:
             raise ValueError(f"{file}: no model can be read ({error})") from error
 

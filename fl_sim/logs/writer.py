@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -40,6 +41,8 @@ class RoundLog:
         self._clients = (path / "clients.jsonl").open("ab", buffering=0)
         self._events = (path / "events.jsonl").open("ab", buffering=0)
         self._last = -1
+        self.state_dict: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
+        """From a trained tree to the names and numbers that ``model.safetensors`` has: those of the user's module."""
 
     @classmethod
     def create(cls, parent: Path, name: str, config_toml: str) -> Self:
@@ -129,10 +132,18 @@ class RoundLog:
         self._replace(CONFIG, lambda temporary: temporary.write_text(toml, encoding="utf-8"))
 
     def model(self, tree: Mapping[str, Tensor], server_round: int) -> None:
-        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``, stored as metadata."""
+        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``, stored as metadata.
+
+        The file has each name of the user's module, so that ``load_state_dict`` takes it; the metadata ``complex128``
+        names the tensors that are pairs of real numbers in it, because the format has no complex128.
+        """
         # The format refuses tensors that share memory.
-        own = {k: v.detach().cpu().contiguous().clone() for k, v in tree.items()}
-        self._replace(MODEL, lambda temporary: save_file(own, temporary, metadata={"round": str(server_round)}))
+        own = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict(tree).items()}
+        metadata = {"round": str(server_round)}
+        if pairs := [k for k, v in own.items() if v.dtype == torch.complex128]:
+            own |= {k: torch.view_as_real(own[k]) for k in pairs}
+            metadata["complex128"] = json.dumps(pairs)
+        self._replace(MODEL, lambda temporary: save_file(own, temporary, metadata=metadata))
 
     def summary(self, summary: Mapping[str, object]) -> None:
         """Replace ``summary.json``."""
