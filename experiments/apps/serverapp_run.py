@@ -25,6 +25,7 @@ from experiments.runs.progress import Progress
 from fl_sim import RoundFailed, SimulationGrid, run_rounds, tree
 from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.monitored import MonitoredGrid, clients_of, phase_of
+from fl_sim.logs.reader import not_finite
 from fl_sim.logs.writer import versions
 from fl_sim.rounds import round_row
 from fl_sim.wire import flower, records
@@ -174,6 +175,7 @@ class ServerAppRun:
             "bytes_down": sums["bytes_down"],
             "clients_failed": sums["failed"],
             "moved": 0,
+            "not_finite": not_finite(self.log.path),
             "bits_changed": False,
             "stopped": None,
             "error": None if error is None else f"{type(error).__name__}: {error}",

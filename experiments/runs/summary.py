@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.setup import Setup
+from fl_sim.logs.reader import not_finite
 from fl_sim.logs.writer import versions
 
 Summary = dict[str, Any]
@@ -63,6 +64,7 @@ def summarise(
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),
         "moved": setup.partition.moved,
+        "not_finite": not_finite(path),
         "bits_changed": bool(setup.grid.reduced_chunk),
         "workers": dict(setup.grid.worker_summary()),
         "stopped": stopped or None,

@@ -128,7 +128,8 @@ EVENTS: dict[str, Column] = {
     "event": Column("text", "what happened; further columns are its facts"),
     "round": Column("number", "in which it happened; null outside of rounds"),
     "reason": Column(
-        "text", "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, running_statistics"
+        "text",
+        "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, running_statistics, not_finite",
     ),
     "block": Column(
         "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
@@ -178,6 +179,11 @@ SUMMARY_KEYS: dict[str, Column] = {
     "engine": Column("text", "that computed the blocks"),
     "workers": Column(
         "table", "of engine ray: how many, their idle share, retries (`docs/cluster.md`); empty otherwise"
+    ),
+    "not_finite": Column(
+        "text",
+        "columns of rounds whose number was NaN or infinite in an evaluation, and is null there, such as `loss, "
+        "val_loss` (event `not_finite`); null where there were none",
     ),
     "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
     "versions": Column("table", "of Python and the libraries, by name"),

@@ -97,6 +97,16 @@ def _rows(file: Path) -> list[dict[str, object]]:
     return rows
 
 
+def not_finite(folder: Path) -> str | None:
+    """The columns that events of a run's evaluations name as NaN or infinite, such as ``loss, val_loss``; or None."""
+    columns: dict[str, None] = {}
+    for line in (folder / "events.jsonl").read_bytes().splitlines():
+        if b'"not_finite"' in line:  # millions of other events are not parsed
+            row = json.loads(line)
+            columns |= dict.fromkeys(row["columns"] if row["event"] == "not_finite" else ())
+    return ", ".join(columns) or None
+
+
 def _frame(file: Path, columns: dict[str, Column]) -> "pd.DataFrame":
     """A file's rows as a frame: all documented columns in their order, then the others.
 

@@ -21,10 +21,10 @@ from fl_sim.grids.base import as_client_grid
 from fl_sim.grids.exchange import Failures
 from fl_sim.kernels import in_place
 from fl_sim.logs.writer import RoundLog
-from fl_sim.rounds import round_row
+from fl_sim.rounds import not_finite, round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
-from fl_sim.rounds.foreign_statistics import ForeignStatistics
+from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
@@ -65,11 +65,7 @@ class _Driver:
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
-        inner = flower.innermost(run.strategy)
-        if isinstance(inner, PoolingStrategy):
-            inner.statistics = self.grid.statistics
-        foreign = self.grid.statistics if self.calls.foreign else ()
-        self.statistics = ForeignStatistics(foreign, run.strategy, self.calls.event)
+        self.statistics = statistics_under(run.strategy, self.grid.statistics, self.calls.event)
         self.grid.pool = run.strategy.reply_pool if isinstance(run.strategy, PoolingStrategy) else None
         self.grid.on_event, self.grid.on_block = self.calls.event, self.block
 
@@ -100,7 +96,7 @@ class _Driver:
             arrays, metrics = self.calls.hook("aggregate_train", replies)
         finally:
             self.calls.log_exchange(exchange)
-        self.statistics.report(getattr(flower.innermost(run.strategy), "unanswered", ()))
+        self.statistics.report_unanswered()
         dropped = getattr(run.strategy, "dropped", ())
         self.calls.log_clients([round_row.dropped_client(run.round, client) for client in dropped])
         rate = round_row.learning_rate(run.train_config, run.round)
@@ -155,6 +151,7 @@ class _Driver:
         if central is not None:
             self.result.evaluate_metrics_serverapp[run.round] = central
             row |= round_row.of_central(central)
+        not_finite.report(self.calls.event, row)
         self.line.result()
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
         if central is not None or evaluated is not None:
@@ -184,6 +181,7 @@ class _Driver:
             metrics: MetricRecord | None = self.calls.hook("aggregate_evaluate", replies)
             return metrics
         finally:
+            not_finite.report_clients(self.calls.event, exchange)
             self.calls.log_exchange(exchange)
 
     # Checkpoints ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import Strategy
 
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
+from fl_sim.wire.pool import PoolingStrategy
 
 VARIANCE = "running_var"
 """How the names of PyTorch's running variances end."""
@@ -88,8 +89,9 @@ class ForeignStatistics:
             own |= {k: x for k, x in given.items() if x is not None}
         return _record({k: own[k] for k in (*(k for k in model if k in own), *(k for k in own if k not in model))})
 
-    def report(self, unanswered: Sequence[str]) -> None:
+    def report_unanswered(self) -> None:
         """Record once the statistics that no client sends, as where replies are gradients only (MAML)."""
+        unanswered = getattr(flower.innermost(self.strategy), "unanswered", ())
         if unanswered:
             self._tell("the replies do not contain these arrays, so that they stay as they are", unanswered)
 
@@ -131,6 +133,14 @@ class ForeignStatistics:
         if what not in self._told:
             self._told.add(what)
             self.event("running_statistics", reason=what, names=list(names))
+
+
+def statistics_under(strategy: Strategy, names: Sequence[str], event: Callable[..., None]) -> ForeignStatistics:
+    """What keeps the statistics ``names`` apart from a strategy; one of this project's is told them, and does so."""
+    inner = flower.innermost(strategy)
+    if isinstance(inner, PoolingStrategy):
+        inner.statistics = names
+    return ForeignStatistics(() if isinstance(strategy, PoolingStrategy) else names, strategy, event)
 
 
 def _record(arrays: Mapping[str, Array]) -> ArrayRecord:

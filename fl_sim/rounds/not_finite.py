@@ -1,0 +1,30 @@
+"""Numbers of an evaluation that are NaN or infinite: logs hold null in their place, and an event says so."""
+
+import math
+import re
+from collections.abc import Callable, Mapping
+
+from fl_sim.grids.exchange import Exchange
+
+NUMBER = re.compile(r"(\S+) is (?:nan|-?inf)")
+"""The reason of a client's failure whose number is not finite."""
+
+
+def report(event: Callable[..., None], row: Mapping[str, object]) -> None:
+    """Record the event ``not_finite`` with the columns of a round's line that are NaN or infinite, if there are any."""
+    bad = {k: v for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+    if bad:
+        values = ", ".join(f"{k} = {v}" for k, v in bad.items())
+        event("not_finite", columns=list(bad), reason=f"{values}: null in the log; the model's own numbers are finite")
+
+
+def report_clients(event: Callable[..., None], exchange: Exchange) -> None:
+    """The same for an evaluation on clients: a client whose numbers are not finite has failed, and no mean has it."""
+    found = [(client, match[1]) for client, reason in exchange.failures if (match := NUMBER.fullmatch(reason))]
+    if found:
+        unseen = {client for node, client in exchange.client_of.items() if node in exchange.unseen}
+        phases = {True: "unseen", False: exchange.phase}
+        columns = dict.fromkeys(f"{phases[client in unseen]}_{name}" for client, name in found)
+        clients = list(dict.fromkeys(client for client, _ in found))
+        what = f"NaN or infinity in the evaluation on {len(clients)} clients, which no mean contains"
+        event("not_finite", columns=list(columns), clients=clients, reason=what)
