@@ -47,6 +47,29 @@ def non_finite(replies: Mapping[str, Tensor]) -> dict[int, str]:
     return bad
 
 
+STATE_SUM = ""
+"""The name of the column that ``state_sums`` returns: no metric has it."""
+
+
+def state_sums(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The sum of each client's new state (C, ...), which is NaN where the state holds NaN; {} without floats.
+
+    The sum may also be NaN or infinite where no value is NaN.
+    """
+    sums = [x.reshape(len(x), -1).sum(1, dtype=torch.float64) for x in states.values() if x.is_floating_point()]
+    return {STATE_SUM: torch.stack(sums).sum(0)} if sums else {}
+
+
+def nan_states(states: Mapping[str, Tensor]) -> dict[int, str]:
+    """Position in C -> which leaf of that client's new state holds NaN. Infinity is allowed: the least value so far."""
+    bad: dict[int, str] = {}
+    for k, x in states.items():
+        if x.is_floating_point():
+            for c in torch.isnan(x).reshape(len(x), -1).any(1).nonzero().flatten().tolist():
+                bad.setdefault(c, f"NaN in {k} of its new state; it keeps the state that it had")
+    return bad
+
+
 def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:
     """``update_norm``: Euclidean norm of each client's update, (C,); {} where a reply holds no floats."""
     anchored = rule.reply_kind == "weights"

@@ -1,6 +1,7 @@
 """Runs one block: trains its clients on an engine, checks every client's reply, and pools the valid ones.
 
 A reply with values that are not finite, or with other shapes than the model, is never pooled: that client has failed.
+So has one whose new state holds NaN. A client that failed keeps the state that it had.
 
 Legend: C clients of an outcome.
 """
@@ -18,7 +19,15 @@ from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, Order
 from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.engines.choose import ENGINES, Outcome
-from fl_sim.engines.reply_checks import non_finite, shape_problem, table, update_norms
+from fl_sim.engines.reply_checks import (
+    STATE_SUM,
+    nan_states,
+    non_finite,
+    shape_problem,
+    state_sums,
+    table,
+    update_norms,
+)
 from fl_sim.engines.results import BlockResult, ClientResult
 from fl_sim.engines.set_evaluation import client_sets, split
 from fl_sim.tree import Tree
@@ -144,22 +153,25 @@ def _client_results(outcome: Outcome, block: Block, model: Tree, learner: Learne
     problem = shape_problem(outcome.replies, model, learner.loss.trainable, block.rule)
     norms = {} if problem else update_norms(outcome.replies, model, block.rule)
     means, parts = split(outcome.metrics)
-    numbers = table({**means, **norms})
+    numbers = table({**means, **norms, **({} if problem else state_sums(outcome.states))})
+    nan = nan_states(outcome.states) if not all(map(math.isfinite, numbers.pop(STATE_SUM, ()))) else {}
     bad = {} if problem or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
     size = sum(x.numel() // len(outcome.jobs) * x.element_size() for x in outcome.replies.values())
     all_finite = all(all(map(math.isfinite, column)) for column in numbers.values())
     results = []
     for c, job in enumerate(outcome.jobs):
         metrics = {k: v[c] for k, v in numbers.items()}
-        reason = problem or bad.get(c, "")
+        reason = problem or bad.get(c, "") or nan.get(c, "")
         if not all_finite:
             reason = reason or next((f"{k} is {v}" for k, v in metrics.items() if not math.isfinite(v)), "")
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
-        states = tree.take(outcome.states, c) if outcome.states and not reason else {}
+        state = tree.take(outcome.states, c) if not reason else {}
+        if len(outcome.jobs) > 1:  # a part would keep the states of all clients in memory
+            state = tree.clone(state)
         sets = client_sets(learner.loss, parts, c) if not reason else {}
         results.append(
-            _client_result(job, weight=weight, metrics=metrics, sets=sets, state=states, num_bytes=size, reason=reason)
+            _client_result(job, weight=weight, metrics=metrics, sets=sets, state=state, num_bytes=size, reason=reason)
         )
     return results

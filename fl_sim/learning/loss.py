@@ -257,7 +257,7 @@ class Loss:
         """(the loss with a rule's own term, the loss)."""
         network = partial(self._plain.training.with_layer, layer=layer)
         (outputs, inner), data = self._outputs(network, model, batch, batch.words)
-        term = plus(inner, data)
+        term = plus(*in_place.copied((inner, data)))
         loss = mean(self._called(self.task.loss, outputs, data), batch.mask, self._weights(data))
         if term.shape not in ((), batch.data["y"].shape[:1]):
             size = len(batch.data["y"])

@@ -73,7 +73,7 @@ class LocalRule(ABC):
         """The state that a client has before its first round. Default: {}, no state.
 
         ``model`` is the global model of the round in which the client first trains. A pure function of ``model`` and
-        the rule's parameters: the state does not depend on the client, and ``model`` is not modified in place.
+        the rule's parameters: the state does not depend on the client.
         """
         return {}
 
@@ -81,7 +81,9 @@ class LocalRule(ABC):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """Compute one client's work in one round. A pure function: ``model`` and ``state`` are not modified in place.
+        """Compute one client's work in one round: a pure function of its arguments.
+
+        ``model`` and ``state`` are this client's copies: what is written into them in place reaches no other client.
 
         Parameters
         ----------
@@ -103,7 +105,7 @@ class LocalRule(ABC):
             See ``reply_kind``.
         new_state : Tree
             The client's state for its next round: any names, shapes and dtypes, which may differ between clients and
-            rounds. {} keeps the state that the client has.
+            rounds. {} keeps the state that the client has. A client whose new state holds NaN has failed.
         metrics : dict of 0-dim tensors
             At least ``loss``.
         """

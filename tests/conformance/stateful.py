@@ -1,6 +1,7 @@
 """Strategies for tests whose clients keep a state."""
 
 from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import torch
 
@@ -57,3 +58,23 @@ class Started(Remembers):
         new, metrics = local.train(model, batches["train"], local_, loss.gradient)
         new = tree.add(new, state, self.beta)
         return new, tree.add(state, tree.sub(new, model)), metrics
+
+
+class Stumbles(Strategy):
+    """No paper: plain training; ``visits`` counts rounds, and in a client's second one ``how`` holds NaN.
+
+    It fails then, keeps the state of its first round, and fails again in the next.
+    """
+
+    def __init__(self, how: Literal["reply", "metric", "state"] = "reply") -> None:
+        self.how = how
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        new, metrics = local.train(model, batches["train"], local_, loss.gradient)
+        visits = state["visits"].add_(1) if state else torch.ones((), dtype=loss.dtype, device=loss.device)
+        spoilt = torch.where(visits == 2, torch.nan, 0.0)
+        new = {k: x + spoilt if self.how == "reply" else x for k, x in new.items()}
+        metrics = {k: x + spoilt if self.how == "metric" else x for k, x in metrics.items()}
+        return new, {"visits": visits, "best": visits + spoilt if self.how == "state" else 1 / (visits - 1)}, metrics

@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from experiments.check import CHECKS, Target, targets_of
-from experiments.check.world import trained
+from experiments.check.strategy_checks import assert_close
+from experiments.check.world import SIZES, app_of, trained, world
 from experiments.run import main
-from fl_sim import load, tree
+from fl_sim import SimulationGrid, load, tree
+from fl_sim.engines import vmap
 from fl_sim.rounds.checkpoint import latest
 from fl_sim.tree import Tree
+from fl_sim.wire import records
+from strategies.base.strategy import Strategy
 from tests.conformance import stateful
 
 TARGETS = [
@@ -100,6 +105,46 @@ def test_a_rule_gives_the_state_to_start_from(engine: str) -> None:
     started, plain = trained(stateful.Started(), engine), trained(stateful.Remembers())
     assert not started.notes and set(started.states) == set(plain.states)
     assert float(tree.norm(tree.sub(started.model, plain.model))) < 1e-9
+
+
+def states_after(strategy: Strategy, engine: str, rounds: int) -> tuple[dict[int, Tree], list[str]]:
+    """The states of all clients after some rounds on one model, and the reasons of failures in the last round."""
+    grid, config = SimulationGrid(app_of(strategy), len(SIZES), engine=engine, block_size=4), {"local.epochs": 1}
+    arrays = records.encode(world()[0].initial())
+    for server_round in range(1, rounds + 1):
+        sent = strategy.configure_train(server_round, arrays, records.config({**config, "local.lr": 0.05}), grid)
+        replies = list(grid.send_and_receive(sent))
+    return dict(grid.states), [reply.error.reason for reply in replies if reply.has_error()]
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("how, reason", [("reply", "NaN or"), ("metric", "loss is nan"), ("state", "NaN in best of")])
+def test_a_client_that_fails_keeps_its_last_good_state(engine: str, how: Any, reason: str) -> None:
+    states, reasons = states_after(stateful.Stumbles(how), engine, 3)
+    assert [float(state["visits"]) for state in states.values()] == [1.0] * len(SIZES)
+    assert len(reasons) == len(SIZES) and all(reason in found for found in reasons), reasons
+
+
+def test_a_block_that_runs_again_after_memory_ran_out_gives_the_same_states(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain, _ = states_after(stateful.Visits(), "vmap", 2)
+    original = vmap.train_clients
+
+    def too_large(jobs: Any, *more: Any) -> Any:
+        result = original(jobs, *more)  # all work is lost
+        if len(jobs) > 2:
+            raise torch.OutOfMemoryError
+        return result
+
+    monkeypatch.setattr(vmap, "train_clients", too_large)
+    again, reasons = states_after(stateful.Visits(), "vmap", 2)
+    assert not reasons and set(again) == set(plain)
+    for client, state in plain.items():
+        assert_close(state, again[client], f"client {client}")
+
+
+def test_a_state_keeps_no_other_clients_state_in_memory() -> None:
+    states, _ = states_after(stateful.Remembers(), "vmap", 1)
+    assert all(x.untyped_storage().nbytes() == x.nbytes for state in states.values() for x in state.values())
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))

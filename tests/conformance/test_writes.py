@@ -150,9 +150,11 @@ def test_a_block_leaves_model_states_and_samples_as_they_are(engine: str, kind: 
     orders = [(c, c, settings) for c in range(4)]
     before = [tree.digest(t) for t in (model, states[0], learner.data)]
     [plan] = plan_blocks(learner, "train", orders, states, 4)
-    result = run_plan(plan, model, learner, engine, 0, None)
+    result, again = (run_plan(plan, model, learner, engine, 0, None) for _ in range(2))
     assert [tree.digest(t) for t in (model, states[0], learner.data)] == before
     assert [bool(client.reason) for client in result.clients] == [kind is Fails] * 4
+    for one, two in zip(result.clients, again.clients, strict=True):  # a worker was lost, and another one runs it again
+        assert tree.digest(one.state) == tree.digest(two.state) and tree.digest(one.reply) == tree.digest(two.reply)
 
 
 @pytest.mark.parametrize("hook", ["on_round_start", "on_round_end"])
