@@ -126,6 +126,17 @@ def _watching(network: FunctionalModule, own: Sequence[str], found: Writes) -> C
     return call
 
 
+def call(function: Callable[[Any, Any], Tensor], outputs: Any, data: Tensors, copies: bool) -> Tensor:
+    """``function(outputs, data)`` of a loss or metric, on copies if ``copies``; else see ``check_unwritten``."""
+    if copies:
+        return function(*copied((outputs, dict(data))))
+    given = {"outputs": outputs, **data} if isinstance(outputs, Tensor) else data
+    before = versions(given)
+    values = function(outputs, data)
+    check_unwritten(given, before)
+    return values
+
+
 def versions(tensors: Tensors) -> list[int]:
     """The version of each tensor, for ``check_unwritten``."""
     return [version(x) for x in tensors.values()]

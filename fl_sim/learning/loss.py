@@ -151,24 +151,29 @@ class Loss:
 
     def _called(self, function: SampleFunction, outputs: Tensor, data: Tree) -> Tensor:
         """``function(outputs, data)``, on copies where something writes into what it is given."""
-        return function(*in_place.copied((outputs, data))) if self.writes.copies else function(outputs, data)
+        return in_place.call(function, outputs, data, self.writes.copies)
 
     def _outputs(
         self, network: Network, model: Mapping[str, Tensor], batch: Batch, words: Tensor | None
     ) -> tuple[Any, Tree]:
+        copies, before = self.writes.copies, in_place.versions(batch.data)
         data = {
             k: v.to(self.dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in batch.data.items()
         }
-        data = self.task.transform(in_place.copied(data) if self.writes.copies else data, words)
-        x = data["x"].clone() if self.writes.copies else data["x"]
+        data = self.task.transform(in_place.copied(data) if copies else data, words)
+        x = data["x"].clone() if copies else data["x"]
+        if copies and words is None:
+            model = {**model, **{k: model[k].clone() for k in self.buffers}}
         if words is not None and self._dropouts:
             keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
             model = {**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}
         if self.precision != "bf16":
-            return network(model, x), data
-        with torch.autocast(self.device.type, torch.bfloat16):
             outputs = network(model, x)
-        return nested.to(outputs, self.dtype), data
+        else:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                outputs = nested.to(network(model, x), self.dtype)
+        in_place.check_unwritten(batch.data, before)
+        return outputs, data
 
     def _weights(self, data: Tree) -> Tensor | None:
         """(B,) the number of each sample's labels that count; None where no label is ignored."""
@@ -181,11 +186,8 @@ class Loss:
 
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
-        before = in_place.versions(batch.data)
         outputs, data = self._outputs(network, model, batch, batch.words)
-        values = self._called(self.task.loss, outputs, data)
-        in_place.check_unwritten(batch.data, before)
-        return mean(values, batch.mask, self._weights(data))
+        return mean(self._called(self.task.loss, outputs, data), batch.mask, self._weights(data))
 
     def outputs(self, model: Mapping[str, Tensor], batch: Batch, layer: str = "", training: bool = True) -> Any:
         """What the network, or one of its layers, returns for a batch: logits and features for a rule of one's own.
@@ -280,13 +282,9 @@ class Loss:
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0
-        if self.writes.copies:
-            model = {**model, **{k: model[k].clone() for k in self.buffers}}
-        before = in_place.versions(batch.data)
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
         weights = self._weights(data)
         values = {name: self._called(function, outputs, data) for name, function in functions.items()}
-        in_place.check_unwritten(batch.data, before)
         floats = {name: v if v.is_floating_point() else v.to(self.dtype) for name, v in values.items()}
         weight = weight_of(len(data["y"]), batch.mask, weights)
         return {name: mean(v, batch.mask, weights) for name, v in floats.items()}, weight

@@ -109,3 +109,18 @@ def test_a_write_that_depends_on_the_samples_is_an_error() -> None:
     for use in (loss.metrics, loss.gradient):
         with pytest.raises(RuntimeError, match="wrote into x of a batch"):
             use(loss.initial(), Batch(tree.clone(loss.task.train), rng.words(0)))
+
+
+def test_a_metric_whose_write_depends_on_the_samples_is_an_error() -> None:
+    """It would change the outputs that the next metric reads."""
+    loss = loss_of(metric=lambda o, b: squares(o.relu_() if b["x"].max() > 5 else o, b))
+    with pytest.raises(RuntimeError, match="wrote into outputs of a batch"):
+        loss.metrics(loss.initial(), Batch(dict(loss.task.train), rng.words(0)))
+
+
+def test_evaluation_changes_no_buffer_of_the_model() -> None:
+    loss = loss_of(lambda net, x: None if net.training else net.count.add_(1))
+    model, batch = loss.initial(), Batch(dict(loss.task.train), rng.words(0))
+    loss.metrics(model, batch)
+    loss.evaluated(model, batch)
+    assert float(model["count"]) == 0
