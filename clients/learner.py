@@ -17,6 +17,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import arrays_of
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.rule import LocalRule
+from fl_sim.learning.samples.sample_checks import cure_of_inputs
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 from fl_sim.wire import records
@@ -70,6 +71,8 @@ def probe(loss: Loss, model: str, task: str) -> None:
             loss.metrics(loss.initial(), Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
     except Exception as error:
         what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
+        cure = cure_of_inputs(loss.task.train["x"])
+        what = f"{cure} ({what})" if cure else what
         raise ConfigError(f"model.name = {model!r}: {what}: {type(error).__name__}: {error}") from error
 
 

@@ -10,6 +10,7 @@ import torch
 
 from fl_sim import Task, Transform, rng
 from fl_sim.errors import ConfigError
+from fl_sim.learning.samples.task_checks import checked
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 
@@ -35,8 +36,14 @@ def prepared(task: Task, seed: int, validation: float, standardize: bool, augmen
         Share of the training samples that is kept centrally, 0..1.
     standardize, augment : bool
         Whether the transform standardises and augments samples; see ``transform``.
+
+    Raises
+    ------
+    ValueError
+        For samples that cannot be trained on; see ``fl_sim.learning.samples.task_checks``.
     """
     kept: Tree = {}
+    task = checked(task)
     count = round(validation * task.num_train)
     if count:
         order = rng.permutation(rng.key(seed, "validation"), task.num_train)
@@ -74,7 +81,7 @@ def as_partition(source: Any, name: str, samples: int) -> Partition:
             ) from error
     partition: Partition = source
     kinds = partition.size_counts()
-    empty = int(kinds[kinds[:, :2].sum(1) < 1, 2].sum())
+    empty = int(kinds[kinds[:, :2].sum(1) < 1, 2].sum()) - len(partition.idle)
     if empty or not len(partition):
         raise ConfigError(
             f"partition.name = {name!r}: {empty} of {len(partition)} clients own no sample; each must own one"
@@ -89,12 +96,12 @@ def as_partition(source: Any, name: str, samples: int) -> Partition:
 
 
 def sampled_clients(partition: Partition, most: int = 1000) -> Sequence[int]:
-    """The clients that checks and statistics examine: all, or where clients share samples at most ``most`` of them.
+    """The clients that checks and statistics examine: all with samples, or at most ``most`` where they are shared.
 
     The choice of these is keyed.
     """
     if partition.exclusive or len(partition) <= most:
-        return range(len(partition))
+        return partition.working(0, len(partition))
     return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))
 
 

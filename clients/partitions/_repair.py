@@ -14,7 +14,7 @@ import numpy as np
 
 from fl_sim import rng
 from fl_sim.learning.task import Task
-from fl_sim.population.partition import Partition
+from fl_sim.population.partition import Listed, Partition
 
 
 def check(task: Task, clients: int, min_samples: int = 1) -> None:
@@ -75,7 +75,7 @@ def cuts(shares: np.ndarray, n: int) -> np.ndarray:
     return np.repeat(np.arange(len(shares)), np.diff(ends, prepend=0))
 
 
-def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> Partition:
+def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> Listed:
     """A partition from the owner of each sample (N,), in which each client has at least ``min_samples``.
 
     Clients that are too small are filled up in the order of their ids. Each sample is taken from the client that is

@@ -2,8 +2,10 @@
 
 S. Caldas et al., "LEAF: A Benchmark for Federated Settings", 2018, which argues for natural clients. arXiv:1812.01097.
 
-Legend: M natural clients, C clients.
+Legend: M natural clients, K of them with training samples, C clients.
 """
+
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,18 +20,23 @@ from fl_sim.registry import offer
 def natural(task: Task, clients: int, seed: int) -> Partition:
     """Each natural client is one client; for a smaller number, natural clients are grouped at random, by a key.
 
-    If C = M, client c is natural client c; groups have M // C or M // C + 1 natural clients. Raises ValueError if the
-    task has no natural clients, or if C > M.
+    If C = M, client c is natural client c; one whose samples all went to a test or validation share keeps its id and
+    never trains (``Partition.idle``). Else groups have K // C or K // C + 1 natural clients. Raises ValueError if the
+    task has no natural clients, if C > M, or if K < C < M.
     """
     if task.clients is None:
         problem = f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose"
         raise ValueError(f"{problem}; choose iid or dirichlet")
     known, owner = np.unique(task.clients, return_inverse=True)
+    if clients == task.num_clients > len(known):
+        idle = np.setdiff1d(np.arange(clients), known, assume_unique=True)
+        return replace(build(task.clients, clients, seed, min_samples=0), idle=tuple(idle.tolist()))
     check(task, clients)
     if clients > len(known):
-        raise ValueError(
-            f"clients = {clients}: task {task.name!r} has {len(known)} natural clients; choose at most {len(known)}"
-        )
+        lost = task.num_clients - len(known)
+        more = f", and {lost} without training samples" if lost else ""
+        cure = f"choose at most {len(known)}" + (f", or {task.num_clients}, where they keep their ids" if lost else "")
+        raise ValueError(f"clients = {clients}: task {task.name!r} has {len(known)} natural clients{more}; {cure}")
     if clients < len(known):
         owner = (rng.permutation(rng.key(seed, "partition-groups"), len(known)) % clients)[owner]
     return build(owner.reshape(-1), clients, seed)

@@ -126,6 +126,7 @@ def serve(
             config = replace(config, clients=count_connected_nodes(grid, served.node_timeout_s), cohort=0)
         with keeping_identity():
             setup = build(config)
+        check_samples(setup)
         allowed = Failures.parse(config.failures).allowed(len(setup.partition))
         check_node_count(grid, len(setup.partition), allowed)
         name = f"{served.run}-{number}"
@@ -147,6 +148,15 @@ def serve(
         nodes = deployed.nodes
         summary, error = execute(replace(setup, grid=deployed), quiet=True, resumed=resumed, facts={"run": name})
         yield report_summary(summary, served), error
+
+
+def check_samples(setup: Setup) -> None:
+    """Raise ConfigError where a client owns no sample, since its device would be waited for in vain."""
+    idle = setup.partition.idle
+    if len(idle):
+        which = ", ".join(map(str, idle[:10])) + (f" and {len(idle) - 10} more" if len(idle) > 10 else "")
+        what = f"clients {which} own no training sample, because all of theirs are in the test or validation share"
+        raise ConfigError(f"partition.name = {setup.config.partition.name!r}: {what}; give each one, or leave them out")
 
 
 def report_summary(summary: Summary, served: ServeOptions) -> Summary:

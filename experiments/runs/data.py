@@ -29,9 +29,10 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
         what = f"partition.held_out = {share} leaves no client a test sample of its own"
         cure = "choose fewer clients or a larger share"
         raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; {cure}")
-    training = len(partition) - config.holdout_clients
+    training = len(partition.working(0, len(partition) - config.holdout_clients))
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
+        counts += f" and {len(partition.idle)} have no training samples" * bool(len(partition.idle))
         cure = f"choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
         raise ConfigError(f"cohort = {config.cohort}: {counts}; {cure}")
     return task, held, partition
@@ -60,6 +61,5 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
     task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)
-    natural = int(task.clients.max()) + 1 if task.clients is not None else 10
-    count = config.clients or (natural if divide.name == NATURAL else 10)
+    count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
     return task, kept, divided(task, divide.component, count, seed, held_out, divide.name, **params)

@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from experiments.config.schema import Config
+import numpy as np
+
+from experiments.config.schema import NATURAL, Config
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
 from experiments.runs.resume import Resumed, forked
@@ -21,6 +23,11 @@ from fl_sim import Callback, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
 from fl_sim.logs.writer import plain, versions
 from fl_sim.rounds.checkpoint import Checkpoints
+
+MOST_LISTED = 100
+"""How many clients without samples an event lists."""
+WHY_IDLE = "all their samples are in the test or validation share"
+"""Why a natural client never trains."""
 
 
 def execute(
@@ -107,8 +114,51 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
         moved=setup.partition.moved,
         machine=platform.machine(),
     )
+    log_samples(setup, log, quiet)
     if setup.engine.reason and not quiet:
         print(f"note: {setup.engine.reason}", file=sys.stderr)
+
+
+def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:
+    """Write ``names.json``, and the events ``samples`` and ``clients_lost``, where there is anything to tell."""
+    if found := names(setup):
+        log.names(found)
+    for note in setup.task.notes:
+        log.event("samples", note=note)
+    idle = setup.partition.idle
+    if not len(idle):
+        return
+    known = setup.task.client_names
+    lost = [int(c) for c in idle[:MOST_LISTED]]
+    called = lost if known is None else [known[c] for c in lost]
+    log.event("clients_lost", count=len(idle), clients=lost, names=called, reason=WHY_IDLE)
+    if not quiet:
+        more = f" and {len(idle) - MOST_LISTED} more" if len(idle) > MOST_LISTED else ""
+        print(f"note: clients {', '.join(map(str, called))}{more} never train: {WHY_IDLE}", file=sys.stderr)
+
+
+def names(setup: Setup) -> dict[str, object]:
+    """Content of ``names.json``: tables that are no plain numbering 0, 1, 2 ...; empty where there are none.
+
+    Returns
+    -------
+    dict
+        ``classes``: the name of each class. ``clients``: the name of each client where clients are natural ones; where
+        each is a group of natural clients, the list of their names.
+    """
+    task, partition = setup.task, setup.partition
+    found: dict[str, object] = {}
+    if task.class_names is not None:
+        found["classes"] = task.class_names.tolist()
+    if task.clients is None or task.client_names is None or setup.config.partition.name != NATURAL:
+        return found
+    known = task.client_names
+    if len(partition) < task.num_clients:
+        owners = [np.unique(task.clients[partition.client(c)]) for c in range(len(partition))]
+        found["clients"] = [known[mine].tolist() for mine in owners]
+    elif not (known.dtype.kind in "iu" and np.array_equal(known, np.arange(len(known)))):
+        found["clients"] = known.tolist()
+    return found
 
 
 def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:

@@ -18,8 +18,8 @@ from strategies.base.strategy import Strategy
 
 
 def training_clients(setup: Setup) -> int:
-    """Number of clients that may train: all but those held out."""
-    return len(setup.partition) - setup.config.holdout_clients
+    """Number of clients that may train: all but those held out and those without samples."""
+    return len(setup.partition.working(0, len(setup.partition) - setup.config.holdout_clients))
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:
@@ -28,8 +28,10 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     carried = setup.train_config
     sent = strategy.round_settings(1, carried) if isinstance(strategy, Strategy) else carried
     settings = {**sent, "server-round": 1}
-    cohort = config.cohort or training_clients(setup)
-    return plan_blocks(learner, "train", ((c, c, settings) for c in range(cohort)), {}, config.block_size)
+    lowest = setup.partition.working(0, len(setup.partition) - config.holdout_clients)
+    cohort = lowest[: config.cohort or len(lowest)]
+    orders = ((position, c, settings) for position, c in enumerate(cohort))
+    return plan_blocks(learner, "train", orders, {}, config.block_size)
 
 
 def describe(setup: Setup) -> dict[str, object]:
@@ -39,7 +41,9 @@ def describe(setup: Setup) -> dict[str, object]:
     """
     config, partition, learner = setup.config, setup.partition, setup.learner
     training = training_clients(setup)
-    kinds, every = partition.size_counts(training), partition.size_counts()
+    every = partition.size_counts()
+    kinds = partition.size_counts(len(partition) - config.holdout_clients)
+    kinds = kinds[kinds[:, :2].any(1)]  # without clients that own no sample
     cohort = config.cohort or training
     plans = first_round_plans(setup)
     steps = np.array([order.steps for plan in plans for order in plan.orders])

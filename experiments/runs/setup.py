@@ -98,10 +98,11 @@ def build(
     task, validation = transformed(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
-    loss = Loss(module, task, dtype, config.device, config.precision)
+    own = replace(task, client_names=None, class_names=None)  # workers need no names
+    loss = Loss(module, own, dtype, config.device, config.precision)
     probe(loss, config.model.name, config.task.name)
     check_set_metrics(loss, validation, partition, config.personalize_steps)
-    training_clients = len(partition) - config.holdout_clients
+    training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
     kinds = {"ray": config.ray.engine, "flower": "loop"}
     engine = choose(kinds.get(config.engine, config.engine), module, config.device)

@@ -70,6 +70,7 @@ class SimulationGrid(ClientGrid):
         self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)
         self.block_size, self.seed, self.chunk = block_size, seed, self.executor.chunk if self.executor else chunk
         self._plain_app = PlainApp(client_app, num_clients, seed, run_config or {})
+        self._working: dict[tuple[int, int], Sequence[int]] = {}
         self._model: tuple[ArrayRecord | None, Tree] = (None, {})
 
     @property
@@ -117,14 +118,23 @@ class SimulationGrid(ClientGrid):
         return self._run
 
     def get_node_ids(self) -> Sequence[int]:
-        """Nodes of clients that may train, ascending: a range, whatever their number."""
-        return range(flower.FIRST_NODE, flower.FIRST_NODE + self.num_clients - self.holdout_clients)
+        """Nodes of clients that may train, ascending: a range, whatever their number, unless some own no sample."""
+        return self._nodes(0, self.num_clients - self.holdout_clients)
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
         """Nodes of clients that never train."""
-        end = flower.FIRST_NODE + self.num_clients
-        return range(end - self.holdout_clients, end)
+        return self._nodes(self.num_clients - self.holdout_clients, self.num_clients)
+
+    def _nodes(self, first: int, end: int) -> Sequence[int]:
+        """Nodes of the clients first..end-1 that own samples."""
+        idle = () if self.learner is None else self.learner.partition.idle
+        if not len(idle) or self.learner is None:
+            return range(flower.FIRST_NODE + first, flower.FIRST_NODE + end)
+        if (first, end) not in self._working:
+            working = self.learner.partition.working(first, end)
+            self._working[first, end] = tuple(flower.FIRST_NODE + c for c in working)
+        return self._working[first, end]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """One reply a message, each computed when it is consumed.

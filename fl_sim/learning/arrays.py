@@ -3,15 +3,21 @@
 Legend: N training samples, M test samples, B batch size.
 """
 
+import sys
 from collections.abc import Mapping
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fl_sim import rng
-from fl_sim.learning.measures import IGNORED, ClassAxis, SampleFunction, accuracy, cross_entropy, squared_error
-from fl_sim.learning.task import Task, holds
+from fl_sim.learning.measures import ClassAxis, SampleFunction, accuracy, cross_entropy, squared_error
+from fl_sim.learning.samples.client_ids import numbered
+from fl_sim.learning.samples.labels import targets
+from fl_sim.learning.samples.sample_checks import BadSamples, check_halves, check_lengths, numbers_of
+from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
 
@@ -31,22 +37,27 @@ def from_arrays(
     ignore_index: int | None = None,
     name: str = "arrays",
 ) -> Task:
-    """A task from arrays or tensors. Integer ``y`` means classification, float ``y`` regression.
+    """A task from arrays, tensors, lists or tables. Words and integers in ``y`` are classes, floats numbers to predict.
+
+    All rows are checked. What was decided about them is printed once on stderr, and in ``Task.notes`` and the log.
 
     Parameters
     ----------
-    x : (N, ...)
-        Inputs; uint8 values are scaled to [0, 1].
-    y : (N,) integer classes, one for each place of a sequence or picture (N, ...), or (N, ...) floats
-        Targets.
-    clients : (N,) of any type (default: none)
-        Id of the natural client that each sample belongs to.
-    x_test, y_test : (M, ...) (default: ``test_share`` of the samples, chosen at random by a fixed key)
-        Central test set.
+    x : (N, ...) finite numbers
+        Inputs. uint8 values are scaled to [0, 1]; booleans become 0 and 1; other integers reach the model as integers,
+        as an embedding needs them. Object arrays must hold numbers only.
+    y : (N,) classes, (N, ...) one for each place of a sequence or picture, or (N, ...) floats
+        Targets. Integers 0..K-1 stay as they are, also where some of them do not occur. Words, -1/+1, 1..K, and
+        integers of which fewer than half of 0..max occur, are encoded in ascending order (``Task.class_names``), unless
+        ``outputs`` or ``loss`` is given. A single stray integer, one-hot rows, and 0.0/1.0 as floats are refused.
+    clients : (N,) of any type that sorts: numbers, text, dates (default: none)
+        Id of the natural client that each sample belongs to. Clients are numbered in the order of their sorted ids,
+        which are kept as ``Task.client_names``. A client whose samples are all in the test share keeps its number.
+    x_test, y_test : (M, ...) (default: ``test_share`` of the samples, 0 to below 1, chosen at random by a fixed key)
+        Central test set, in the form of ``x`` and ``y``: shape, type, scale, labels.
     loss : ``(outputs, batch) -> (B,)`` (default: cross-entropy in classification, squared error in regression)
-        The loss of each sample.
-    metrics : dict of functions like ``loss`` (default: accuracy in classification, else none)
-        Reported as means over samples.
+        The loss of each sample. With a loss of yours, numbers in ``y`` reach it unchanged.
+    metrics : dict of functions like ``loss``, reported as means (default: accuracy in classification, else none)
     class_axis, ignore_index : "auto", 1 or -1; int (default: "auto"; -100 where an integer ``y`` holds it, else none)
         Those of ``Task``: the axis of the classes where samples have several labels, and the label that never counts.
     outputs : int (default: largest class + 1 in classification, numbers in one target in regression)
@@ -55,65 +66,109 @@ def from_arrays(
     Raises
     ------
     ValueError
-        If lengths differ, if only one of ``x_test`` and ``y_test`` is passed, and for NaN and infinity.
+        That names the argument, the row (from 0) and the cure: for lengths that differ, NaN and infinity, text among
+        features, missing labels and ids, labels that could mean two things, and test samples of another form.
     """
-    tree, test, owners = _checked(x, y, clients, x_test, y_test)
-    classes = not tree["y"].is_floating_point()
-    tree, test, owners = (tree, test, owners) if test else _split(tree, owners, test_share)
-    ignore_index = IGNORED if ignore_index is None and holds(IGNORED, tree, test) else ignore_index
-    return Task(
-        name=name,
-        train=tree,
-        test=test,
-        outputs=outputs or _outputs(ignore_index, tree["y"], test["y"]),
-        loss=loss or (cross_entropy if classes else squared_error),
-        metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
-        transform=Transform(scale=1 / 255 if tree["x"].dtype == torch.uint8 else 1.0),
-        labels=tree["y"].numpy() if classes and tree["y"].ndim == 1 else None,
-        clients=owners,
-        class_axis=class_axis,
-        ignore_index=ignore_index,
-    )
+    try:
+        found = _read(x, y, clients, x_test, y_test, outputs, test_share, loss is not None, ignore_index)
+    except BadSamples as error:
+        raise ValueError(f"from_arrays: {error}") from None
+    return _task(found, loss, metrics, outputs, class_axis, name)
 
 
-def _outputs(ignore_index: int | None, y: Tensor, y_test: Tensor) -> int:
-    """Numbers in one target; of integers the largest label + 1, whatever the ignored label is."""
-    if y.is_floating_point():
+def _outputs(classes: bool, ignored: int | None, y: Tensor, y_test: Tensor) -> int:
+    """Numbers in one target; of classes the largest label + 1, whatever the ignored label is."""
+    if not classes:
         return int(y[0].numel())
     labels = torch.cat([y.flatten(), y_test.flatten()])
-    labels = labels if ignore_index is None else labels[labels != ignore_index]
-    if not len(labels):
-        raise ValueError(f"from_arrays: ignore_index = {ignore_index}: every label of y is ignored; none is left")
-    return int(labels.max()) + 1
+    return int((labels if ignored is None else labels[labels != ignored]).max()) + 1
 
 
-def _checked(
-    x: object, y: object, clients: object, x_test: object, y_test: object
-) -> tuple[Tree, Tree, np.ndarray | None]:
-    """The samples, the test samples ({} if none are passed), and the ids of natural clients, numbered from 0."""
-    tree = {"x": torch.as_tensor(np.asarray(x)), "y": torch.as_tensor(np.asarray(y))}
-    owners = None if clients is None else np.unique(np.asarray(clients), return_inverse=True)[1]
-    for label, length in [("y", len(tree["y"])), ("clients", len(tree["x"]) if owners is None else len(owners))]:
-        if length != len(tree["x"]):
-            raise ValueError(f"from_arrays: {label} has {length} rows, x has {len(tree['x'])}; they must be equal")
+@cache
+def _say(note: str) -> None:
+    """Print a note on stderr, once."""
+    print(f"note: {note}", file=sys.stderr)
+
+
+class _Read(NamedTuple):
+    """A user's arrays, checked, in the form of a task."""
+
+    train: Tree
+    test: Tree
+    clients: np.ndarray | None
+    client_names: np.ndarray | None
+    class_names: np.ndarray | None
+    ignored: int | None
+    notes: tuple[str, ...]
+
+    @property
+    def classes(self) -> bool:
+        """Whether targets are classes, not numbers to predict."""
+        return not (self.train["y"].is_floating_point() or self.train["y"].is_complex())
+
+
+def _read(
+    x: object,
+    y: object,
+    clients: object,
+    x_test: object,
+    y_test: object,
+    outputs: int | None,
+    test_share: float,
+    own_loss: bool,
+    ignored: int | None,
+) -> _Read:
+    """Check all arrays, and split off a test share where no test samples are passed. Raises BadSamples."""
     if (x_test is None) != (y_test is None):
-        raise ValueError("from_arrays: of x_test and y_test one is missing; give both or neither")
-    test = (
-        {} if x_test is None else {"x": torch.as_tensor(np.asarray(x_test)), "y": torch.as_tensor(np.asarray(y_test))}
+        raise BadSamples("of x_test and y_test one is missing; give both or neither")
+    if not 0 <= test_share < 1:
+        raise BadSamples(f"test_share = {test_share}: must be at least 0 and below 1, a share of the samples")
+    found = targets(y, y_test, outputs=outputs, own_loss=own_loss, ignored=ignored)
+    train: Tree = {"x": numbers_of("x", x), "y": found.y}
+    owners, names = (None, None) if clients is None else numbered(clients)
+    check_lengths({k: len(v) for k, v in {**train, "clients": owners}.items() if v is not None})
+    if found.y_test is None:
+        train, test, owners = _split(train, owners, test_share)
+        notes = found.notes
+    else:
+        test = {"x": numbers_of("x_test", x_test), "y": found.y_test}
+        check_lengths({"x_test": len(test["x"]), "y_test": len(test["y"])})
+        notes = (*found.notes, *check_halves(train, test))
+    for note in notes:
+        _say(note)
+    return _Read(train, test, owners, names, found.names, found.ignored, notes)
+
+
+def _task(
+    found: _Read,
+    loss: SampleFunction | None,
+    metrics: Mapping[str, SampleFunction] | None,
+    outputs: int | None,
+    class_axis: ClassAxis,
+    name: str,
+) -> Task:
+    train, test, classes = found.train, found.test, found.classes
+    return Task(
+        name=name,
+        train=train,
+        test=test,
+        outputs=outputs or _outputs(classes, found.ignored, train["y"], test["y"]),
+        loss=loss or (cross_entropy if classes else squared_error),
+        metrics={"accuracy": accuracy} if metrics is None and classes else dict(metrics or {}),
+        transform=Transform(scale=1 / 255 if train["x"].dtype == torch.uint8 else 1.0),
+        labels=train["y"].numpy() if classes and train["y"].ndim == 1 else None,
+        clients=found.clients,
+        client_names=found.client_names,
+        class_names=found.class_names,
+        notes=found.notes,
+        class_axis=class_axis,
+        ignore_index=found.ignored,
     )
-    if test and len(test["x"]) != len(test["y"]):
-        raise ValueError(
-            f"from_arrays: y_test has {len(test['y'])} rows, x_test has {len(test['x'])}; they must be equal"
-        )
-    if any(v.is_floating_point() and not torch.isfinite(v).all() for v in [*tree.values(), *test.values()]):
-        raise ValueError("from_arrays: x, y, x_test or y_test holds NaN or infinity; clean the data first")
-    tree["y"] = tree["y"] if tree["y"].is_floating_point() else tree["y"].long()
-    return tree, {k: v.to(tree["y"].dtype) if k == "y" else v for k, v in test.items()}, owners
 
 
 def _split(tree: Tree, owners: np.ndarray | None, test_share: float) -> tuple[Tree, Tree, np.ndarray | None]:
-    """Training samples, test samples, and the renumbered natural clients of the training samples."""
+    """Training samples, test samples, and the natural clients of the training samples, which keep their numbers."""
     order = torch.from_numpy(rng.permutation(rng.key(0, "test-share"), len(tree["y"])))
     held, kept = order[: int(test_share * len(order))], order[int(test_share * len(order)) :].sort().values
-    owners = None if owners is None else np.unique(owners[kept.numpy()], return_inverse=True)[1]
+    owners = None if owners is None else owners[kept.numpy()]
     return {k: v[kept] for k, v in tree.items()}, {k: v[held] for k, v in tree.items()}, owners

@@ -49,11 +49,24 @@ class Task:
     A loss of your own that gives one number a sample then gives the mean over the sample's labels that count, and 0
     where none does.
     """
+    client_names: np.ndarray | None = None
+    """(M,) the user's own names of the natural clients 0..M-1, those without training samples too; None: the ids."""
+    class_names: np.ndarray | None = None
+    """(K,) the user's own names of the classes 0..K-1; None: the numbers themselves."""
+    notes: tuple[str, ...] = ()
+    """What was decided about the user's samples, as sentences; a run writes them into its log."""
 
     @property
     def num_train(self) -> int:
         """N, the number of training samples."""
         return len(self.train["y"])
+
+    @property
+    def num_clients(self) -> int:
+        """M, the number of natural clients, those without training samples too; 0 if there are none."""
+        if self.clients is None:
+            return 0
+        return int(self.clients.max()) + 1 if self.client_names is None else len(self.client_names)
 
     @property
     def inputs(self) -> tuple[int, ...]:
@@ -97,12 +110,14 @@ class Task:
         return replace(self, train=apply(self.train), test=apply(self.test), transform=Transform())
 
     def subset(self, indices: np.ndarray) -> "Task":
-        """The task with only the training samples at ``indices`` (n,), in that order; its clients are renumbered."""
+        """The task with only the training samples at ``indices`` (n,), in that order; its clients keep their ids."""
         chosen = torch.from_numpy(np.ascontiguousarray(indices))
         train = {k: v[chosen] for k, v in self.train.items()}
         labels = None if self.labels is None else self.labels[indices]
-        clients = None if self.clients is None else np.unique(self.clients[indices], return_inverse=True)[1]
-        return replace(self, train=train, labels=labels, clients=clients)
+        if self.clients is None:
+            return replace(self, train=train, labels=labels)
+        names = np.arange(self.num_clients) if self.client_names is None else self.client_names
+        return replace(self, train=train, labels=labels, clients=self.clients[indices], client_names=names)
 
 
 def is_built_in(function: object) -> bool:

@@ -13,6 +13,8 @@ CONFIG = "config.toml"
 """File with the run's complete configuration."""
 MODEL = "model.safetensors"
 """File with the last global model that was saved."""
+NAMES = "names.json"
+"""File with the user's own names of classes and clients, where these are no plain numbers 0, 1, 2 ..."""
 SUMMARY = "summary.json"
 """File with the outcome of the run."""
 
@@ -120,6 +122,7 @@ CLIENTS: dict[str, Column] = {
         "fractions", "personal, with `--set_metrics class_accuracy`: list over the classes, before fine-tuning"
     ),
     "class_accuracy": Column("fractions", "personal: the same after fine-tuning; null for a class without labels"),
+    "client_name": Column("text", "the user's own name of the client; `load` takes it from `names.json`"),
 }
 
 
@@ -129,7 +132,8 @@ EVENTS: dict[str, Column] = {
     "round": Column("number", "in which it happened; null outside of rounds"),
     "reason": Column(
         "text",
-        "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, running_statistics, not_finite",
+        "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, "
+        "running_statistics, not_finite, clients_lost",
     ),
     "block": Column(
         "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"

@@ -4,7 +4,7 @@ Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY, Column
+from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY, Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
 
@@ -36,6 +36,8 @@ class RunLog:
     """Content of ``config.toml``."""
     summary: dict[str, Any]
     """Content of ``summary.json``; empty while the run goes on, or if it was killed."""
+    names: dict[str, Any] = field(default_factory=dict)
+    """Content of ``names.json``: the user's names of ``classes`` 0..K-1 and ``clients``; empty without such names."""
 
     def __getitem__(self, name: str) -> object:
         """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the valid names."""
@@ -76,13 +78,18 @@ def load(path: str | Path) -> RunLog:
         raise ValueError(f"{str(path)!r} is not the folder of a run: {why}")
     try:
         config = read_toml(folder / CONFIG)
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8")) if (folder / SUMMARY).exists() else {}
+        summary, names = (
+            json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+            for file in (folder / SUMMARY, folder / NAMES)
+        )
     except ValueError as error:
-        raise ValueError(f"{str(path)!r}: its config or summary is damaged ({error})") from error
+        raise ValueError(f"{str(path)!r}: its config, summary or names are damaged ({error})") from error
     rounds, clients, events = (
         _frame(folder / f"{table}.jsonl", COLUMNS[table]) for table in ("rounds", "clients", "events")
     )
-    return RunLog(folder, rounds, clients, events, config, summary)
+    if known := {c: name for c, name in enumerate(names.get("clients", ())) if not isinstance(name, list)}:
+        clients["client_name"] = clients["client"].map(known)
+    return RunLog(folder, rounds, clients, events, config, summary, names)
 
 
 def _rows(file: Path) -> list[dict[str, object]]:

@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, SUMMARY
+from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import new_folder
 
 
@@ -130,6 +130,11 @@ class RoundLog:
     def config(self, toml: str) -> None:
         """Replace ``config.toml``, for instance after the inner chunk was halved because memory ran out."""
         self._replace(CONFIG, lambda temporary: temporary.write_text(toml, encoding="utf-8"))
+
+    def names(self, tables: Mapping[str, object]) -> None:
+        """Replace ``names.json``: lists by name, ``classes`` and ``clients``, whose places are the numbers in use."""
+        text = json.dumps(plain(dict(tables)), allow_nan=False, ensure_ascii=False) + "\n"
+        self._replace(NAMES, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
     def model(self, tree: Mapping[str, Tensor], server_round: int) -> None:
         """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``, stored as metadata.

@@ -22,14 +22,23 @@ class Partition(ABC):
     """Whether every sample has exactly one owner. False: clients share samples, and a client may own one repeatedly."""
     moved: int = 0
     """How many samples a partitioner moved between clients because some were empty or too small."""
+    idle: Sequence[int] = ()
+    """Ids, ascending, of clients that own no sample and never train; they keep their ids, and no other id shifts."""
+
+    def working(self, first: int, end: int) -> Sequence[int]:
+        """The ids of first..end-1 that are not ``idle``, ascending: a range where all are."""
+        if not len(self.idle):
+            return range(first, end)
+        ids = np.setdiff1d(np.arange(first, end), np.asarray(self.idle), assume_unique=True)
+        return [int(c) for c in ids]
 
     @staticmethod
-    def of(parts: Sequence[np.ndarray], moved: int = 0) -> "Listed":
-        """A partition from one index array per client."""
+    def of(parts: Sequence[np.ndarray], moved: int = 0, idle: Sequence[int] = ()) -> "Listed":
+        """A partition from one index array per client; only clients of ``idle`` may own no sample."""
         sizes = np.array([len(part) for part in parts], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         indices = np.concatenate(list(parts)).astype(np.int64) if len(parts) else np.empty(0, np.int64)
-        return Listed(indices, starts, np.zeros(len(parts), np.int64), moved)
+        return Listed(indices, starts, np.zeros(len(parts), np.int64), moved, tuple(idle))
 
     @abstractmethod
     def __len__(self) -> int:
@@ -81,6 +90,7 @@ class Listed(Partition):
     held_out: np.ndarray
     """(C,) int64: how many samples at the end of a client's range are held out as its own test part."""
     moved: int = 0
+    idle: Sequence[int] = ()
 
     def __len__(self) -> int:
         """C, the number of clients."""

@@ -111,11 +111,11 @@ def test_a_users_own_loss_and_metrics_win() -> None:
     [
         ({"y": np.zeros(4)}, "y has 4 rows, x has 5"),
         ({"clients": [1, 2]}, "clients has 2 rows, x has 5"),
-        ({"x": np.array([1.0, np.nan, 0, 0, 0])[:, None]}, "NaN"),
-        ({"y": np.array([1.0, np.inf, 0, 0, 0])}, "NaN or infinity"),
+        ({"x": np.array([1.0, np.nan, 0, 0, 0])[:, None]}, "x holds NaN in row 1"),
+        ({"y": np.array([1.0, np.inf, 0, 0, 0])}, "y holds infinity in row 1"),
         ({"x_test": np.zeros((2, 1))}, "one is missing"),
         ({"x_test": np.zeros((2, 1)), "y_test": np.zeros(3)}, "y_test has 3 rows, x_test has 2"),
-        ({"x_test": np.full((2, 1), np.nan), "y_test": np.zeros(2)}, "NaN"),
+        ({"x_test": np.full((2, 1), np.nan), "y_test": np.zeros(2)}, "x_test holds NaN in row 0"),
     ],
 )
 def test_bad_arrays_are_refused(changed: dict[str, Any], message: str) -> None:
@@ -123,10 +123,11 @@ def test_bad_arrays_are_refused(changed: dict[str, Any], message: str) -> None:
         from_arrays(**{"x": np.zeros((5, 1)), "y": np.zeros(5), **changed})
 
 
-def test_a_subset_keeps_the_order_of_its_indices_and_renumbers_clients() -> None:
+def test_a_subset_keeps_the_order_of_its_indices_and_the_ids_of_clients() -> None:
     task = from_arrays(np.arange(6.0)[:, None], np.arange(6) % 3, clients=[0, 0, 1, 1, 2, 2], test_share=0.0)
     some = task.subset(np.array([5, 2, 4]))
     assert some.train["x"].flatten().tolist() == [5, 2, 4] and some.num_train == 3
     assert some.labels is not None and some.labels.tolist() == [2, 2, 1]
-    assert some.clients is not None and some.clients.tolist() == [1, 0, 1]
+    assert some.clients is not None and some.clients.tolist() == [2, 1, 2]
+    assert some.num_clients == 3 and task.subset(np.array([0])).num_clients == 3
     assert torch.equal(some.test["x"], task.test["x"]) and some.outputs == 3

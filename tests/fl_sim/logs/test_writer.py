@@ -212,7 +212,7 @@ def test_a_folder_without_a_run_is_named(log: RoundLog, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no model can be read"):
         load(log.path).model()
     (log.path / "config.toml").write_text("seed = ")
-    with pytest.raises(ValueError, match="config or summary is damaged"):
+    with pytest.raises(ValueError, match="config, summary or names are damaged"):
         load(log.path)
 
 

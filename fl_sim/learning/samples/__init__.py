@@ -1,0 +1,1 @@
+"""What a user brings as samples: checks, classes and clients under any names."""

@@ -1,0 +1,87 @@
+"""Checks of a whole task before a run, wherever it comes from: a user's ``Task``, a function of a user's, a file.
+
+Legend: N samples, M natural clients.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fl_sim.learning.measures import cross_entropy
+from fl_sim.learning.samples.sample_checks import BadSamples, check_finite, check_halves, check_lengths
+from fl_sim.learning.task import Task
+from fl_sim.tree import Tree
+
+
+def checked(task: Task) -> Task:
+    """The task with all of its samples checked, and its natural clients numbered from 0.
+
+    Raises
+    ------
+    ValueError
+        That names the task, the row (from 0) and the cure: for lengths that differ, NaN and infinity, classes that the
+        model has no output for, halves of different forms, and clients without names.
+    """
+    try:
+        _check_tree("train", task.train)
+        if task.test and len(task.test.get("y", ())):
+            _check_tree("test", task.test)
+            if missing := sorted(set(task.train) - set(task.test)):
+                raise BadSamples(f"test lacks {', '.join(missing)}, which train has; give both the same keys")
+            check_halves(task.train, task.test, shapes=False)
+        rows = {"train": task.num_train}
+        rows |= {k: len(v) for k, v in (("labels", task.labels), ("clients", task.clients)) if v is not None}
+        check_lengths(rows)
+        check_classes(task, task.outputs)
+        return task if task.clients is None else _numbered(task)
+    except BadSamples as error:
+        raise ValueError(f"task {task.name}: {error}") from None
+
+
+def check_classes(task: Task, outputs: int) -> None:
+    """Raise BadSamples for a class that is none of 0..outputs-1, if the loss is this project's cross-entropy."""
+    if task.loss is not cross_entropy:
+        return
+    for half, samples in (("train", task.train), ("test", task.test)):
+        y = samples.get("y")
+        if y is None or not y.numel() or y.is_floating_point() or y.is_complex():
+            continue
+        low, high = (int(v) for v in torch.aminmax(y))
+        if low >= 0 and high < outputs:
+            continue
+        bad = (y < 0) | (y >= outputs)
+        if task.ignore_index is not None:
+            bad &= y != task.ignore_index
+        if not bool(bad.any()):
+            continue
+        row = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
+        label = int(y[row][bad[row]].flatten()[0])
+        problem = f"{half} y holds {label} in row {row}, which is no class of 0..{outputs - 1} (outputs = {outputs})"
+        raise BadSamples(f"{problem}; number the classes from 0; a label that means none is ignore_index")
+
+
+def _check_tree(half: str, tree: Tree) -> None:
+    """One half: x and y are there, of one length, and finite."""
+    if missing := [key for key in ("x", "y") if key not in tree]:
+        raise BadSamples(f"{half} lacks {' and '.join(missing)}; it must hold x and y")
+    check_lengths({f"{half} {key}": len(tree[key]) for key in ("y", *(k for k in tree if k != "y"))})
+    if not len(tree["y"]):
+        raise BadSamples(f"{half} has no samples; give at least one")
+    for key, values in tree.items():
+        check_finite(f"{half} {key}", values)
+
+
+def _numbered(task: Task) -> Task:
+    """The task with clients 0..M-1: other ids are replaced by their places, and become the names."""
+    assert task.clients is not None
+    ids = np.asarray(task.clients).reshape(-1)
+    if task.client_names is not None:
+        if not (ids.dtype.kind in "iu" and ids.min() >= 0 and ids.max() < len(task.client_names)):
+            last = len(task.client_names) - 1
+            raise BadSamples(f"clients must be places 0..{last} in client_names; they are {ids.min()}..{ids.max()}")
+        return task
+    if ids.dtype.kind in "iu" and ids.min() == 0 and ids.max() < len(ids) and np.bincount(ids).all():
+        return task
+    known, places = np.unique(ids, return_inverse=True)
+    return replace(task, clients=places.reshape(-1), client_names=known)

@@ -1,0 +1,65 @@
+"""Tasks that a user builds: all rows are checked before a run; clients under any ids are numbered."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fl_sim import Task, from_arrays
+from fl_sim.learning.measures import squared_error
+from fl_sim.learning.samples.task_checks import checked
+
+X, Y = torch.ones(6, 2), torch.arange(6) % 3
+TASK = Task("own", {"x": X, "y": Y}, {"x": X[:2], "y": Y[:2]}, 3, labels=Y.numpy(), clients=np.arange(6) % 2)
+
+
+def test_a_good_task_is_returned_as_it_is() -> None:
+    assert checked(TASK) is TASK
+    arrays = from_arrays(X, Y, clients=["b", "a", "b", "a", "b", "a"])
+    assert checked(arrays) is arrays
+    assert checked(replace(TASK, test={})).test == {}
+    wider = replace(TASK, test={"x": torch.ones(2, 7), "y": Y[:2]})  # a sequence may be longer
+    assert checked(wider) is wider
+
+
+def nan(row: int) -> torch.Tensor:
+    """X with NaN in one row."""
+    x = X.clone()
+    x[row, 1] = torch.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        ({"train": {"x": nan(4), "y": Y}}, "task own: train x holds NaN in row 4"),
+        ({"test": {"x": nan(1)[:2], "y": Y[:2]}}, "test x holds NaN in row 1"),
+        ({"outputs": 2}, r"train y holds 2 in row 2, which is no class of 0..1 \(outputs = 2\)"),
+        ({"train": {"x": X, "y": torch.tensor([0, 1, 2, 0, 1, -1])}}, "train y holds -1 in row 5"),
+        ({"test": {"x": X[:2], "y": torch.tensor([0, 3])}}, "test y holds 3 in row 1"),
+        ({"train": {"x": X[:5], "y": Y}}, "train x has 5 rows, train y has 6"),
+        ({"train": {"y": Y}}, "train lacks x"),
+        ({"train": {"x": X[:0], "y": Y[:0]}}, "train has no samples"),
+        ({"labels": Y.numpy()[:4]}, "labels has 4 rows, train has 6"),
+        ({"clients": np.zeros(7, int)}, "clients has 7 rows, train has 6"),
+        ({"test": {"x": X[:2].to(torch.uint8), "y": Y[:2]}}, "x holds numbers .float32., x_test pixels"),
+        ({"client_names": np.array(["a"])}, "clients must be places 0..0 in client_names; they are 0..1"),
+    ],
+)
+def test_a_bad_task_is_refused_with_row_and_cure(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        checked(replace(TASK, **changed))
+
+
+def test_a_loss_of_the_users_decides_what_labels_mean() -> None:
+    own = replace(TASK, loss=squared_error, outputs=1)
+    assert checked(own) is own
+
+
+def test_clients_under_any_ids_are_numbered_and_keep_their_names() -> None:
+    found = checked(replace(TASK, clients=np.array([7, 3, 7, 3, 9, 3])))
+    assert found.clients is not None and found.clients.tolist() == [1, 0, 1, 0, 2, 0]
+    assert found.client_names is not None and found.client_names.tolist() == [3, 7, 9] and found.num_clients == 3
+    assert found.subset(np.array([1, 3])).num_clients == 3
