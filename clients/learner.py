@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Callable, Mapping
 
-import torch
 from flwr.app import Message
 from torch import nn
 
@@ -15,7 +14,9 @@ from fl_sim.engines.results import ClientResult
 from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import arrays_of
-from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.loss import Loss
+from fl_sim.learning.probe import Findings
+from fl_sim.learning.probe import probe as seen_on_samples
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.samples.sample_checks import cure_of_inputs
 from fl_sim.population.partition import Partition
@@ -54,21 +55,21 @@ def make_module(model: object, params: Mapping[str, object], task: Task, seed: i
     return module
 
 
-def probe(loss: Loss, model: str, task: str) -> None:
-    """Evaluate loss and metrics on two samples.
+def probe(loss: Loss, model: str, task: str) -> Findings:
+    """What loss and metrics of a task give with a model, seen on a few samples; ``model`` and ``task`` are their names.
 
-    Raises ConfigError where model, loss or a metric does not fit the task, and where the network changes tensors of its
-    own that are no persistent buffers.
+    Raises ConfigError where model, loss or a metric does not fit the task, as ``fl_sim.learning.probe`` does, and where
+    the network changes tensors of its own that are no persistent buffers.
     """
     own = [*sorted(loss.writes.parameters), *(f"{name} (persistent=False)" for name in sorted(loss.writes.hidden))]
     if own:
         what = f"its forward writes into {', '.join(own)}, where the next client would find it"
         cure = "compute a new tensor (w.clamp(0) instead of w.clamp_(0)), or register it as a persistent buffer"
         raise ConfigError(f"model.name = {model!r}: {what}; {cure}")
-    rows = {k: v[:2].to(loss.device) for k, v in loss.task.train.items()}
     try:
-        with torch.no_grad():
-            loss.metrics(loss.initial(), Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+        return seen_on_samples(loss)
+    except ConfigError as error:
+        raise ConfigError(f"task.name = {task!r}: {error}") from error
     except Exception as error:
         what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
         cure = cure_of_inputs(loss.task.train["x"])

@@ -19,7 +19,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 
 from clients.device.samples import component, own_samples
 from clients.device.state import States
-from clients.learner import answer, make_learner, make_module
+from clients.learner import answer, make_learner, make_module, probe
 from clients.sources.cache import cache_folder
 from fl_sim import LocalRule, Loss
 from fl_sim.blocks.learner import Learner, Settings
@@ -106,6 +106,7 @@ def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client:
     module = make_module(model, params, task, int(spec.get("seed", 0)), str(spec["model"]))
     dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32
     loss = Loss(module, task, dtype, device, spec.get("precision", "full"))
+    probe(loss, str(spec["model"]), str(spec["task"]))
     return make_learner(loss, own, rules)
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import strategy as flower_strategies
+from torch import nn
 
 from clients.app import make_app
 from clients.learner import make_module, probe
@@ -30,6 +31,7 @@ from fl_sim.executors.inline import Inline
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
+from fl_sim.learning.probe import Findings
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
@@ -100,12 +102,11 @@ def build(
     module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
     own = replace(task, client_names=None, class_names=None)  # workers need no names
     loss = Loss(module, own, dtype, config.device, config.precision)
-    probe(loss, config.model.name, config.task.name)
+    found = probe(loss, config.model.name, config.task.name)
     check_set_metrics(loss, validation, partition, config.personalize_steps)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
-    kinds = {"ray": config.ray.engine, "flower": "loop"}
-    engine = choose(kinds.get(config.engine, config.engine), module, config.device)
+    engine = chosen_engine(config, module, found)
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
@@ -140,6 +141,13 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
     check_own(metrics)
     task = replace(task, metrics={**task.metrics, **metrics})
     return replace(task, set_metrics=chosen_metrics(names, own, task))
+
+
+def chosen_engine(config: Config, module: nn.Module, found: Findings) -> Choice:
+    """The engine that runs blocks, with what the log must say of it and of the loss."""
+    kinds = {"ray": config.ray.engine, "flower": "loop"}
+    engine = choose(kinds.get(config.engine, config.engine), module, config.device, found.unpaddable)
+    return replace(engine, reason="; ".join(filter(None, (engine.reason, found.warning))))
 
 
 TRANSFORMED_BYTES = 256 * 2**20

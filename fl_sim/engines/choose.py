@@ -30,13 +30,13 @@ class Choice:
     reason: str = ""
 
 
-def choose(engine: str, module: nn.Module, device: str | torch.device) -> Choice:
+def choose(engine: str, module: nn.Module, device: str | torch.device, unpaddable: str = "") -> Choice:
     """The engine for a model on a kind of device: a fixed rule, never a measured time.
 
     vmap cannot run BatchNorm, which writes running statistics in place, and whose statistics of a padded batch differ
-    from those of the real samples; models with BatchNorm always run on the loop. ``auto`` is vmap on a GPU; on a CPU it
-    is vmap for models without convolutions (batched matrix products are faster there) and the loop for the others
-    (grouped convolutions are slower).
+    from those of the real samples; models with BatchNorm always run on the loop. So does a loss
+    whose batches must not be padded. ``auto`` is vmap on a GPU; on a CPU it is vmap for models without convolutions
+    (batched matrix products are faster there) and the loop for the others (grouped convolutions are slower).
 
     Parameters
     ----------
@@ -46,6 +46,8 @@ def choose(engine: str, module: nn.Module, device: str | torch.device) -> Choice
         The network.
     device : str | torch.device
         Where clients train.
+    unpaddable : str (default: "")
+        Why batches must not be padded, see ``fl_sim.learning.probe``; empty where they may be.
 
     Raises
     ------
@@ -60,6 +62,8 @@ def choose(engine: str, module: nn.Module, device: str | torch.device) -> Choice
             "loop",
             "vmap cannot take BatchNorm (running statistics; batches of unequal size); this model runs on the loop",
         )
+    if engine != "loop" and unpaddable:
+        return Choice("loop", f"vmap pads batches of unequal size, but {unpaddable}; this run is on the loop")
     if engine in ("loop", "vmap"):
         return Choice("loop" if engine == "loop" else "vmap")
     if torch.device(device).type == "cuda" or not any(kind.startswith("Conv") for kind in kinds):

@@ -13,6 +13,11 @@ COUNTED = "counted"
 """The name under which training samples carry their weights, where a label is ignored."""
 
 
+def weights_of(samples: Tree, ignore_index: int | None) -> Tensor | None:
+    """(B,) int64: how many labels of each sample count; None where no label is ignored, as each then weighs 1."""
+    return None if ignore_index is None else counted(samples["y"], ignore_index)
+
+
 def with_weights(samples: Tree, ignore_index: int | None) -> Tree:
     """``samples`` with the number of labels of each that count, (N,) int64; unchanged where no label is ignored."""
     if ignore_index is None or not samples:
@@ -27,7 +32,7 @@ def weight_of(size: int, mask: Tensor | None, weights: Tensor | None) -> Tensor 
     return (weights if mask is None else torch.where(mask, weights, 0)).sum()
 
 
-def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
+def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None, whole: torch.dtype = torch.float32) -> Tensor:
     """The mean of one batch, (); 0 where no sample is real or no label counts.
 
     Parameters
@@ -38,12 +43,15 @@ def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None) -> Tensor:
         (B,) bool: which samples are real; default: all.
     weights : Tensor, optional
         (B,) the number of each sample's labels that count; default: each sample weighs 1.
+    whole : torch.dtype (default: float32)
+        Of the mean where ``values`` are whole numbers or truth values.
 
     Raises
     ------
     ValueError
         If the batch is padded and ``values`` are not one number a sample.
     """
+    values = values if values.is_floating_point() else values.to(whole)
     if mask is not None and values.shape != mask.shape:
         shapes = f"gives shape {tuple(values.shape)} for a padded batch of {len(mask)} samples"
         raise ValueError(f"a loss or metric {shapes}; it must give ({len(mask)},), one number a sample")

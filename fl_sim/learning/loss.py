@@ -22,8 +22,8 @@ from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.module_copies import cast, copy_of
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.batch import Batch
-from fl_sim.learning.batch_means import mean, weight_of, with_weights
-from fl_sim.learning.measures import SampleFunction, counted
+from fl_sim.learning.batch_means import mean, weight_of, weights_of, with_weights
+from fl_sim.learning.measures import SampleFunction
 from fl_sim.learning.networks.network_forms import Forms
 from fl_sim.learning.networks.state_form import StateForm
 from fl_sim.learning.task import Task
@@ -175,10 +175,11 @@ class Loss:
         in_place.check_unwritten(batch.data, before)
         return outputs, data
 
-    def _weights(self, data: Tree) -> Tensor | None:
-        """(B,) the number of each sample's labels that count; None where no label is ignored."""
-        ignored = self.task.ignore_index
-        return None if ignored is None else counted(data["y"], ignored)
+    def arguments(self, model: Mapping[str, Tensor], batch: Batch, training: bool) -> tuple[Any, Tree]:
+        """(the network's outputs, the batch after the task's transform): the arguments of loss and metrics."""
+        model = {**model, **{k: model[k].clone() for k in self.buffers}}
+        network = self._plain.training if training else self._plain.evaluating
+        return self._outputs(network, model, batch, batch.words if training else None)
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean training loss over a batch's real samples, (): differentiable to any order in the model's leaves."""
@@ -187,7 +188,7 @@ class Loss:
     def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(network, model, batch, batch.words)
-        return mean(self._called(self.task.loss, outputs, data), batch.mask, self._weights(data))
+        return mean(self._called(self.task.loss, outputs, data), batch.mask, weights_of(data, self.task.ignore_index))
 
     def outputs(self, model: Mapping[str, Tensor], batch: Batch, layer: str = "", training: bool = True) -> Any:
         """What the network, or one of its layers, returns for a batch: logits and features for a rule of one's own.
@@ -260,7 +261,7 @@ class Loss:
         network = partial(self._plain.training.with_layer, layer=layer)
         (outputs, inner), data = self._outputs(network, model, batch, batch.words)
         term = plus(*in_place.copied((inner, data)))
-        loss = mean(self._called(self.task.loss, outputs, data), batch.mask, self._weights(data))
+        loss = mean(self._called(self.task.loss, outputs, data), batch.mask, weights_of(data, self.task.ignore_index))
         if term.shape not in ((), batch.data["y"].shape[:1]):
             size = len(batch.data["y"])
             raise ValueError(f"plus gives the shape {tuple(term.shape)} for {size} samples; it must be ({size},) or ()")
@@ -283,11 +284,10 @@ class Loss:
         if len(batch.data["y"]) == 0:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
-        weights = self._weights(data)
+        weights = weights_of(data, self.task.ignore_index)
         values = {name: self._called(function, outputs, data) for name, function in functions.items()}
-        floats = {name: v if v.is_floating_point() else v.to(self.dtype) for name, v in values.items()}
-        weight = weight_of(len(data["y"]), batch.mask, weights)
-        return {name: mean(v, batch.mask, weights) for name, v in floats.items()}, weight
+        means = {name: mean(v, batch.mask, weights, self.dtype) for name, v in values.items()}
+        return means, weight_of(len(data["y"]), batch.mask, weights)
 
     def evaluated(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(the model's outputs (B, ...), the targets (B, ...)) of a batch in evaluation mode, padding included."""
