@@ -11,8 +11,9 @@ import torch
 from clients.device.partition import DevicePartition
 from clients.device.spec import ExperimentSpec
 from clients.shares import transform
-from clients.sources import cache, class_folders, decode
+from clients.sources import cache, class_folders
 from clients.sources import files as sources
+from clients.sources.parquet_files import read_parquet
 from clients.sources.pictures import one_depth, stack
 from fl_sim import rng
 from fl_sim.learning.task import Task
@@ -72,7 +73,9 @@ def _source(folder: Path, mode: str, size: int, outputs: int) -> cache.Source:
     if table.is_file():
 
         def rows() -> cache.Arrays:
-            x, y = decode.read_parquet(table, mode)
+            x, y = read_parquet(table, mode)
+            if y.dtype == object:
+                raise ValueError(f"{table}: labels are words, whose numbers only the server knows; write the numbers")
             return _one_scale({"train_x": x, "train_y": y, **empty})
 
         return cache.Source(folder, (table,), rows, variant=mode)

@@ -14,7 +14,7 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,8 +85,7 @@ def cached(task: str, source: Source) -> Arrays:
     try:
         with staged(folder, lambda: _mapped(folder) is not None) as stage:
             for name, array in arrays.items():
-                if len(array) or name not in TEXTS:
-                    np.save(stage / f"{name}.npy", array)
+                np.save(stage / f"{name}.npy", array)
     except OSError as error:
         warnings.warn(
             f"FL_SIM_CACHE = {str(cache_folder())!r}: cannot be written ({error}); {task} is decoded anew each time",
@@ -94,6 +93,12 @@ def cached(task: str, source: Source) -> Arrays:
         )
         return arrays
     return _mapped(folder) or arrays
+
+
+def with_notes(arrays: Arrays, notes: Sequence[str]) -> Arrays:
+    """The arrays with ``notes`` before those that they have; unchanged if there are none."""
+    found = [*notes, *arrays.get("notes", np.array([], dtype=str)).tolist()]
+    return {**arrays, "notes": np.array(found)} if found else arrays
 
 
 def _mapped(folder: Path) -> Arrays | None:

@@ -1,71 +1,17 @@
-"""Decoding files to arrays: parquet files of the Hugging Face hub, and torchvision's files.
+"""Decoding torchvision's files to arrays, without torchvision.
 
-torchvision's files are read without torchvision, whose reader of CIFAR-10 unpickles any object; this one unpickles
-NumPy arrays only.
+Its reader of CIFAR-10 unpickles any object; this one unpickles NumPy arrays only.
 
 Legend: N samples; x (N, channels, height, width) uint8, y (N,) int64.
 """
 
-import io
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from clients.sources.cache import Arrays, Source
-from clients.sources.pictures import stack
-
-
-def parquet(folder: Path, mode: str) -> Source | None:
-    """``train.parquet`` and ``test.parquet`` in a folder, None if one is missing; for ``mode`` see ``read_parquet``."""
-    files = (folder / "train.parquet", folder / "test.parquet")
-
-    def decode() -> Arrays:
-        (train_x, train_y), (test_x, test_y) = (read_parquet(file, mode) for file in files)
-        return {"train_x": train_x, "train_y": train_y, "test_x": test_x, "test_y": test_y}
-
-    return Source(folder, files, decode) if all(file.is_file() for file in files) else None
-
-
-def read_parquet(file: Path, mode: str) -> tuple[np.ndarray, np.ndarray]:
-    """(x, y) of one parquet file with the columns img or image, a struct {bytes, path}, and label.
-
-    ``mode`` is PIL's: L (grey) or RGB. Raises ValueError that names the file if it cannot be read or has other columns.
-    """
-    import pyarrow as pa
-    import pyarrow.compute as pc
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: cannot be read as parquet ({error})") from error
-    columns = table.schema_arrow.names
-    image = next((name for name in ("img", "image") if name in columns), None)
-    if image is None or "label" not in columns:
-        raise ValueError(
-            f"{file}: has the columns {', '.join(columns)}; it needs img or image ({{bytes, path}}), and label"
-        )
-    if not pa.types.is_struct(table.schema_arrow.field(image).type) or not pa.types.is_integer(
-        table.schema_arrow.field("label").type
-    ):
-        raise ValueError(
-            f"{file}: column {image} must be {{bytes, path}} and label integer; it has {table.schema_arrow.types}"
-        )
-
-    def encoded() -> Iterable[tuple[str, io.BytesIO]]:
-        row = 0
-        for batch in table.iter_batches(1000, columns=[image]):
-            for data in pc.struct_field(batch.column(0), "bytes").to_pylist():
-                yield f"{file} row {row}", io.BytesIO(data or b"")
-                row += 1
-
-    labels = table.read(["label"]).column(0)
-    if labels.null_count:
-        raise ValueError(f"{file}: {labels.null_count} labels are missing")
-    return stack(encoded(), table.metadata.num_rows, mode), labels.to_numpy().astype(np.int64)
 
 
 def cifar_batches(root: Path) -> Source | None:

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clients.sources.cache import Arrays, Source, cache_folder, cached, staged
+from clients.sources.cache import Arrays, Source, cache_folder, cached, staged, with_notes
+from fl_sim.learning.arrays import say
 from fl_sim.learning.measures import accuracy
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
@@ -45,7 +46,7 @@ def load(data_set: DataSet, data_dir: str | None) -> tuple[Arrays, Path]:
     key, name = ("data_dir", data_dir) if data_dir else ("FL_SIM_DATA", os.environ.get("FL_SIM_DATA", ""))
     if not name:
         source = _downloaded(data_set)
-        return _told(cached(data_set.task, source), source), source.folder
+        return with_notes(cached(data_set.task, source), source.notes), source.folder
     folder = Path(name).expanduser()
     if not folder.is_dir():
         raise ValueError(f"{key} = {name!r}: no such folder; name one that holds {data_set.holds}")
@@ -53,15 +54,9 @@ def load(data_set: DataSet, data_dir: str | None) -> tuple[Arrays, Path]:
     if found is None:
         raise ValueError(f"{key} = {name!r}: holds no {data_set.task}; it must hold {data_set.holds}")
     try:
-        return _told(cached(data_set.task, found), found), found.folder
+        return with_notes(cached(data_set.task, found), found.notes), found.folder
     except (ValueError, OSError) as error:
         raise ValueError(f"{key} = {name!r}: {error}") from error
-
-
-def _told(arrays: Arrays, source: Source) -> Arrays:
-    """The arrays with all notes: of the search for the files, and of their decoding."""
-    notes = [*source.notes, *arrays.get("notes", np.array([], dtype=str)).tolist()]
-    return {**arrays, "notes": np.array(notes, dtype=str)} if notes else arrays
 
 
 def _downloaded(data_set: DataSet) -> Source:
@@ -103,7 +98,7 @@ def tensor(array: np.ndarray) -> Tensor:
 
 
 def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] | None = None) -> Task:
-    """A task of classifying pictures: uint8, scaled to [0, 1], or float32 as they are. Notes on them become warnings.
+    """A task of classifying pictures: uint8, scaled to [0, 1], or float32 as they are. Notes on them are printed once.
 
     Parameters
     ----------
@@ -137,7 +132,17 @@ def image_task(name: str, arrays: Arrays, outputs: int, shape: tuple[int, ...] |
     train, test = (
         {"x": tensor(arrays[f"{split}_x"]), "y": tensor(arrays[f"{split}_y"])} for split in ("train", "test")
     )
-    for note in arrays.get("notes", ()):
-        warnings.warn(f"task {name}: {note}", stacklevel=2)
-    scale = Transform(scale=1 / 255 if train["x"].dtype == torch.uint8 else 1.0)
-    return Task(name, train, test, outputs, metrics={"accuracy": accuracy}, transform=scale, labels=arrays["train_y"])
+    notes, classes = arrays.get("notes", np.array([], dtype=str)).tolist(), arrays.get("classes")
+    for note in notes:
+        say(note)
+    return Task(
+        name,
+        train,
+        test,
+        outputs,
+        metrics={"accuracy": accuracy},
+        transform=Transform(scale=1 / 255 if train["x"].dtype == torch.uint8 else 1.0),
+        labels=arrays["train_y"],
+        class_names=None if classes is None else classes.astype(object),
+        notes=tuple(notes),
+    )

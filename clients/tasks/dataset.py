@@ -1,13 +1,13 @@
 """A task from a user's torch Dataset."""
 
-import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
 from clients.sources.dataset_samples import Key, Samples, read_samples
-from fl_sim.learning.arrays import from_arrays
+from fl_sim.learning.arrays import from_arrays, say
 from fl_sim.learning.task import Task
 
 
@@ -21,7 +21,7 @@ def from_dataset(
     """A task from Datasets with an index: torch's, torchvision's, Hugging Face's, or lists of samples.
 
     All samples are read once, with the Dataset's own transform, and stored. That transform should not be random (the
-    first samples are read twice, and a warning says if they differ); use ``--augment`` for random augmentation.
+    first samples are read twice, and a note says if they differ); use ``--augment`` for random augmentation.
 
     Parameters
     ----------
@@ -52,9 +52,10 @@ def from_dataset(
         own_loss = options.get("loss") is not None
         read = {half: read_samples(half, dataset, keys, own_loss) for half, dataset in halves}
         given = {"name": "dataset" if isinstance(train, list | tuple) else type(train).__name__.lower(), **options}
-        for note in (note for samples in read.values() for note in samples.notes):
-            warnings.warn(f"from_dataset: {note}", stacklevel=2)
-        return _task(read, given)
+        task, notes = _task(read, given), [note for samples in read.values() for note in samples.notes]
+        for note in notes:
+            say(note)
+        return replace(task, notes=(*notes, *task.notes))
     except ValueError as error:
         raise ValueError(f"from_dataset: {str(error).removeprefix('from_arrays: ')}") from error
 

@@ -52,7 +52,7 @@ def _find(folder: Path, size: int) -> cache.Source | None:
             paths = [file for file, _ in listing.entries]
             arrays[f"{split}_x"] = stack(((str(file), file) for file in paths), len(paths), "RGB", size, remarks)
             arrays[f"{split}_y"] = np.array([names.index(label) for _, label in listing.entries], dtype=np.int64)
-        return {**one_depth(arrays), "classes": np.array(names), "notes": np.array(remarks, dtype=str)}
+        return cache.with_notes({**one_depth(arrays), "classes": np.array(names)}, remarks)
 
     return cache.Source(
         folder,

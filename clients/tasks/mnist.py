@@ -12,13 +12,14 @@ import numpy as np
 
 from clients.sources import cache, decode
 from clients.sources import files as sources
+from clients.sources.parquet_files import parquet
 from fl_sim.learning.task import Task
 from fl_sim.registry import offer
 
 
 def _find(folder: Path) -> cache.Source | None:
     places = (folder, folder / "mnist")
-    return decode.parquet(folder / "mnist", "L") or next(filter(None, map(decode.mnist_raw, places)), None)
+    return parquet(folder / "mnist", "L") or next(filter(None, map(decode.mnist_raw, places)), None)
 
 
 def _fetch(folder: Path) -> None:

@@ -85,7 +85,7 @@ def _outputs(classes: bool, ignored: int | None, y: Tensor, y_test: Tensor) -> i
 
 
 @cache
-def _say(note: str) -> None:
+def say(note: str) -> None:
     """Print a note on stderr, once."""
     print(f"note: {note}", file=sys.stderr)
 
@@ -135,7 +135,7 @@ def _read(
         check_lengths({"x_test": len(test["x"]), "y_test": len(test["y"])})
         notes = (*found.notes, *check_halves(train, test))
     for note in notes:
-        _say(note)
+        say(note)
     return _Read(train, test, owners, names, found.names, found.ignored, notes)
 
 

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pytest
 from PIL import Image
 
 from clients.sources.class_folders import listed
 from clients.tasks.images import images
+from experiments.run import run
 
 
 def picture(file: Path, colour: int = 0) -> None:
@@ -58,8 +58,23 @@ def test_the_task_tells_it_each_time_and_its_samples_are_the_same(tmp_path: Path
     (tmp_path / "train" / "__MACOSX").mkdir()
     (tmp_path / "train" / ".ipynb_checkpoints").mkdir()
     (tmp_path / "train" / "bird").mkdir()
+    Image.new("RGBA", (4, 4), (9, 9, 9, 0)).save(tmp_path / "train" / "cat" / "2.png")
     for _ in range(2):  # decoded, and from the cache
-        with pytest.warns(UserWarning, match="bird: no pictures, so that this is no class"):
-            again = images(str(tmp_path), size=4)
-        assert again.outputs == 2 and again.train["y"].tolist() == [0, 1]
-        assert (again.train["x"] == plain.train["x"]).all()
+        again = images(str(tmp_path), size=4)
+        empty, clear = again.notes
+        assert empty == f"{tmp_path}/train: bird: no pictures, so that this is no class"
+        assert clear.startswith("1 of 3 pictures have transparent pixels, laid over white; the first is")
+        assert again.class_names is not None and again.class_names.tolist() == ["cat", "dog"]
+        assert again.outputs == 2 and again.train["y"].tolist() == [0, 0, 1]
+        assert (again.train["x"][::2] == plain.train["x"]).all() and (again.train["x"][1] == 255).all()
+    settings = {
+        "data_dir": tmp_path,
+        "task.size": 4,
+        "model": "lr",
+        "clients": 2,
+        "rounds": 1,
+        "out": tmp_path / "runs",
+    }
+    log = run(task="images", **settings).log
+    assert log.names == {"classes": ["cat", "dog"]}
+    assert log.events.loc[log.events["event"] == "samples", "note"].tolist() == [empty, clear]

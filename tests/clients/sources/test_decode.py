@@ -34,18 +34,59 @@ def test_more_rows_than_a_batch(tmp_path: Path, fakes: Any) -> None:
     assert np.array_equal(mnist(str(tmp_path)).train["x"][:, 0].numpy(), pixels)
 
 
+class TestLabels:
+    @pytest.mark.parametrize(
+        "labels",
+        [
+            pa.array([1, 0, 1], pa.uint8()),
+            pa.array([True, False, True]),
+            pa.array([1.0, 0.0, 1.0]),
+            pa.array(["dog", "cat", "dog"]),
+            pa.array(["dog", "cat", "dog"]).dictionary_encode(),
+        ],
+    )
+    def test_whole_numbers_booleans_and_words_are_classes(self, labels: Any, tmp_path: Path, fakes: Any) -> None:
+        pixels = fakes.pictures(3, 32, 32, 3)
+        encoded = [fakes.png(picture) for picture in pixels]  # bytes, not {bytes, path}
+        for split in ("train", "test"):
+            (tmp_path / "cifar10").mkdir(exist_ok=True)
+            pq.write_table(
+                pa.table({"id": [1, 2, 3], "x": encoded, "target": labels}), tmp_path / f"cifar10/{split}.parquet"
+            )
+        for _ in range(2):  # decoded, and from the cache
+            task = cifar10(str(tmp_path))
+            assert task.train["y"].tolist() == task.test["y"].tolist() == [1, 0, 1]
+            assert np.array_equal(task.train["x"].numpy(), pixels.transpose(0, 3, 1, 2))
+            named = None if task.class_names is None else task.class_names.tolist()
+            assert named == (["cat", "dog"] if "string" in str(labels.type) else None)
+
+    def test_words_of_the_test_half_alone_are_refused(self, tmp_path: Path, fakes: Any) -> None:
+        for split, words in (("train", ["cat", "dog"]), ("test", ["dog", "bird"])):
+            fakes.parquet(tmp_path / "cifar10" / f"{split}.parquet", fakes.pictures(2, 32, 32, 3), words)
+        with pytest.raises(ValueError, match="y_test holds 'bird' in row 1, a class that y lacks; y has 'cat', 'dog'"):
+            cifar10(str(tmp_path))
+
+
 class TestBadFiles:
     @pytest.mark.parametrize(
         "content, message",
         [
             (b"junk", "train.parquet: cannot be read as parquet"),
             (pa.table({"pixels": [1], "label": [1]}), "has the columns pixels, label; it needs img or image"),
-            (pa.table({"img": [b"x"], "label": [1]}), "column img must be {bytes, path}"),
+            (pa.table({"img": ["x.png"], "label": [1]}), "column img is string; it must be {bytes, path}, or bytes"),
+            (pa.table({"img": [b"x"], "label": [1]}), "train.parquet row 0: cannot be decoded"),
+            (
+                pa.table({"img": [b"x"], "class": [1], "target": [1]}),
+                "columns img, class, target; class and target could both be meant: rename one to label",
+            ),
             (
                 pa.table({"img": [{"bytes": b"junk", "path": None}], "label": [1]}),
                 "train.parquet row 0: cannot be decoded",
             ),
-            (pa.table({"img": [{"bytes": None, "path": "a.png"}], "label": [1]}), "row 0: cannot be decoded"),
+            (
+                pa.table({"img": [{"bytes": None, "path": "a.png"}], "label": [1]}),
+                "row 0: has no bytes in column img; embed",
+            ),
         ],
     )
     def test_what_is_no_data_set(self, content: Any, message: str, tmp_path: Path, fakes: Any) -> None:
@@ -61,10 +102,12 @@ class TestBadFiles:
     @pytest.mark.parametrize(
         "size, labels, message",
         [
-            (32, [1, None], "1 labels are missing"),
-            (32, [1, 10], r"labels 1\.\.10 in train; they must lie in 0\.\.9"),
-            (32, [-1, 0], r"labels -1\.\.0 in train"),
-            (32, ["cat", "dog"], "label integer"),
+            (32, [1, None], "1 labels are missing, the first in row 1; drop these rows"),
+            (32, [1, 10], r"labels 1\.\.10 in train; they must lie in 0\.\.9; the first that does not is 10 in row 1"),
+            (32, [-1, 0], r"labels -1\.\.0 in train.*the first that does not is -1 in row 0"),
+            (32, ["cat", "dog"], "labels of train.parquet and test.parquet are words and numbers"),
+            (32, [1.0, 2.5], "label 2.5 in row 1 is no whole number"),
+            (32, [1.0, float("nan")], "label nan in row 1 is no whole number"),
             (32, [], "0 pictures and 0 labels in train"),
             (28, [1, 2], r"shape \(3, 28, 28\) in train; they must have \(3, 32, 32\)"),
         ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from clients.sources import cache, decode
+from clients.sources import cache, parquet_files
 from clients.tasks.cifar10 import cifar10
 from clients.tasks.images import images
 from clients.tasks.mnist import mnist
@@ -47,7 +47,7 @@ class TestTheCache:
         self, data: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before, first = listing(data), cifar10(str(data))
-        monkeypatch.setattr(decode, "stack", None)  # decoding again would fail
+        monkeypatch.setattr(parquet_files, "stack", None)  # decoding again would fail
         again = cifar10(str(data))
         assert (
             listing(data) == before
@@ -57,7 +57,7 @@ class TestTheCache:
 
     def test_it_is_memory_mapped(self, data: Path, cache_folder: Path) -> None:
         cifar10(str(data))
-        source = decode.parquet(data / "cifar10", "RGB")
+        source = parquet_files.parquet(data / "cifar10", "RGB")
         assert source is not None
         arrays = cache.cached("cifar10", source)
         assert isinstance(arrays["train_x"], np.memmap) and not arrays["train_x"].flags.writeable
@@ -84,7 +84,7 @@ class TestTheCache:
             os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
         else:
             data = data.rename(tmp_path / "moved")
-        monkeypatch.setattr(decode, "stack", lambda *_: 1 / 0)
+        monkeypatch.setattr(parquet_files, "stack", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):  # decoded, not taken from the cache
             cifar10(str(data))
 
@@ -100,7 +100,7 @@ class TestTheCache:
         )  # header and pixels
 
     def test_several_at_once_agree(self, data: Path, cache_folder: Path) -> None:
-        source = decode.parquet(data / "cifar10", "RGB")
+        source = parquet_files.parquet(data / "cifar10", "RGB")
         assert source is not None
         gate, done = threading.Barrier(4, timeout=30), source.decode()
         at_once = cache.Source(
