@@ -17,6 +17,7 @@ from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.learning.batch_means import mean
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.measures import counted
+from fl_sim.learning.samples.task_checks import check_outputs
 from fl_sim.tree import Tree
 
 EVALUATED, FIRST, TRAINED = 7, 5, (3, 2)
@@ -51,6 +52,7 @@ def probe(loss: Loss) -> Findings:
         warnings.filterwarnings("error", "Using a target size")  # PyTorch's word for outputs and y that broadcast
         with torch.no_grad():
             outputs, data = loss.arguments(model, _batch(loss, EVALUATED), training=False)
+        check_outputs(loss.task, outputs, data["y"])
         warning = ""
         for name, function in {"loss": loss.task.loss, **loss.task.metrics}.items():
             warning = _examined(name, function, outputs, data, loss.task.ignore_index) or warning

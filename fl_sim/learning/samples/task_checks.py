@@ -7,8 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from fl_sim.learning.measures import cross_entropy
+from fl_sim.errors import ConfigError
+from fl_sim.learning.measures import class_axis_of, cross_entropy
 from fl_sim.learning.samples.sample_checks import BadSamples, check_finite, check_halves, check_lengths
 from fl_sim.learning.task import Task
 from fl_sim.tree import Tree
@@ -41,7 +43,7 @@ def checked(task: Task) -> Task:
 
 def check_classes(task: Task, outputs: int) -> None:
     """Raise BadSamples for a class that is none of 0..outputs-1, if the loss is this project's cross-entropy."""
-    if task.loss is not cross_entropy:
+    if getattr(task.loss, "func", task.loss) is not cross_entropy:  # a partial of it knows the layout of outputs
         return
     for half, samples in (("train", task.train), ("test", task.test)):
         y = samples.get("y")
@@ -57,8 +59,19 @@ def check_classes(task: Task, outputs: int) -> None:
             continue
         row = int(bad.reshape(len(bad), -1).any(1).nonzero()[0])
         label = int(y[row][bad[row]].flatten()[0])
-        problem = f"{half} y holds {label} in row {row}, which is no class of 0..{outputs - 1} (outputs = {outputs})"
+        problem = f"{half} y holds {label} in row {row}, which is no class of 0..{outputs - 1}"
         raise BadSamples(f"{problem}; number the classes from 0; a label that means none is ignore_index")
+
+
+def check_outputs(task: Task, outputs: object, y: Tensor) -> None:
+    """Raise ConfigError for a class of any row that the model has no output for; ``outputs`` (B, ...) are for y."""
+    if not isinstance(outputs, Tensor) or y.is_floating_point() or outputs.ndim < 2:
+        return
+    axis = 1 if outputs.ndim == 2 else class_axis_of(outputs, y, task.class_axis)
+    try:
+        check_classes(task, outputs.shape[axis])
+    except BadSamples as error:
+        raise ConfigError(f"{error}; the model has {outputs.shape[axis]} outputs") from None
 
 
 def _check_tree(half: str, tree: Tree) -> None:

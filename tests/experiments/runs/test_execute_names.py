@@ -133,3 +133,10 @@ def test_integers_reach_an_embedding_as_integers() -> None:
     tokens = from_arrays(np.arange(N)[:, None] % 7, np.arange(N) % 2, test_share=0.0)
     model = torch.nn.Sequential(torch.nn.Embedding(7, 2), torch.nn.Flatten())
     assert setup(task=tokens, partition="iid", model=model).task.train["x"].dtype == torch.int64
+
+
+def test_a_class_in_a_late_row_that_the_model_has_no_output_for_is_named() -> None:
+    y = np.where(np.arange(N) == 31, 2, np.arange(N) % 2)
+    found = from_arrays(X, y, x_test=X, y_test=y)
+    with pytest.raises(ConfigError, match="train y holds 2 in row 31, which is no class of 0..1; .* has 2 outputs"):
+        setup(task=found, partition="iid", model=torch.nn.Linear(2, 2))

@@ -36,7 +36,7 @@ def nan(row: int) -> torch.Tensor:
     [
         ({"train": {"x": nan(4), "y": Y}}, "task own: train x holds NaN in row 4"),
         ({"test": {"x": nan(1)[:2], "y": Y[:2]}}, "test x holds NaN in row 1"),
-        ({"outputs": 2}, r"train y holds 2 in row 2, which is no class of 0..1 \(outputs = 2\)"),
+        ({"outputs": 2}, r"train y holds 2 in row 2, which is no class of 0..1"),
         ({"train": {"x": X, "y": torch.tensor([0, 1, 2, 0, 1, -1])}}, "train y holds -1 in row 5"),
         ({"test": {"x": X[:2], "y": torch.tensor([0, 3])}}, "test y holds 3 in row 1"),
         ({"train": {"x": X[:5], "y": Y}}, "train x has 5 rows, train y has 6"),
