@@ -101,7 +101,7 @@ def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client:
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     prepare(device, int(node_config.get("threads", spec.get("threads", 1))), spec.get("precision", "full"))
     task, own = own_samples(spec, client, str(node_config.get("data-dir", "")))
-    task = replace(task, set_metrics=offered(str(spec.get("set_metrics", ""))))
+    task = replace(task, set_metrics={**task.set_metrics, **offered(str(spec.get("set_metrics", "")))})
     model, params = component("model", spec)
     module = make_module(model, params, task, int(spec.get("seed", 0)), str(spec["model"]))
     dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32

@@ -201,7 +201,7 @@ def offered(text: str) -> dict[str, SetMetric]:
     needing = [name for name, metric in found.items() if metric.needs_torchmetrics]
     if needing and importlib.util.find_spec("torchmetrics") is None:
         without = ", ".join(name for name, cls in OFFERED.items() if not cls.needs_torchmetrics)
-        missing = f"{', '.join(needing)} need torchmetrics, which is not installed"
+        missing = f"torchmetrics, which computes {', '.join(needing)}, is not installed"
         cure = f"pip install 'fl-sim[metrics]', or use only {without}"
         raise ConfigError(f"set_metrics = {text!r}: {missing}; {cure}")
     return found

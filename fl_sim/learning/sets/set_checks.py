@@ -29,12 +29,12 @@ TRIED = 500
 
 
 def chosen_metrics(names: str, own: Mapping[Any, object], task: Task) -> dict[str, SetMetric]:
-    """The set metrics by column name: those that the config names, and a user's own.
+    """The set metrics by column name: those that the config names, the task's, and a user's own.
 
     Raises ConfigError for one that is unknown or not installed, and for a name that a column has already.
     """
     found = offered(names)
-    for name, given in own.items():
+    for name, given in {**task.set_metrics, **own}.items():
         if not isinstance(name, str) or not name or name.endswith(SHAPE):
             raise ConfigError(f"set_metrics: the name {name!r} must be text, not empty, and not end with {SHAPE!r}")
         if name in found:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fl_sim.errors import ConfigError
 from fl_sim.learning.sets.class_metrics import BINS, OFFERED, names_in, offered
+from fl_sim.learning.sets.set_metrics import as_numbers, own_metric
 
 DRAW = np.random.default_rng(0)
 SCORES = torch.from_numpy(DRAW.normal(size=(60, 4)) * 2)  # of 4 classes, of which class 2 has no label
@@ -83,6 +84,23 @@ def test_what_is_undefined_is_nan() -> None:
     assert not any(value(name, masked, LABELS).isnan().all() for name in OFFERED)
 
 
+def test_torchmetrics_own_objects_in_blocks_are_its_functions_of_all() -> None:
+    from torchmetrics import functional
+    from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassF1Score
+
+    for mine, right in [
+        (
+            MulticlassF1Score(4, average="weighted"),
+            functional.f1_score(SCORES, LABELS, "multiclass", num_classes=4, average="weighted"),
+        ),
+        (MulticlassConfusionMatrix(4), value("confusion", SCORES, LABELS)),
+    ]:
+        running = own_metric("mine", mine).fresh()
+        for start in (0, 25, 50):
+            running.update(SCORES[start : start + 25], LABELS[start : start + 25])
+        assert as_numbers(running.compute()).tolist() == right.tolist()
+
+
 def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert names_in(" f1, auroc") == ["f1", "auroc"] and names_in("") == []
     with pytest.raises(ConfigError, match=r"'auc' is unknown \(did you mean 'auroc'.*choose from f1, auroc, confusion"):
@@ -91,5 +109,7 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
         names_in("f1,f1")
     monkeypatch.setitem(sys.modules, "torchmetrics", None)  # as if it were not installed
     assert list(offered("confusion,class_accuracy")) == ["confusion", "class_accuracy"]
-    with pytest.raises(ConfigError, match=r"f1 need torchmetrics, which is not installed; pip install 'fl-sim\[metr"):
+    with pytest.raises(
+        ConfigError, match=r"torchmetrics, which computes f1, is not installed; pip install 'fl-sim\[metr"
+    ):
         offered("confusion,f1")
