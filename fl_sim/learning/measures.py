@@ -96,7 +96,8 @@ def squared_error(outputs: Tensor, batch: Tree) -> Tensor:
                 "squared_error compares equal shapes; reshape the model's outputs, or give a loss of your own"
             )
         y = y.reshape(outputs.shape)
-    return (outputs - y).square().flatten(1).mean(1)
+    squares = (outputs - y).square()
+    return squares if squares.ndim == 1 else squares.flatten(1).mean(1)
 
 
 def accuracy(outputs: Tensor, batch: Tree, class_axis: ClassAxis = "auto", ignore_index: int | None = None) -> Tensor:
