@@ -220,8 +220,11 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     confusion = {"confusion": "confusion"}
     regression = from_arrays(X, X[:, :1].copy())
     refused("'confusion' needs classes, but the task is a regression", nn.Linear(4, 1), confusion, regression)
+    two = from_arrays(X, (X[:, :1] > 0).astype(float), loss=lambda outputs, batch: (outputs - batch["y"]).abs()[:, 0])
+    sigmoid = nn.Sequential(nn.Linear(4, 1), nn.Sigmoid())
+    refused(r"'confusion' takes scores, but the model gives probabilities \(a sigmoid", sigmoid, confusion, two)
     soft = nn.Sequential(linear(), nn.Softmax(1))
-    refused("'confusion' takes scores, but the model gives probabilities", soft, confusion, task())
+    refused(r"'c' takes scores, but the model gives probabilities \(a softmax", soft, {"c": "calibration"}, task())
     monkeypatch.setattr(set_checks, "LIMIT", 12 * 3 * 4 - 1)
     refused("'s' keeps 0 MiB of outputs of the test set .12 samples., and at most", linear(), {"s": spread}, task())
 

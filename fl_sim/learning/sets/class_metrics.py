@@ -116,6 +116,7 @@ class Auroc(ClassMetric):
     With two classes it is that of class 1. NaN where fewer than two classes occur. Exact: no thresholds are chosen.
     """
 
+    takes_softmax = True
     needs_torchmetrics = True
 
     def __init__(self) -> None:
@@ -152,6 +153,7 @@ class Calibration(ClassMetric):
     l1 norm (torchmetrics' ``CalibrationError``, task "multiclass").
     """
 
+    takes_softmax = True
     needs_torchmetrics = True
 
     def __init__(self) -> None:

@@ -81,7 +81,7 @@ def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_t
     if fine_tuning:
         sets["largest held-out"] = int(partition.size_counts()[:, 1].max())
     for name, metric in task.set_metrics.items():
-        problem = _no_scores(loss, outputs) if metric.by_class else ""
+        problem = _no_scores(loss, outputs, metric) if metric.by_class else ""
         if problem:
             raise ConfigError(f"set_metrics: {name!r} {problem}; leave it out, or bring a function of your own")
         try:
@@ -99,17 +99,19 @@ def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_t
                 raise ConfigError(f"set_metrics: {name!r} keeps {what}, and at most {LIMIT >> 20} fit; {cure}")
 
 
-def _no_scores(loss: Loss, outputs: Tensor) -> str:
-    """Why outputs cannot be the scores of classes before a softmax; empty where they can."""
+def _no_scores(loss: Loss, outputs: Tensor, metric: SetMetric) -> str:
+    """Why outputs (B, ...) cannot be the scores of classes that ``metric`` takes; empty where they can.
+
+    Probabilities of several classes have the same highest class as their scores.
+    """
     if loss.task.loss is squared_error:
         return "needs classes, but the task is a regression"
-    *_, last = (module for module in loss.training.modules() if not list(module.children()))
-    if isinstance(last, nn.Sigmoid):
-        return "takes scores, but the model ends with a Sigmoid"
-    if isinstance(last, nn.Softmax) or (outputs.ndim == 2 and outputs.shape[1] > 1 and _are_shares(outputs)):
-        return "takes scores, but the model gives probabilities (a softmax)"
+    one = loss.task.outputs == 1
+    if bool((outputs >= 0).all() and (outputs <= 1).all()) and (one or metric.takes_softmax):
+        *_, last = (module for module in loss.training.modules() if not list(module.children()))
+        if isinstance(last, nn.Sigmoid):
+            return "takes scores, but the model gives probabilities (a sigmoid)"
+        shares = not one and any(bool(((outputs.sum(axis) - 1).abs() < 1e-4).all()) for axis in (1, -1))
+        if shares:
+            return "takes scores, but the model gives probabilities (a softmax)"
     return ""
-
-
-def _are_shares(outputs: Tensor) -> bool:
-    return bool((outputs >= 0).all() and torch.allclose(outputs.sum(-1), torch.ones_like(outputs[:, 0]), atol=1e-4))

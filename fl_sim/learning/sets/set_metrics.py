@@ -27,6 +27,8 @@ class SetMetric(ABC):
 
     by_class: bool = False
     """Whether ``update`` gets one row of scores (n, K) and one class (n,) for each label, instead of the blocks."""
+    takes_softmax: bool = False
+    """Whether a softmax is applied to the scores, which must then be none already."""
     needs_torchmetrics: bool = False
 
     def fresh(self) -> "SetMetric":
