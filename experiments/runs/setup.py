@@ -6,7 +6,7 @@ All settings are checked before any work.
 import copy
 import inspect
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -106,7 +106,7 @@ def build(
     check_set_metrics(loss, validation, partition, config.personalize_steps)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
-    engine = chosen_engine(config, module, found)
+    engine = chosen_engine(config, module, found, loss.writes.buffers)
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
@@ -143,10 +143,10 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
     return replace(task, set_metrics=chosen_metrics(names, own, task))
 
 
-def chosen_engine(config: Config, module: nn.Module, found: Findings) -> Choice:
+def chosen_engine(config: Config, module: nn.Module, found: Findings, written: Collection[str]) -> Choice:
     """The engine that runs blocks, with what the log must say of it and of the loss."""
     kinds = {"ray": config.ray.engine, "flower": "loop"}
-    engine = choose(kinds.get(config.engine, config.engine), module, config.device, found.unpaddable)
+    engine = choose(kinds.get(config.engine, config.engine), module, config.device, found.unpaddable, written)
     return replace(engine, reason="; ".join(filter(None, (engine.reason, found.warning))))
 
 

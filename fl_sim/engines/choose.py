@@ -1,6 +1,6 @@
 """The engines by name, and the rule that chooses one. An engine runs the clients of a block and knows no algorithm."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,13 +30,16 @@ class Choice:
     reason: str = ""
 
 
-def choose(engine: str, module: nn.Module, device: str | torch.device, unpaddable: str = "") -> Choice:
+def choose(
+    engine: str, module: nn.Module, device: str | torch.device, unpaddable: str = "", written: Collection[str] = ()
+) -> Choice:
     """The engine for a model on a kind of device: a fixed rule, never a measured time.
 
     vmap cannot run BatchNorm, which writes running statistics in place, and whose statistics of a padded batch differ
-    from those of the real samples; models with BatchNorm always run on the loop. So does a loss
-    whose batches must not be padded. ``auto`` is vmap on a GPU; on a CPU it is vmap for models without convolutions
-    (batched matrix products are faster there) and the loop for the others (grouped convolutions are slower).
+    from those of the real samples; models with BatchNorm, and those that write into other buffers, always run on the
+    loop. So does a loss whose batches must not be padded. ``auto`` is vmap on a GPU; on a CPU it is vmap for models
+    without convolutions (batched matrix products are faster there) and the loop for the others (grouped convolutions
+    are slower).
 
     Parameters
     ----------
@@ -48,6 +51,8 @@ def choose(engine: str, module: nn.Module, device: str | torch.device, unpaddabl
         Where clients train.
     unpaddable : str (default: "")
         Why batches must not be padded, see ``fl_sim.learning.probe``; empty where they may be.
+    written : Collection of str (default: none)
+        Buffers into which the network writes in training, such as the averages of an InstanceNorm or a codebook.
 
     Raises
     ------
@@ -61,6 +66,11 @@ def choose(engine: str, module: nn.Module, device: str | torch.device, unpaddabl
         return Choice(
             "loop",
             "vmap cannot take BatchNorm (running statistics; batches of unequal size); this model runs on the loop",
+        )
+    if engine != "loop" and written:
+        names = ", ".join(sorted(written))
+        return Choice(
+            "loop", f"vmap cannot take buffers that a network writes into ({names}); this model runs on the loop"
         )
     if engine != "loop" and unpaddable:
         return Choice("loop", f"vmap pads batches of unequal size, but {unpaddable}; this run is on the loop")

@@ -26,6 +26,8 @@ class Writes:
     """Whether something writes into inputs, targets or outputs, or raised: then copies are handed out."""
     parameters: set[str] = field(default_factory=set)
     """Parameters into which the network itself writes."""
+    buffers: set[str] = field(default_factory=set)
+    """Persistent buffers into which the network writes in training mode; all, where it raised."""
     hidden: set[str] = field(default_factory=set)
     """Buffers with ``persistent=False``, so no part of the model, that the network changes."""
 
@@ -116,10 +118,12 @@ def _watching(network: FunctionalModule, own: Sequence[str], found: Writes) -> C
     def call(values: Tensors, x: Tensor) -> Any:
         parameters = Watched({k: v for k, v in values.items() if k not in own})
         hidden = Watched({k: v for k, v in network.module.named_buffers() if k not in values})
-        given = Watched({"x": x})
+        given, kept = Watched({"x": x}), Watched({k: values[k] for k in own if k in values})
+        found.buffers |= set(own)
         outputs: Any = network(values, x)
         found.copies |= bool(given.written)
         found.parameters |= parameters.written
+        found.buffers -= set(own) - kept.written
         found.hidden |= hidden.written
         return outputs
 

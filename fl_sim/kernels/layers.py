@@ -78,26 +78,35 @@ class FunctionalModule:
             for leaf, tensor in owner.__dict__.get(kind, {}).items()
             if tensor is not None
         ]
+        self._buffers = frozenset(name for name, _ in module.named_buffers())
         tensors = (*module.named_parameters(), *module.named_buffers())
         self._complexes = tuple(name for name, tensor in tensors if tensor.is_complex())
 
     def __call__(self, values: Mapping[str, Tensor], x: Tensor) -> Any:
         """``module(x)`` with ``values`` by name in the place of its own parameters and buffers.
 
-        A complex tensor's value is a pair of real numbers, with a last axis of 2.
+        A complex tensor's value is a pair of real numbers, with a last axis of 2. In training mode, a buffer's new
+        value is written into the given one, also where the network assigns it (``self.mean = ...``).
         """
         if self._complexes:
             pairs = {name: values[name] for name in self._complexes if name in values}
             values = {**values, **{name: torch.view_as_complex(pair.contiguous()) for name, pair in pairs.items()}}
         if not HAS_TENSOR_DICTS:
             known = {name: value for name, value in values.items() if name in self._names}
-            return torch.func.functional_call(self.module, known, (x,))
+            outputs = torch.func.functional_call(self.module, known, (x,))
+            if self._buffers and self.module.training:
+                _keep_assigned({name: known[name] for name in self._buffers if name in known}, values)
+            return outputs
         places = [(owner.__dict__[kind], leaf, name) for owner, kind, leaf, name in self._places if name in values]
         own = [tensors[leaf] for tensors, leaf, _ in places]
         try:
             for tensors, leaf, name in places:
                 tensors[leaf] = values[name]
-            return self.module(x)
+            outputs = self.module(x)
+            if self._buffers and self.module.training:
+                assigned = {name: tensors[leaf] for tensors, leaf, name in places if name in self._buffers}
+                _keep_assigned(assigned, values)
+            return outputs
         finally:
             for (tensors, leaf, _), tensor in zip(places, own, strict=True):
                 tensors[leaf] = tensor
@@ -119,6 +128,16 @@ class FunctionalModule:
         if not seen:
             raise ValueError(f"layer {layer!r}: the network did not call it")
         return outputs, seen[-1]
+
+
+def _keep_assigned(buffers: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Write the tensors that a network has assigned to buffers into ``values``. Raises ValueError for a new shape."""
+    for name, tensor in buffers.items():
+        if tensor is not values[name]:
+            if tensor.shape != values[name].shape:
+                shapes = f"{tuple(values[name].shape)} to {tuple(tensor.shape)}"
+                raise ValueError(f"the network changes buffer {name} from shape {shapes}; its shape must stay")
+            values[name].copy_(tensor.detach())
 
 
 def one_client_form(module: nn.Module) -> nn.Module | None:

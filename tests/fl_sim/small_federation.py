@@ -69,7 +69,7 @@ def own_statistics(client: int, module: nn.Module | None = None) -> Tree:
     local = Local(batch_size=4, last_batch="join")
     for batch in FedAvg().streams(Sizes(SIZES[client], 0), local, Draw(0, 1, client))["train"]:
         module(loss.task.train["x"][partition.client(client)[batch]].double())
-    return {k: v for k, v in module.state_dict().items() if k in STATISTICS}
+    return {k: v.detach() for k, v in module.named_buffers()}
 
 
 def mean_statistics(weights: tuple[int, int], module: Callable[[], nn.Module] = network) -> Tree:

@@ -26,6 +26,13 @@ def test_the_engine_is_a_rule_of_model_and_device(engine: str, module: nn.Module
     assert bool(choice.reason) == isinstance(module, nn.BatchNorm1d)
 
 
+def test_a_network_that_writes_into_buffers_trains_on_the_loop() -> None:
+    for engine, device in (("vmap", "cpu"), ("auto", "cuda")):
+        choice = choose(engine, nn.Linear(1, 1), device, written={"norm.running_mean"})
+        assert choice.name == "loop" and "(norm.running_mean)" in choice.reason
+    assert choose("loop", nn.Linear(1, 1), "cpu", written={"norm.running_mean"}).reason == ""
+
+
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="engine = 'wmap'.*auto, loop, vmap"):
         choose("wmap", nn.Linear(1, 1), "cpu")

@@ -1,5 +1,6 @@
 """Writes by a network, a loss or a metric are seen when two samples are tried, however they are made."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,15 @@ def squares(outputs: Tensor, batch: Tree) -> Tensor:
     ],
 )
 def test_a_network_that_writes_gets_copies(act: Any) -> None:
-    assert loss_of(act).writes == in_place.Writes(copies=True)
+    assert replace(loss_of(act).writes, buffers=set()) == in_place.Writes(copies=True)
+
+
+def test_buffers_that_training_writes_are_known_by_name() -> None:
+    """All of them where the network raises, whose writes are not known then."""
+    assert loss_of(lambda net, x: net.count.add_(1) if net.training else None).writes.buffers == {"count"}
+    assert loss_of(lambda net, x: 1 / 0 if net.training else None).writes.buffers == {"count"}
+    for act in (lambda net, x: x.sub_(0.5), lambda net, x: None, lambda net, x: None if net.training else 1 / 0):
+        assert loss_of(act).writes.buffers == set()
 
 
 def test_a_network_that_does_not_gets_the_samples_themselves() -> None:

@@ -166,3 +166,31 @@ def test_dropout_with_probability_one_gives_zeros() -> None:
     assert not drop(torch.ones(5, 3)).any()
     drop.eval()
     assert drop(torch.ones(5, 3)).all()
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_buffer_that_a_network_assigns_is_written_into_the_given_one(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In training mode; the value of an evaluation is not kept, and a new shape is refused."""
+
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("count", torch.zeros(()))
+            self.count: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.count = self.count + x.sum()
+            return x
+
+    monkeypatch.setattr(layers, "HAS_TENSOR_DICTS", fast)
+    network, values = layers.FunctionalModule(Counting()), {"count": torch.tensor(3.0)}
+    network(values, torch.ones(2))
+    network(values, torch.ones(4))
+    network.module.eval()
+    network(values, torch.ones(8))
+    assert (float(values["count"]), float(network.module.count)) == (9.0, 0.0)
+    network.module.train()
+    with pytest.raises(ValueError, match=r"buffer count from shape \(1,\) to \(3,\)"):
+        layers._keep_assigned({"count": torch.zeros(3)}, {"count": torch.zeros(1)})

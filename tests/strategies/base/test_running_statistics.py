@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_sim import RoundLog, tree
+from fl_sim import RoundLog, rng, tree
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.running_statistics import MeanOfStatistics
@@ -56,6 +56,64 @@ def test_statistics_are_the_clients_mean(strategy: Any, weights: tuple[int, int]
     for k, value in mean_statistics(weights, module).items():
         torch.testing.assert_close(found[k], value, rtol=1e-12, atol=1e-15)
         assert found[k].dtype == value.dtype
+
+
+class Assigning(nn.Module):
+    """Subtracts a moving average that it assigns anew in training, instead of writing into it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.ones(4))
+        self.average: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.training:
+            self.average = 0.75 * self.average + 0.25 * x.mean(0)
+        return x - self.average
+
+
+class Spectral(nn.Linear):
+    """A linear layer with the spectral norm of PyTorch: two buffers, ``u`` and ``v`` of a power iteration."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        nn.utils.parametrizations.spectral_norm(self)
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: nn.BatchNorm1d(4, affine=False),
+        lambda: nn.SyncBatchNorm(4),
+        lambda: nn.InstanceNorm1d(4, track_running_stats=True),
+        Assigning,
+        Spectral,
+        lambda: nn.BatchNorm1d(4, track_running_stats=False),
+    ],
+    ids=["no affine", "sync", "instance", "assigning", "spectral", "no statistics"],
+)
+def test_every_buffer_that_a_forward_writes_is_averaged(norm: Any) -> None:
+    """Reptile with a step of 2, whose mean is unweighted: on the loop, and where vmap must give way to it."""
+
+    def module() -> nn.Module:
+        with rng.keyed_globals(1):
+            middle: nn.Module = norm()
+        if isinstance(middle, nn.InstanceNorm1d):
+            middle = nn.Sequential(
+                nn.Unflatten(1, (4, 1)), nn.Upsample(scale_factor=2), middle, nn.AvgPool1d(2), nn.Flatten()
+            )
+        return network(middle)
+
+    means = mean_statistics((1, 1), module)
+    for engine in ("loop",) if norm is Spectral else ("loop", "vmap"):  # there vmap would take seconds to give way
+        found = records.decode(train(Reptile(epsilon=2.0), SIZES, STILL, module=module(), engine=engine).arrays)
+        assert set(means) <= set(found) and len(found) == len(module().state_dict())
+        for k, value in means.items():
+            torch.testing.assert_close(found[k], value, rtol=1e-12, atol=1e-15, msg=k)
+        still = {k for k, x in module().named_buffers() if torch.equal(means[k], x.to(means[k].dtype))}
+        assert still == {
+            k for k in means if "InstanceNorm" in str(module()) and k.endswith("tracked")
+        }  # it never counts
 
 
 def test_a_pool_keeps_what_it_does_with_weights() -> None:
