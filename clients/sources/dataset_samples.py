@@ -124,10 +124,10 @@ def _sample(half: str, dataset: Any, index: int) -> Any:
 
 def _parts(sample: Any) -> dict[Key, Any]:
     """The parts of a sample by name or place. A sample that is no collection is its only part, at place 0."""
-    if isinstance(sample, Mapping):
-        return dict(sample)
     if isinstance(sample, tuple) or (isinstance(sample, list) and not all(isinstance(v, int | float) for v in sample)):
         return dict(enumerate(sample))
+    if isinstance(sample, Mapping):
+        return dict(sample)
     if is_dataclass(sample) and not isinstance(sample, type):
         return {f.name: getattr(sample, f.name) for f in fields(sample)}
     return {0: sample}
@@ -179,11 +179,11 @@ def _kind(value: Any) -> str:
 def _array(where: str, name: str, value: Any) -> np.ndarray:
     """A part of a sample as an array: a picture as (channels, height, width), a mask in y as (height, width)."""
     try:
-        if hasattr(value, "getbands"):
-            return _mask(value) if name == "y" else _picture(value)
         if isinstance(value, Tensor):
             plain = value.detach().cpu().resolve_conj()
             return np.asarray(plain.float() if plain.dtype == torch.bfloat16 else plain)
+        if hasattr(value, "getbands"):
+            return _mask(value) if name == "y" else _picture(value)
         if name == "x" and isinstance(value, str | bytes):
             raise ValueError("it is text; turn it into numbers in the Dataset's transform")
         array = np.asarray(value)
@@ -208,6 +208,8 @@ def _mask(value: Any) -> np.ndarray:
 
 def _check_alike(where: str, name: str, array: np.ndarray, first: np.ndarray) -> None:
     """Raise ValueError where a sample has another form than the first one."""
+    if array.shape == first.shape and array.dtype == first.dtype:
+        return
     if array.shape != first.shape:
         cure = "all must be equal: resize or pad in the Dataset's transform"
         raise ValueError(f"{where}: {name} has the shape {array.shape}, sample 0 has {first.shape}; {cure}")

@@ -69,14 +69,17 @@ def _task(read: Mapping[str, Samples], options: dict[str, Any]) -> Task:
 def as_task(value: object) -> object:
     """A Dataset (or a list of samples) as a task by ``from_dataset``; anything else is returned as it is.
 
-    Raises ValueError for a tuple, which may be arrays or Datasets, and as ``from_dataset`` does.
+    Raises ValueError for a tuple, which may be arrays or Datasets, for a dict of them, and as ``from_dataset`` does.
     """
     if isinstance(value, tuple):
         cure = "pass from_arrays(x, y) for arrays, or from_dataset(train, test) for Datasets"
         raise ValueError(f"{len(value)} objects, not one; {cure}")
-    indexed = (
-        hasattr(value, "__getitem__") and hasattr(value, "__len__") and not isinstance(value, str | type | Mapping)
-    )
-    if isinstance(value, Task) or not (indexed or isinstance(value, Dataset | DataLoader)):
+    several = isinstance(value, Mapping) and any(_is_indexed(part) for part in value.values())
+    if isinstance(value, Task) or not (_is_indexed(value) or several or isinstance(value, Dataset | DataLoader)):
         return value
     return from_dataset(value)  # type: ignore[arg-type]  # what is no Dataset is refused there
+
+
+def _is_indexed(value: object) -> bool:
+    has_index = hasattr(value, "__getitem__") and hasattr(value, "__len__")
+    return has_index and not isinstance(value, str | type | Mapping)

@@ -175,13 +175,6 @@ def test_pictures_masks_and_numbers_of_torch() -> None:
     assert half.train["x"].dtype == torch.float32 and half.train["y"].dtype == torch.float32
 
 
-def test_torchvisions_datasets_are_taken() -> None:
-    from torchvision.datasets import FakeData
-
-    task = from_dataset(FakeData(10, (3, 4, 4), num_classes=3), FakeData(4, (3, 4, 4), num_classes=3, random_offset=10))
-    assert (task.name, task.inputs, task.num_train, len(task.test["y"])) == ("fakedata", (3, 4, 4), 10, 4)
-
-
 def test_run_takes_a_dataset_as_its_task(tmp_path: Any) -> None:
     small: dict[str, Any] = {"model": "lr", "clients": 4, "rounds": 1, "out": tmp_path}
     digests = {run(task=task, **small).summary["digest"] for task in (PAIRS, list(PAIRS), from_dataset(PAIRS))}
@@ -190,6 +183,7 @@ def test_run_takes_a_dataset_as_its_task(tmp_path: Any) -> None:
         (Stream(), "task = a Stream: from_dataset: train is an IterableDataset"),
         ((X, Y), r"task = a tuple: 2 objects, not one; pass from_arrays\(x, y\)"),
         (X, r"task = a Tensor: .*pass arrays to from_arrays"),
+        ({"train": PAIRS}, r"task = a dict: .*pass its parts: from_dataset\(d\['train'\], d\['test'\]\)"),
         (_Point(), r"is or makes a _Point; it must be a Task"),
     ]:
         with pytest.raises(ConfigError, match=message):

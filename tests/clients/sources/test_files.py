@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from clients.sources import cache, parquet_files
+from clients.tasks import from_dataset
 from clients.tasks.cifar10 import cifar10
 from clients.tasks.images import images
 from clients.tasks.mnist import mnist
@@ -243,6 +244,11 @@ class TestTorchvisionsFiles:
         assert torch.equal(digits.data, mnist(str(tmp_path)).train["x"][:, 0]) and torch.equal(
             digits.targets, mnist(str(tmp_path)).train["y"]
         )
+        for ours, samples in (
+            (from_dataset(digits, test_share=0.0, outputs=10), mnist(str(tmp_path)).train),
+            (from_dataset(theirs, test_share=0.0, outputs=10), cifar10(str(tmp_path)).test),
+        ):
+            assert all(torch.equal(ours.train[key], samples[key]) for key in ("x", "y"))
 
     def test_a_pickle_may_hold_arrays_only(self, tmp_path: Path, fakes: Any) -> None:
         folder = fakes.batches(tmp_path, fakes.pictures(6, 3072), [1] * 6)
