@@ -32,6 +32,7 @@ from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
 from fl_sim.learning.probe import Findings
+from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
@@ -97,6 +98,7 @@ def build(
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
+    check_range(task, dtype)
     task, validation = transformed(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)

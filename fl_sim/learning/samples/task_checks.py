@@ -31,7 +31,9 @@ def checked(task: Task) -> Task:
             _check_tree("test", task.test)
             if missing := sorted(set(task.train) - set(task.test)):
                 raise BadSamples(f"test lacks {', '.join(missing)}, which train has; give both the same keys")
-            check_halves(task.train, task.test, shapes=False)
+            suspicious = check_halves(task.train, task.test, shapes=False)
+            if new := tuple(note for note in suspicious if note not in task.notes):
+                task = replace(task, notes=(*task.notes, *new))
         rows = {"train": task.num_train}
         rows |= {k: len(v) for k, v in (("labels", task.labels), ("clients", task.clients)) if v is not None}
         check_lengths(rows)
@@ -61,6 +63,19 @@ def check_classes(task: Task, outputs: int) -> None:
         label = int(y[row][bad[row]].flatten()[0])
         problem = f"{half} y holds {label} in row {row}, which is no class of 0..{outputs - 1}"
         raise BadSamples(f"{problem}; number the classes from 0; a label that means none is ignore_index")
+
+
+def check_range(task: Task, dtype: torch.dtype) -> None:
+    """Raise ConfigError for a number of a task that is finite as it is stored, and infinite as ``dtype``."""
+    limit = torch.finfo(dtype).max
+    for half, samples in (("train", task.train), ("test", task.test)):
+        for key, values in samples.items():
+            if not values.is_floating_point() or torch.finfo(values.dtype).max <= limit or not values.numel():
+                continue
+            if max(abs(float(v)) for v in torch.aminmax(values)) > limit:
+                row = int((values.abs() > limit).reshape(len(values), -1).any(1).nonzero()[0])
+                what = f"task {task.name}: {half} {key} holds a number above {limit:.3g} in row {row}"
+                raise ConfigError(f"dtype = {str(dtype).removeprefix('torch.')!r}: {what}; scale it, or use float64")
 
 
 def check_outputs(task: Task, outputs: object, y: Tensor) -> None:

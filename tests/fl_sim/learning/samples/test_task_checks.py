@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from fl_sim import Task, from_arrays
+from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import squared_error
-from fl_sim.learning.samples.task_checks import checked
+from fl_sim.learning.samples.task_checks import check_range, checked
 
 X, Y = torch.ones(6, 2), torch.arange(6) % 3
 TASK = Task("own", {"x": X, "y": Y}, {"x": X[:2], "y": Y[:2]}, 3, labels=Y.numpy(), clients=np.arange(6) % 2)
@@ -63,3 +64,19 @@ def test_clients_under_any_ids_are_numbered_and_keep_their_names() -> None:
     assert found.clients is not None and found.clients.tolist() == [1, 0, 1, 0, 2, 0]
     assert found.client_names is not None and found.client_names.tolist() == [3, 7, 9] and found.num_clients == 3
     assert found.subset(np.array([1, 3])).num_clients == 3
+
+
+def test_numbers_that_are_infinite_in_the_runs_precision_are_refused() -> None:
+    large = torch.ones(6, 2, dtype=torch.float64)
+    large[3, 0] = -1e300
+    for half in ("train", "test"):
+        with pytest.raises(ConfigError, match=f"dtype = 'float32': task own: {half} x holds .* in row 3; scale it"):
+            check_range(replace(TASK, **{half: {"x": large, "y": Y}}), torch.float32)
+        check_range(replace(TASK, **{half: {"x": large, "y": Y}}), torch.float64)
+    check_range(TASK, torch.float32)
+
+
+def test_what_is_suspicious_is_noted_once() -> None:
+    far = replace(TASK, train={"x": X * 1000, "y": Y})
+    noted = checked(far)
+    assert "differ in scale" in noted.notes[0] and checked(noted) is noted
