@@ -166,7 +166,7 @@ def check_task_is_deterministic(make: MakeTask) -> None:
 
 
 def check_task_counts_samples_singly(make: MakeTask) -> None:
-    """Loss and metrics give one number for each sample; the transform of a sample does not depend on the others."""
+    """Loss and metrics give a number for each sample, or a mean; a sample's transform does not depend on the others."""
     task = make()
     data = {
         k: v[:6].double() if v.is_floating_point() or v.dtype == torch.uint8 else v[:6] for k, v in task.train.items()
@@ -175,10 +175,14 @@ def check_task_counts_samples_singly(make: MakeTask) -> None:
     for key in (words, None):
         whole, half = (task.transform({k: v[:n] for k, v in data.items()}, key)["x"] for n in (6, 3))
         assert torch.allclose(whole[:3], half), "transform: a sample's result depends on how many are in its batch"
-    outputs = torch.zeros(6, task.outputs, dtype=torch.float64)
-    for name, function in {"loss": task.loss, **task.metrics}.items():
+    bound, places = task.bound(), () if data["y"].is_floating_point() else data["y"].shape[1:]
+    outputs = torch.zeros(6, task.outputs, *places, dtype=torch.float64)
+    outputs = outputs.movedim(1, -1) if task.class_axis == -1 else outputs
+    for name, function in {"loss": bound.loss, **bound.metrics}.items():
         values = function(outputs, task.transform(data, None))
-        assert values.shape == (6,), f"{name} gives shape {tuple(values.shape)} for 6 samples, must be (6,)"
+        assert values.shape in ((6,), ()), (
+            f"{name} gives shape {tuple(values.shape)} for 6 samples, must be (6,), or () for their mean"
+        )
         assert bool(torch.isfinite(values).all()), f"{name} of outputs of zero is not finite"
 
 

@@ -14,7 +14,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.in_place import copied
 from fl_sim.kernels.layers import has_batch_norm
-from fl_sim.learning.batch_means import mean
+from fl_sim.learning.batch_means import COUNTED, mean
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.measures import counted
 from fl_sim.learning.samples.task_checks import check_outputs
@@ -57,6 +57,7 @@ def probe(loss: Loss) -> Findings:
         for name, function in {"loss": loss.task.loss, **loss.task.metrics}.items():
             warning = _examined(name, function, outputs, data, loss.task.ignore_index) or warning
         several, few = (_training_values(loss, model, count) for count in TRAINED)
+        _check_without_labels(loss, model)
     if several.ndim == 0:
         return Findings("the loss gives a mean over the batch, which padding would enter", warning)
     alone = has_batch_norm(loss.training) or _close(several[: len(few)], few, loss.precision == "bf16")
@@ -91,6 +92,8 @@ def _examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: 
     if whole.ndim == 1:
         if name != "loss" and not _close(whole[:FIRST], first, False):
             raise ConfigError(f"{name} of a sample depends on the other samples of its batch; {_SET_METRICS}")
+        if ignore_index is not None and y.ndim > 1:
+            _check_labels_that_count(name, function, outputs, data, ignore_index)
         return ""
     sizes = [torch.tensor(float(count)) for _, count in parts]
     if ignore_index is not None:
@@ -104,6 +107,25 @@ def _examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: 
     if name != "loss":
         raise ConfigError(f"{name} gives a scalar that is no mean over samples; {_SET_METRICS}")
     return "the loss gives a scalar that is no mean over samples: over several batches, the mean of batches is reported"
+
+
+def _check_labels_that_count(name: str, function: Any, outputs: Any, data: Tree, ignore_index: int) -> None:
+    """Raise ConfigError for a number a sample that is a sum, or a mean whose denominator counts ignored labels too.
+
+    Of a sample's labels that count, one half is ignored, then the other. A mean over n labels is that of both halves,
+    weighted by their numbers; a sum, or a sum divided by the number of all labels, is the sum of both.
+    """
+    y = data["y"]
+    counts = y != ignore_index
+    odd = counts.flatten(1).cumsum(1).reshape(y.shape) % 2 == 1
+    targets = [y, torch.where(odd, y, ignore_index), torch.where(odd, ignore_index, y)]
+    with torch.no_grad():
+        values = [function(*copied((outputs, {**data, "y": target}))).double() for target in targets]
+    whole, first, second = values
+    parts = [value * counted(target, ignore_index) for value, target in zip(values, targets, strict=True)]
+    if not _close(parts[0], parts[1] + parts[2], False) and _close(whole, first + second, False):
+        what = f"{name} of a sample is not the mean over its labels that count (task.ignore_index = {ignore_index})"
+        raise ConfigError(f"{what}; divide their sum by their number, .clamp(min=1)")
 
 
 _SET_METRICS = "a number of a whole test set belongs into set_metrics"
@@ -139,6 +161,19 @@ def _training_values(loss: Loss, model: Tree, count: int) -> Tensor:
         cure = "compute it from outputs with torch alone, without .detach(), .item(), argmax or NumPy"
         raise ConfigError(f"loss has no gradient: no parameter that trains takes part in it; {cure}")
     return value.detach()
+
+
+def _check_without_labels(loss: Loss, model: Tree) -> None:
+    """Raise ConfigError where samples without a label that counts have a gradient that is not finite, such as 0 / 0."""
+    weights = loss.task.train.get(COUNTED)
+    if weights is None or bool((weights > 0).all()):
+        return
+    rows = (weights == 0).nonzero().flatten()[:2]
+    batch = Batch({k: v[rows].to(loss.device) for k, v in loss.task.train.items()}, rng.words(0).to(loss.device))
+    for name, slope in loss.gradient(model, batch)[0].items():
+        if not bool(torch.isfinite(slope).all()):
+            what = f"loss has a gradient for {name} that is NaN where no label of a sample counts"
+            raise ConfigError(f"{what} (task.ignore_index = {loss.task.ignore_index}); divide by .clamp(min=1)")
 
 
 def _rows(value: Any, rows: slice) -> Any:

@@ -186,3 +186,42 @@ def replace_metrics(loss: Loss) -> Loss:
     """The same with the built-in accuracy alone."""
     loss.task = replace(loss.task, metrics={"accuracy": accuracy})
     return loss
+
+
+PLACES = np.where(DRAW.random((40, 4)) < 0.3, -100, DRAW.integers(0, 3, (40, 4)))
+"""Labels of which some do not count: of the first sample none does."""
+PLACES[0] = -100
+
+
+def tagger_loss(loss: Any = None, metrics: Any = None) -> Loss:
+    """A task with an ignored label, and scores of three classes at four places."""
+    x = DRAW.normal(size=(40, 1, 4))
+    task = from_arrays(x, PLACES, x_test=x, y_test=PLACES, loss=loss, metrics=metrics, ignore_index=-100, outputs=3)
+    return Loss(nn.Conv1d(1, 3, 1), task, torch.float64)
+
+
+def over_places(o: Tensor, b: Tree, least: int = 1) -> Tensor:
+    return elementwise_ce(o, b).sum(1) / (b["y"] != -100).sum(1).clamp(min=least)
+
+
+def test_with_an_ignored_label_a_number_a_sample_is_a_mean_over_labels_that_count() -> None:
+    assert probe(tagger_loss()) == probe(tagger_loss(over_places, {"hits": accuracy})) == NOTHING
+    for wrong in (lambda o, b: elementwise_ce(o, b).mean(1), lambda o, b: elementwise_ce(o, b).sum(1)):
+        with pytest.raises(ConfigError, match=r"loss of a sample is not the mean over its labels that count .*= -100"):
+            probe(tagger_loss(wrong))
+    with pytest.raises(ConfigError, match="hits of a sample is not the mean over its labels that count"):
+        probe(tagger_loss(metrics={"hits": lambda o, b: (o.argmax(1) == b["y"]).double().mean(1)}))
+
+
+def by_mask(o: Tensor, b: Tree) -> Tensor:
+    """A mean that multiplies by a mask, and whose gradient is NaN * 0 where no label counts."""
+    counts = b["y"] != -100
+    logs = o.log_softmax(1).gather(1, b["y"].clamp(min=0)[:, None])[:, 0]
+    return -(logs * counts / counts.sum(1, keepdim=True)).sum(1)
+
+
+def test_a_loss_that_divides_by_no_labels_is_refused() -> None:
+    with pytest.raises(ConfigError, match="loss has a gradient for weight that is NaN where no label of a sample"):
+        probe(tagger_loss(by_mask))
+    found = probe(tagger_loss(lambda o, b: F.cross_entropy(o, b["y"])))  # 0 / 0 too, which is left out of every mean
+    assert "a mean over the batch" in found.unpaddable and not found.warning
