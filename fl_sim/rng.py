@@ -11,8 +11,8 @@ import math
 import random
 import sys
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
 import numpy as np
@@ -26,6 +26,7 @@ except ImportError:
     HAS_WRAPPED_CHECK = False
 else:
     HAS_WRAPPED_CHECK = True
+_outside_transforms: Callable[[], AbstractContextManager[object]] = getattr(torch._C, "_DisableFuncTorch", nullcontext)
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
@@ -183,9 +184,12 @@ def _steps(numbers: tuple[int, ...], device: torch.device) -> Tensor:
     """The words that ``fold`` adds for its numbers: (2,) for one number, (n, 2) for several.
 
     They are cached because a GPU waits for every copy from the host, and because CUDA graphs read these same tensors.
+    Inside ``torch.func.grad`` a new tensor belongs to that call, and torch fails where a later call reads it; so these
+    are created outside of all transforms.
     """
-    steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
-    return steps[0] if len(numbers) == 1 else steps
+    with _outside_transforms():
+        steps = torch.tensor([(number, -1 - number) for number in numbers], dtype=torch.int32, device=device)
+        return steps[0] if len(numbers) == 1 else steps
 
 
 def key_globals(base: int) -> None:

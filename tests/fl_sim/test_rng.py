@@ -175,6 +175,20 @@ def test_folded_keys_differ() -> None:
     assert len(set(bits.flatten().tolist())) == 21 * 64  # 1344 of 2^32 values: a single collision has probability 2e-4
 
 
+def test_folded_keys_may_first_be_needed_inside_nested_gradients() -> None:
+    """MAML of second order with dropout: torch fails where a tensor of one call of ``grad`` is read in another."""
+    pair, p, numbers = rng.words(17)[0], torch.ones(3), (101, 102)
+
+    def inner(p: torch.Tensor) -> torch.Tensor:
+        return (p * rng.fold(pair, *numbers).sum()).sum()
+
+    def outer(p: torch.Tensor) -> torch.Tensor:
+        return (torch.func.grad(inner)(p) * p).sum()
+
+    first, again = torch.func.grad(outer)(p), torch.func.grad(outer)(p)
+    assert torch.equal(first, again) and torch.equal(first, p * rng.fold(pair, *numbers).sum())
+
+
 def drawn_globally() -> tuple[float, float, float]:
     return random.random(), float(np.random.random()), float(torch.rand(()))  # noqa: NPY002
 

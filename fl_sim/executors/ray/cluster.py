@@ -1,6 +1,6 @@
 """The connection to Ray, which is imported and started only where it is used.
 
-This is the only file that uses private names of Ray: it starts Ray without two of its processes, in half the time.
+This is the only file that uses private names of Ray: it starts Ray without three of its processes, in half the time.
 """
 
 import functools
@@ -205,16 +205,21 @@ def _paths() -> list[str]:
 
 @contextmanager
 def _fewer_processes() -> Iterator[None]:
-    """Let ``ray.init`` start neither its autoscaler nor its log monitor: half the time, and 160 MB less.
+    """Let ``ray.init`` start neither its autoscaler nor its log monitor nor the server of its dashboard.
 
-    Workers inherit the environment of this process; PYTHONPATH is set so that they import from the same folders.
+    That takes half the time, and 260 MB less. ``include_dashboard=False`` alone starts that server without its pages,
+    and waits for it. Workers inherit the environment of this process; PYTHONPATH is set so that they import from the
+    same folders.
     """
     parameter: Any = importlib.import_module("ray._private.parameter")
+    services: Any = importlib.import_module("ray._private.services")
     paths = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([*_paths(), *([paths] if paths else [])])
     try:
-        with _replaced(
-            parameter, "RayParams", functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+        params = functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False)
+        with (
+            _replaced(parameter, "RayParams", params),
+            _replaced(services, "start_api_server", lambda *args, **settings: ("", None)),
         ):
             yield
     finally:

@@ -49,7 +49,9 @@ class ComputeSettings:
         if self.workspace:
             os.environ["CUBLAS_WORKSPACE_CONFIG"] = self.workspace
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if before != (self.deterministic, self.warn_only):  # any call imports PyTorch's compiler, which takes 2 s
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
         torch.set_float32_matmul_precision(self.matmul_precision)
         torch.set_default_dtype(self.dtype)
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark, torch.backends.cudnn.allow_tf32 = self.cudnn
