@@ -11,7 +11,9 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
+
+import numpy as np
 
 from clients.shares import as_partition
 from clients.tasks.dataset import as_task
@@ -54,7 +56,7 @@ def run(
     metrics: Mapping[str, SampleFunction] | None = None,
     set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
-    seed: int = 0,
+    seed: int | np.integer[Any] = 0,
     **settings: object,
 ) -> Outcome: ...
 
@@ -62,7 +64,7 @@ def run(
 @overload
 def run(
     *,
-    seed: Sequence[int],
+    seed: Sequence[int] | np.ndarray,
     recipe: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     metrics: Mapping[str, SampleFunction] | None = None,

@@ -37,8 +37,8 @@ def from_dataset(
         and for dicts with other names. With the same key twice y is x (as floats, scaled): an autoencoder. Samples
         that consist of x alone are their own target too where ``loss`` is given.
     **options
-        Those of ``from_arrays``: ``clients``, ``loss``, ``metrics``, ``outputs``, ``test_share`` and ``name`` (default:
-        the name of the class of ``train``).
+        Those of ``from_arrays``: ``clients``, ``loss``, ``metrics``, ``outputs``, ``test_share``, ``class_axis``,
+        ``ignore_index`` (255 in many masks) and ``name`` (default: the name of the class of ``train``).
 
     Raises
     ------
