@@ -177,7 +177,8 @@ def found(summary: Mapping[str, object], run: Path) -> Found:
     for name in ("rounds", "clients"):
         path = run / f"{name}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            row = {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
+            columns = json.loads(line)  # a null and a missing column mean the same: a newer tree may have more columns
+            row = {k: v for k, v in columns.items() if "seconds" not in k and k != "time" and v is not None}
             hashed.update(json.dumps(row, sort_keys=True).encode())
     who = f"{summary.get('strategy')} seed {summary.get('seed')}"
     return {"who": who, "digest": summary["digest"], **{k: summary.get(k) for k in NUMBERS}, "log": hashed.hexdigest()}
