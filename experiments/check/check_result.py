@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 
-from experiments.check.targets import Check, Target, offers, raised_at, targets_of
+from experiments.check.places import at_fault
+from experiments.check.targets import Check, Target, offers, targets_of
 
 
 @dataclass(frozen=True)
@@ -24,14 +25,14 @@ class Result:
 
 
 def run_check(target: Target, check: Check) -> Result:
-    """Run one check; any error that it raises is the reason of its failure."""
+    """Run one check; any error that it raises is the reason of its failure, which names a file and a line."""
     why = ""
     try:
         check(target.make)
     except AssertionError as error:
-        why = _one_line(error) or "an assertion fails" + raised_at(error)
+        why = (_one_line(error) or "an assertion fails") + at_fault(error, target.make)
     except Exception as error:
-        why = f"{type(error).__name__}: {_one_line(error)}{raised_at(error)}"
+        why = f"{type(error).__name__}: {_one_line(error)}{at_fault(error, target.make)}"
     return Result(target.kind, target.name, check.__name__.removeprefix("check_").replace("_", " "), why)
 
 

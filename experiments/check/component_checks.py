@@ -1,4 +1,4 @@
-"""The contract of partitions, tasks and models as checks that raise AssertionError with a reason.
+"""The contract of partitions and models as checks that raise AssertionError with a reason.
 
 ``python -m experiments.check FILE`` runs them on the components of a user's own file, the tests on all of this
 project's.
@@ -9,16 +9,17 @@ Legend: N samples, C clients, B batch, K outputs.
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from experiments.check.places import written_by
 from fl_sim import Partition, Task, from_arrays, rng, tree
 from fl_sim.engines.choose import choose
 from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.measures import cross_entropy
 
 MakePartition = Callable[..., Partition]
 MakeTask = Callable[..., Task]
@@ -128,64 +129,6 @@ def check_seeds_differ(make: MakePartition) -> None:
         )
 
 
-# Tasks ---------------------------------------------------------------------------------------------------------------
-
-
-def check_task_is_whole(make: MakeTask) -> None:
-    """x, y, labels and natural clients have one length; no NaN; the test set has the same form; classes are below K."""
-    task = make()
-    assert isinstance(task, Task), f"returned {type(task).__name__}, must be a fl_sim.Task"
-    for part in (task.train, task.test):
-        assert not part or {"x", "y"} <= set(part), f"has {sorted(part)}, must have x and y"
-        assert len({len(v) for v in part.values()}) <= 1, f"unequal lengths: { {k: len(v) for k, v in part.items()} }"
-        for name, value in part.items():
-            like = task.train[name]
-            assert (value.shape[1:], value.dtype) == (like.shape[1:], like.dtype), (
-                f"test {name} is not like training {name}"
-            )
-            assert not value.is_floating_point() or bool(torch.isfinite(value).all()), f"{name} holds NaN or infinity"
-    assert task.num_train > 0, "no training samples"
-    for name, values in (("labels", task.labels), ("clients", task.clients)):
-        assert values is None or len(values) == task.num_train, (
-            f"{name}: {len(values)} of them, {task.num_train} samples"
-        )
-    if task.clients is not None:
-        known = np.unique(task.clients)
-        if task.client_names is None:
-            assert np.array_equal(known, np.arange(len(known))), "clients must be numbered 0..C-1, none empty"
-        assert known[0] >= 0 and known[-1] < task.num_clients, "clients must be places in client_names"
-    if task.loss is cross_entropy:
-        largest = max(int(part["y"].max()) for part in (task.train, task.test) if part)
-        assert largest < task.outputs, f"outputs = {task.outputs}, but y goes up to {largest}"
-
-
-def check_task_is_deterministic(make: MakeTask) -> None:
-    """Two calls give the same samples."""
-    digests = [[tree.digest(part) for part in (task.train, task.test)] for task in (make(), make())]
-    assert digests[0] == digests[1], "two calls give different samples"
-
-
-def check_task_counts_samples_singly(make: MakeTask) -> None:
-    """Loss and metrics give a number for each sample, or a mean; a sample's transform does not depend on the others."""
-    task = make()
-    data = {
-        k: v[:6].double() if v.is_floating_point() or v.dtype == torch.uint8 else v[:6] for k, v in task.train.items()
-    }
-    words = rng.words(rng.key(0, "contract-task"))
-    for key in (words, None):
-        whole, half = (task.transform({k: v[:n] for k, v in data.items()}, key)["x"] for n in (6, 3))
-        assert torch.allclose(whole[:3], half), "transform: a sample's result depends on how many are in its batch"
-    bound, places = task.bound(), () if data["y"].is_floating_point() else data["y"].shape[1:]
-    outputs = torch.zeros(6, task.outputs, *places, dtype=torch.float64)
-    outputs = outputs.movedim(1, -1) if task.class_axis == -1 else outputs
-    for name, function in {"loss": bound.loss, **bound.metrics}.items():
-        values = function(outputs, task.transform(data, None))
-        assert values.shape in ((6,), ()), (
-            f"{name} gives shape {tuple(values.shape)} for 6 samples, must be (6,), or () for their mean"
-        )
-        assert bool(torch.isfinite(values).all()), f"{name} of outputs of zero is not finite"
-
-
 # Models --------------------------------------------------------------------------------------------------------------
 
 
@@ -218,7 +161,7 @@ def check_model_has_outputs(make: MakeModel) -> None:
     module, inputs, outputs = _built(make)
     x = torch.from_numpy(rng.generator(rng.key(0, "contract-model")).normal(size=(3, *inputs))).float()
     with torch.no_grad():
-        whole, first = module.eval()(x), module(x[:1])
+        whole, first = module.eval()(x.clone()), module(x[:1].clone())
     assert whole.shape == (3, outputs), f"{tuple(x.shape)} gives {tuple(whole.shape)}, must be {(3, outputs)}"
     assert bool(torch.isfinite(whole).all()), "outputs are not finite"
     assert torch.allclose(whole[:1], first, atol=1e-4), "in evaluation a sample's output depends on its neighbours"
@@ -259,6 +202,20 @@ def check_model_runs_batched(make: MakeModel) -> None:
             )
 
 
+def check_model_writes_into_nothing(make: MakeModel) -> None:
+    """The forward leaves its input and the parameters as they are; a write into its input makes every step copy it."""
+    loss, batch = _loss(make)
+    module, x = loss.training, batch.data["x"]
+    for mode in ("training", "evaluation"):
+        module.train(mode == "training")
+        own = loss.buffers if mode == "training" else ()
+        kept = {k: v for k, v in module.named_buffers() if k not in own}
+        given = {"its input": x, **dict(module.named_parameters()), **kept}
+        with torch.no_grad(), rng.keyed_globals(0):
+            written = written_by(partial(module, x), given, make)
+        assert not written, f"in {mode} mode the forward writes into {written}"
+
+
 PARTITION_CHECKS: list[Callable[[Any], None]] = [
     check_every_client_has_samples,
     check_every_sample_has_one_owner,
@@ -266,14 +223,10 @@ PARTITION_CHECKS: list[Callable[[Any], None]] = [
     check_same_seed_same_partition,
     check_seeds_differ,
 ]
-TASK_CHECKS: list[Callable[[Any], None]] = [
-    check_task_is_whole,
-    check_task_is_deterministic,
-    check_task_counts_samples_singly,
-]
 MODEL_CHECKS: list[Callable[[Any], None]] = [
     check_model_has_outputs,
     check_model_is_keyed,
     check_model_learns_all,
     check_model_runs_batched,
+    check_model_writes_into_nothing,
 ]

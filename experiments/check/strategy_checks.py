@@ -14,6 +14,7 @@ import torch
 from flwr.app import ConfigRecord, Context, RecordDict
 
 from clients.rules import rule_for
+from experiments.check.local_update_check import check_local_update_is_pure
 from experiments.check.world import (
     PERSONAL,
     ROUNDS,
@@ -31,9 +32,6 @@ from experiments.check.world import (
 )
 from fl_sim import SimulationGrid, rng, tree
 from fl_sim.blocks.learner import Learner
-from fl_sim.blocks.padding import plain_batches
-from fl_sim.blocks.plan import plan_blocks
-from fl_sim.blocks.resolve import resolve
 from fl_sim.executors.base import Executor
 from fl_sim.executors.ray.options import Ray
 from fl_sim.grids.messages import client_of
@@ -140,34 +138,6 @@ def check_chunk_does_not_matter(make: Make) -> None:
 def check_pooling_place_does_not_matter(make: Make) -> None:
     """Replies pooled by block, or one reply a client (inside Flower's wrappers): the same model, up to rounding."""
     assert_same_run(plain(make), trained(Wrapped(make())), "one reply a client against pooled blocks")
-
-
-def check_local_update_is_pure(make: Make) -> None:
-    """``local_update`` does not change model, state or samples in place, and repeats its result; with BatchNorm too."""
-    for batch_norm in (False, True):
-        strategy, (loss, partition) = make(), world(batch_norm)
-        learner, model = app_of(strategy, batch_norm).learner, loss.initial()
-        grid = SimulationGrid(app_of(strategy, batch_norm), len(SIZES))
-        whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm refuses a batch of one sample
-        messages = strategy.configure_train(1, records.encode(model), records.config({**TRAINING, **whole}), grid)
-        orders = [
-            (0, client_of(m), grid.settings(m))
-            for m in messages
-            if partition.sizes(client_of(m))[0] >= (4 if batch_norm else 1)
-        ]
-        for plan in plan_blocks(learner, "train", orders, {}, 1):
-            block, _ = resolve(plan, learner, model)
-            job, replies = block.jobs[0], []
-            before = [tree.digest(t) for t in (model, job.state, learner.data)]
-            for _ in range(2):
-                batches = {name: plain_batches(learner.data, job, name, partition, loss.device) for name in job.streams}
-                replies.append(tree.digest(block.rule.local_update(model, job.state, batches, loss, block.local)[0]))
-                after = [tree.digest(t) for t in (model, job.state, learner.data)]
-                for name, old, new in zip(
-                    ("the global model", "the client's state", "the samples"), before, after, strict=True
-                ):
-                    assert old == new, f"local_update changes {name} in place" + " (BatchNorm's buffers)" * batch_norm
-            assert replies[0] == replies[1], "local_update on the same input gives another reply the second time"
 
 
 def check_pool_is_associative(make: Make) -> None:

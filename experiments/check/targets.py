@@ -4,7 +4,6 @@ import functools
 import importlib.util
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +13,10 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from flwr.serverapp import strategy as flower_strategies
 
-from experiments.check.component_checks import MODEL_CHECKS, PARTITION_CHECKS, TASK_CHECKS
+from experiments.check.component_checks import MODEL_CHECKS, PARTITION_CHECKS
+from experiments.check.places import raised_at
 from experiments.check.strategy_checks import CHECKS, FLOWER_CHECKS
+from experiments.check.task_checks import TASK_CHECKS
 from fl_sim import registry
 from strategies.base.strategy import Strategy
 
@@ -102,9 +103,3 @@ def loaded(path: Path) -> Iterator[ModuleType]:
     finally:
         sys.modules.pop(name, None)
         sys.path.remove(folder)
-
-
-def raised_at(error: BaseException) -> str:
-    """File and line where an error was raised, in brackets."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f" ({Path(last.filename).name}, line {last.lineno})"

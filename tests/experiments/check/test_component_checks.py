@@ -1,4 +1,4 @@
-"""Every partition, task and model of this project keeps its contract, and the checks detect faults."""
+"""Every partition, task and model of this project keeps its contract; checks of partitions and models detect faults."""
 
 import inspect
 import os
@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.check import OF_KIND, Target, component_checks, targets_of
+from experiments.check import OF_KIND, Target, component_checks, targets_of, task_checks
 from experiments.config.choices import PACKAGES
-from fl_sim import Partition, Task, from_arrays, registry, rng
+from fl_sim import Partition, Task, registry, rng
 from fl_sim.population.partition import Resampled
 from fl_sim.registry import offer
 
@@ -44,7 +44,7 @@ def test_contract(target: Target, check: Callable[[Any], None]) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("check", component_checks.TASK_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@pytest.mark.parametrize("check", task_checks.TASK_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
 def test_contract_of_real_data(name: str, check: Callable[[Any], None], real_data: Path) -> None:
     if not (real_data / name).is_dir():
@@ -168,33 +168,24 @@ def in_place(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     return InPlace(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
 
 
+def scales_input(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    class Scales(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x.data.mul_(0.5)
+            output: Tensor = super().forward(x)
+            return output
+
+    return Scales(nn.Flatten(), nn.Linear(int(np.prod(inputs)), outputs))
+
+
+def at(text: str) -> str:
+    """A pattern for the place of the first line of this file that holds ``text``."""
+    lines = Path(__file__).read_text().splitlines()
+    return rf" \(test_component_checks.py, line {next(n for n, line in enumerate(lines, 1) if text in line)}\)"
+
+
 def picky(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     raise ValueError("never happy")
-
-
-X = np.arange(20.0).reshape(10, 2)
-
-
-def task_with(**changes: Any) -> Callable[[], Task]:
-    """Builds a task with some fields replaced by wrong ones."""
-
-    def make() -> Task:
-        task = from_arrays(X, np.arange(10) % 2)
-        for name, value in changes.items():
-            object.__setattr__(task, name, value(task) if callable(value) and name != "loss" else value)
-        return task
-
-    return make
-
-
-def random_task() -> Task:
-    return from_arrays(np.frombuffer(os.urandom(160), np.uint8).reshape(80, 2).copy(), np.arange(80) % 2)
-
-
-def nan_task() -> Task:
-    task = from_arrays(X, np.arange(10) % 2)
-    task.train["x"][0] = float("nan")
-    return task
 
 
 BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
@@ -208,27 +199,22 @@ BROKEN: list[tuple[Any, Callable[[Any], None], str]] = [
     (unkeyed, component_checks.check_same_seed_same_partition, "two calls with one seed differ"),
     (seedless, component_checks.check_seeds_differ, "give the same"),
     (not_deterministic, component_checks.check_seeds_differ, "marked deterministic"),
-    (task_with(labels=np.zeros(3)), component_checks.check_task_is_whole, "labels: 3 of them"),
-    (task_with(clients=np.array([0, 2] * 4)), component_checks.check_task_is_whole, "numbered 0"),
-    (task_with(outputs=1), component_checks.check_task_is_whole, "outputs = 1, but y goes up to 1"),
-    (nan_task, component_checks.check_task_is_whole, "x holds NaN"),
-    (random_task, component_checks.check_task_is_deterministic, "different samples"),
-    (
-        task_with(loss=lambda outputs, batch: outputs[:, :1]),
-        component_checks.check_task_counts_samples_singly,
-        "must be \\(6,\\)",
-    ),
-    (
-        task_with(transform=lambda task: lambda batch, words: {**batch, "x": batch["x"] - batch["x"].mean(0)}),
-        component_checks.check_task_counts_samples_singly,
-        "depends on how many",
-    ),
     (batchy, component_checks.check_model_has_outputs, "depends on its neighbours"),
     (wrong_size, component_checks.check_model_has_outputs, r"must be \(3, 10\)"),
     (picky, component_checks.check_model_has_outputs, "can take no samples"),
     (always_alike, component_checks.check_model_is_keyed, "another seed gives the same weights"),
     (idle_layer, component_checks.check_model_learns_all, "2.weight has no gradient"),
     (in_place, component_checks.check_model_runs_batched, "in-place|inplace"),
+    (
+        in_place,
+        component_checks.check_model_writes_into_nothing,
+        r"in training mode the forward writes into seen" + at("self.seen.add_"),
+    ),
+    (
+        scales_input,
+        component_checks.check_model_writes_into_nothing,
+        r"writes into its input" + at("x.data.mul_"),
+    ),
 ]
 
 
@@ -241,7 +227,6 @@ def test_each_check_detects_its_fault(make: Any, check: Callable[[Any], None], w
 def test_every_check_has_a_fault_that_it_detects() -> None:
     assert {check for _, check, _ in BROKEN} == {
         *component_checks.PARTITION_CHECKS,
-        *component_checks.TASK_CHECKS,
         *component_checks.MODEL_CHECKS,
     }
 
