@@ -31,9 +31,20 @@ def images(data_dir: str | None = None, size: int = 32) -> Task:
             f"task.size = {size}: pictures are resized to size x size pixels; choose 1 or more, for instance 32"
         )
     holds = "train/<class>/*.png and test/<class>/*.png"
-    data_set = files.DataSet("images", holds, lambda folder: _find(folder, size) or _find(folder / "images", size))
-    arrays, _ = files.load(data_set, data_dir)
+    arrays, _ = files.load(files.DataSet("images", holds, lambda folder: _search(folder, size)), data_dir)
     return files.image_task("images", arrays, outputs=int(arrays["train_y"].max()) + 1)
+
+
+def _search(folder: Path, size: int) -> cache.Source | None:
+    """The pictures in ``folder`` or in ``folder/images``. Raises ValueError where there are files, but no pictures."""
+    source = _find(folder, size) or _find(folder / "images", size)
+    if source is None:
+        halves = [place / split for place in (folder, folder / "images") for split in ("train", "test")]
+        if notes := [note for half in halves for note in class_folders.listed(half).notes]:
+            raise ValueError(
+                f"task images: train and test must both hold pictures in class folders; {'; '.join(notes)}"
+            )
+    return source
 
 
 def _find(folder: Path, size: int) -> cache.Source | None:

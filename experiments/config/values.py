@@ -96,7 +96,7 @@ def seeds(value: Any) -> list[int]:
     Raises ConfigError.
     """
     found: list[Any] = []
-    value = plain(value.tolist() if isinstance(value, np.ndarray) else value)
+    value = plain(value.tolist() if hasattr(value, "tolist") else value)  # arrays, tensors, columns of tables
     for part in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]:
         ends = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part) if isinstance(part, str) else None
         found += range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]

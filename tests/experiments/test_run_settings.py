@@ -43,7 +43,7 @@ def test_paths_and_numbers_of_numpy_are_the_settings_that_they_look_like(tmp_pat
     assert {**theirs.log.config, "out": ""} == {**ours.log.config, "out": ""}
 
 
-@pytest.mark.parametrize("seeds", [[0, 1], (0, 1), range(2), np.arange(2), [np.int64(0), 1], "0..1"])
+@pytest.mark.parametrize("seeds", [[0, 1], (0, 1), range(2), np.arange(2), torch.arange(2), [np.int64(0), 1], "0..1"])
 def test_every_kind_of_list_of_seeds_is_one_config_a_seed(seeds: Any) -> None:
     assert [config.seed for config in make_each(strategy="fedprox", seed=seeds)] == [0, 1]
 

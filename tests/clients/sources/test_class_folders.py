@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from clients.sources.class_folders import listed
@@ -48,6 +49,16 @@ def test_what_is_left_out_is_told(tmp_path: Path) -> None:
     )
     assert loose == f"{tmp_path}: 1 pictures in no class folder are left out; the first is loose.png"
     assert listed(tmp_path / "nowhere").entries == ()
+
+
+def test_a_folder_without_any_picture_says_what_it_holds_instead(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "train" / "a" / "1.png")
+    (tmp_path / "images" / "test" / "a").mkdir(parents=True)
+    (tmp_path / "images" / "test" / "a" / "1.dcm").write_bytes(b"x")
+    with pytest.raises(
+        ValueError, match=r"both hold pictures in class folders; .*left out for their endings \(\.dcm 1\)"
+    ):
+        images(str(tmp_path))
 
 
 def test_the_task_tells_it_each_time_and_its_samples_are_the_same(tmp_path: Path) -> None:
