@@ -42,5 +42,6 @@ def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[st
         name: plain_batches(learner.data, job, name, learner.partition, learner.loss.device) for name in job.streams
     }
     with rng.keyed_globals(job.draw("globals")):
-        reply, _, metrics = block.rule.local_update(tree.clone(model), job.state, batches, learner.loss, block.local)
+        own = tree.clone(model), tree.clone(job.state)
+        reply, _, metrics = block.rule.local_update(*own, batches, learner.loss, block.local)
     return reply, {k: float(v) for k, v in split(metrics)[0].items()}

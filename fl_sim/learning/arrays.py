@@ -39,7 +39,8 @@ def from_arrays(
 ) -> Task:
     """A task from arrays, tensors, lists or tables. Words and integers in ``y`` are classes, floats numbers to predict.
 
-    All rows are checked. What was decided about them is printed once on stderr, and in ``Task.notes`` and the log.
+    All rows are checked. What was decided about them is printed once on stderr, and in ``Task.notes`` and the log. The
+    task has copies, which a later write into the arrays does not change; files mapped into memory are not copied.
 
     Parameters
     ----------
@@ -90,6 +91,21 @@ def say(note: str) -> None:
     print(f"note: {note}", file=sys.stderr)
 
 
+def kept_apart(values: Tensor, given: object) -> Tensor:
+    """``values`` in memory of its own, so that a later write into what the user gave does not change the task.
+
+    A file that is mapped into memory (``np.load(..., mmap_mode="r")``) is not copied.
+    """
+    if not hasattr(given, "__array__"):
+        return values
+    theirs = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    base: object = theirs
+    while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
+        base = base.base
+    shared = not isinstance(base, np.memmap) and np.may_share_memory(values.numpy(), theirs)
+    return values.clone() if shared else values
+
+
 class _Read(NamedTuple):
     """A user's arrays, checked, in the form of a task."""
 
@@ -134,6 +150,10 @@ def _read(
         test = {"x": numbers_of("x_test", x_test), "y": found.y_test}
         check_lengths({"x_test": len(test["x"]), "y_test": len(test["y"])})
         notes = (*found.notes, *check_halves(train, test))
+    given = {"x": x, "y": y}, {"x": x_test, "y": y_test}
+    train, test = (
+        {k: kept_apart(v, own[k]) for k, v in part.items()} for part, own in zip((train, test), given, strict=True)
+    )
     for note in notes:
         say(note)
     return _Read(train, test, owners, names, found.names, found.ignored, notes)

@@ -60,10 +60,9 @@ def task_of(writes: bool, x: np.ndarray, xt: np.ndarray, y: np.ndarray, yt: np.n
     def transform(batch: Tree, words: Tensor | None) -> Tree:
         return {**batch, "x": mine(batch["x"], writes).mul_(0.5)}
 
-    made = from_arrays(
-        x, y, clients=np.arange(46) % 5, x_test=xt, y_test=yt, outputs=2, metrics={"p": probability, "q": probability}
-    )
-    return replace(made, loss=loss, transform=transform)
+    metrics = {"p": probability, "q": probability}
+    made = from_arrays(x, y, clients=np.arange(46) % 5, x_test=xt, y_test=yt, outputs=2, loss=loss, metrics=metrics)
+    return replace(made, transform=transform)
 
 
 class Writer(Strategy):
