@@ -11,10 +11,11 @@ from experiments.config.recipe_files import make
 from experiments.deploy.server_app import check_samples
 from experiments.run import Outcome, run
 from experiments.runs.data import data
-from experiments.runs.plan import describe
+from experiments.runs.plan import describe, first_round_plans
 from experiments.runs.setup import Setup, build
 from fl_sim import Task, from_arrays, rng
 from fl_sim.errors import ConfigError
+from strategies.base.strategy import Strategy
 
 N = 40
 X = np.linspace(-1.0, 1.0, N * 2).reshape(N, 2)
@@ -63,6 +64,8 @@ def test_the_other_sites_own_their_training_samples() -> None:
     listed = [found.partition.client(c).tolist() for c in range(4)]
     kept = np.sort(np.setdiff1d(np.arange(N), HELD))
     assert listed == [np.flatnonzero(SITES[kept] == name).tolist() for name in ("alpha", "beta", "gamma", "zeta")]
+    tried = [order.client for plan in first_round_plans(found) for order in plan.orders]
+    assert sorted(tried) == [0, 2, 3] and isinstance(found.strategy, Strategy) and found.strategy.cohort == 3
     facts = describe(found)
     assert (facts["clients"], facts["cohort"], facts["samples_min"]) == (4, 3, min(map(len, filter(None, listed))))
 
@@ -133,6 +136,13 @@ def test_integers_reach_an_embedding_as_integers() -> None:
     tokens = from_arrays(np.arange(N)[:, None] % 7, np.arange(N) % 2, test_share=0.0)
     model = torch.nn.Sequential(torch.nn.Embedding(7, 2), torch.nn.Flatten())
     assert setup(task=tokens, partition="iid", model=model).task.train["x"].dtype == torch.int64
+
+
+def test_a_task_of_the_users_is_checked_before_the_run() -> None:
+    x, y = torch.ones(6, 2), torch.arange(6) % 2
+    x[4, 1] = torch.nan
+    with pytest.raises(ValueError, match="task own: train x holds NaN in row 4"):
+        setup(task=Task("own", {"x": x, "y": y}, {}, 2), partition="iid", clients=2)
 
 
 def test_a_class_in_a_late_row_that_the_model_has_no_output_for_is_named() -> None:
