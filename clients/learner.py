@@ -1,8 +1,8 @@
 """From a model's name and a task to a module and a learner, in the same way in a simulation and on a device."""
 
-import copy
 from collections.abc import Callable, Mapping
 
+import torch
 from flwr.app import Message
 from torch import nn
 
@@ -14,7 +14,9 @@ from fl_sim.engines.results import ClientResult
 from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import arrays_of
+from fl_sim.kernels.module_copies import copy_of
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.networks.module_checks import lazy_tensors, problem
 from fl_sim.learning.probe import Findings
 from fl_sim.learning.probe import probe as seen_on_samples
 from fl_sim.learning.rule import LocalRule
@@ -31,7 +33,8 @@ def make_module(model: object, params: Mapping[str, object], task: Task, seed: i
     ----------
     model : Callable or nn.Module
         A function of ``inputs``, ``outputs`` and its own parameters (it gets those that it takes); or a module, which
-        is copied, so that each run starts from the same weights.
+        is copied, so that each run starts from the same weights. Lazy layers get their shapes from two samples, and
+        their weights from the seed.
     params : Mapping
         The model's own parameters.
     seed : int
@@ -42,17 +45,48 @@ def make_module(model: object, params: Mapping[str, object], task: Task, seed: i
     Raises
     ------
     ConfigError
-        Where the function does not return a ``torch.nn.Module``.
+        Where the function does not return a ``torch.nn.Module``, or one of a kind that cannot be trained, such as one
+        whose parameters are all frozen: see ``fl_sim.learning.networks.module_checks.problem``.
     """
+    if isinstance(model, nn.Module) and not any(lazy_tensors(model)) and (why := problem(model)):
+        raise ConfigError(f"model.name = {name!r}: {why}")  # a copy loses hooks, and memory that tensors share
     with rng.keyed_globals(rng.key(seed, "init")):
-        if isinstance(model, nn.Module) or not callable(model):
-            module = copy.deepcopy(model)
+        if isinstance(model, nn.Module):
+            try:
+                module: object = copy_of(model)
+            except Exception as error:
+                what = f"cannot be copied ({type(error).__name__}: {error})"
+                raise ConfigError(f"model.name = {name!r}: {what}; pass a function that makes it") from error
         else:
-            module = call(model, {"inputs": task.inputs, "outputs": task.outputs, **params})
-    if not isinstance(module, nn.Module):
-        made = type(module).__name__
-        raise ConfigError(f"model.name = {name!r}: makes a {made}; it must make a torch.nn.Module")
+            module = (
+                call(model, {"inputs": task.inputs, "outputs": task.outputs, **params}) if callable(model) else model
+            )
+        if not isinstance(module, nn.Module):
+            made = type(module).__name__
+            raise ConfigError(f"model.name = {name!r}: makes a {made}; it must make a torch.nn.Module")
+        if any(lazy_tensors(module)):
+            give_shapes(module, task, name)
+    if why := problem(module):
+        raise ConfigError(f"model.name = {name!r}: {why}")
     return module
+
+
+def give_shapes(module: nn.Module, task: Task, name: str) -> None:
+    """Run a network with lazy layers on two samples, in evaluation mode, which creates their parameters in place.
+
+    Raises ConfigError where it cannot take the samples.
+    """
+    modes, dtype = [(m, m.training) for m in module.modules()], next(module.parameters()).dtype
+    rows = {k: v[:2] for k, v in task.train.items()}
+    rows = {k: v.to(dtype) if v.is_floating_point() or v.dtype == torch.uint8 else v for k, v in rows.items()}
+    try:
+        with torch.no_grad():
+            module.eval()(task.transform(rows, None)["x"])
+    except Exception as error:
+        what = f"its lazy layers cannot take task {task.name}'s samples of shape {task.inputs}"
+        raise ConfigError(f"model.name = {name!r}: {what}: {type(error).__name__}: {error}") from error
+    for layer, training in modes:
+        layer.training = training
 
 
 def probe(loss: Loss, model: str, task: str) -> Findings:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from torch import nn
 
 from clients.shares import as_partition
 from clients.tasks.dataset import as_task
@@ -36,16 +37,23 @@ from fl_sim.tree import Tree
 __all__ = ["Outcome", "from_arrays", "main", "run"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Outcome:
-    """The result of ``run``."""
+    """The result of ``run``. ``print`` shows it in a few lines: how the run ended, its last numbers, its folder."""
 
     summary: Summary
     """The fields of summary.json."""
     model: Tree
-    """The final global model."""
+    """The final global model: the ``state_dict`` of the network that was trained, on the CPU."""
     log: RunLog
     """The round log, read: ``log.rounds`` and ``log.clients`` are pandas frames."""
+
+    def __repr__(self) -> str:
+        s = self.summary
+        numbers = [f"{k} {s[k]:.4f}" for k in ("accuracy", "val_accuracy", "loss") if s.get(k) is not None]
+        lines = [f"{s['status']}: {s['rounds']} rounds in {s['seconds']:.1f} s, seed {s['seed']}", ", ".join(numbers)]
+        lines += [f"{k}: {s[k]}" for k in ("stopped", "not_finite", "model_notes", "digest", "run_dir") if s.get(k)]
+        return "\n  ".join(["Outcome", *filter(None, lines)])
 
 
 @overload
@@ -93,7 +101,8 @@ def run(
     number for each sample; the means of these numbers are reported.
 
     ``seed`` is a number, or a list of numbers: then one run follows another, with the same callbacks, and the result is
-    the list of their Outcomes. The first that fails raises; the runs before it stay in their folders.
+    the list of their Outcomes (the first that fails raises; those before it stay in their folders). A module passed as
+    ``model`` is copied; every seed starts from its weights.
 
     ``set_metrics`` are metrics of a whole set, such as F1: names as on the command line ("f1,auroc", or a list), or
     ``{name: given}``, where ``given`` is
@@ -128,11 +137,22 @@ def run(
     if set_metrics and not own:
         settings["set_metrics"] = set_metrics
     configs = make_each(None if recipe is None else os.fspath(recipe), **settings)
+    outcomes = [_outcome(build(config, metrics, set_metrics=own), quiet, callbacks) for config in checked(configs)]
+    return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]
+
+
+def checked(configs: Sequence[Config]) -> Sequence[Config]:
+    """``configs``; warns where runs that differ in their seeds start from the weights of one module.
+
+    Raises ConfigError for an engine that takes no objects from Python.
+    """
     if configs[0].engine == "flower":
         why = "objects from Python do not travel to Flower's actors"
         raise ConfigError(f"engine = 'flower': {why}; use the command line")
-    outcomes = [_outcome(build(config, metrics, set_metrics=own), quiet, callbacks) for config in configs]
-    return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]
+    if len(configs) > 1 and isinstance(configs[0].model.component, nn.Module):
+        what = "all seeds start from the weights of the module that was passed"
+        warnings.warn(f"{what}; pass a function that makes it for other weights with each seed", stacklevel=3)
+    return configs
 
 
 def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback]) -> Outcome:

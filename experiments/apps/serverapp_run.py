@@ -176,6 +176,7 @@ class ServerAppRun:
             "clients_failed": sums["failed"],
             "moved": 0,
             "not_finite": not_finite(self.log.path),
+            "model_notes": None,
             "bits_changed": False,
             "stopped": None,
             "error": None if error is None else f"{type(error).__name__}: {error}",

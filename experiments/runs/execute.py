@@ -115,8 +115,11 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
         machine=platform.machine(),
     )
     log_samples(setup, log, quiet)
-    if setup.engine.reason and not quiet:
-        print(f"note: {setup.engine.reason}", file=sys.stderr)
+    for note in setup.notes:
+        log.event("model", reason=note)
+    for note in () if quiet else (setup.engine.reason, *setup.notes):
+        if note:
+            print(f"note: {note}", file=sys.stderr)
 
 
 def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:

@@ -6,16 +6,15 @@ All settings are checked before any work.
 import copy
 import inspect
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import strategy as flower_strategies
-from torch import nn
 
 from clients.app import make_app
-from clients.learner import make_module, probe
+from clients.network import Network, network
 from experiments.config.schema import Config
 from experiments.runs.block_size import block_size
 from experiments.runs.data import data
@@ -23,7 +22,7 @@ from experiments.runs.foreign_strategy import Personalised, shared
 from fl_sim import SimulationGrid, Task, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.dotted import flatten
-from fl_sim.engines.choose import Choice, choose
+from fl_sim.engines.choose import Choice
 from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
@@ -31,7 +30,6 @@ from fl_sim.executors.inline import Inline
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
-from fl_sim.learning.probe import Findings
 from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics
 from fl_sim.logs.columns import check_own
@@ -67,6 +65,8 @@ class Setup:
     train_config: ConfigRecord
     evaluate_config: ConfigRecord
     evaluate_fn: EvaluateFn
+    notes: tuple[str, ...] = ()
+    """What the run does with the network that its user may not expect, one sentence each."""
 
     @property
     def loss(self) -> Loss:
@@ -101,14 +101,11 @@ def build(
     check_range(task, dtype)
     task, validation = transformed(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
-    module = make_module(config.model.component, config.model.params, task, config.seed, config.model.name)
     own = replace(task, client_names=None, class_names=None)  # workers need no names
-    loss = Loss(module, own, dtype, config.device, config.precision)
-    found = probe(loss, config.model.name, config.task.name)
+    loss, engine, notes = of_config(config, own, dtype)
     check_set_metrics(loss, validation, partition, config.personalize_steps)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
-    engine = chosen_engine(config, module, found, loss.writes.buffers)
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
@@ -132,7 +129,15 @@ def build(
         train_config=train,
         evaluate_config=personal,
         evaluate_fn=evaluator(config, loss, validation, workers),
+        notes=notes,
     )
+
+
+def of_config(config: Config, task: Task, dtype: torch.dtype) -> Network:
+    """The run's network, checked, with the engine that takes it."""
+    chosen, kinds = config.model, {"ray": config.ray.engine, "flower": "loop"}
+    engine, where = kinds.get(config.engine, config.engine), (dtype, config.device, config.precision)
+    return network(chosen.component, chosen.params, task, config.seed, chosen.name, engine, *where)
 
 
 def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, own: Mapping[str, object]) -> Task:
@@ -143,13 +148,6 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
     check_own(metrics)
     task = replace(task, metrics={**task.metrics, **metrics})
     return replace(task, set_metrics=chosen_metrics(names, own, task))
-
-
-def chosen_engine(config: Config, module: nn.Module, found: Findings, written: Collection[str]) -> Choice:
-    """The engine that runs blocks, with what the log must say of it and of the loss."""
-    kinds = {"ray": config.ray.engine, "flower": "loop"}
-    engine = choose(kinds.get(config.engine, config.engine), module, config.device, found.unpaddable, written)
-    return replace(engine, reason="; ".join(filter(None, (engine.reason, found.warning))))
 
 
 TRANSFORMED_BYTES = 256 * 2**20

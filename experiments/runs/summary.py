@@ -12,6 +12,13 @@ Summary = dict[str, Any]
 """The fields of summary.json, by name."""
 
 
+LAST = (
+    *("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss"),
+    *("unseen_accuracy", "unseen_loss"),
+)
+"""Columns of rounds whose last number is in the summary under the same name."""
+
+
 def summarise(
     setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path
 ) -> Summary:
@@ -48,23 +55,14 @@ def summarise(
         **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},
         "seed": config.seed,
         "engine": "ray" if config.engine == "ray" else setup.engine.name,
-        **{
-            k: last.get(k)
-            for k in (
-                "val_accuracy",
-                "personal_accuracy",
-                "personal_accuracy_before",
-                "personal_loss",
-                "unseen_accuracy",
-                "unseen_loss",
-            )
-        },
+        **{k: last.get(k) for k in LAST},
         "rounds_to_target": min(reached, default=None),
         "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),
         "moved": setup.partition.moved,
         "not_finite": not_finite(path),
+        "model_notes": "; ".join(setup.notes) or None,
         "bits_changed": bool(setup.grid.reduced_chunk),
         "workers": dict(setup.grid.worker_summary()),
         "stopped": stopped or None,

@@ -42,21 +42,36 @@ class Dropout(nn.Module):
     def __init__(self, p: float) -> None:
         super().__init__()
         self.p = p
+        self.calls = 0
+        """Calls in the present forward pass: each has a mask of its own."""
         self.register_buffer("words", torch.zeros(2, dtype=torch.int32), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """x of any shape; the mask of element i of the batch does not depend on the batch's length."""
         if not self.training or self.p == 0:
             return x
-        kept = rng.keep_mask(self.words, tuple(x.shape), self.p, torch.promote_types(x.dtype, torch.float32))
+        words = rng.fold(self.words, self.calls) if self.calls else self.words
+        self.calls += 1
+        kept = rng.keep_mask(words, tuple(x.shape), self.p, torch.promote_types(x.dtype, torch.float32))
         return x * kept.mul_(1 / (1 - self.p) if self.p < 1 else 0.0).to(x.dtype)
 
 
 def with_keyed_dropout(module: nn.Module) -> nn.Module:
-    """Replace every ``nn.Dropout`` inside ``module`` (in place) by ``Dropout``, which has a key; returns ``module``."""
-    for name, child in module.named_children():
+    """Replace every ``nn.Dropout`` inside ``module`` (in place) by ``Dropout``, which has a key; returns ``module``.
+
+    A layer that occurs twice in one container becomes two, each with a key of its own.
+    """
+    for name, child in [(k, m) for k, m in vars(module).get("_modules", {}).items() if m is not None]:
         module.__setattr__(name, Dropout(child.p) if type(child) is nn.Dropout else with_keyed_dropout(child))
     return module
+
+
+def replaced(module: nn.Module) -> nn.Module:
+    """``module`` (in place) with keyed dropout, and with embeddings whose gradients are not sparse."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag):
+            layer.sparse = False  # no optimiser here takes sparse gradients, nor does vmap
+    return with_keyed_dropout(module)
 
 
 def copy_sharing_tensors(module: nn.Module) -> nn.Module:
@@ -79,6 +94,7 @@ class FunctionalModule:
             if tensor is not None
         ]
         self._buffers = frozenset(name for name, _ in module.named_buffers())
+        self._dropouts = [layer for layer in module.modules() if isinstance(layer, Dropout)]
         tensors = (*module.named_parameters(), *module.named_buffers())
         self._complexes = tuple(name for name, tensor in tensors if tensor.is_complex())
 
@@ -88,6 +104,8 @@ class FunctionalModule:
         A complex tensor's value is a pair of real numbers, with a last axis of 2. In training mode, a buffer's new
         value is written into the given one, also where the network assigns it (``self.mean = ...``).
         """
+        for layer in self._dropouts:
+            layer.calls = 0
         if self._complexes:
             pairs = {name: values[name] for name in self._complexes if name in values}
             values = {**values, **{name: torch.view_as_complex(pair.contiguous()) for name, pair in pairs.items()}}

@@ -6,9 +6,11 @@ numbers and gives each name of a shared buffer a tensor of its own.
 
 import copy
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer
 
 
 def copy_of(module: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
@@ -17,7 +19,11 @@ def copy_of(module: nn.Module, shared: Iterable[Tensor] = ()) -> nn.Module:
     An attribute that autograd computed (the ``weight`` of ``torch.nn.utils.weight_norm``) is copied without its graph;
     the module's hook computes it again before each use.
     """
-    memo = {id(tensor): tensor for tensor in shared}
+    memo: dict[int, Tensor] = {id(tensor): tensor for tensor in shared}
+    for buffer in module.buffers():
+        if isinstance(buffer, UninitializedBuffer):  # lazy BatchNorm's, for which PyTorch has no copy
+            blank: Any = UninitializedBuffer  # its types are wrong in PyTorch
+            memo.setdefault(id(buffer), blank(device=buffer.device, dtype=buffer.dtype))
     for owner in module.modules():
         for value in vars(owner).values():
             if isinstance(value, Tensor) and not value.is_leaf:
@@ -47,3 +53,15 @@ def cast(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Modu
     for owner, name, tensor in buffers:
         setattr(owner, name, made[id(tensor)])
     return module
+
+
+def has_gradient_hook(parameter: Tensor) -> bool:
+    """Whether ``register_hook`` or ``register_post_accumulate_grad_hook`` was called on a tensor."""
+    names = ("_backward_hooks", "_post_accumulate_grad_hooks")
+    return any(bool(getattr(parameter, name, None)) for name in names)
+
+
+def has_backward_hook(module: nn.Module) -> bool:
+    """Whether a layer has a hook on its backward pass (``register_full_backward_hook`` and the like)."""
+    names = ("_backward_hooks", "_backward_pre_hooks")
+    return any(bool(getattr(layer, name, None)) for layer in module.modules() for name in names)

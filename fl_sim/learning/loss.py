@@ -71,7 +71,7 @@ class Loss:
         task = task.bound()
         samples = with_weights(task.train, task.ignore_index)
         self.task = replace(task, train=samples, transform=placed(task.transform, dtype, self.device))
-        self.training = cast(layers.with_keyed_dropout(copy_of(module)), dtype, self.device).train()
+        self.training = cast(layers.replaced(copy_of(module)), dtype, self.device).train()
         self.form = StateForm.of(self.training)
         self._plain = self._many = Forms.of(self.training)
         if precision != "bf16":
@@ -79,7 +79,7 @@ class Loss:
         self.trainable = tuple(k for k, p in self.training.named_parameters() if p.requires_grad)
         self.buffers = tuple(k for k, _ in self.training.named_buffers() if k in self.training.state_dict())
         self._stacks = self.device.type == "cpu" and precision == "full" and not self.buffers
-        self._dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
+        self.dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
         self.batched = False
 
     def under_vmap(self) -> "Loss":
@@ -164,9 +164,9 @@ class Loss:
         x = data["x"].clone() if copies else data["x"]
         if copies and words is None:
             model = {**model, **{k: model[k].clone() for k in self.buffers}}
-        if words is not None and self._dropouts:
-            keys = rng.fold(words, *range(16, 16 + len(self._dropouts))).reshape(-1, 2).unbind()
-            model = {**model, **{f"{name}.words": key for name, key in zip(self._dropouts, keys, strict=True)}}
+        if words is not None and self.dropouts:
+            keys = rng.fold(words, *range(16, 16 + len(self.dropouts))).reshape(-1, 2).unbind()
+            model = {**model, **{f"{name}.words": key for name, key in zip(self.dropouts, keys, strict=True)}}
         if self.precision != "bf16":
             outputs = network(model, x)
         else:
@@ -183,10 +183,10 @@ class Loss:
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
         """Mean training loss over a batch's real samples, (): differentiable to any order in the model's leaves."""
-        return self._value(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
+        return self.value_by(self._plain.training, {**model, **{k: model[k].clone() for k in self.buffers}}, batch)
 
-    def _value(self, network: layers.FunctionalModule, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
-        """The loss; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
+    def value_by(self, network: Network, model: Mapping[str, Tensor], batch: Batch) -> Tensor:
+        """The loss by a network; writes into the buffers of ``model`` (BatchNorm's running statistics)."""
         outputs, data = self._outputs(network, model, batch, batch.words)
         return mean(self._called(self.task.loss, outputs, data), batch.mask, weights_of(data, self.task.ignore_index))
 
@@ -244,7 +244,7 @@ class Loss:
 
         def value_at(params: Tree) -> tuple[Tensor, Tensor]:
             if plus is None:
-                loss = self._value(network, {**model, **buffers, **params}, batch)
+                loss = self.value_by(network, {**model, **buffers, **params}, batch)
                 return loss, loss
             return self._value_plus(plus, layer, {**model, **buffers, **params}, batch)
 
@@ -269,7 +269,7 @@ class Loss:
 
     def _value_of(self, network: layers.FunctionalModule, params: Tree, rest: Tree, data: Tree, given: Tree) -> Tensor:
         """The loss as a function of tensors alone."""
-        return self._value(network, {**rest, **params}, Batch(data, **given))
+        return self.value_by(network, {**rest, **params}, Batch(data, **given))
 
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation.

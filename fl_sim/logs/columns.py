@@ -133,7 +133,7 @@ EVENTS: dict[str, Column] = {
     "reason": Column(
         "text",
         "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, "
-        "running_statistics, not_finite, clients_lost",
+        "running_statistics, not_finite, clients_lost, model",
     ),
     "block": Column(
         "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
@@ -188,6 +188,9 @@ SUMMARY_KEYS: dict[str, Column] = {
         "text",
         "columns of rounds whose number was NaN or infinite in an evaluation, and is null there, such as `loss, "
         "val_loss` (event `not_finite`); null where there were none",
+    ),
+    "model_notes": Column(
+        "text", "what the run does with a network that its user may not expect (events `model`); null where nothing"
     ),
     "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
     "versions": Column("table", "of Python and the libraries, by name"),
