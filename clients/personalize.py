@@ -13,6 +13,7 @@ import torch
 
 from fl_sim import local
 from fl_sim.engines.set_evaluation import parts_of
+from fl_sim.learning.batch_means import COUNTED
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, passes
 from fl_sim.learning.settings import Local
@@ -60,4 +61,6 @@ class Personalize(LocalRule):
         with torch.no_grad():
             before, after = loss.metrics(model, test), loss.metrics(tuned, test)
         count, sets = torch.as_tensor(test.size, dtype=loss.dtype), parts_of(loss, model, tuned, test)
+        if COUNTED in test.data:  # a client without a label that counts enters no mean over clients
+            count = count * (torch.as_tensor(test.weight) > 0)
         return {}, {}, {**{f"{k}_before": v for k, v in before.items()}, **after, "held_out": count, **sets}

@@ -72,6 +72,7 @@ LOSSES: dict[str, tuple[Any, nn.Module, dict[str, Any], str]] = {
     "absolute": (TARGETS, nn.Linear(6, 2), {"loss": lambda o, b: flat(F.l1_loss(o, b["y"], reduction="none"))}, "vmap"),
     "places": (PLACES, Tagger(), {}, "vmap"),
     "places last": (PLACES, Tagger(True), {"class_axis": -1}, "vmap"),
+    "places, own": (PLACES, Tagger(), {"loss": lambda o, b: flat(scores(o, b, reduction="none"))}, "vmap"),
     "holes": (HOLES, Tagger(), {}, "vmap"),
     "holes, own": (HOLES, Tagger(), {"loss": counting, "ignore_index": -100}, "vmap"),
     "holes, a scalar": (HOLES, Tagger(), {"loss": scores, "ignore_index": -100}, "loop"),
@@ -107,6 +108,8 @@ def test_the_loop_and_vmap_give_the_same_numbers(kind: str, tmp_path: Path) -> N
     assert np.isfinite(a[-1]).all()
     events = vmap.log.events
     assert set(events.event) <= {"start", "samples"}  # no block fell back to the loop
+    if LOSSES[kind][0] is HOLES:
+        assert loop.log.rounds.personal_clients.iloc[-1] == 3  # the last client has no label to be evaluated on
     assert ("vmap pads batches" in events.note[0]) == (LOSSES[kind][3] == "loop")
 
 

@@ -45,7 +45,7 @@ def checked(task: Task) -> Task:
 
 def check_classes(task: Task, outputs: int) -> None:
     """Raise BadSamples for a class that is none of 0..outputs-1, if the loss is this project's cross-entropy."""
-    if getattr(task.loss, "func", task.loss) is not cross_entropy:  # a partial of it knows the layout of outputs
+    if not _has_classes(task):
         return
     for half, samples in (("train", task.train), ("test", task.test)):
         y = samples.get("y")
@@ -65,6 +65,11 @@ def check_classes(task: Task, outputs: int) -> None:
         raise BadSamples(f"{problem}; number the classes from 0; a label that means none is ignore_index")
 
 
+def _has_classes(task: Task) -> bool:
+    """Whether the loss is this project's cross-entropy, or a partial of it, which knows the layout of outputs."""
+    return getattr(task.loss, "func", task.loss) is cross_entropy
+
+
 def check_range(task: Task, dtype: torch.dtype) -> None:
     """Raise ConfigError for a number of a task that is finite as it is stored, and infinite as ``dtype``."""
     limit = torch.finfo(dtype).max
@@ -80,7 +85,7 @@ def check_range(task: Task, dtype: torch.dtype) -> None:
 
 def check_outputs(task: Task, outputs: object, y: Tensor) -> None:
     """Raise ConfigError for a class of any row that the model has no output for; ``outputs`` (B, ...) are for y."""
-    if not isinstance(outputs, Tensor) or y.is_floating_point() or outputs.ndim < 2:
+    if not _has_classes(task) or not isinstance(outputs, Tensor) or y.is_floating_point() or outputs.ndim < 2:
         return
     axis = 1 if outputs.ndim == 2 else class_axis_of(outputs, y, task.class_axis)
     try:
