@@ -98,7 +98,10 @@ def kept_apart(values: Tensor, given: object) -> Tensor:
     """
     if not hasattr(given, "__array__"):
         return values
-    theirs = given.detach().cpu().numpy() if isinstance(given, Tensor) else np.asarray(given)
+    if isinstance(given, Tensor):  # compared as tensors, because NumPy lacks types such as bfloat16
+        same = given.device.type == "cpu" and values.untyped_storage().data_ptr() == given.untyped_storage().data_ptr()
+        return values.clone() if same else values
+    theirs = np.asarray(given)
     base: object = theirs
     while isinstance(base, np.ndarray) and not isinstance(base, np.memmap):
         base = base.base

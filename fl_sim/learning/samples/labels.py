@@ -232,6 +232,8 @@ def _refuse_stray(y: Tensor, y_test: Tensor | None, label: int, others: np.ndarr
     limit = f", outputs = {outputs}" if outputs is not None else ""
     cure = f"if it means no label, pass ignore_index={label} or drop these rows; if it is a class, "
     cure += "number the classes 0..K-1, for instance np.unique(y, return_inverse=True)[1]"
+    if label < 0:
+        cure += "; numbers to predict must be floats, y.astype('float32')"
     raise BadSamples(f"{key} holds {label} in {rows}{among}{limit}; {cure}")
 
 
@@ -252,9 +254,11 @@ def _floats(y: Tensor, y_test: Tensor | None, own_loss: bool) -> Targets:
     if own_loss or y.is_complex():
         return done
     _check_one_hot(y)
-    if y[0].numel() > 1 or not bool((y == y.round()).all()):
+    if y[0].numel() > 1:
+        return replace(done, notes=_rows_like_classes(y))
+    if not bool((y == y.round()).all()):
         return done
-    known = np.unique(y.numpy()).tolist()
+    known = np.unique(y.double().numpy()).tolist()
     if known in ([0.0, 1.0], [-1.0, 1.0]):
         problem = f"y holds only {known[0]} and {known[1]}, as floats: two classes, or numbers to predict?"
         raise BadSamples(f"{problem} For classes pass y.astype(int), for a regression loss=fl_sim.squared_error")
@@ -262,6 +266,19 @@ def _floats(y: Tensor, y_test: Tensor | None, own_loss: bool) -> Targets:
         what = f"y holds {len(known)} whole numbers as floats, from {known[0]:g} to {known[-1]:g}"
         return Targets(done.y, done.y_test, notes=(f"{what}: a regression; for classes pass y.astype(int)",))
     return done
+
+
+def _rows_like_classes(y: Tensor) -> tuple[str, ...]:
+    """A note on y (N, K), K > 1, that holds several labels or probabilities a sample, and is taken as numbers."""
+    if y.ndim != 2 or bool((y < 0).any()):
+        return ()
+    if bool(((y == 0) | (y == 1)).all()):
+        what = "y holds only 0.0 and 1.0, several a sample (labels?)"
+    elif bool(((y.double().sum(1) - 1).abs() < 1e-3).all()):
+        what = "each row of y sums to 1 (probabilities of classes?)"
+    else:
+        return ()
+    return (f"{what}: a regression by squared error, unless you pass a loss",)
 
 
 def _check_one_hot(y: Tensor) -> None:

@@ -23,6 +23,13 @@ def test_what_is_written_into_arrays_later_does_not_change_the_task(kind: Any) -
     assert task.train["x"].sum() == task.test["x"].sum() == 8 and task.train["y"].tolist() == [0, 1, 0, 1]
 
 
+def test_types_that_numpy_lacks_are_kept_apart_too() -> None:
+    x = torch.ones(4, 2, dtype=torch.bfloat16)
+    task = from_arrays(x, [0, 1, 0, 1], x_test=x[:2], y_test=[0, 1])
+    x[:] = 0
+    assert task.train["x"].sum() == 8 and task.test["x"].sum() == 4
+
+
 def test_a_file_that_is_mapped_into_memory_is_not_copied(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.ones((4, 2)))
     x, y = np.load(tmp_path / "x.npy", mmap_mode="r"), np.array([0, 1, 0, 1])

@@ -87,7 +87,7 @@ def stray(value: object, row: int = 35) -> list[object]:
 @pytest.mark.parametrize(
     "y, message",
     [
-        (np.array(stray(-1)), "y holds -1 in row 35 among 2 classes 0..1; .* ignore_index=-1"),
+        (np.array(stray(-1)), "y holds -1 in row 35 among 2 classes 0..1; .* ignore_index=-1 .*'float32'"),
         (np.array(stray(255)), "y holds 255 in row 35 among 2 classes 0..1; .* ignore_index=255"),
         (np.where(np.arange(40) % 5 == 3, -9, TWO), "y holds -9 in row 3 and 7 more .* ignore_index=-9"),
         (np.where(TWO, "a", None), "y has no label in row 0"),
@@ -143,4 +143,8 @@ def test_halves_of_integers_and_whole_floats_agree() -> None:
 def test_whole_numbers_as_floats_are_a_regression_and_said_to_be_one() -> None:
     found = of(np.arange(40) % 5 + 1.0)
     assert found.y.is_floating_point() and "for classes pass y.astype(int)" in found.notes[0]
+    several = np.array([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    assert "a regression by squared error, unless you pass a loss" in of(several).notes[0]
+    assert "each row of y sums to 1" in of([[0.25, 0.75], [1.0, 0.0]]).notes[0]
+    assert of(several, own_loss=True).notes == () == of([[0.25, 0.7]]).notes == of([[-1.0, 2.0]]).notes
     assert of(np.arange(40) / 7).notes == () == of(np.zeros(5)).notes
