@@ -46,7 +46,12 @@ class Draw(NamedTuple):
 
 
 class LocalRule(ABC):
-    """What one client computes from the model that it receives. Subclasses define ``local_update``."""
+    """What one client computes from the model that it receives. Subclasses define ``local_update``.
+
+    A rule gets gradients from ``loss.gradient``; logits, or the features of an inner layer, from ``loss.outputs``; and
+    differentiates a term of its own beside the task's loss (distillation, contrastive losses) by ``plus`` of
+    ``loss.gradient`` and ``loss.step_gradient``. All of them work on every engine.
+    """
 
     reply_kind: Literal["weights", "update", "none"] = "weights"
     """The reply of ``local_update``: a model, another tree of its shape (a gradient, a difference), or no tree.

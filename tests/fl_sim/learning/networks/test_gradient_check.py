@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from fl_sim import from_arrays, rng
 from fl_sim.learning.loss import Batch, Loss
@@ -60,6 +61,18 @@ def with_backward_hook() -> nn.Module:
     return module
 
 
+def pruned() -> nn.Module:
+    layer: nn.Module = prune.random_unstructured(nn.Linear(4, 3), "weight", 0.5)
+    return layer
+
+
+def with_forward_hooks() -> nn.Module:
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3))
+    module[1].register_forward_hook(lambda layer, inputs, output: output * 2)
+    module[2].register_forward_pre_hook(lambda layer, inputs: (inputs[0] + 1,))
+    return module
+
+
 def loss_of(make: Any, dtype: torch.dtype = torch.float64) -> Loss:
     with rng.keyed_globals(0):
         return Loss(make(), from_arrays(X, Y, outputs=3), dtype)
@@ -72,13 +85,26 @@ def loss_of(make: Any, dtype: torch.dtype = torch.float64) -> Loss:
         lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)),
         lambda: nn.utils.parametrizations.weight_norm(nn.Linear(4, 3)),
         Twice,
+        pruned,
+        with_forward_hooks,
     ],
-    ids=["linear", "batch norm", "weight norm", "dropout"],
+    ids=["linear", "batch norm", "weight norm", "dropout", "pruned", "forward hooks"],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_ordinary_networks_pass(make: Any, dtype: torch.dtype) -> None:
     loss = loss_of(make, dtype)
     assert gradient_problem(loss) == vmap_problem(loss) == ""
+    assert not any(type(layer) is nn.Dropout for layer in loss.training.modules())  # each has a key
+
+
+def test_sparse_gradients_are_dense_here() -> None:
+    x = np.arange(24).reshape(12, 2) % 4
+    loss = Loss(
+        nn.Sequential(nn.Embedding(4, 3, sparse=True), nn.Flatten(), nn.Linear(6, 3)), from_arrays(x, Y, outputs=3)
+    )
+    assert gradient_problem(loss) == vmap_problem(loss) == ""
+    batch = Batch({k: v[:5] for k, v in loss.task.train.items()}, rng.words(0))
+    assert not loss.gradient(loss.initial(), batch)[0]["0.weight"].is_sparse
 
 
 def test_a_forward_that_runs_again_in_the_backward_pass_is_found() -> None:
