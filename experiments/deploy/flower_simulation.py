@@ -12,7 +12,7 @@ from flwr.simulation import run_simulation
 
 from clients.app import app as client_app
 from experiments.config.schema import Config
-from experiments.deploy.server_app import ServeOptions, serve
+from experiments.deploy.server_app import ServeOptions, check_samples, serve
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
@@ -40,7 +40,10 @@ def run_through_flower(configs: Sequence[Config], num_cpus: float = 1.0, num_gpu
     RoundFailed
         Where Flower's simulation ends without having run all experiments.
     """
-    counts = {len(build(config).partition) for config in configs}  # building shows bad input before Flower starts
+    setups = [build(config) for config in configs]  # building shows bad input before Flower starts
+    for setup in setups:
+        check_samples(setup)
+    counts = {len(setup.partition) for setup in setups}
     if len(counts) != 1:
         raise ValueError(f"clients = {sorted(counts)}: runs on the same nodes must have the same number of clients")
     results: Results = []
