@@ -196,7 +196,7 @@ class _Driver:
             run.strategy.restore(begin.strategy)
         else:
             vars(run.strategy).update(begin.strategy)
-            self.statistics.forget(list(run.model))
+        self.statistics.restored(list(run.model), self.log)
         self.grid.states.update(begin.states)
         if self.log is not None:
             run.rows += self.log.rounds_so_far()

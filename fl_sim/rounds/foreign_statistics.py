@@ -4,6 +4,7 @@ Such a strategy knows arrays and not what they are. Statistics are estimated and
 takes them for weights drives variances below zero, and a norm over all arrays mixes counters with weights.
 """
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Message
 from flwr.serverapp.strategy import Strategy
 
+from fl_sim.logs.writer import RoundLog
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
 from fl_sim.wire.pool import PoolingStrategy
@@ -95,11 +97,15 @@ class ForeignStatistics:
         if unanswered:
             self._tell("the replies do not contain these arrays, so that they stay as they are", unanswered)
 
-    def forget(self, order: Sequence[str]) -> None:
-        """Remove statistics from what the strategy kept in an older checkpoint, when it still got all arrays.
+    def restored(self, order: Sequence[str], log: RoundLog | None) -> None:
+        """After a checkpoint was read: record nothing that ``log`` says already, and mend what older code kept.
 
-        ``order`` : names of the model's leaves, in which order a list of arrays holds one for each.
+        Older code gave all arrays to every strategy; what a strategy kept of statistics is removed. ``order`` are the
+        names of the model's leaves, in which order a list of arrays holds one for each.
         """
+        lines = [] if log is None else (log.path / "events.jsonl").read_bytes().splitlines()
+        events = [json.loads(line) for line in lines if b'"running_statistics"' in line]
+        self._told |= {str(event["reason"]) for event in events if event["event"] == "running_statistics"}
         kept = vars(flower.innermost(self.strategy)) if self.apart else {}
         for attribute, value in kept.items():
             if isinstance(value, dict | ArrayRecord):

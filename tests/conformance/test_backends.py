@@ -56,6 +56,15 @@ def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
     check_same(summary, simulated(config))
 
 
+def test_running_statistics_are_the_clients_mean_on_devices_too(out: list[str]) -> None:
+    """With passes whose last sample joins the batch before it."""
+    model = ["--model", "tests.fl_sim.small_federation:normed", "--local.last_batch", "join", "--rounds", "1"]
+    [config] = parse_configs([*SMALL, *model, "--strategy", "maxpool", *out])
+    [(summary, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions())
+    assert error is None
+    check_same(summary, simulated(config))
+
+
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) -> None:
     [config] = parse_configs([*SMALL, "--strategy", strategy, *out])

@@ -33,6 +33,12 @@ def network(norm: nn.Module | None = None) -> nn.Module:
         return nn.Sequential(nn.Linear(3, 4), norm or nn.BatchNorm1d(4), nn.Linear(4, 2))
 
 
+def normed(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """A small network with BatchNorm for a task's shapes, which devices find by its name."""
+    size = int(np.prod(inputs))
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, 4), nn.BatchNorm1d(4), nn.Linear(4, outputs))
+
+
 def federation(sizes: Sequence[int], module: nn.Module, held_out: float = 0.0) -> tuple[Loss, Partition]:
     """The loss in float64 on samples of ``sizes`` clients, and who owns which."""
     draw = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from flwr.app import ConfigRecord
 from torch import Tensor, nn
 
 from clients.app import make_app
-from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds, tree
+from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds, squared_error, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.engines.results import BlockResult, ClientResult
 from fl_sim.learning.loss import Batch, Loss
@@ -117,7 +117,9 @@ def targets(federation: Callable[..., Federation]) -> Callable[..., Federation]:
 
     def make(clients: Sequence[Any], **options: Any) -> Federation:
         ys = [np.asarray(y, dtype=float).reshape(len(y), -1) for y in clients]
-        return federation(Targets(ys[0].shape[1]), [(np.zeros((len(y), 1)), y) for y in ys], **options)
+        return federation(
+            Targets(ys[0].shape[1]), [(np.zeros((len(y), 1)), y) for y in ys], loss=squared_error, **options
+        )
 
     return make
 

@@ -121,6 +121,17 @@ def test_what_an_older_checkpoint_kept_of_statistics_is_left_out() -> None:
     adam.m_t = dict.fromkeys(order, np.zeros(1))
     momentum.momentum_vector = [np.full(1, float(i)) for i in range(3)]
     for strategy in (adam, momentum):
-        ForeignStatistics(["s"], strategy, print).forget(order)
-        ForeignStatistics(["s"], strategy, print).forget(order)  # again: nothing is left to remove
+        ForeignStatistics(["s"], strategy, print).restored(order, None)
+        ForeignStatistics(["s"], strategy, print).restored(order, None)  # again: nothing is left to remove
     assert list(adam.m_t) == ["w", "b"] and [float(x) for [x] in momentum.momentum_vector] == [0.0, 2.0]
+
+
+def test_a_run_that_continues_tells_nothing_twice(tmp_path: Path) -> None:
+    told: list[object] = []
+    with RoundLog.create(tmp_path, "run", "") as log:
+        for _ in range(2):
+            statistics = ForeignStatistics(["s"], flower.FedAvg(**ALL), lambda kind, **facts: told.append(facts))
+            statistics.restored(["s"], log)
+            statistics._tell("why", ["s"])
+            log.event("running_statistics", reason="why", names=["s"])
+    assert told == [{"reason": "why", "names": ["s"]}]
