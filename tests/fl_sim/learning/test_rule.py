@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from clients.personalize import Personalize
+from clients.rules import rule_for
+from experiments.config.recipe_files import make
+from experiments.runs.setup import messages
 from fl_sim.learning.rule import Draw, LocalRule, Sizes, passes, slices_of_pass
 from fl_sim.learning.settings import Local
 from strategies.fedavg import FedAvg
@@ -63,3 +66,9 @@ def test_every_rule_draws_batches_as_it_is_set(rule: LocalRule, kind: str) -> No
     streams = rule.streams(Sizes(10 if isinstance(rule, MAML) else 9, 3), local, Draw(0, 1, 2))
     lengths = {len(batch) for name, stream in streams.items() if name != "test" for batch in stream}
     assert lengths == ({4} if kind == "drop" else {5} if isinstance(rule, MAML) else {4, 5})
+
+
+def test_personal_evaluation_gets_the_setting_in_its_message() -> None:
+    _, personal = messages(make(local={"last_batch": "drop"}, personalize_steps=1, partition={"held_out": 0.2}))
+    rule = rule_for("evaluate", personal)
+    assert isinstance(rule, Personalize) and rule.last_batch == "drop"

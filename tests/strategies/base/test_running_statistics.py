@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from fl_sim import RoundLog, rng, tree
+from experiments.config.recipe_files import make
+from experiments.runs.setup import build
+from fl_sim import RoundLog, from_arrays, rng, tree
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.running_statistics import MeanOfStatistics
@@ -114,6 +116,15 @@ def test_every_buffer_that_a_forward_writes_is_averaged(norm: Any) -> None:
         assert still == {
             k for k in means if "InstanceNorm" in str(module()) and k.endswith("tracked")
         }  # it never counts
+
+
+def test_a_run_of_such_a_network_is_on_the_loop() -> None:
+    """Beside other runs (``--vmap_over``) padded samples would enter its averages."""
+    x = torch.arange(12.0).reshape(6, 2)
+    task = from_arrays(x, torch.arange(6) % 2, x_test=x[:2], y_test=torch.arange(2))
+    module = nn.Sequential(nn.Linear(2, 4), Assigning(), nn.Linear(4, 2))
+    engine = build(make(task=task, model=module, clients=2, engine="vmap")).engine
+    assert engine.name == "loop" and "(1.average)" in engine.reason
 
 
 def test_a_pool_keeps_what_it_does_with_weights() -> None:
