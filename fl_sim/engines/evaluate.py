@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fl_sim import tree
+from fl_sim.engines.advice import ONE_VALUE, OWN_BATCH
 from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.tree import Tree
@@ -93,8 +94,13 @@ def block_sums(loss: Loss, model: Tree, data: Tree, start: int) -> dict[str, flo
 
 def _block_means(loss: Loss, model: Tree, data: Tree, start: int) -> Tree:
     rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
-    with torch.no_grad():
-        return _means_of(loss, model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+    try:
+        with torch.no_grad():
+            return _means_of(loss, model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+    except ValueError as error:
+        if ONE_VALUE not in str(error):
+            raise
+        raise ValueError(f"{error}: {len(data['y'])} samples are evaluated {BLOCK} at a time; {OWN_BATCH}") from error
 
 
 def _means_of(loss: Loss, model: Tree, batch: Batch) -> Tree:

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from fl_sim import RoundFailed
+from fl_sim.engines.evaluate import evaluate
 from strategies.fedavg import FedAvg
 from strategies.maml import MAML
-from tests.fl_sim.small_federation import train
+from tests.fl_sim.small_federation import federation, network, train
 
 
 @pytest.mark.parametrize(
@@ -48,3 +49,11 @@ def test_other_failures_are_not_advised() -> None:
 def test_the_cures_train_every_client(kind: str) -> None:
     result = train(FedAvg(), [5, 8], {"local.batch_size": 4, "local.last_batch": kind})
     assert [result.rows[1]["completed"], result.rows[1]["steps"]] == [2, 1 + 2]
+
+
+def test_a_network_without_statistics_cannot_evaluate_one_sample() -> None:
+    loss, _ = federation([5], network(torch.nn.BatchNorm1d(4, track_running_stats=False)))
+    samples = {k: v.double() if k == "x" else v for k, v in loss.task.test.items()}
+    assert evaluate(loss, loss.initial(), samples)["loss"] > 0
+    with pytest.raises(ValueError, match=r"1 samples are evaluated 500 at a time; .* leave track_running_stats=True"):
+        evaluate(loss, loss.initial(), {k: v[:1] for k, v in samples.items()})
