@@ -138,6 +138,17 @@ def test_a_step_is_pytorchs(kind: str, engine: str, tmp_path: Path) -> None:
     module.float()
 
 
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_the_training_loss_of_several_steps_is_over_all_labels_that_count(engine: str, tmp_path: Path) -> None:
+    """With lr = 0 the model stays, so that the loss over batches of 5 is that of all samples at once."""
+    settings = {"clients": 1, "partition": "iid", "personalize_steps": 0, "partition.held_out": 0.0, "local.lr": 0.0}
+    result = outcome("holes", engine, tmp_path, **settings)
+    network = Tagger().double()
+    network.load_state_dict(result.model)
+    expected = F.cross_entropy(network(torch.from_numpy(X)), torch.from_numpy(HOLES)).item()
+    assert result.log.rounds.train_loss.iloc[-1] == pytest.approx(expected, abs=1e-12)
+
+
 def test_a_mean_over_classes_of_a_batch_is_reported_with_a_warning(tmp_path: Path) -> None:
     note = outcome("weighted", "loop", tmp_path, personalize_steps=0).log.events.note[0]
     assert note.startswith("the loss gives a scalar that is no mean over samples: over several batches, the mean of")
