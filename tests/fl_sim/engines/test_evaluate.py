@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fl_sim import Batch, from_arrays, rng, tree
+from fl_sim import Batch, Task, accuracy, from_arrays, rng, tree
 from fl_sim.engines import evaluate as module
 from fl_sim.engines.evaluate import block_sums, evaluate, evaluate_models, means
 from fl_sim.learning.loss import Loss
@@ -43,6 +43,14 @@ def test_evaluation_in_blocks_is_the_mean_over_labels_that_count(loss: Loss) -> 
     assert both == [pytest.approx(pytorchs(loss, own), abs=1e-12) for own in (model, other)]
     sums = [block_sums(loss, model, loss.task.test, start) for start in range(0, 31, BLOCK)]
     assert means(sums, 31) == evaluate(loss, model, loss.task.test)  # Ray's way
+
+
+def test_the_label_of_pytorch_is_ignored_in_a_task_of_ones_own_too(loss: Loss) -> None:
+    plain = Task("own", loss.task.test, loss.task.test, 3, metrics={"accuracy": accuracy})
+    own = Loss(loss.training, plain, torch.float64)
+    assert plain.ignore_index is None and own.task.ignore_index == -100
+    model = own.initial()
+    assert evaluate(own, model, plain.test) == pytest.approx(pytorchs(loss, model), abs=1e-12)
 
 
 def test_a_set_without_a_label_that_counts_gives_zeros(loss: Loss) -> None:

@@ -27,7 +27,7 @@ def drawn(places: tuple[int, ...], ignored: int | None = None, classes: int = CL
 
 
 @pytest.mark.parametrize("places", PLACES)
-@pytest.mark.parametrize("ignored", [None, -100, 255])
+@pytest.mark.parametrize("ignored", [None, -100, 255, 2])
 def test_both_layouts_are_pytorchs_cross_entropy(places: tuple[int, ...], ignored: int | None) -> None:
     outputs, y = drawn(places, ignored)
     outputs.requires_grad_()
