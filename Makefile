@@ -1,10 +1,11 @@
 # make install | run | test | test-all | test-faults | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
+# make -j 3 lint test-all runs what may run at the same time at the same time: lint, Ray's tests and the others.
 PYTHON ?= python3
 WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test test-all test-faults lint
+.PHONY: install run test test-all test-most test-ray test-faults lint
 
 install: $(STAMP)
 
@@ -12,7 +13,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version.split()[0]; \
 		sys.exit(0 if sys.version_info >= (3, 11) else f"Python 3.11 or newer is needed; $(PYTHON) is {v}. Name another: make install PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --no-compile -c constraints.txt -e '.[dev]'
+	@# pip compiles on one core; some packages have files that no Python compiles, and their tests are not needed
+	@$(BIN)/python -m compileall -q -j 0 -x '/tests?/' .venv/lib >/dev/null || true
 	@touch $@
 
 run: install
@@ -21,8 +24,12 @@ run: install
 test: install
 	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
 
-test-all: install
+test-all: test-most test-ray
+
+test-most: install
 	$(BIN)/python -m pytest -q -m 'not ray and not faults' -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-ray: install
 	$(BIN)/python -m pytest -q -m ray $(ARGS)
 
 test-faults: install
