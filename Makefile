@@ -1,5 +1,5 @@
 # make install | run | test | test-all | test-faults | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
-# make -j 3 lint test-all runs what may run at the same time at the same time: lint, Ray's tests and the others.
+# make -j 3 lint test-all: lint, Ray's tests and the other tests run at the same time, as in .ci/run.
 PYTHON ?= python3
 WORKERS ?= 3
 BIN := .venv/bin
