@@ -11,6 +11,7 @@ from torch import nn
 from experiments.run import run
 from fl_sim import from_arrays, rng
 from fl_sim.errors import ConfigError
+from tests.fl_sim.learning.networks.test_gradient_check import Again
 
 X = np.random.default_rng(0).normal(size=(24, 4)).astype("f")
 TASK = from_arrays(X, np.arange(24) % 3, x_test=X, y_test=np.arange(24) % 3)
@@ -89,6 +90,7 @@ class Locked(nn.Module):
     [
         (lambda: small().requires_grad_(False), "all 4 parameters are frozen"),
         (Closed, "its forward calls inner, inner.0, inner.1, inner.2 of the original, not of the copy that trains"),
+        (Again, "the gradient of inner.0.weight has the norm .* of the module's own: the forward must use"),
         (Locked, "cannot be copied .*; pass a function that makes it"),
     ],
 )
