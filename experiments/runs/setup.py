@@ -31,7 +31,7 @@ from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction
 from fl_sim.learning.samples.task_checks import check_range
-from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics
+from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, columns_of
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.driver import EvaluateFn
@@ -147,6 +147,9 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
     """
     check_own(metrics)
     task = replace(task, metrics={**task.metrics, **metrics})
+    columns = [column for name in task.metrics if name != "accuracy" for column in columns_of(name)]
+    for table in ("rounds", "clients"):
+        check_own(columns, table)
     return replace(task, set_metrics=chosen_metrics(names, own, task))
 
 

@@ -30,4 +30,4 @@ def test_next_characters(tmp_path, engine) -> None:
     outcome = run(task=task, model=Bigram(5), rounds=8, engine=engine, local={"lr": 5.0}, out=str(tmp_path))
     rounds = outcome.log.rounds
     assert rounds["accuracy"].iloc[-1] == 1.0 and rounds["loss"].iloc[-1] < 0.1 < rounds["loss"].iloc[0]
-    assert outcome.log.events["event"].tolist() == ["start"]  # nothing fell back
+    assert outcome.log.events["event"].tolist() == ["start", "model"]  # nothing fell back

@@ -238,5 +238,14 @@ def test_regression_has_no_accuracy(tmp_path) -> None:
 
 
 def test_a_name_taken_by_a_column_is_no_metric(tmp_path) -> None:
+    def first(outputs, batch):
+        return outputs[:, 0]
+
     with pytest.raises(ValueError, match="digest"):
-        run(metrics={"digest": lambda outputs, batch: outputs[:, 0]}, rounds=1, out=str(tmp_path))
+        run(metrics={"digest": first}, rounds=1, out=str(tmp_path))
+    with pytest.raises(ValueError, match=r"metric 'weight': clients\.jsonl has a column of this name"):
+        run(metrics={"weight": first}, rounds=1, out=str(tmp_path))
+    for name in ("loss", "lr", "held_out"):  # a task's own metrics too
+        task = from_arrays(np.ones((20, 2)), np.arange(20) % 2, metrics={name: first})
+        with pytest.raises(ValueError, match=f"metric '{name}': "):
+            run(task=task, rounds=1, out=str(tmp_path))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from clients.learner import make_module
 from experiments.run import run
 from fl_sim import from_arrays, rng
 from fl_sim.errors import ConfigError
@@ -56,6 +57,8 @@ def test_lazy_layers_get_shapes_from_the_task_and_weights_from_the_seed(tmp_path
     assert first.summary["digest"] == again.summary["digest"]
     assert first.log.rounds.loss[0] == again.log.rounds.loss[0] != other.log.rounds.loss[0]
     assert isinstance(module[0].weight, nn.parameter.UninitializedParameter)  # the user's own is as it was
+    made = make_module(module.train(), {}, TASK, 0, "mine")
+    assert all(layer.training for layer in made.modules())  # the samples were taken in evaluation mode
     module.load_state_dict(first.model)
     with pytest.raises(ConfigError, match="its lazy layers cannot take task arrays's samples of shape"):
         once(nn.Sequential(nn.LazyConv2d(2, 3), nn.Flatten()), tmp_path)
@@ -90,6 +93,7 @@ class Locked(nn.Module):
     [
         (lambda: small().requires_grad_(False), "all 4 parameters are frozen"),
         (Closed, "its forward calls inner, inner.0, inner.1, inner.2 of the original, not of the copy that trains"),
+        (lambda: lambda: nn.Flatten(), "the network has no parameters"),
         (Again, "the gradient of inner.0.weight has the norm .* of the module's own: the forward must use"),
         (Locked, "cannot be copied .*; pass a function that makes it"),
     ],

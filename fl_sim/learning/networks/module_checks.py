@@ -87,7 +87,9 @@ def notes(module: nn.Module, dtype: torch.dtype, passed: bool) -> list[str]:
 def attributes(module: nn.Module) -> dict[str, object]:
     """Plain values and tensors that layers keep as attributes, by name; lists and dicts by their length.
 
-    Left out are weights that a hook computes before each use (``torch.nn.utils.weight_norm`` and the like).
+    A tensor stands beside its id, so that equal values are the same object, and no other object has its id. Buffers
+    with ``persistent=False`` count as attributes. Left out are weights that a hook computes before each use
+    (``torch.nn.utils.weight_norm`` and the like).
     """
     found: dict[str, object] = {}
     for name, layer in module.named_modules():
@@ -99,7 +101,9 @@ def attributes(module: nn.Module) -> dict[str, object]:
             elif isinstance(value, list | dict):
                 found[f"{name}.{key}".lstrip(".")] = len(value)
             elif isinstance(value, Tensor):
-                found[f"{name}.{key}".lstrip(".")] = id(value)
+                found[f"{name}.{key}".lstrip(".")] = id(value), value
+    persistent = module.state_dict().keys()
+    found |= {name: (id(value), value) for name, value in module.named_buffers() if name not in persistent}
     return found
 
 
@@ -113,7 +117,7 @@ def changed(before: Mapping[str, object], after: Mapping[str, object]) -> str:
     names = sorted(k for k in {*before, *after} if before.get(k) != after.get(k))
     if not names:
         return ""
-    what = f"the network's forward changes its attributes {', '.join(names)}, which are no buffers"
+    what = f"the network's forward changes its attributes {', '.join(names)}, which are no persistent buffers"
     return f"{what}: clients that train in one process share them, and other processes have their own"
 
 

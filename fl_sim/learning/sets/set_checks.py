@@ -41,18 +41,19 @@ def chosen_metrics(names: str, own: Mapping[Any, object], task: Task) -> dict[st
             raise ConfigError(f"set_metrics: {name!r} is named twice, in the config and from Python; give it once")
         found[name] = _offered_as(name, given) if isinstance(given, str) else own_metric(name, given)
     means = ("loss", *task.metrics)
-    columns = [column for name in (*means, *found) for column in _columns(name)]
+    columns = [column for name in (*means, *found) for column in columns_of(name)]
     for name, metric in found.items():
-        taken = [column for column in _columns(name) if columns.count(column) > 1]
+        taken = [column for column in columns_of(name) if columns.count(column) > 1]
         if taken:
             raise ConfigError(f"set_metrics: {name!r}: another metric fills the column {taken[0]!r}; rename one")
         if not (name == "class_accuracy" and type(metric) is OFFERED[name]):
-            check_own(_columns(name), "rounds")
-            check_own(_columns(name), "clients")
+            check_own(columns_of(name), "rounds")
+            check_own(columns_of(name), "clients")
     return found
 
 
-def _columns(name: str) -> tuple[str, ...]:
+def columns_of(name: str) -> tuple[str, ...]:
+    """The columns that a metric fills: central, of the validation share, of clients before fine-tuning."""
     return name, f"val_{name}", f"{name}_before"
 
 
