@@ -57,10 +57,11 @@ def read_samples(half: str, dataset: Any, keys: Sequence[Key] | None, own_loss: 
     """
     n, notes, clear = _length(half, dataset), list[str](), 0
     at: tuple[Key, Key] = (0, 0)
+    by_name = not (isinstance(keys, tuple | list) and any(isinstance(key, int) for key in keys))
     xs: list[np.ndarray] = []
     ys: list[np.ndarray] = []
     for i in range(n):
-        parts = _parts(_sample(half, dataset, i))
+        parts = _parts(_sample(half, dataset, i), by_name)
         if i == 0:
             at, notes = _choose(half, parts, keys, own_loss)
         x, y = _pair(f"sample {i} of {half}", parts, at)
@@ -72,7 +73,7 @@ def read_samples(half: str, dataset: Any, keys: Sequence[Key] | None, own_loss: 
     if clear:
         notes.append(f"{clear} pictures of {half} have transparent pixels, laid over white")
     for i in range(min(n, TWICE)):  # after all samples were read, so that a random transform draws for them as always
-        x, y = _pair(f"sample {i} of {half}", _parts(_sample(half, dataset, i)), at)
+        x, y = _pair(f"sample {i} of {half}", _parts(_sample(half, dataset, i), by_name), at)
         if not (_same(x, xs[i]) and _same(y, ys[i])):
             what = f"sample {i} of {half} differs when it is read again, so that its transform is random"
             notes.append(f"{what}; the first reading is used in all rounds; for new draws in each step use --augment")
@@ -122,8 +123,14 @@ def _sample(half: str, dataset: Any, index: int) -> Any:
         raise ValueError(f"{what} (len(dataset) is {len(dataset)})") from error
 
 
-def _parts(sample: Any) -> dict[Key, Any]:
-    """The parts of a sample by name or place. A sample that is no collection is its only part, at place 0."""
+def _parts(sample: Any, by_name: bool) -> dict[Key, Any]:
+    """The parts of a sample by name or place. A sample that is no collection is its only part, at place 0.
+
+    A namedtuple has parts by place, unless its names say which is x and which is y.
+    """
+    fields_of = getattr(sample, "__match_args__", ())
+    if isinstance(sample, tuple) and by_name and all(set(fields_of) & set(usual) for usual in (X_NAMES, Y_NAMES)):
+        return dict(zip(fields_of, sample, strict=True))
     if isinstance(sample, tuple) or (isinstance(sample, list) and not all(isinstance(v, int | float) for v in sample)):
         return dict(enumerate(sample))
     if isinstance(sample, Mapping):
@@ -154,6 +161,9 @@ def _choose(
             which = f"{'x' if len(xs) != 1 else 'y'} is not plain to see; name both: keys=('NAME_OF_X', 'NAME_OF_Y')"
             raise ValueError(f"samples of {half} are dicts of {_kinds(parts)}: {which}")
         at_x, at_y = xs[0], ys[0] if ys else None
+        if at_y is None and any(word in str(key).lower() for key in parts for word in ("label", "target", "class")):
+            which = f"y is not plain to see; name both: keys=({at_x!r}, 'NAME_OF_Y')"
+            raise ValueError(f"samples of {half} have the parts {_kinds(parts)}: {which}")
     elif len(parts) > 2:
         raise ValueError(f"samples of {half} have {len(parts)} parts, {_kinds(parts)}; name two by place: keys=(0, 1)")
     if at_y is None and not own_loss:

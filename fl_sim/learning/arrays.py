@@ -17,6 +17,7 @@ from fl_sim.learning.measures import ClassAxis, SampleFunction, accuracy, cross_
 from fl_sim.learning.samples.client_ids import numbered
 from fl_sim.learning.samples.labels import targets
 from fl_sim.learning.samples.sample_checks import BadSamples, check_halves, check_lengths, numbers_of
+from fl_sim.learning.samples.sample_options import check_axis, check_columns, row_remarks, share, whole
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
@@ -71,6 +72,8 @@ def from_arrays(
         features, missing labels and ids, labels that could mean two things, and test samples of another form.
     """
     try:
+        check_axis(class_axis)
+        outputs, ignore_index = whole("outputs", outputs, least=1), whole("ignore_index", ignore_index)
         found = _read(x, y, clients, x_test, y_test, outputs, test_share, loss is not None, ignore_index)
     except BadSamples as error:
         raise ValueError(f"from_arrays: {error}") from None
@@ -140,19 +143,20 @@ def _read(
     """Check all arrays, and split off a test share where no test samples are passed. Raises BadSamples."""
     if (x_test is None) != (y_test is None):
         raise BadSamples("of x_test and y_test one is missing; give both or neither")
-    if not 0 <= test_share < 1:
-        raise BadSamples(f"test_share = {test_share}: must be at least 0 and below 1, a share of the samples")
+    test_share = share("test_share", test_share)
+    check_columns(x, x_test)
     found = targets(y, y_test, outputs=outputs, own_loss=own_loss, ignored=ignored)
     train: Tree = {"x": numbers_of("x", x), "y": found.y}
     owners, names = (None, None) if clients is None else numbered(clients)
     check_lengths({k: len(v) for k, v in {**train, "clients": owners}.items() if v is not None})
     if found.y_test is None:
         train, test, owners = _split(train, owners, test_share)
-        notes = found.notes
+        notes = (*found.notes, *row_remarks(x, y=y, clients=clients))
     else:
         test = {"x": numbers_of("x_test", x_test), "y": found.y_test}
         check_lengths({"x_test": len(test["x"]), "y_test": len(test["y"])})
-        notes = (*found.notes, *check_halves(train, test))
+        remarks = (*row_remarks(x, y=y, clients=clients), *row_remarks(x_test, y_test=y_test))
+        notes = (*found.notes, *remarks, *check_halves(train, test))
     given = {"x": x, "y": y}, {"x": x_test, "y": y_test}
     train, test = (
         {k: kept_apart(v, own[k]) for k, v in part.items()} for part, own in zip((train, test), given, strict=True)

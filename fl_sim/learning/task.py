@@ -127,5 +127,5 @@ def is_built_in(function: object) -> bool:
 
 def holds(label: int, *parts: Tree) -> bool:
     """Whether the ``y`` of one of the parts is of integers and contains ``label``."""
-    targets = [part["y"] for part in parts if part and not part["y"].is_floating_point()]
-    return any(bool((y == label).any()) for y in targets)
+    targets = [part["y"] for part in parts if part and isinstance(part.get("y"), Tensor)]
+    return any(bool((y == label).any()) for y in targets if not y.is_floating_point())

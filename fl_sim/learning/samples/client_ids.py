@@ -32,7 +32,10 @@ def numbered(clients: object) -> tuple[np.ndarray, np.ndarray]:
         For missing ids (None, NaN, NaT), with the row, and for ids that do not sort, such as numbers among names.
     """
     ids = raw("clients", clients)
-    array = ids.numpy() if isinstance(ids, torch.Tensor) else ids
+    if isinstance(ids, torch.Tensor):
+        array = (ids.float() if ids.dtype == torch.bfloat16 else ids).numpy()
+    else:
+        array = ids
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1:
@@ -73,7 +76,8 @@ def _kind(kind: type) -> str:
     """Ids of one kind sort."""
     if issubclass(kind, int | float | np.number | np.bool_):
         return "number"
-    return "date" if issubclass(kind, date) else kind.__name__
+    kinds = {"str": str, "bytes": bytes, "date": date}  # np.str_ and enumerations of text too
+    return next((name for name, parent in kinds.items() if issubclass(kind, parent)), kind.__name__)
 
 
 def _names(known: np.ndarray) -> np.ndarray:

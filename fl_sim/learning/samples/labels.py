@@ -51,6 +51,9 @@ def targets(y: object, y_test: object, *, outputs: int | None, own_loss: bool, i
         For labels that could mean two things, and for labels of ``y_test`` that ``y`` lacks where classes are encoded.
     """
     if (words := _words("y", y)) is not None:
+        if ignored not in (None, IGNORED):
+            cure = f"pass integers, with {IGNORED} for what does not count"
+            raise BadSamples(f"ignore_index = {ignored}: y holds text, where no label is a number; {cure}")
         return _encoded_words(words, None if y_test is None else _words("y_test", y_test), y_test, outputs)
     ours = numbers_of("y", y, torch.int64)
     theirs = None if y_test is None else _test_numbers(y_test)

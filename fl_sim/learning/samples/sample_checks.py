@@ -28,10 +28,11 @@ class BadSamples(ValueError):
 def raw(key: str, values: object) -> np.ndarray | Tensor:
     """``values`` as an array, or unchanged where it is a tensor (then without its graph, on the CPU).
 
-    Raises BadSamples that names ``key`` for sparse matrices, masked entries and samples of different shapes.
+    Raises BadSamples that names ``key`` for sparse matrices, masked entries, samples of different shapes, and what has
+    no rows in an order, such as a set or a generator.
     """
     if isinstance(values, Tensor):
-        return values.detach().cpu()
+        return _plain(key, values)
     if isinstance(values, np.ma.MaskedArray) and np.ma.getmaskarray(values).any():
         row = first_row(np.ma.getmaskarray(values))
         raise BadSamples(f"{key} has masked entries, the first in row {row}; fill them in or drop these rows")
@@ -46,9 +47,38 @@ def raw(key: str, values: object) -> np.ndarray | Tensor:
         array = np.asarray(values)
         if array.dtype.kind in "US" and isinstance(values, list | tuple):
             return np.array(values, dtype=object)  # NumPy turns numbers and NaN among words into words
-        return array
     except ValueError as error:
         raise BadSamples(f"{key} has samples of different shapes; they must be equal: pad or resize them") from error
+    if array.dtype.kind == "O" and array.ndim == 0:
+        what = "None" if values is None else f"a {type(values).__name__}"
+        raise BadSamples(f"{key} is {what}; it must be an array, a tensor, a list or a table, one row a sample")
+    return _stacked(array)
+
+
+def _plain(key: str, values: Tensor) -> Tensor:
+    """A tensor without its graph on the CPU; refused where NumPy and torch could not compute with its numbers."""
+    kind = "nested" if values.is_nested else str(values.layout).removeprefix("torch.")
+    if kind != "strided":
+        cure = "nested: pad it" if values.is_nested else f"{kind}: pass {key}.to_dense()"
+        raise BadSamples(f"{key} is a tensor of another layout, {cure}")
+    if values.is_meta or values.is_quantized:
+        what = "without numbers (meta)" if values.is_meta else f"quantized; pass {key}.dequantize()"
+        raise BadSamples(f"{key} is a tensor that is {what}")
+    if values.is_floating_point() and values.dtype.itemsize < 2:
+        raise BadSamples(f"{key} holds {_dtype(values)}, with which torch hardly computes; pass {key}.float()")
+    return values.detach().cpu()
+
+
+def _stacked(array: np.ndarray) -> np.ndarray:
+    """(N, ...) from a column (N,) of arrays or lists of equal shape, as tables hold them; else as it is."""
+    if array.dtype.kind != "O" or array.ndim != 1 or not len(array):
+        return array
+    if not all(isinstance(value, np.ndarray | list) for value in array):
+        return array
+    try:
+        return np.stack([np.asarray(value) for value in array])
+    except ValueError:
+        return array  # of different shapes; whoever needs numbers refuses it, with the place
 
 
 def numbers_of(key: str, values: object, flags: torch.dtype = torch.float32) -> Tensor:
@@ -132,6 +162,9 @@ def check_halves(train: Tree, test: Tree, shapes: bool = True) -> list[str]:
     """
     if not test or not len(test["x"]):
         return []
+    if train["y"].is_floating_point() != test["y"].is_floating_point():
+        kinds = (f"{key} holds {_dtype(half['y'])}" for key, half in (("y", train), ("y_test", test)))
+        raise BadSamples(f"{', '.join(kinds)}; give both the same form, for instance by .to()")
     for key in ("x", "y") if shapes else ():
         ours, theirs = tuple(train[key].shape[1:]), tuple(test[key].shape[1:])
         if ours != theirs:

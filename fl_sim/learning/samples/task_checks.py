@@ -11,7 +11,9 @@ from torch import Tensor
 
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import class_axis_of, cross_entropy
+from fl_sim.learning.samples.client_ids import numbered
 from fl_sim.learning.samples.sample_checks import BadSamples, check_finite, check_halves, check_lengths
+from fl_sim.learning.samples.sample_options import check_axis, names, whole
 from fl_sim.learning.task import Task
 from fl_sim.tree import Tree
 
@@ -27,6 +29,7 @@ def checked(task: Task) -> Task:
     """
     try:
         _check_tree("train", task.train)
+        task = _typed(task)
         if task.test and len(task.test.get("y", ())):
             _check_tree("test", task.test)
             if missing := sorted(set(task.train) - set(task.test)):
@@ -102,7 +105,24 @@ def _check_tree(half: str, tree: Tree) -> None:
     if not len(tree["y"]):
         raise BadSamples(f"{half} has no samples; give at least one")
     for key, values in tree.items():
+        kind: type = type(values)
+        if not issubclass(kind, Tensor):
+            cure = "give tensors (torch.as_tensor), or build the task with from_arrays"
+            raise BadSamples(f"{half} {key} is of type {kind.__name__}; {cure}")
         check_finite(f"{half} {key}", values)
+
+
+def _typed(task: Task) -> Task:
+    """The task whose sizes are ints and whose names are arrays; a task that has these is returned as it is."""
+    check_axis(task.class_axis)
+    outputs, ignored = whole("outputs", task.outputs, least=1), whole("ignore_index", task.ignore_index)
+    if outputs is None:
+        raise BadSamples("outputs = None: must be an integer of 1 or more")
+    classes, clients, test = names(task.class_names), names(task.client_names), task.test or {}
+    ours = (task.outputs, task.ignore_index, task.class_names, task.client_names)
+    if all(a is b for a, b in zip(ours, (outputs, ignored, classes, clients), strict=True)) and task.test is not None:
+        return task
+    return replace(task, outputs=outputs, ignore_index=ignored, class_names=classes, client_names=clients, test=test)
 
 
 def _numbered(task: Task) -> Task:
@@ -116,5 +136,5 @@ def _numbered(task: Task) -> Task:
         return task
     if ids.dtype.kind in "iu" and ids.min() == 0 and ids.max() < len(ids) and np.bincount(ids).all():
         return task
-    known, places = np.unique(ids, return_inverse=True)
-    return replace(task, clients=places.reshape(-1), client_names=known)
+    places, known = numbered(task.clients)
+    return replace(task, clients=places, client_names=known)

@@ -1,6 +1,6 @@
 """The samples of a Dataset are what they are, a pair only where they are one, or refused with index and cure."""
 
-from collections import UserDict
+from collections import UserDict, namedtuple
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -103,6 +103,10 @@ def _late(value: Any) -> Any:
         (Made(lambda i: "ab"), "have no target: they are 0: str"),
         (Made(lambda i: [0.5, 1.5]), "have no target: they are 0: list"),
         (Made(lambda i: {"image": X[i], "caption": "a"}), r"have no target.*caption: str.*keys=\('image', 'image'\)"),
+        (
+            Made(lambda i: {"img": X[i], "fine_label": 1, "coarse_label": 0}),
+            r"fine_label: int.*y is not plain to see; name both: keys=\('img', 'NAME_OF_Y'\)",
+        ),
         (Made(lambda i: {"a": X[i], "label": 1}), r"dicts of a: Tensor.*x is not plain to see; name both: keys="),
         (Made(lambda i: {"x": X[i], "label": 1, "y": 2}), "y is not plain to see"),
         (Made(lambda i: {"x": X[i], "image": X[i], "y": 2}), "x is not plain to see"),
@@ -156,6 +160,14 @@ def test_a_random_transform_is_told_and_draws_as_it_always_did() -> None:
     task = from_dataset(Made(lambda i: (next(draws), i % 2)), test_share=0.0)
     assert "sample 0 of train differs when it is read again, so that its transform is random" in task.notes[0]
     assert np.array_equal(task.train["x"].numpy(), np.random.default_rng(0).normal(size=(48, 5))[:40])
+
+
+def test_a_namedtuple_whose_names_are_usual_is_read_by_them() -> None:
+    pair = namedtuple("pair", "label image")
+    task = from_dataset(Made(lambda i: pair(i % 2, X[i])), test_share=0.0)
+    assert task.train["x"].shape == (40, 5) and task.train["y"].tolist() == [0, 1] * 20
+    by_place = from_dataset(Made(lambda i: pair(i % 2, X[i])), keys=(1, 0), test_share=0.0)
+    assert tree.digest(by_place.train) == tree.digest(task.train)
 
 
 def test_parts_that_are_not_used_are_told() -> None:

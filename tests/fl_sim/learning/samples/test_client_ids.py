@@ -4,6 +4,7 @@ import datetime
 
 import numpy as np
 import pytest
+import torch
 
 from fl_sim.learning.samples.client_ids import numbered
 from fl_sim.learning.samples.sample_checks import BadSamples
@@ -17,6 +18,8 @@ DAYS = [datetime.date(2024, 5, 2), datetime.date(2024, 5, 1)]
         (["b", "a", "b"], [1, 0, 1], ["a", "b"]),
         (np.array(["b", "a", "b"], object)[:, None], [1, 0, 1], ["a", "b"]),
         ([b"b", b"a"], [1, 0], ["a", "b"]),
+        (["b", np.str_("a")], [1, 0], ["a", "b"]),
+        (torch.tensor([2.0, 1.0]).bfloat16(), [1, 0], [1, 2]),
         ([30, 7, 30], [1, 0, 1], [7, 30]),
         ([3.0, 1.0], [1, 0], [1, 3]),
         ([0.5, 0.25], [1, 0], ["0.25", "0.5"]),
@@ -40,6 +43,7 @@ def test_clients_are_numbered_in_the_order_of_their_ids(ids: object, owner: list
         (np.array(["2024-05-01", "NaT"], "M8[D]"), "no id in row 1"),
         (np.array([1, "s", 2], object), r"mixes kinds of ids: 1 in row 0 \(number\), 's' in row 1 \(str\)"),
         (np.array([1j, 2j], object), "ids of type complex, which do not sort"),
+        ({1, 2}, "clients is a set; it must be an array"),
         (np.zeros((3, 2)), r"clients has the shape \(3, 2\)"),
     ],
 )

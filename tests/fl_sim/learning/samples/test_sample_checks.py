@@ -47,6 +47,8 @@ def test_numbers_of_every_type_keep_their_values(x: object, dtype: torch.dtype) 
 
 
 def test_views_backwards_are_copied_and_booleans_become_numbers() -> None:
+    column = np.array([None, *X], dtype=object)[1:]  # as a table holds arrays
+    assert numbers_of("x", column).tolist() == X.tolist() and numbers_of("x", column).dtype == torch.float32
     assert numbers_of("x", X[::-1, ::-1]).tolist() == X[::-1, ::-1].tolist()
     flags = numbers_of("x", X > 5)
     assert flags.dtype == torch.float32 and flags.tolist() == (X > 5).astype(float).tolist()
@@ -79,6 +81,12 @@ def with_value(value: object) -> np.ndarray:
         ([[1, 2], [3]], "x has samples of different shapes"),
         ([torch.zeros(2), torch.zeros(3)], r"x has samples of the shapes \(2,\), \(3,\)"),
         (1.5, "x is a single value of type float"),
+        (None, "x is None; it must be an array, a tensor, a list or a table"),
+        ({"a": X}, "x is a dict; it must be an array"),
+        (iter(X), "x is a .*iterator.*; it must be an array"),
+        (torch.from_numpy(X).to_sparse(), r"x is a tensor of another layout, sparse_coo: pass x.to_dense\(\)"),
+        (torch.from_numpy(X).to("meta"), "x is a tensor that is without numbers"),
+        (torch.from_numpy(X).to(torch.float8_e4m3fn), r"x holds float8_e4m3fn, .*pass x.float\(\)"),
         (X[:0], "x has no rows"),
         (X[:, :0], r"x has rows of shape \(0,\), which hold no number"),
     ],

@@ -46,12 +46,27 @@ def nan(row: int) -> torch.Tensor:
         ({"labels": Y.numpy()[:4]}, "labels has 4 rows, train has 6"),
         ({"clients": np.zeros(7, int)}, "clients has 7 rows, train has 6"),
         ({"test": {"x": X[:2].to(torch.uint8), "y": Y[:2]}}, "x holds numbers .float32., x_test pixels"),
+        ({"clients": np.array([1.0, np.nan] * 3)}, r"clients has no id in row 1 \(nan\), as in 3 of 6 rows"),
+        ({"clients": np.array(["a", None] * 3, object)}, r"clients has no id in row 1 \(None\)"),
+        ({"clients": ["a", 1] * 3}, "clients mixes kinds of ids"),
+        ({"outputs": 3.0}, "outputs = 3.0: must be an integer of 1 or more"),
+        ({"ignore_index": True}, "ignore_index = True: must be an integer"),
+        ({"class_axis": 7}, "class_axis = 7: must be 'auto', 1 or -1"),
+        ({"train": {"x": X.numpy(), "y": Y}}, "train x is of type ndarray; give tensors"),
+        ({"test": {"x": X[:2], "y": Y[:2].float()}}, "y holds int64, y_test holds float32; give both the same form"),
         ({"client_names": np.array(["a"])}, "clients must be places 0..0 in client_names; they are 0..1"),
     ],
 )
 def test_a_bad_task_is_refused_with_row_and_cure(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         checked(replace(TASK, **changed))
+
+
+def test_lists_of_names_and_no_test_set_are_taken() -> None:
+    given: Any = {"client_names": ["u", "v"], "class_names": ["a", "b", "c"], "test": None, "outputs": np.int64(3)}
+    task = checked(replace(TASK, **given))
+    assert task.client_names is not None and task.class_names is not None
+    assert (task.client_names.tolist(), task.class_names.tolist(), task.test) == (["u", "v"], ["a", "b", "c"], {})
 
 
 def test_a_loss_of_the_users_decides_what_labels_mean() -> None:
