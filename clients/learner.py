@@ -107,6 +107,9 @@ def probe(loss: Loss, model: str, task: str) -> Findings:
     except Exception as error:
         what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
         cure = cure_of_inputs(loss.task.train["x"])
+        if isinstance(loss.task.loss, nn.Module):
+            kind = type(loss.task.loss).__name__
+            cure = f"the loss is a module, {kind}; give a function: lambda outputs, batch: module(outputs, batch['y'])"
         what = f"{cure} ({what})" if cure else what
         raise ConfigError(f"model.name = {model!r}: {what}: {type(error).__name__}: {error}") from error
 

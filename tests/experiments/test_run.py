@@ -237,7 +237,7 @@ def test_regression_has_no_accuracy(tmp_path) -> None:
     )  # y is linear in x: the squared error vanishes
 
 
-def test_a_name_taken_by_a_column_is_no_metric(tmp_path) -> None:
+def test_a_name_taken_by_a_column_is_no_metric_and_a_module_no_loss(tmp_path) -> None:
     def first(outputs, batch):
         return outputs[:, 0]
 
@@ -245,6 +245,9 @@ def test_a_name_taken_by_a_column_is_no_metric(tmp_path) -> None:
         run(metrics={"digest": first}, rounds=1, out=str(tmp_path))
     with pytest.raises(ValueError, match=r"metric 'weight': clients\.jsonl has a column of this name"):
         run(metrics={"weight": first}, rounds=1, out=str(tmp_path))
+    task = from_arrays(np.ones((20, 2)), np.arange(20) % 2, loss=torch.nn.CrossEntropyLoss())
+    with pytest.raises(ValueError, match="the loss is a module, CrossEntropyLoss; give a function: lambda outputs"):
+        run(task=task, model="lr", rounds=1, out=str(tmp_path))
     for name in ("loss", "lr", "held_out"):  # a task's own metrics too
         task = from_arrays(np.ones((20, 2)), np.arange(20) % 2, metrics={name: first})
         with pytest.raises(ValueError, match=f"metric '{name}': "):
