@@ -61,6 +61,7 @@ def probe(loss: Loss) -> Findings:
     if several.ndim == 0:
         return Findings("the loss gives a mean over the batch, which padding would enter", warning)
     alone = has_batch_norm(loss.training) or _close(several[: len(few)], few, loss.precision == "bf16")
+    alone = alone and _is_single(loss.task.loss, outputs, data)
     reason = "the loss of a sample depends on the other samples of its batch, or on torch's random numbers"
     return Findings("" if alone else reason, warning)
 
@@ -176,7 +177,15 @@ def _check_without_labels(loss: Loss, model: Tree) -> None:
             raise ConfigError(f"{what} (task.ignore_index = {loss.task.ignore_index}); divide by .clamp(min=1)")
 
 
-def _rows(value: Any, rows: slice) -> Any:
+def _is_single(function: Any, outputs: Any, data: Tree) -> bool:
+    """Whether a sample's loss stays where another sample occurs twice, unlike with weights by the classes' counts."""
+    whole, again = torch.arange(EVALUATED), torch.arange(EVALUATED + 1) % EVALUATED
+    with torch.no_grad():
+        once, twice = (function(_rows(outputs, rows), _rows(data, rows)) for rows in (whole, again))
+    return once.ndim == 0 or _close(twice[:EVALUATED], once, False)
+
+
+def _rows(value: Any, rows: slice | Tensor) -> Any:
     """Some samples of outputs or of a batch, as copies."""
     return nested.mapped(lambda x: x[rows].clone() if x.ndim else x, value)
 
