@@ -6,9 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ.update(
-    OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", FLWR_TELEMETRY_ENABLED="0", MPLBACKEND="Agg"
-)  # for processes that tests start
+os.environ.update(  # for processes that tests start
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    FLWR_TELEMETRY_ENABLED="0",
+    MPLBACKEND="Agg",
+    RAY_worker_niceness="0",  # Ray's default is 15: beside busy processes a worker would take minutes to start
+)
 torch.set_num_threads(1)
 
 REAL_DATA = os.environ.get("FL_SIM_DATA", "")
