@@ -1,8 +1,10 @@
 """Settings of all tests: one thread for each process, and no settings of the caller's environment."""
 
 import os
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -28,6 +30,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest test comes first, so that no worker of pytest-xdist is left alone with it at the end."""
     items.sort(key=lambda item: "experiments.backends" not in item.name)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """A test sees the same random numbers in every run, alone or beside others, so that none fails now and then."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  (the generator that apps and losses of users draw from)
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -178,11 +178,17 @@ def _check_without_labels(loss: Loss, model: Tree) -> None:
 
 
 def _is_single(function: Any, outputs: Any, data: Tree) -> bool:
-    """Whether a sample's loss stays where another sample occurs twice, unlike with weights by the classes' counts."""
-    whole, again = torch.arange(EVALUATED), torch.arange(EVALUATED + 1) % EVALUATED
+    """Whether a sample's loss stays where a sample occurs twice, unlike with weights by the classes' counts.
+
+    The sample with the largest loss is the one that occurs twice: a loss near 0 would hide its own change.
+    """
     with torch.no_grad():
-        once, twice = (function(_rows(outputs, rows), _rows(data, rows)) for rows in (whole, again))
-    return once.ndim == 0 or _close(twice[:EVALUATED], once, False)
+        once = function(_rows(outputs, slice(None)), _rows(data, slice(None)))
+        if once.ndim == 0:
+            return True
+        again = torch.cat([torch.arange(EVALUATED), once.abs().nan_to_num(0, 0, 0).argmax().cpu().reshape(1)])
+        twice = function(_rows(outputs, again), _rows(data, again))
+    return _close(twice[:EVALUATED], once, False)
 
 
 def _rows(value: Any, rows: slice | Tensor) -> Any:

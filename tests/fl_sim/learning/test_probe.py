@@ -161,7 +161,8 @@ def test_weights_by_the_counts_of_classes_in_a_batch_are_seen() -> None:
         return elementwise_ce(o, b) / F.one_hot(b["y"], 3).sum(0)[b["y"]]
 
     x, y = torch.arange(28.0).reshape(7, 4), torch.tensor([0, 0, 1, 1, 1, 2, 2])
-    for rows in (torch.arange(7), torch.tensor([0, 2, 5]), torch.arange(7).flip(0)):
+    for seed, rows in enumerate((torch.arange(7), torch.tensor([0, 2, 5]), torch.arange(7).flip(0)) * 10):
+        torch.manual_seed(seed)  # some of these networks are sure of a class, whose samples have a loss near 0
         task = from_arrays(x[rows], y[rows], x_test=x, y_test=y, outputs=3, loss=balanced)
         assert "depends on the other samples" in probe(Loss(torch.nn.Linear(4, 3), task)).unpaddable
 
