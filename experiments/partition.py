@@ -1,7 +1,8 @@
 """``python -m experiments.partition [RECIPE] [--key value ...]``: look at a partition before training on it.
 
-The flags are those of ``experiments.run``. Statistics of each client and a client-by-label picture are written to a new
-folder in ``--out``.
+The flags are those of ``experiments.run``. Statistics of each client (``clients.csv``) and a client-by-label picture
+are written to a new folder in ``--out``. Where a user's clients have names, the last column, ``name``, has them; the
+names of a group of natural clients are separated by "; ".
 """
 
 import json
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from experiments.analysis.partition_stats import draw, frame, summary
 from experiments.config.command_line import parse
-from experiments.runs.data import data
+from experiments.runs.data import data, names
 from fl_sim.logs.folder import new_folder
 
 
@@ -23,6 +24,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         task, _, partition = data(config)
         folder = new_folder(Path(config.out), f"partition-{config.task.name}-{config.partition.name}")
         rows = frame(partition, task.labels)
+        if called := names(config, task, partition).get("clients"):
+            rows["name"] = [_text(called[c]) for c in rows["client"]]
         rows.to_csv(folder / "clients.csv", index=False)
         title = f"{config.task.name}, {config.partition.name}, {len(partition)} clients"
         picture = draw(partition, task.labels, folder / "partition.png", title)
@@ -44,6 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if call.json:
         print(json.dumps({**numbers, "picture": str(picture)}, default=float))
     return 0
+
+
+def _text(name: object) -> str:
+    return "; ".join(map(str, name)) if isinstance(name, list) else str(name)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Legend: N samples; x (N, channels, height, width) uint8 or float32, y (N,) int64
 """
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def read_parquet(file: Path, mode: str, remarks: list[str] | None = None) -> tup
 
     Pictures are bytes, or a struct {bytes, path}, in a column img or image or another of ``X_NAMES``; labels are in a
     column label or another of ``Y_NAMES``. Labels are integers, booleans (0 and 1), whole numbers as floats, or words:
-    then y is (N,) of type object.
+    then y is (N,) of type object. Each of Arrow's types for bytes and text is taken, also as a dictionary (a category).
 
     Parameters
     ----------
@@ -67,21 +68,21 @@ def read_parquet(file: Path, mode: str, remarks: list[str] | None = None) -> tup
     Raises
     ------
     ValueError
-        That names the file, and where it can the row (from 0): if it cannot be read or has other columns, and for
-        damaged pictures and missing labels.
+        That names the file, and where it can the row (from 0): if it cannot be read, has no rows or other columns, and
+        for damaged pictures, and labels that are missing or beyond int64.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    with _readable(file):
         table = pq.ParquetFile(file)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{file}: cannot be read as parquet ({error})") from error
-    columns = table.schema_arrow.names
+    columns, n = table.schema_arrow.names, table.metadata.num_rows
     image, label = (_column(file, columns, usual, other) for usual, other in ((X_NAMES, "img"), (Y_NAMES, "label")))
+    if not n:
+        raise ValueError(f"{file}: has no rows; it must have one row a picture")
     kind = table.schema_arrow.field(image).type
-    in_struct = pa.types.is_struct(kind) and "bytes" in {kind.field(i).name for i in range(kind.num_fields)}
-    if not in_struct and not (pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
+    in_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    if not _is_bytes(kind.field("bytes").type if in_struct else kind):
         raise ValueError(f"{file}: column {image} is {kind}; it must be {{bytes, path}}, or bytes of picture files")
 
     def encoded() -> Iterable[tuple[str, io.BytesIO]]:
@@ -96,13 +97,37 @@ def read_parquet(file: Path, mode: str, remarks: list[str] | None = None) -> tup
                 yield f"{file} row {row}", io.BytesIO(data)
                 row += 1
 
-    y = _labels(file, label, table.read([label]).column(0))
-    return stack(encoded(), table.metadata.num_rows, mode, remarks=remarks), y
+    with _readable(file):
+        y = _labels(file, label, table.read([label]).column(0))
+        return stack(encoded(), n, mode, remarks=remarks), y
+
+
+@contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    """Context manager: pyarrow's errors, which do not name the file, become ValueErrors that do."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file}: cannot be read as parquet ({error}); write it again") from error
+
+
+def _is_bytes(kind: Any) -> bool:
+    """Whether values of a type of pyarrow's are bytes, stored in any of its ways, or all missing."""
+    import pyarrow as pa
+
+    kind, kinds = kind.value_type if pa.types.is_dictionary(kind) else kind, pa.types
+    ways = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary, kinds.is_null)
+    return any(way(kind) for way in ways)
 
 
 def _column(file: Path, columns: Sequence[str], usual: Sequence[str], first: str) -> str:
     """The only column with a usual name; ``first`` is the name to take where there are several."""
     found = [name for name in columns if name in usual]
+    if twice := next((name for name in found if columns.count(name) > 1), None):
+        what = f"{columns.count(twice)} columns are named {twice}"
+        raise ValueError(f"{file}: {what}; rename or drop all but the one that is meant")
     if first in found or len(found) == 1:
         return first if first in found else found[0]
     has = f"{file}: has the columns {', '.join(columns)}"
@@ -122,14 +147,18 @@ def _labels(file: Path, name: str, column: Any) -> np.ndarray:
     kind = column.type
     if pa.types.is_dictionary(kind):
         return _labels(file, name, column.cast(kind.value_type))
-    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
         return np.array(column.to_pylist(), dtype=object)
-    if pa.types.is_integer(kind) or pa.types.is_boolean(kind):
-        return np.asarray(column.to_numpy()).astype(np.int64)
-    if not pa.types.is_floating(kind):
+    if not (pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind)):
         raise ValueError(f"{file}: column {name} is {kind}; labels must be integers, words, or whole numbers as floats")
-    values = column.to_numpy()
-    if len(bad := np.flatnonzero(~(np.isfinite(values) & (values == np.rint(values))))):
-        what = f"label {values[bad[0]]} in row {bad[0]} is no whole number"
-        raise ValueError(f"{file}: {what}; labels must be classes: integers or words")
-    return np.asarray(values).astype(np.int64)
+    values = np.asarray(column.to_numpy())
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+        if len(bad := np.flatnonzero(~(np.isfinite(values) & (values == np.rint(values))))):
+            what = f"label {values[bad[0]]} in row {bad[0]} is no whole number"
+            raise ValueError(f"{file}: {what}; labels must be classes: integers or words")
+    beyond = values >= np.uint64(2**63) if values.dtype == np.uint64 else abs(values) >= 2.0**63
+    if values.dtype.kind in "fu" and len(bad := np.flatnonzero(beyond)):
+        what = f"label {values[bad[0]]} in row {bad[0]} does not fit into 64 bits with a sign"
+        raise ValueError(f"{file}: {what}; number the classes from 0, or write them as words")
+    return values.astype(np.int64)

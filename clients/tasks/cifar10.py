@@ -5,7 +5,7 @@ A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", technica
 
 from pathlib import Path
 
-from clients.sources import cache, decode, files
+from clients.sources import cache, files, torchvision_files
 from clients.sources.parquet_files import parquet
 from fl_sim.learning.task import Task
 from fl_sim.registry import offer
@@ -13,7 +13,7 @@ from fl_sim.registry import offer
 
 def _find(folder: Path) -> cache.Source | None:
     places = (folder, folder / "cifar10")
-    return parquet(folder / "cifar10", "RGB") or next(filter(None, map(decode.cifar_batches, places)), None)
+    return parquet(folder / "cifar10", "RGB") or next(filter(None, map(torchvision_files.cifar_batches, places)), None)
 
 
 def _fetch(folder: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from clients.sources import cache, decode
+from clients.sources import cache, torchvision_files
 from clients.sources import files as sources
 from clients.sources.parquet_files import parquet
 from fl_sim.learning.task import Task
@@ -19,7 +19,7 @@ from fl_sim.registry import offer
 
 def _find(folder: Path) -> cache.Source | None:
     places = (folder, folder / "mnist")
-    return parquet(folder / "mnist", "L") or next(filter(None, map(decode.mnist_raw, places)), None)
+    return parquet(folder / "mnist", "L") or next(filter(None, map(torchvision_files.mnist_raw, places)), None)
 
 
 def _fetch(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 import os
 
+import numpy as np
+
 from clients.shares import LAYOUT, call, divided, laid_out, prepared
 from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config
@@ -63,3 +65,26 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)
     count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
     return task, kept, divided(task, divide.component, count, seed, held_out, divide.name, **params)
+
+
+def names(config: Config, task: Task, partition: Partition) -> dict[str, list[object]]:
+    """Content of ``names.json``: tables that are no plain numbering 0, 1, 2 ...; empty where there are none.
+
+    Returns
+    -------
+    dict
+        ``classes``: the name of each class. ``clients``: the name of each client where clients are natural ones; where
+        each is a group of natural clients, the list of their names.
+    """
+    found: dict[str, list[object]] = {}
+    if task.class_names is not None:
+        found["classes"] = task.class_names.tolist()
+    if task.clients is None or task.client_names is None or config.partition.name != NATURAL:
+        return found
+    known = task.client_names
+    if len(partition) < task.num_clients:
+        owners = [np.unique(task.clients[partition.client(c)]) for c in range(len(partition))]
+        found["clients"] = [known[mine].tolist() for mine in owners]
+    elif not (known.dtype.kind in "iu" and np.array_equal(known, np.arange(len(known)))):
+        found["clients"] = known.tolist()
+    return found

@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from experiments.config.schema import NATURAL, Config
+from experiments.config.schema import Config
+from experiments.runs.data import names
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
 from experiments.runs.resume import Resumed, forked
@@ -124,7 +123,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
 
 def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:
     """Write ``names.json``, and the events ``samples`` and ``clients_lost``, where there is anything to tell."""
-    if found := names(setup):
+    if found := names(setup.config, setup.task, setup.partition):
         log.names(found)
     for note in setup.task.notes:
         log.event("samples", note=note)
@@ -138,30 +137,6 @@ def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:
     if not quiet:
         more = f" and {len(idle) - MOST_LISTED} more" if len(idle) > MOST_LISTED else ""
         print(f"note: clients {', '.join(map(str, called))}{more} never train: {WHY_IDLE}", file=sys.stderr)
-
-
-def names(setup: Setup) -> dict[str, object]:
-    """Content of ``names.json``: tables that are no plain numbering 0, 1, 2 ...; empty where there are none.
-
-    Returns
-    -------
-    dict
-        ``classes``: the name of each class. ``clients``: the name of each client where clients are natural ones; where
-        each is a group of natural clients, the list of their names.
-    """
-    task, partition = setup.task, setup.partition
-    found: dict[str, object] = {}
-    if task.class_names is not None:
-        found["classes"] = task.class_names.tolist()
-    if task.clients is None or task.client_names is None or setup.config.partition.name != NATURAL:
-        return found
-    known = task.client_names
-    if len(partition) < task.num_clients:
-        owners = [np.unique(task.clients[partition.client(c)]) for c in range(len(partition))]
-        found["clients"] = [known[mine].tolist() for mine in owners]
-    elif not (known.dtype.kind in "iu" and np.array_equal(known, np.arange(len(known)))):
-        found["clients"] = known.tolist()
-    return found
 
 
 def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:

@@ -1,12 +1,16 @@
 """``python -m experiments.partition``: numbers, a table and a picture of who owns what."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from experiments.partition import main
+from fl_sim.learning.arrays import from_arrays
 
 
 def test_it_prints_draws_and_saves(capsys, tmp_path) -> None:
@@ -32,6 +36,18 @@ def test_it_prints_draws_and_saves(capsys, tmp_path) -> None:
     assert rows["samples"].sum() == 1438 and len(rows) == 10 and numbers["clients"] == 10
     assert rows["labels"].max() <= 4  # two shards of sorted labels hold at most four of them
     assert "largest_share" in out
+
+
+@pytest.mark.parametrize("clients, names", [(0, ["ann", "bob", "cleo"]), (2, ["ann; cleo", "bob"])])
+def test_clients_with_names_have_them_in_the_last_column(clients, names, capsys, tmp_path, monkeypatch) -> None:
+    task = from_arrays(np.eye(9), np.arange(9) % 2, clients=["cleo", "ann", "bob"] * 3)
+    monkeypatch.setitem(sys.modules, "own_sites", SimpleNamespace(task=task))
+    words = ["--task", "own_sites:task", "--partition", "natural", "--out", str(tmp_path)]
+    assert main([*words, *(["--clients", str(clients)] if clients else [])]) == 0
+    [folder] = tmp_path.iterdir()
+    rows = pd.read_csv(folder / "clients.csv")
+    assert list(rows)[-1] == "name" and rows["name"].tolist() == names
+    assert names[-1] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from clients.sources.parquet_files import read_parquet
 from clients.tasks.cifar10 import cifar10
 from clients.tasks.images import images
 from clients.tasks.mnist import mnist
@@ -43,6 +44,7 @@ class TestLabels:
             pa.array([1.0, 0.0, 1.0]),
             pa.array(["dog", "cat", "dog"]),
             pa.array(["dog", "cat", "dog"]).dictionary_encode(),
+            pa.array(["dog", "cat", "dog"], pa.string_view()),
         ],
     )
     def test_whole_numbers_booleans_and_words_are_classes(self, labels: Any, tmp_path: Path, fakes: Any) -> None:
@@ -60,6 +62,19 @@ class TestLabels:
             named = None if task.class_names is None else task.class_names.tolist()
             assert named == (["cat", "dog"] if "string" in str(labels.type) else None)
 
+    def test_every_type_of_bytes_and_text_is_read(self, tmp_path: Path, fakes: Any) -> None:
+        pixels = fakes.pictures(2, 4, 4)
+        encoded, file = [fakes.png(picture) for picture in pixels], tmp_path / "a.parquet"
+        columns = [pa.array(encoded, kind) for kind in (pa.binary(), pa.large_binary(), pa.binary_view())]
+        columns += [
+            pa.array(encoded).dictionary_encode(),
+            pa.StructArray.from_arrays([pa.array(encoded, pa.binary_view())], ["bytes"]),
+        ]
+        for column in columns:
+            pq.write_table(pa.table({"img": column, "label": pa.array([2**63 - 1, 0], pa.uint64())}), file)
+            x, y = read_parquet(file, "L")
+            assert np.array_equal(x[:, 0], pixels) and y.tolist() == [2**63 - 1, 0]
+
     def test_words_of_the_test_half_alone_are_refused(self, tmp_path: Path, fakes: Any) -> None:
         for split, words in (("train", ["cat", "dog"]), ("test", ["dog", "bird"])):
             fakes.parquet(tmp_path / "cifar10" / f"{split}.parquet", fakes.pictures(2, 32, 32, 3), words)
@@ -75,6 +90,20 @@ class TestBadFiles:
             (pa.table({"pixels": [1], "label": [1]}), "has the columns pixels, label; it needs img or image"),
             (pa.table({"img": ["x.png"], "label": [1]}), "column img is string; it must be {bytes, path}, or bytes"),
             (pa.table({"img": [b"x"], "label": [1]}), "train.parquet row 0: cannot be decoded"),
+            (b"", "train.parquet: cannot be read as parquet .*is 0 bytes"),
+            (
+                pa.Table.from_arrays([pa.array([b"x"])] * 2 + [pa.array([1])], ["img", "img", "label"]),
+                "train.parquet: 2 columns are named img; rename or drop all but the one that is meant",
+            ),
+            (
+                pa.table({"img": [{"bytes": "x"}], "label": [1]}),
+                "column img is struct<bytes: string>; it must be {bytes, path}, or bytes",
+            ),
+            (
+                pa.table({"img": [b"x"], "label": pa.array([2**63], pa.uint64())}),
+                "train.parquet: label 9223372036854775808 in row 0 does not fit into 64 bits",
+            ),
+            (pa.table({"img": [b"x"], "label": [1e30]}), r"train.parquet: label 1e\+30 in row 0 does not fit"),
             (
                 pa.table({"img": [b"x"], "class": [1], "target": [1]}),
                 "columns img, class, target; class and target could both be meant: rename one to label",
@@ -99,6 +128,14 @@ class TestBadFiles:
         with pytest.raises(ValueError, match=f"data_dir = '{tmp_path}': .*{message}"):
             cifar10(str(tmp_path))
 
+    def test_a_damaged_page_is_named_with_its_file(self, tmp_path: Path, fakes: Any) -> None:
+        file = fakes.parquet(tmp_path / "a.parquet", fakes.pictures(50, 4, 4), [0, 1] * 25)
+        data = bytearray(file.read_bytes())
+        data[60:160] = bytes(byte ^ 0x5A for byte in data[60:160])
+        file.write_bytes(data)
+        with pytest.raises(ValueError, match=r"a\.parquet: cannot be read as parquet \(.*write it again"):
+            read_parquet(file, "L")
+
     @pytest.mark.parametrize(
         "size, labels, message",
         [
@@ -108,7 +145,7 @@ class TestBadFiles:
             (32, ["cat", "dog"], "labels of train.parquet and test.parquet are words and numbers"),
             (32, [1.0, 2.5], "label 2.5 in row 1 is no whole number"),
             (32, [1.0, float("nan")], "label nan in row 1 is no whole number"),
-            (32, [], "0 pictures and 0 labels in train"),
+            (32, [], r"train\.parquet: has no rows; it must have one row a picture"),
             (28, [1, 2], r"shape \(3, 28, 28\) in train; they must have \(3, 32, 32\)"),
         ],
     )
