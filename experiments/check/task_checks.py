@@ -17,7 +17,7 @@ from fl_sim import Task, rng, tree
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.in_place import copied
 from fl_sim.learning.measures import cross_entropy
-from fl_sim.learning.probe import checked
+from fl_sim.learning.trials.sample_numbers import checked
 from fl_sim.tree import Tree
 
 MakeTask = Callable[..., Task]
