@@ -20,7 +20,7 @@ from fl_sim.learning.networks.module_checks import lazy_tensors, problem
 from fl_sim.learning.probe import Findings
 from fl_sim.learning.probe import probe as seen_on_samples
 from fl_sim.learning.rule import LocalRule
-from fl_sim.learning.samples.sample_checks import cure_of_inputs
+from fl_sim.learning.samples.sample_cures import cure_of_inputs, cure_of_targets
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 from fl_sim.wire import records
@@ -106,7 +106,7 @@ def probe(loss: Loss, model: str, task: str) -> Findings:
         raise ConfigError(f"task.name = {task!r}: {error}") from error
     except Exception as error:
         what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
-        cure = cure_of_inputs(loss.task.train["x"])
+        cure = cure_of_inputs(loss.task.train["x"]) or cure_of_targets(loss.task.train["y"])
         if isinstance(loss.task.loss, nn.Module):
             kind = type(loss.task.loss).__name__
             cure = f"the loss is a module, {kind}; give a function: lambda outputs, batch: module(outputs, batch['y'])"

@@ -15,6 +15,7 @@ from fl_sim.kernels.module_copies import has_backward_hook
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.networks.gradient_check import gradient_problem, vmap_problem
+from fl_sim.learning.networks.index_check import index_problem
 from fl_sim.learning.networks.module_checks import attributes, calls_of, changed, notes
 
 
@@ -41,12 +42,15 @@ def network(
     """The network of a run, bound to its task. Of a user's own the gradient is compared with that of the module itself.
 
     The first five parameters are those of ``make_module``, the others those of ``choose`` and of ``Loss``. Raises
-    ConfigError that names the model where it cannot be trained, does not fit the task, or has another gradient.
+    ConfigError that names the model where it cannot be trained, does not fit the task, or has another gradient, and one
+    that names the sample which holds an index outside of an embedding, or of the outputs.
     """
     module = make_module(model, params, task, seed, name)
     loss = Loss(module, task, dtype, device, precision)
     before, passed = attributes(loss.training), isinstance(model, nn.Module)
     with calls_of(model if isinstance(model, nn.Module) else module) as called:
+        if why := index_problem(loss):
+            raise ConfigError(f"task.name = {task.name!r}: {why}")
         found = probe(loss, name, task.name)
     if called:
         what = f"its forward calls {', '.join(sorted(called))} of the original, not of the copy that trains"

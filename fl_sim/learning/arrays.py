@@ -17,6 +17,7 @@ from fl_sim.learning.measures import ClassAxis, SampleFunction, accuracy, cross_
 from fl_sim.learning.samples.client_ids import numbered
 from fl_sim.learning.samples.labels import targets
 from fl_sim.learning.samples.sample_checks import BadSamples, check_halves, check_lengths, numbers_of
+from fl_sim.learning.samples.sample_cures import missing_words, one_class
 from fl_sim.learning.samples.sample_options import check_axis, check_columns, row_remarks, share, whole
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
@@ -149,14 +150,17 @@ def _read(
     train: Tree = {"x": numbers_of("x", x), "y": found.y}
     owners, names = (None, None) if clients is None else numbered(clients)
     check_lengths({k: len(v) for k, v in {**train, "clients": owners}.items() if v is not None})
+    decided = (*found.notes, *(() if own_loss else one_class(found.y, found.ignored)))
+    if owners is not None and names is not None:
+        decided = (*decided, *missing_words("clients", owners, names))
     if found.y_test is None:
         train, test, owners = _split(train, owners, test_share)
-        notes = (*found.notes, *row_remarks(x, y=y, clients=clients))
+        notes = (*decided, *row_remarks(x, y=y, clients=clients))
     else:
         test = {"x": numbers_of("x_test", x_test), "y": found.y_test}
         check_lengths({"x_test": len(test["x"]), "y_test": len(test["y"])})
         remarks = (*row_remarks(x, y=y, clients=clients), *row_remarks(x_test, y_test=y_test))
-        notes = (*found.notes, *remarks, *check_halves(train, test))
+        notes = (*decided, *remarks, *check_halves(train, test))
     given = {"x": x, "y": y}, {"x": x_test, "y": y_test}
     train, test = (
         {k: kept_apart(v, own[k]) for k, v in part.items()} for part, own in zip((train, test), given, strict=True)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fl_sim.learning.measures import IGNORED
 from fl_sim.learning.samples.sample_checks import BadSamples, is_missing, numbers_of, raw
+from fl_sim.learning.samples.sample_cures import missing_words
 
 SHOWN = 20
 """How many classes of a table are printed."""
@@ -132,8 +133,9 @@ def _encoded(
         flat = np.fromiter((places[v] for v in values.ravel().tolist()), np.int64, values.size)
         return torch.from_numpy(flat.reshape(values.shape))
 
-    note = f"y holds {len(names)} classes, which are encoded: {_table(names)}"
-    return Targets(codes(y), None if y_test is None else codes(y_test), names, notes=(note,))
+    coded, note = codes(y), f"y holds {len(names)} classes, which are encoded: {_table(names)}"
+    notes = (note, *missing_words("y", coded.numpy(), names))
+    return Targets(coded, None if y_test is None else codes(y_test), names, notes=notes)
 
 
 def _table(names: np.ndarray) -> str:

@@ -21,6 +21,10 @@ WIDER = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: tor
 """Unsigned types that torch stores but hardly computes with, and the types that hold the same numbers."""
 
 
+_ROWS = (np.ndarray, list, Tensor)
+"""Types of one sample in a column of samples."""
+
+
 class BadSamples(ValueError):
     """Samples that cannot be trained on; the message says what is wrong, where, and the cure."""
 
@@ -70,14 +74,16 @@ def _plain(key: str, values: Tensor) -> Tensor:
 
 
 def _stacked(array: np.ndarray) -> np.ndarray:
-    """(N, ...) from a column (N,) of arrays or lists of equal shape, as tables hold them; else as it is."""
+    """(N, ...) from a column (N,) or (N, 1) of arrays or lists of equal shape, as tables hold them; else as it is."""
+    if array.dtype.kind == "O" and array.ndim == 2 and array.shape[1] == 1 and isinstance(array[0, 0], _ROWS):
+        array = array[:, 0]
     if array.dtype.kind != "O" or array.ndim != 1 or not len(array):
         return array
-    if not all(isinstance(value, np.ndarray | list) for value in array):
+    if not all(isinstance(value, _ROWS) for value in array):
         return array
     try:
-        return np.stack([np.asarray(value) for value in array])
-    except ValueError:
+        return np.stack([np.asarray(value.detach().cpu() if isinstance(value, Tensor) else value) for value in array])
+    except (ValueError, TypeError):
         return array  # of different shapes; whoever needs numbers refuses it, with the place
 
 
@@ -157,7 +163,7 @@ def check_halves(train: Tree, test: Tree, shapes: bool = True) -> list[str]:
     Raises
     ------
     BadSamples
-        Where shapes of samples differ, where x is stored as pixels or integers in one half only, and where it is
+        Where shapes of samples differ, where x is stored as pixels or integers in one half only, and where x or y is
         scaled in one half only.
     """
     if not test or not len(test["x"]):
@@ -173,17 +179,7 @@ def check_halves(train: Tree, test: Tree, shapes: bool = True) -> list[str]:
     if _kind(x) != _kind(x_test):
         forms = f"x holds {_kind(x)} ({_dtype(x)}), x_test {_kind(x_test)} ({_dtype(x_test)})"
         raise BadSamples(f"{forms}; give both the same form, for instance by astype")
-    return _scales(x, x_test)
-
-
-def cure_of_inputs(x: Tensor) -> str:
-    """What may be wrong with the type or shape of inputs (N, ...) that a model cannot take; "" for nothing known."""
-    if not x.is_floating_point() and not x.is_complex() and x.dtype != torch.uint8:
-        kind = f"x holds integers ({_dtype(x)}), which reach the model as integers, as token ids must"
-        return f"{kind}; for features pass x.astype('float32')"
-    if x.ndim == 1:
-        return "x has one number a sample and no axis for it; for a layer of one input pass x.reshape(-1, 1)"
-    return ""
+    return [note for key in ("x", "y") for note in _scales(key, train[key], test[key])]
 
 
 def first_row(bad: np.ndarray) -> int:
@@ -211,11 +207,11 @@ def _dtype(x: Tensor) -> str:
     return str(x.dtype).removeprefix("torch.")
 
 
-def _scales(x: Tensor, x_test: Tensor) -> list[str]:
+def _scales(key: str, ours: Tensor, theirs: Tensor) -> list[str]:
     """Raise BadSamples where one half holds whole numbers up to 255 and the other fractions up to 1."""
-    if _kind(x) != "numbers" or x.is_complex():
+    if _kind(ours) != "numbers" or ours.is_complex() or theirs.is_complex():
         return []
-    halves = {"x": _sampled(x), "x_test": _sampled(x_test)}
+    halves = {key: _sampled(ours), f"{key}_test": _sampled(theirs)}
     pixels = [k for k, v in halves.items() if v.min() >= 0 and 100 < v.max() <= 255 and (v == v.round()).all()]
     shares = [k for k, v in halves.items() if v.min() >= 0 and v.max() <= 1 and (v != v.round()).any()]
     if pixels and shares:
@@ -224,7 +220,7 @@ def _scales(x: Tensor, x_test: Tensor) -> list[str]:
     middle = {k: float(v.abs().median()) for k, v in halves.items()}
     if min(middle.values()) > 0 and max(middle.values()) > 50 * min(middle.values()):
         sizes = " and ".join(f"{v:.3g} in {k}" for k, v in middle.items())
-        return [f"x and x_test differ in scale: the median of their absolute values is {sizes}"]
+        return [f"{key} and {key}_test differ in scale: the median of their absolute values is {sizes}"]
     return []
 
 

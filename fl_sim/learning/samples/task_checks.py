@@ -12,7 +12,8 @@ from torch import Tensor
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import class_axis_of, cross_entropy
 from fl_sim.learning.samples.client_ids import numbered
-from fl_sim.learning.samples.sample_checks import BadSamples, check_finite, check_halves, check_lengths
+from fl_sim.learning.samples.sample_checks import WIDER, BadSamples, check_finite, check_halves, check_lengths, raw
+from fl_sim.learning.samples.sample_cures import missing_words
 from fl_sim.learning.samples.sample_options import check_axis, names, whole
 from fl_sim.learning.task import Task
 from fl_sim.tree import Tree
@@ -37,6 +38,7 @@ def checked(task: Task) -> Task:
             suspicious = check_halves(task.train, task.test, shapes=False)
             if new := tuple(note for note in suspicious if note not in task.notes):
                 task = replace(task, notes=(*task.notes, *new))
+        task = _stored(task)
         rows = {"train": task.num_train}
         rows |= {k: len(v) for k, v in (("labels", task.labels), ("clients", task.clients)) if v is not None}
         check_lengths(rows)
@@ -109,6 +111,8 @@ def _check_tree(half: str, tree: Tree) -> None:
         if not issubclass(kind, Tensor):
             cure = "give tensors (torch.as_tensor), or build the task with from_arrays"
             raise BadSamples(f"{half} {key} is of type {kind.__name__}; {cure}")
+        if values.is_nested or values.layout is not torch.strided or values.is_meta or values.is_quantized:
+            raw(f"{half} {key}", values)  # raises, with the cure
         check_finite(f"{half} {key}", values)
 
 
@@ -125,6 +129,32 @@ def _typed(task: Task) -> Task:
     return replace(task, outputs=outputs, ignore_index=ignored, class_names=classes, client_names=clients, test=test)
 
 
+def _stored(task: Task) -> Task:
+    """The task in types that torch computes with: unsigned integers in wider types, classes as int64.
+
+    Raises BadSamples where cross-entropy, which takes classes, is given floats.
+    """
+    halves = {"train": task.train, "test": task.test}
+    for half, tree in halves.items():
+        if not tree:
+            continue
+        y = tree["y"]
+        if _has_classes(task) and (y.is_floating_point() or y.is_complex()):
+            kind = f"{half} y holds {str(y.dtype).removeprefix('torch.')}, which are no classes"
+            cure = "for classes give integers (y.long()), for numbers to predict loss=fl_sim.squared_error"
+            raise BadSamples(f"{kind}, but the task's loss is cross_entropy; {cure}")
+        kinds = {key: WIDER.get(v.dtype, v.dtype) for key, v in tree.items()}
+        kinds["y"] = torch.int64 if _has_classes(task) else kinds["y"]
+        for key, values in tree.items():
+            if values.dtype == torch.uint64 and int(values.view(torch.int64).min()) < 0:
+                raise BadSamples(f"{half} {key} holds integers of 2^63 or more; give them as float64")
+        if any(kinds[key] != v.dtype for key, v in tree.items()):
+            halves[half] = {key: v.to(kinds[key]) for key, v in tree.items()}
+    if halves["train"] is task.train and halves["test"] is task.test:
+        return task
+    return replace(task, train=halves["train"], test=halves["test"])
+
+
 def _numbered(task: Task) -> Task:
     """The task with clients 0..M-1: other ids are replaced by their places, and become the names."""
     assert task.clients is not None
@@ -137,4 +167,5 @@ def _numbered(task: Task) -> Task:
     if ids.dtype.kind in "iu" and ids.min() == 0 and ids.max() < len(ids) and np.bincount(ids).all():
         return task
     places, known = numbered(task.clients)
-    return replace(task, clients=places, client_names=known)
+    notes = (*task.notes, *missing_words("clients", places, known))
+    return replace(task, clients=places, client_names=known, notes=notes)

@@ -49,6 +49,8 @@ def test_numbers_of_every_type_keep_their_values(x: object, dtype: torch.dtype) 
 def test_views_backwards_are_copied_and_booleans_become_numbers() -> None:
     column = np.array([None, *X], dtype=object)[1:]  # as a table holds arrays
     assert numbers_of("x", column).tolist() == X.tolist() and numbers_of("x", column).dtype == torch.float32
+    tensors = np.array([None, *map(torch.tensor, X)], dtype=object)[1:, None]  # a table with one column of tensors
+    assert numbers_of("x", tensors).tolist() == X.tolist() and numbers_of("x", tensors).dtype == torch.float32
     assert numbers_of("x", X[::-1, ::-1]).tolist() == X[::-1, ::-1].tolist()
     flags = numbers_of("x", X > 5)
     assert flags.dtype == torch.float32 and flags.tolist() == (X > 5).astype(float).tolist()
@@ -113,6 +115,9 @@ PIXELS = np.array([[0.0, 128.0], [255.0, 3.0]])
 def test_training_and_test_samples_have_one_form() -> None:
     assert halves(PIXELS, PIXELS) == [] and halves(PIXELS / 255, PIXELS.astype(np.float32) / 255) == []
     assert "differ in scale" in halves(X + 0.5, (X + 0.5) * 1000)[0]
+    assert halves(X, X, (1.5, 2.5, -3.5, 4.5), (1.5, -2.5, 3.5, 4.5)) == []
+    [note] = halves(X, X, (1.5, 2.5, -3.5, 4.5), (1500.0, -2500.0, 3500.0, 4500.0))
+    assert note == "y and y_test differ in scale: the median of their absolute values is 2.5 in y and 2.5e+03 in y_test"
     for x, x_test, message in [
         (X, X[:, :2], r"x has rows of shape \(3,\), x_test of shape \(2,\)"),
         (PIXELS.astype(np.uint8), PIXELS / 255, r"x holds pixels 0..255 \(uint8\), x_test numbers \(float64\)"),

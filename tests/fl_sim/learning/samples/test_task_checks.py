@@ -54,6 +54,15 @@ def nan(row: int) -> torch.Tensor:
         ({"class_axis": 7}, "class_axis = 7: must be 'auto', 1 or -1"),
         ({"train": {"x": X.numpy(), "y": Y}}, "train x is of type ndarray; give tensors"),
         ({"test": {"x": X[:2], "y": Y[:2].float()}}, "y holds int64, y_test holds float32; give both the same form"),
+        (
+            {"train": {"x": X, "y": Y.float()}, "test": {}},
+            "y holds float32, which are no classes, but .*loss=fl_sim.squared_error",
+        ),
+        ({"train": {"x": X.to_sparse(), "y": Y}}, "train x is a tensor of another layout, sparse_coo: pass"),
+        (
+            {"train": {"x": X, "y": torch.tensor([2**63 + 5] * 6, dtype=torch.uint64)}, "loss": squared_error},
+            "train y holds integers of 2.63 or more; give them as float64",
+        ),
         ({"client_names": np.array(["a"])}, "clients must be places 0..0 in client_names; they are 0..1"),
     ],
 )
@@ -72,6 +81,16 @@ def test_lists_of_names_and_no_test_set_are_taken() -> None:
 def test_a_loss_of_the_users_decides_what_labels_mean() -> None:
     own = replace(TASK, loss=squared_error, outputs=1)
     assert checked(own) is own
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int8, torch.int32, torch.uint16, torch.uint64])
+def test_classes_of_every_type_of_integers_become_int64(dtype: torch.dtype) -> None:
+    halves = {"train": {"x": X, "y": (Y % 2).to(dtype)}, "test": {"x": X[:2], "y": Y[:2]}}
+    found = checked(replace(TASK, **halves))
+    assert found.train["y"].dtype == torch.int64 and found.train["y"].tolist() == (Y % 2).tolist()
+    assert found.test is halves["test"] and found.train["x"] is X
+    if dtype == torch.int32:
+        assert checked(replace(TASK, **halves, loss=squared_error)).train["y"].dtype == dtype
 
 
 def test_clients_under_any_ids_are_numbered_and_keep_their_names() -> None:
