@@ -6,14 +6,16 @@ message names the last round that was accepted, and that round's file is read. I
 valid.
 """
 
+import json
 import os
 import re
 from pathlib import Path
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 
 from fl_sim.tree import Tree
+from fl_sim.wire.stored_leaves import restored, storable
 
 KEPT = 20
 """Number of newest states that are kept, because a server that resumes goes back to its last checkpoint."""
@@ -42,8 +44,13 @@ class States:
         """
         file = self._file(server_round)
         try:
-            return load_file(file)
-        except (OSError, SafetensorError) as error:
+            with safe_open(file, framework="pt") as stored:
+                header = stored.metadata() or {}  # states of older versions have none
+                leaves = {
+                    name: stored.get_tensor(name) for name in json.loads(header.get("order", "[]")) or stored.keys()
+                }
+            return restored(leaves, json.loads(header.get("pairs", "[]")))
+        except (OSError, SafetensorError, ValueError) as error:
             accepted = f"the state that the server accepted in round {server_round}"
             raise ValueError(f"{accepted} is not on this device's disk ({file}: {error})") from error
 
@@ -53,7 +60,9 @@ class States:
         file = self._file(server_round)
         temporary = file.with_suffix(f".{os.getpid()}")
         try:
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in state.items()}, temporary)
+            leaves, pairs = storable(state)
+            # the order of names, because the format sorts them
+            save_file(leaves, temporary, {"order": json.dumps(list(state)), "pairs": json.dumps(pairs)})
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from fl_sim import tree
 from fl_sim.blocks.draws import finished_steps, streams_of, training_steps
 from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
+from fl_sim.learning.returned import checked
 from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -63,7 +64,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     together = streams_of(rule, sizes, local, draws)
     states = dict(plan.states)
     if len(states) < len(plan.orders):
-        initial = rule.initial_state(tree.clone(model))
+        initial = checked("the state of initial_state", rule.initial_state(tree.clone(model)))
         states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:

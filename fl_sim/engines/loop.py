@@ -10,6 +10,7 @@ from fl_sim.blocks.resolve import Block
 from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.set_evaluation import split
+from fl_sim.learning.returned import trees
 from fl_sim.tree import Tree
 
 
@@ -24,7 +25,8 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
         try:
             with rng.keyed_globals(job.draw("globals")):
                 received, state = tree.clone(model), tree.clone(job.state)
-                reply, state, metrics = block.rule.local_update(received, state, batches, learner.loss, block.local)
+                result = block.rule.local_update(received, state, batches, learner.loss, block.local)
+            reply, state, metrics = trees(result)
         except Exception:
             yield Outcome([job], error=with_advice(traceback.format_exc(), job, block.local))
             continue

@@ -56,18 +56,36 @@ def state_sums(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The sum may also be NaN or infinite where no value is NaN.
     """
-    sums = [x.reshape(len(x), -1).sum(1, dtype=torch.float64) for x in states.values() if x.is_floating_point()]
+    sums = [x.reshape(len(x), -1).sum(1, dtype=torch.float64) for x in _real(states).values()]
     return {STATE_SUM: torch.stack(sums).sum(0)} if sums else {}
 
 
 def nan_states(states: Mapping[str, Tensor]) -> dict[int, str]:
     """Position in C -> which leaf of that client's new state holds NaN. Infinity is allowed: the least value so far."""
     bad: dict[int, str] = {}
-    for k, x in states.items():
-        if x.is_floating_point():
-            for c in torch.isnan(x).reshape(len(x), -1).any(1).nonzero().flatten().tolist():
-                bad.setdefault(c, f"NaN in {k} of its new state; it keeps the state that it had")
+    for k, x in _real(states).items():
+        for c in torch.isnan(x).reshape(len(x), -1).any(1).nonzero().flatten().tolist():
+            bad.setdefault(c, f"NaN in {k} of its new state; it keeps the state that it had")
     return bad
+
+
+def _real(states: Mapping[str, Tensor]) -> Tree:
+    """The leaves that may hold NaN; complex ones as pairs of real numbers."""
+    parts = {k: torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for k, x in states.items()}
+    return {k: x for k, x in parts.items() if x.is_floating_point()}
+
+
+def own_state(states: Mapping[str, Tensor], index: int) -> Tree:
+    """One client's state of stacked states (C, ...), in memory of its own.
+
+    A part would keep all clients' states, or the model of which it is a view, in memory; and a tensor that the rule
+    writes into later would change under the client. All are contiguous, as they are when a run resumes: matrix products
+    of another layout may have other bits.
+    """
+    return {
+        k: x[index].detach().resolve_conj().resolve_neg().clone(memory_format=torch.contiguous_format)
+        for k, x in states.items()
+    }
 
 
 def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from fl_sim.engines.reply_checks import (
     STATE_SUM,
     nan_states,
     non_finite,
+    own_state,
     shape_problem,
     state_sums,
     table,
@@ -167,9 +168,7 @@ def _client_results(outcome: Outcome, block: Block, model: Tree, learner: Learne
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
-        state = tree.take(outcome.states, c) if not reason else {}
-        if len(outcome.jobs) > 1:  # a part would keep the states of all clients in memory
-            state = tree.clone(state)
+        state = own_state(outcome.states, c) if not reason else {}
         sets = client_sets(learner.loss, parts, c) if not reason else {}
         results.append(
             _client_result(job, weight=weight, metrics=metrics, sets=sets, state=state, num_bytes=size, reason=reason)

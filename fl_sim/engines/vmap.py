@@ -20,6 +20,7 @@ from fl_sim.engines.loop import run_loop
 from fl_sim.engines.outcome import Outcome
 from fl_sim.kernels.cuda_graphs import Function, GraphRecorder
 from fl_sim.kernels.low_rank import formed
+from fl_sim.learning.returned import trees
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -50,10 +51,13 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
 
 
 def by_state(jobs: Sequence[Job]) -> list[list[int]]:
-    """The indices of clients whose states can be stacked: equal names, shapes and dtypes. In order of first clients."""
+    """The indices of clients whose states can be stacked, in the order of first clients.
+
+    Their names are equal and in one order, which a rule may depend on; so are shapes and dtypes.
+    """
     groups: dict[Hashable, list[int]] = {}
     for i, job in enumerate(jobs):
-        form = frozenset((name, x.shape, x.dtype) for name, x in job.state.items())
+        form = tuple((name, x.shape, x.dtype) for name, x in job.state.items())
         groups.setdefault(form, []).append(i)
     return list(groups.values())
 
@@ -122,7 +126,7 @@ def train_clients(
             for name, p in streams.items()
         }
         rule, local = rule_with(numbers)
-        results = rule.local_update(start, state, batches, loss, local)
+        results = trees(rule.local_update(start, state, batches, loss, local))
         output_names[:] = [list(result) for result in results]
         return tuple(formed(x) for result in results for x in result.values())
 

@@ -22,6 +22,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as write_tensors
 
 from fl_sim.tree import Tree
+from fl_sim.wire.stored_leaves import restored, storable
 
 FOLDER, SUFFIX = "checkpoints", ".safetensors"
 KEEP = 2
@@ -60,13 +61,16 @@ def save(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
     """
     tensors = {f"model/{k}": v for k, v in checkpoint.model.items()}
     tensors |= {f"state/{client}/{k}": v for client, state in checkpoint.states.items() for k, v in state.items()}
-    # copies, because the format refuses tensors that share memory
-    own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    own, pairs = storable(tensors)
     own["strategy"] = torch.frombuffer(bytearray(pickle.dumps(dict(checkpoint.strategy))), dtype=torch.uint8)
     header = {"round": checkpoint.round, "model_round": checkpoint.model_round, "positions": dict(checkpoint.positions)}
     header |= {"facts": dict(checkpoint.facts), "clients": sorted(checkpoint.states)}
-    # the order of names, because the format sorts them
-    header["order"] = list(dict.fromkeys(k for t in (checkpoint.model, *checkpoint.states.values()) for k in t))
+    # the order of names, because the format sorts them; a state whose order contradicts that of others has its own
+    order = list(dict.fromkeys(k for t in (checkpoint.model, *checkpoint.states.values()) for k in t))
+    place = {name: number for number, name in enumerate(order)}
+    orders = {client: list(state) for client, state in checkpoint.states.items()}
+    others = {client: names for client, names in orders.items() if names != sorted(names, key=place.__getitem__)}
+    header |= {"order": order, "orders": others, "pairs": pairs}
     data = write_tensors(own, {"checkpoint": json.dumps(header)})
     where = folder / FOLDER
     where.mkdir(exist_ok=True)
@@ -105,15 +109,19 @@ def read(path: Path) -> Checkpoint:
         raise Damaged(f"{path}: its checksum is another; it was damaged or cut short")
     length = int.from_bytes(data[:8], "little")
     header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["checkpoint"])
-    tensors, order = read_tensors(data), {key: number for number, key in enumerate(header["order"])}
+    tensors = restored(read_tensors(data), set(header.get("pairs", ())))
     states: dict[int, Tree] = {client: {} for client in header["clients"]}
     for name, value in tensors.items():
         if name.startswith("state/"):
             _, client, key = name.split("/", 2)
             states[int(client)][key] = value
     model = {k.removeprefix("model/"): v for k, v in tensors.items() if k.startswith("model/")}
-    model, *sorted_states = ({k: t[k] for k in sorted(t, key=order.__getitem__)} for t in (model, *states.values()))
-    states = dict(zip(states, sorted_states, strict=True))
+    orders, place = header.get("orders", {}), {name: number for number, name in enumerate(header["order"])}
+    model = {k: model[k] for k in sorted(model, key=place.__getitem__)}
+    states = {
+        client: {k: state[k] for k in orders.get(str(client)) or sorted(state, key=place.__getitem__)}
+        for client, state in states.items()
+    }
     strategy = pickle.loads(tensors["strategy"].numpy().tobytes())
     return Checkpoint(
         header["round"], model, header["model_round"], strategy, states, header["positions"], header["facts"]

@@ -78,3 +78,54 @@ class Stumbles(Strategy):
         new = {k: x + spoilt if self.how == "reply" else x for k, x in new.items()}
         metrics = {k: x + spoilt if self.how == "metric" else x for k, x in metrics.items()}
         return new, {"visits": visits, "best": visits + spoilt if self.how == "state" else 1 / (visits - 1)}, metrics
+
+
+class Odd(Strategy):
+    """No paper: a state of every dtype and layout, written into in place, whose names change their order each visit.
+
+    The reply depends on the order of names. ``n`` is the number of rounds in which the client trained.
+    """
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        new, metrics = local.train(model, batches["train"], local_, loss.gradient)
+        bias = next(k for k in new if k.endswith("bias"))
+        weight = new[next(k for k in new if k.endswith("weight"))]
+        numbers = [
+            x.real.mean().to(loss.dtype)
+            for x in state.values()
+            if x.numel() and (x.is_floating_point() or x.is_complex())
+        ]
+        shift = sum((0.01 * (place + 1) * x for place, x in enumerate(numbers)), torch.zeros(()))
+        new = {**new, bias: new[bias] + shift}
+        visits = state["n"].add_(1) if state else torch.ones((), dtype=torch.int64)
+        turned = torch.complex(weight, -weight)
+        leaves = {
+            "n": visits,
+            "z": turned.conj() + state["z"] if state else turned.conj(),
+            "even": visits % 2 == 0,
+            "bf16": weight.bfloat16(),
+            "int8": visits.to(torch.int8).expand(3),
+            "empty": weight[:, :0],
+            "turned": weight.T,
+            "model": model[bias],
+            "twice": new[bias],
+            "also": new[bias][:2],
+        }
+        names = reversed([*state]) if state else leaves
+        return new, {k: leaves[k] for k in names}, {**metrics, "n": visits.to(loss.dtype)}
+
+
+SCRATCH = torch.zeros(3)
+
+
+class Scratch(Strategy):
+    """No paper: the state is one tensor of this module, into which each client writes its loss."""
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        new, metrics = local.train(model, batches["train"], local_, loss.gradient)
+        SCRATCH.fill_(float(metrics["loss"]))
+        return new, {"s": SCRATCH}, metrics

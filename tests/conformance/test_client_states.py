@@ -61,7 +61,8 @@ def states_of(run_dir: str) -> dict[int, Tree]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on the loop, in blocks of one client."""
     out = tmp_path_factory.mktemp("reference")
-    assert main([*COMMON.split(), "--engine", "loop", "--block_size", "1", "--out", str(out)]) == 0
+    words = [*COMMON.split(), "--engine", "loop", "--block_size", "1", "--checkpoint_keep", "0"]
+    assert main([*words, "--out", str(out)]) == 0
     [run] = out.iterdir()
     return run
 
@@ -98,6 +99,52 @@ def test_a_run_that_goes_on_keeps_them(reference: Path, tmp_path: Path, capsys: 
     summary = summary_of(f"{COMMON} --engine vmap --rounds 3 --out {tmp_path}", capsys)
     summary = summary_of(f"--resume {summary['run_dir']} --rounds 6 --quiet --json", capsys)
     assert_same(summary["run_dir"], reference)
+
+
+@pytest.mark.parametrize("how", ["--fork", "--resume"])
+def test_a_run_that_begins_at_a_checkpoint_of_another_has_its_bits(
+    how: str, reference: Path, tmp_path: Path, capsys: Any
+) -> None:
+    """A checkpoint of round 2, when some clients have no state yet."""
+    common = f"{COMMON} --engine loop --block_size 1"
+    if how == "--fork":
+        summary = summary_of(f"--fork {reference}@2 {common} --out {tmp_path}", capsys)
+    else:
+        summary = summary_of(f"{common} --rounds 2 --out {tmp_path}", capsys)
+        assert 0 < len(states_of(summary["run_dir"])) < 12
+        summary = summary_of(f"--resume {summary['run_dir']} --rounds 6 --quiet --json", capsys)
+    log, whole = load(summary["run_dir"]), load(reference)
+    rows, expected = (x.rounds.set_index("round")["digest"] for x in (log, whole))
+    assert list(rows.loc[3:]) == list(expected.loc[3:]) and len(rows.loc[3:]) == 4
+    own, other = (x.clients[x.clients["round"] > 2]["visits"].dropna() for x in (log, whole))
+    assert list(own) == list(other) and own.max() > 2
+    states, before = states_of(summary["run_dir"]), states_of(str(reference))
+    assert {c: tree.digest(state) for c, state in states.items()} == {c: tree.digest(s) for c, s in before.items()}
+
+
+def test_states_of_every_dtype_layout_and_order_are_right_on_every_engine(tmp_path: Path, capsys: Any) -> None:
+    common = COMMON.replace("Visits", "Odd").replace("--rounds 6", "--rounds 4")
+    loop = summary_of(f"{common} --engine loop --out {tmp_path / 'loop'}", capsys)
+    expected, model = states_of(loop["run_dir"]), load(loop["run_dir"]).model()
+    half = summary_of(f"{common} --engine loop --rounds 2 --out {tmp_path / 'half'}", capsys)
+    again = summary_of(f"--resume {half['run_dir']} --rounds 4 --quiet --json", capsys)
+    assert again["digest"] == loop["digest"]
+    batched = summary_of(f"{common} --engine vmap --chunk 2 --out {tmp_path / 'vmap'}", capsys)
+    assert "fallback" not in set(load(batched["run_dir"]).events.get("event", ()))
+    for summary in (loop, again, batched):
+        clients = load(summary["run_dir"]).clients
+        trained = clients[clients["status"] == "completed"]
+        assert list(trained["n"]) == list(trained.groupby("client").cumcount() + 1) and trained["n"].max() > 2
+        states = states_of(summary["run_dir"])
+        assert {c: list(state) for c, state in states.items()} == {c: list(state) for c, state in expected.items()}
+        for client, state in expected.items():
+            assert_close(state, states[client], f"client {client}")
+        assert_close(model, load(summary["run_dir"]).model(), "the model")
+
+
+def test_a_tensor_that_a_rule_writes_into_for_each_client_is_kept_as_it_was() -> None:
+    run = trained(stateful.Scratch(), block_size=1)
+    assert len({float(state["s"][0]) for state in run.states.values()}) == len(run.states) > 3
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])

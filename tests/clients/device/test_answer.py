@@ -155,7 +155,7 @@ def test_unknown_names_and_a_message_of_someone_else_are_error_replies() -> None
     ("how", "why"),
     [
         ("raises", "ZeroDivisionError"),
-        ("none", "NoneType"),
+        ("none", "local_update returned None"),
         ("nan", "NaN or infinity"),
         ("shape", "wrong shape"),
         ("keys", "wrong keys"),

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, read as they were saved; damage is detected."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,14 @@ def test_a_checkpoint_is_read_as_it_was_saved(tmp_path: Path) -> None:
         {"seconds": 0.5},
     )
     assert after.strategy["k"] == [1] and torch.equal(after.strategy["moments"]["w"]["x"], torch.ones(1))
+
+
+def test_each_state_keeps_the_order_of_its_names(tmp_path: Path) -> None:
+    x = torch.tensor([1j, 2.0], dtype=torch.complex128)
+    states = {3: {"b": x, "a": x}, 10: {"a": x, "b": x}, 4: {"b": x, "c": x, "a": x}, 5: {"c": x}}
+    found = checkpoint.read(checkpoint.save(tmp_path, replace(example(1), states=states))).states
+    assert {client: list(state) for client, state in found.items()} == {c: list(state) for c, state in states.items()}
+    assert all(torch.equal(found[c][k], x) for c, state in states.items() for k in state)
 
 
 def test_the_last_two_are_kept_and_nothing_else_lies_about(tmp_path: Path) -> None:
