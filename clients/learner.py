@@ -16,7 +16,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import arrays_of
 from fl_sim.kernels.module_copies import copy_of
 from fl_sim.learning.loss import Loss
-from fl_sim.learning.networks.module_checks import lazy_tensors, problem
+from fl_sim.learning.networks.module_checks import lazy_tensors, problem, written
 from fl_sim.learning.probe import Findings
 from fl_sim.learning.probe import probe as seen_on_samples
 from fl_sim.learning.rule import LocalRule
@@ -95,11 +95,8 @@ def probe(loss: Loss, model: str, task: str) -> Findings:
     Raises ConfigError where model, loss or a metric does not fit the task, as ``fl_sim.learning.probe`` does, and where
     the network changes tensors of its own that are no persistent buffers.
     """
-    own = [*sorted(loss.writes.parameters), *(f"{name} (persistent=False)" for name in sorted(loss.writes.hidden))]
-    if own:
-        what = f"its forward writes into {', '.join(own)}, where the next client would find it"
-        cure = "compute a new tensor (w.clamp(0) instead of w.clamp_(0)), or register it as a persistent buffer"
-        raise ConfigError(f"model.name = {model!r}: {what}; {cure}")
+    if what := written(loss.training, loss.writes.parameters, loss.writes.hidden):
+        raise ConfigError(f"model.name = {model!r}: {what}")
     try:
         return seen_on_samples(loss)
     except ConfigError as error:

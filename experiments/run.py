@@ -117,7 +117,8 @@ def run(
     where they are undefined, which is logged as null. They are computed on the central test and validation sets
     (columns ``NAME`` and ``val_NAME`` of the rounds), and in a personal evaluation on each client's held-out samples
     (``NAME_before`` and ``NAME`` of the clients; the rounds hold no mean of these). As with ``metrics``, a run that is
-    resumed from its folder has only the names that its config holds: functions and objects are not stored.
+    resumed from its folder has only the names that its config holds, and says which it goes on without: functions and
+    objects are not stored.
 
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """

@@ -1,5 +1,6 @@
 """``execute``: one run from its parts to its summary, which is written for failed and interrupted runs too."""
 
+import json
 import os
 import platform
 import sys
@@ -20,6 +21,7 @@ from experiments.runs.summary import Summary, summarise
 from experiments.runs.trial import ClientFailed
 from fl_sim import Callback, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
+from fl_sim.logs.columns import NAMES
 from fl_sim.logs.writer import plain, versions
 from fl_sim.rounds.checkpoint import Checkpoints
 
@@ -63,8 +65,7 @@ def execute(
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
     with log:
         try:
-            if resumed is None or resumed.begin is None:
-                log_start(setup, log, quiet)
+            log_start(setup, log, quiet, resumed)
             result = run_rounds(
                 setup.strategy,
                 setup.grid,
@@ -101,9 +102,13 @@ def open_log(config: Config, written: Config, resumed: Resumed | None) -> RoundL
     return log
 
 
-def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
-    """The first events of a run."""
+def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None = None) -> None:
+    """The first events of a run; of one that continues, what its folder does not hold."""
     config = setup.config
+    if resumed is not None:
+        log_lost(setup, log)
+        if resumed.begin is not None:
+            return
     if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
         log.event("plan", **plan_workers(setup))
     log.event(
@@ -123,7 +128,10 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool) -> None:
 
 def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:
     """Write ``names.json``, and the events ``samples`` and ``clients_lost``, where there is anything to tell."""
-    if found := names(setup.config, setup.task, setup.partition):
+    found = names(setup.config, setup.task, setup.partition)
+    if setup.own_metrics:
+        found["own_metrics"] = list(setup.own_metrics)
+    if found:
         log.names(found)
     for note in setup.task.notes:
         log.event("samples", note=note)
@@ -137,6 +145,17 @@ def log_samples(setup: Setup, log: RoundLog, quiet: bool) -> None:
     if not quiet:
         more = f" and {len(idle) - MOST_LISTED} more" if len(idle) > MOST_LISTED else ""
         print(f"note: clients {', '.join(map(str, called))}{more} never train: {WHY_IDLE}", file=sys.stderr)
+
+
+def log_lost(setup: Setup, log: RoundLog) -> None:
+    """Tell, in the log and on stderr, which metrics of a run that continues came from Python and are not stored."""
+    path = log.path / NAMES
+    stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    have = {*setup.task.metrics, *setup.task.set_metrics}
+    if lost := [name for name in stored.get("own_metrics", ()) if name not in have]:
+        reason = "they were given to run(...), and a run's folder does not hold functions and objects"
+        log.event("metrics_lost", names=lost, reason=reason)
+        print(f"warning: the run goes on without the metrics {', '.join(lost)}: {reason}", file=sys.stderr)
 
 
 def log_end(log: RoundLog, summary: Summary, written: Config, reduced_chunk: int) -> OSError | None:

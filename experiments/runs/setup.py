@@ -29,7 +29,7 @@ from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
-from fl_sim.learning.measures import SampleFunction
+from fl_sim.learning.measures import SampleFunction, check_functions
 from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, columns_of
 from fl_sim.logs.columns import check_own
@@ -67,6 +67,8 @@ class Setup:
     evaluate_fn: EvaluateFn
     notes: tuple[str, ...] = ()
     """What the run does with the network that its user may not expect, one sentence each."""
+    own_metrics: tuple[str, ...] = ()
+    """The names of metrics and set metrics that were given to ``run(...)``, and that no config has."""
 
     @property
     def loss(self) -> Loss:
@@ -130,6 +132,7 @@ def build(
         evaluate_config=personal,
         evaluate_fn=evaluator(config, loss, validation, workers),
         notes=notes,
+        own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
 
 
@@ -145,6 +148,11 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
 
     Raises ConfigError for one that is unknown, and for names of columns that exist already.
     """
+    check_functions(None, metrics)
+    try:
+        check_functions(task.loss, task.metrics)
+    except ConfigError as error:
+        raise ConfigError(f"task.name = {task.name!r}: {error}") from error
     check_own(metrics)
     task = replace(task, metrics={**task.metrics, **metrics})
     columns = [column for name in task.metrics if name != "accuracy" for column in columns_of(name)]

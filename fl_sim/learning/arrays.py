@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 
 from fl_sim import rng
-from fl_sim.learning.measures import ClassAxis, SampleFunction, accuracy, cross_entropy, squared_error
+from fl_sim.errors import ConfigError
+from fl_sim.learning.measures import (
+    ClassAxis,
+    SampleFunction,
+    accuracy,
+    check_functions,
+    cross_entropy,
+    squared_error,
+)
 from fl_sim.learning.samples.client_ids import numbered
 from fl_sim.learning.samples.labels import targets
 from fl_sim.learning.samples.sample_checks import BadSamples, check_halves, check_lengths, numbers_of
@@ -74,9 +82,10 @@ def from_arrays(
     """
     try:
         check_axis(class_axis)
+        check_functions(loss, metrics)
         outputs, ignore_index = whole("outputs", outputs, least=1), whole("ignore_index", ignore_index)
         found = _read(x, y, clients, x_test, y_test, outputs, test_share, loss is not None, ignore_index)
-    except BadSamples as error:
+    except (BadSamples, ConfigError) as error:
         raise ValueError(f"from_arrays: {error}") from None
     return _task(found, loss, metrics, outputs, class_axis, name)
 

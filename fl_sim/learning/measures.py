@@ -3,7 +3,7 @@
 Legend: C clients, B batch size, K classes, T steps of a sequence.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Literal
 
@@ -23,6 +23,31 @@ ClassAxis = Literal["auto", 1, -1]
 """Where the classes of outputs are that have more axes than (B, K): 1 as in PyTorch, (B, K, ...); -1: (B, ..., K)."""
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out."""
+
+
+def check_functions(loss: object, metrics: object) -> None:
+    """Raise ConfigError unless ``loss`` is a function and ``metrics`` a dict of functions, or either is None."""
+    if loss is not None and (isinstance(loss, type) or not callable(loss)):
+        cure = "give a function (outputs, batch) -> (B,), such as fl_sim.cross_entropy"
+        raise ConfigError(f"loss = {loss!r:.80}: {_kind(loss)}, no function; {cure}")
+    if metrics is None:
+        return
+    if not isinstance(metrics, Mapping):
+        cure = "give a dict of functions by name: metrics={'hits': f}"
+        raise ConfigError(f"metrics = {metrics!r:.80}: {_kind(metrics)}, no dict; {cure}")
+    for name, function in metrics.items():
+        if not isinstance(name, str) or not name:
+            raise ConfigError(f"metrics: the name {name!r} must be text, and not empty")
+        if all(callable(getattr(function, part, None)) for part in ("reset", "update", "compute")):
+            what = f"metrics[{name!r}] = {function!r:.80}: an object with reset, update and compute"
+            raise ConfigError(f"{what}, which measures a whole set; give it in set_metrics={{{name!r}: ...}}")
+        if isinstance(function, type) or not callable(function):
+            cure = "give a function (outputs, batch) -> (B,), such as fl_sim.accuracy"
+            raise ConfigError(f"metrics[{name!r}] = {function!r:.80}: {_kind(function)}, no function; {cure}")
+
+
+def _kind(given: object) -> str:
+    return "a class" if isinstance(given, type) else f"a {type(given).__name__}"
 
 
 def cross_entropy(

@@ -96,4 +96,8 @@ def _check_without_labels(loss: Loss, model: Tree) -> None:
     for name, slope in loss.gradient(model, batch)[0].items():
         if not bool(torch.isfinite(slope).all()):
             what = f"loss has a gradient for {name} that is NaN where no label of a sample counts"
-            raise ConfigError(f"{what} (task.ignore_index = {loss.task.ignore_index}); divide by .clamp(min=1)")
+            cure = "divide by .clamp(min=1)"
+            if loss.task.train["y"].ndim == 1:
+                exchanged = "exchange such labels before they are used, as in b['y'].clamp(min=0)"
+                cure = f"{exchanged}, and neither divide by 0 there nor take its logarithm"
+            raise ConfigError(f"{what} (task.ignore_index = {loss.task.ignore_index}); {cure}")

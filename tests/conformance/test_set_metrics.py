@@ -225,8 +225,13 @@ def test_what_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     refused(r"'confusion' takes scores, but the model gives probabilities \(a sigmoid", sigmoid, confusion, two)
     soft = nn.Sequential(linear(), nn.Softmax(1))
     refused(r"'c' takes scores, but the model gives probabilities \(a softmax", soft, {"c": "calibration"}, task())
-    monkeypatch.setattr(set_checks, "LIMIT", 12 * 3 * 4 - 1)
-    refused("'s' keeps 0 MiB of outputs of the test set .12 samples., and at most", linear(), {"s": spread}, task())
+    monkeypatch.setattr(set_checks, "LIMIT", 12 * (3 * 4 + 8) - 1)  # three outputs of float32, a label of int64
+    refused(
+        "'s' keeps 0 MiB of outputs and targets of the test set .12 samples., and at most",
+        linear(),
+        {"s": spread},
+        task(),
+    )
 
 
 def test_an_unknown_name_exits_2_and_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> None:

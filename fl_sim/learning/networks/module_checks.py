@@ -1,6 +1,6 @@
 """What a network may be: kinds that cannot be trained here are refused by name, and changes to others are told."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -48,6 +48,29 @@ def _sharing(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:
             cure = f"assign the same Parameter to both ({name} = {other}), or give one a clone"
             return f"{other} and {name} are two tensors that share memory, and would be trained apart; {cure}"
     return ""
+
+
+def written(module: nn.Module, parameters: Collection[str], hidden: Collection[str]) -> str:
+    """What a network's forward writes into, and the cure; empty where it writes into nothing.
+
+    ``parameters`` and ``hidden`` are names: of parameters, and of buffers with ``persistent=False``.
+    """
+    limited = {
+        f"{name}.weight".lstrip("."): layer
+        for name, layer in module.named_modules()
+        if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None
+    }
+    own = [*sorted(parameters), *(f"{name} (persistent=False)" for name in sorted(hidden))]
+    if not own:
+        return ""
+    what = f"its forward writes into {', '.join(own)}, where the next client would find it"
+    if rows := [name for name in sorted(parameters) if name in limited]:
+        limit = f"{type(limited[rows[0]]).__name__}(max_norm=...), which shortens rows of {rows[0]} in each forward"
+        shorter = "e * MAX / e.norm(dim=-1, keepdim=True).clamp(min=MAX)"
+        return f"{what}: {limit}; leave max_norm out, and shorten what the layer returns: {shorter}"
+    if parameters:
+        return f"{what}; compute a new tensor (w.clamp(0) instead of w.clamp_(0))"
+    return f"{what}; compute a new tensor, or register it as a persistent buffer"
 
 
 def _frozen(module: nn.Module) -> str:

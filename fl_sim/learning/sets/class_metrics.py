@@ -93,16 +93,20 @@ class F1(ClassMetric):
         self.predicted: list[Tensor] = []
         self.targets: list[Tensor] = []
 
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+        """Predictions and labels."""
+        return 2 * targets.numel() * _kept(targets, outputs.shape[1]).element_size()
+
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep predictions and labels."""
-        self.predicted.append(scores.argmax(1))
-        self.targets.append(targets)
+        self.predicted.append(_kept(scores.argmax(1), self.classes))
+        self.targets.append(_kept(targets, self.classes))
 
     def value(self) -> Tensor:
         """torchmetrics' score."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        predicted, targets = torch.cat(self.predicted), torch.cat(self.targets)
+        predicted, targets = torch.cat(self.predicted).long(), torch.cat(self.targets).long()
         if self.classes > 2:
             return classification.multiclass_f1_score(predicted, targets, self.classes, average="macro")
         if not (predicted.any() or targets.any()):
@@ -124,21 +128,22 @@ class Auroc(ClassMetric):
         self.shares: list[Tensor] = []
         self.targets: list[Tensor] = []
 
-    def bytes_kept(self, outputs: Tensor) -> int:
-        """The probabilities, as float64."""
-        return 8 * outputs.numel()
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+        """The probabilities, as float64, and the labels."""
+        classes = max(outputs.shape[1], 2)
+        return targets.numel() * (8 * classes + _kept(targets, classes).element_size())
 
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep probabilities and labels."""
         # torchmetrics applies a softmax only to blocks with a score outside of 0..1, so that it is applied here
         self.shares.append(scores.softmax(1))
-        self.targets.append(targets)
+        self.targets.append(_kept(targets, self.classes))
 
     def value(self) -> Tensor:
         """The mean of torchmetrics' areas."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        shares, targets = torch.cat(self.shares), torch.cat(self.targets)
+        shares, targets = torch.cat(self.shares), torch.cat(self.targets).long()
         present = torch.bincount(targets).nonzero().flatten().tolist()
         if len(present) < 2:
             return UNDEFINED
@@ -161,18 +166,27 @@ class Calibration(ClassMetric):
         self.confidences: list[Tensor] = []
         self.hits: list[Tensor] = []
 
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+        """A confidence, as float64, and a truth value for each label."""
+        return 9 * targets.numel()
+
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep each label's confidence, and whether the prediction is right."""
         confidence, predicted = scores.softmax(1).max(1)
         self.confidences.append(confidence)
-        self.hits.append((predicted == targets).long())
+        self.hits.append(predicted == targets)
 
     def value(self) -> Tensor:
         """torchmetrics' error; its binary form bins any confidences."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        confidences, hits = torch.cat(self.confidences), torch.cat(self.hits)
+        confidences, hits = torch.cat(self.confidences), torch.cat(self.hits).long()
         return classification.binary_calibration_error(confidences, hits, n_bins=BINS, norm="l1")
+
+
+def _kept(classes: Tensor, count: int) -> Tensor:
+    """Numbers of classes 0..count-1 in the type that takes the least memory."""
+    return classes.to(torch.uint8 if count <= 256 else torch.int32)
 
 
 OFFERED: Mapping[str, type[ClassMetric]] = {

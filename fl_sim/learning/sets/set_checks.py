@@ -23,7 +23,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire.set_records import SHAPE
 
 LIMIT = 256 * 2**20
-"""Most bytes of a set's outputs that a function, or ``auroc``, may keep."""
+"""Most bytes of a set's outputs and targets that a function, or an offered metric, may keep."""
 TRIED = 500
 """Most samples on which the metrics are tried."""
 
@@ -86,16 +86,16 @@ def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_t
         if problem:
             raise ConfigError(f"set_metrics: {name!r} {problem}; leave it out, or bring a function of your own")
         try:
-            rows, _ = rows_of(task, outputs.cpu(), targets.cpu(), metric.by_class)
+            rows = rows_of(task, outputs.cpu(), targets.cpu(), metric.by_class)
             set_values(replace(task, set_metrics={name: metric}), [(outputs, targets)])
         except Exception as error:
             tried = f"on {len(targets)} samples, outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
             why = f"{error}" if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             raise ConfigError(f"set_metrics: {name!r} fails {tried}: {why}") from error
         for kind, size in sets.items():
-            kept = metric.bytes_kept(rows) * size // len(targets)
+            kept = metric.bytes_kept(*rows) * size // len(targets)
             if kept > LIMIT:
-                what = f"{kept / 2**20:.0f} MiB of outputs of the {kind} set ({size} samples)"
+                what = f"{kept / 2**20:.0f} MiB of outputs and targets of the {kind} set ({size} samples)"
                 cure = "take an object with reset, update and compute, or fewer samples"
                 raise ConfigError(f"set_metrics: {name!r} keeps {what}, and at most {LIMIT >> 20} fit; {cure}")
 

@@ -35,8 +35,8 @@ class SetMetric(ABC):
         """A copy that has seen no samples."""
         return copy.deepcopy(self)
 
-    def bytes_kept(self, outputs: Tensor) -> int:
-        """Bytes of a block's outputs (B, ...) that are kept until ``compute``; 0 where the state does not grow."""
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+        """Bytes that are kept of a block (B, ...) until ``compute``; 0 where the state does not grow, or is unknown."""
         return 0
 
     @abstractmethod
@@ -60,9 +60,9 @@ class OfFunction(SetMetric):
         """The same function, with no samples."""
         return OfFunction(self.function)
 
-    def bytes_kept(self, outputs: Tensor) -> int:
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
         """All of them."""
-        return outputs.numel() * outputs.element_size()
+        return sum(x.numel() * x.element_size() for x in (outputs, targets))
 
     def update(self, outputs: Tensor, targets: Tensor) -> None:
         """Keep a block."""

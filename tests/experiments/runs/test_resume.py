@@ -281,3 +281,19 @@ def test_a_full_disk_fails_the_run_and_loses_nothing(tmp_path: Path) -> None:
     assert load(only(tmp_path)).summary["status"] == "failed"
     assert run.main(["--resume", str(only(tmp_path)), "--quiet"]) == 0
     assert [row["round"] for row in written(only(tmp_path))["rounds"]] == list(range(41))
+
+
+def test_metrics_from_python_are_named_where_a_run_goes_on_without_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = {"sure": lambda o, b: o.softmax(1).amax(1)}
+    small = {"task": "digits", "model": "lr", "clients": 4, "local": {"steps": 1}, "out": str(tmp_path)}
+    outcome = run.run(**small, rounds=1, metrics=own, set_metrics={"top": lambda o, y: o.max()})
+    folder = outcome.summary["run_dir"]
+    assert outcome.log.names == {"own_metrics": ["sure", "top"]}
+    assert run.main(["--resume", folder, "--rounds", "2", "--quiet"]) == 0
+    told = "warning: the run goes on without the metrics sure, top: they were given to run(...), and a run's folder"
+    assert told in capsys.readouterr().err
+    log = load(folder)
+    assert log.events.loc[log.events["event"] == "metrics_lost", "names"].tolist() == [["sure", "top"]]
+    assert log.rounds["sure"].isna().tolist() == [False, False, True]

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
-from fl_sim import rng
+from fl_sim import from_arrays, rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import accuracy, class_axis_of, cross_entropy, squared_error
 
@@ -95,3 +96,36 @@ def test_squared_error_takes_flat_numbers_and_axes_of_one(outputs: Any, y: Any) 
         o, target = torch.randn(outputs, dtype=torch.float64), torch.randn(y, dtype=torch.float64)
     expected = (o.reshape(7, -1) - target.reshape(7, -1)).square().mean(1)
     torch.testing.assert_close(squared_error(o, {"y": target}), expected)
+
+
+class Area:
+    """What torchmetrics' objects are."""
+
+    def reset(self) -> None: ...
+    def update(self, outputs: Tensor, targets: Tensor) -> None: ...
+    def compute(self) -> None: ...
+    def __call__(self, outputs: Tensor, targets: Tensor) -> None: ...
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (
+            {"loss": "cross_entropy"},
+            r"^from_arrays: loss = 'cross_entropy': a str, no function; .*\.cross_entropy$",
+        ),
+        ({"loss": nn.CrossEntropyLoss}, "loss = <class .*: a class, no function"),
+        ({"metrics": [accuracy]}, r"metrics = \[<function accuracy.*: a list, no dict; .* metrics=\{'hits': f\}"),
+        ({"metrics": accuracy}, "metrics = <function accuracy.*: a function, no dict"),
+        ({"metrics": {"f1": "f1"}}, r"metrics\['f1'\] = 'f1': a str, no function; .* such as fl_sim.accuracy"),
+        ({"metrics": {"f1": Area}}, r"metrics\['f1'\] = <class .*Area'>: "),
+        (
+            {"metrics": {"f1": Area()}},
+            r"an object with reset, update and compute.* in set_metrics=\{'f1': \.\.\.\}",
+        ),
+        ({"metrics": {3: accuracy}}, "metrics: the name 3 must be text"),
+    ],
+)
+def test_what_is_no_function_is_refused_by_name(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        from_arrays([[1.0], [2.0]], [0, 1], x_test=[[1.0]], y_test=[0], **given)

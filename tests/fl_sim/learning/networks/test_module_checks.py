@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fl_sim.learning.networks.module_checks import attributes, calls_of, changed, notes, problem
+from fl_sim.learning.networks.module_checks import attributes, calls_of, changed, notes, problem, written
 
 
 def plain() -> nn.Sequential:
@@ -142,3 +142,22 @@ def test_calls_of_the_original_are_seen() -> None:
         module[2](torch.ones(1, 6))
     module(torch.ones(1, 4))
     assert called == {"2"} and not module[0]._forward_pre_hooks
+
+
+@pytest.mark.parametrize("layer", [nn.Embedding(5, 2, max_norm=1.0), nn.EmbeddingBag(5, 2, max_norm=1.0)])
+def test_rows_that_a_layer_shortens_have_a_cure_of_their_own(layer: nn.Module) -> None:
+    found = written(nn.Sequential(layer), {"0.weight"}, {"memo"})
+    where = "its forward writes into 0.weight, memo (persistent=False), where the next client would find it"
+    assert found.startswith(f"{where}: {type(layer).__name__}(max_norm=...), which shortens rows of 0.weight")
+    assert "leave max_norm out" in found and "persistent buffer" not in found
+    e = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]], requires_grad=True)
+    short = e * 1.0 / e.norm(dim=-1, keepdim=True).clamp(min=1.0)  # the cure, with MAX = 1
+    short.sum().backward()
+    assert torch.allclose(short, torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    assert e.grad is not None and bool(e.grad.isfinite().all())
+
+
+def test_the_cure_fits_what_is_written() -> None:
+    assert written(plain(), {"0.weight"}, ()).endswith("compute a new tensor (w.clamp(0) instead of w.clamp_(0))")
+    assert written(plain(), (), {"memo"}).endswith("compute a new tensor, or register it as a persistent buffer")
+    assert written(plain(), (), ()) == ""

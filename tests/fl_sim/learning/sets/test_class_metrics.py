@@ -113,3 +113,13 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
         ConfigError, match=r"torchmetrics, which computes f1, is not installed; pip install 'fl-sim\[metr"
     ):
         offered("confusion,f1")
+
+
+@pytest.mark.parametrize("name, classes", [("f1", 3), ("f1", 300), ("auroc", 3), ("calibration", 1), ("confusion", 3)])
+def test_what_is_kept_is_what_is_said(name: str, classes: int) -> None:
+    """Bytes of all tensors in the metric's lists."""
+    metric = OFFERED[name]().fresh()
+    scores, labels = torch.linspace(-1, 1, 5 * classes).reshape(5, classes), torch.tensor([0, 1, 0, 1, 0])
+    metric.update(scores, labels)
+    kept = [x for value in vars(metric).values() if isinstance(value, list) for x in value]
+    assert sum(x.numel() * x.element_size() for x in kept) == metric.bytes_kept(scores, labels)

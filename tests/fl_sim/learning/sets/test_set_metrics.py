@@ -44,7 +44,7 @@ def test_functions_get_all_at_once() -> None:
     for block in ([1.0, 2.0], [5.0]):
         running.update(torch.tensor(block), torch.ones(len(block)))
     assert isinstance(running, OfFunction) and as_numbers(running.compute()).tolist() == [8.0, 3.0]
-    assert running.bytes_kept(torch.zeros(5, 2)) == 40
+    assert running.bytes_kept(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64)) == 40 + 40
 
 
 @pytest.mark.parametrize("value", [3, 2.5, np.float32(2.5), torch.tensor(True), np.arange(3), torch.eye(2)])
