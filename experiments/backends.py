@@ -21,6 +21,7 @@ import pandas as pd
 from safetensors.torch import load_file
 
 import fl_sim
+from experiments.command_ends import ended
 from experiments.deploy.server_app import DEFAULT
 from experiments.installation import child_environment
 from experiments.provenance import commit
@@ -161,4 +162,4 @@ def rows(frame: pd.DataFrame) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

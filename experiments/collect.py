@@ -14,6 +14,7 @@ from experiments.analysis.compare import compare
 from experiments.analysis.curves import curves
 from experiments.analysis.frames import read
 from experiments.analysis.text_table import format_table
+from experiments.command_ends import ended
 from experiments.provenance import commit
 
 RESULTS = Path(__file__).parent / "results"
@@ -47,4 +48,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -1,11 +1,13 @@
 """``python -m experiments.list [--json]``: the names of tasks, partitions, models, strategies and recipes."""
 
 import inspect
+import sys
 from json import dumps
 from typing import Any
 
 import tyro
 
+from experiments.command_ends import ended
 from experiments.config import recipe_files
 from experiments.config.choices import PACKAGES, offered, parameters
 
@@ -59,5 +61,12 @@ def main(json: bool = False) -> None:
     print(dumps(rows, indent=2) if json else show(rows))
 
 
-if __name__ == "__main__":
+def command() -> int:
+    """The command. Returns the exit code, 0."""
     tyro.cli(main, prog="python -m experiments.list", config=(tyro.conf.FlagCreatePairsOff,))
+    return 0
+
+
+if __name__ == "__main__":
+    if code := ended(command):
+        sys.exit(code)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from experiments.analysis.partition_stats import draw, frame, summary
+from experiments.command_ends import ended
 from experiments.config.command_line import parse
 from experiments.runs.data import data, names
 from fl_sim.logs.folder import new_folder
@@ -54,4 +55,4 @@ def _text(name: object) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -25,6 +25,7 @@ from typing import cast
 
 import pandas as pd
 
+from experiments.command_ends import ended
 from experiments.runs.recompute import ClientWork, client_work, not_trained, rebuild
 from experiments.runs.setup import Setup
 from fl_sim import LocalRule, Loss, RoundFailed, load, tree
@@ -226,4 +227,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

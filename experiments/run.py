@@ -1,6 +1,7 @@
 """``python -m experiments.run [RECIPE] [--key value ...]``, and ``run(...)`` for notebooks.
 
-Exit codes: 0 only if every round of every run completed; 1 for a failed run; 2 for bad input; 130 when interrupted.
+Exit codes: 0 only if every round of every run completed; 1 for a failed run, and for a disk that is full; 2 for bad
+input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
 import json
@@ -9,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
@@ -18,6 +20,7 @@ from torch import nn
 
 from clients.shares import as_partition
 from clients.tasks.dataset import as_task
+from experiments.command_ends import ended, exit_code, is_full, reason
 from experiments.config.command_line import Invocation, parse
 from experiments.config.recipe_files import make_each
 from experiments.config.schema import Config
@@ -35,6 +38,8 @@ from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
 
 __all__ = ["Outcome", "from_arrays", "main", "run"]
+
+RESUME = "python -m experiments.run --resume"
 
 
 @dataclass(frozen=True, repr=False)
@@ -179,7 +184,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run_all(call)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        return 1 if is_full(error) else 2
 
 
 def run_apps(call: Invocation) -> int:
@@ -201,9 +206,10 @@ def run_all(call: Invocation) -> int:
     for summary, error in runs_of(call):
         summaries.append(summary)
         if isinstance(error, KeyboardInterrupt):
-            print(f"interrupted; to go on: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
-            report(summaries, call.quiet, call.json)
-            return 130
+            with suppress(OSError):  # a terminal that was closed cannot be written
+                print(f"{reason(error)}; to go on: {RESUME} {summary['run_dir']}", file=sys.stderr)
+                report(summaries, call.quiet, call.json)
+            return exit_code(error)
         if error is not None:
             explain(error, summary)
     return report(summaries, call.quiet, call.json)
@@ -243,7 +249,7 @@ def explain(error: BaseException, summary: Summary) -> None:
     else:
         traceback.print_exception(error)
     print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)
-    print(f"to go on, once the cause is gone: python -m experiments.run --resume {summary['run_dir']}", file=sys.stderr)
+    print(f"to go on, once the cause is gone: {RESUME} {summary['run_dir']}", file=sys.stderr)
 
 
 def planned(config: Config) -> dict[str, object]:
@@ -271,8 +277,8 @@ def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
         # imported here, because pandas and matplotlib load slowly
         from experiments.analysis.save_comparison import save_comparison
 
-        table, picture = save_comparison([Path(s["run_dir"]) for s in summaries])
-        print(f"\n{table}\n\ncurves: {picture}")
+        table, saved = save_comparison([Path(s["run_dir"]) for s in summaries])
+        print(f"\n{table}\n\n{saved}")
     failed = any(s["status"] == "failed" for s in summaries)
     if as_json:
         several = {"runs": list(summaries), "status": "failed" if failed else "completed"}
@@ -281,4 +287,4 @@ def report(summaries: Sequence[Summary], quiet: bool, as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -199,7 +199,7 @@ def _array(where: str, name: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
         if array.dtype.kind not in "biufcUS":
             raise ValueError(f"it is a {_kind(value)}; it must be a tensor, an array, a number or a picture")
-    except (ValueError, TypeError) as error:
+    except Exception as error:  # a picture that is decoded only now may be damaged in any way
         raise ValueError(f"{where}: {name}: {error}") from error
     return array.astype(np.float32) if isinstance(value, float) else array
 

@@ -16,7 +16,6 @@ Files are turned as their EXIF orientation says; those with several frames or pa
 Legend: N pictures, C channels, H height, W width.
 """
 
-import struct
 from collections.abc import Iterable
 from typing import Any
 
@@ -57,7 +56,7 @@ def stack(
         pixels, is_clear = _decoded(where, file, mode, size)
         clear += [where] * is_clear
         if i == 0:
-            out = np.empty((n, *pixels.shape), pixels.dtype)
+            out = _room(where, n, pixels)
         if pixels.shape != out.shape[1:]:
             shapes = f"a picture of shape {pixels.shape} among pictures of shape {out.shape[1:]}"
             raise ValueError(f"{where}: {shapes}; they must be equal")
@@ -74,9 +73,18 @@ def stack(
     return out
 
 
+def _room(where: str, n: int, first: np.ndarray) -> np.ndarray:
+    """An array for ``n`` pictures like the first one. Raises ValueError where memory is too small for it."""
+    try:
+        return np.empty((n, *first.shape), first.dtype)
+    except MemoryError as error:
+        total = f"{n} pictures of its size {first.shape} need {n * first.nbytes / 1e9:.1f} GB"
+        raise ValueError(f"{where}: {total}, more than this machine has; make them smaller") from error
+
+
 def _decoded(where: str, file: Any, mode: str, size: int | None) -> tuple[np.ndarray, bool]:
     """The pixels (C, H, W) of one file, and whether some are transparent. Raises ValueError that names the file."""
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
@@ -86,17 +94,10 @@ def _decoded(where: str, file: Any, mode: str, size: int | None) -> tuple[np.nda
             opened.load()
             turned = ImageOps.exif_transpose(opened) if _ORIENTED & opened.info.keys() else opened
             return to_array(turned, mode, size), is_transparent(turned)
-    except (
-        UnidentifiedImageError,
-        OSError,
-        EOFError,
-        SyntaxError,
-        struct.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise ValueError(f"{where}: cannot be decoded as a picture ({error})") from error
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from error
+    except Exception as error:  # a damaged or hostile file: PIL's plug-ins raise errors of many types, MemoryError too
+        raise ValueError(f"{where}: cannot be decoded as a picture ({error or type(error).__name__})") from error
 
 
 def to_array(picture: Any, mode: str | None = None, size: int | None = None) -> np.ndarray:

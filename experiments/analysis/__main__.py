@@ -8,6 +8,7 @@ from pathlib import Path
 from experiments.analysis.compare import compare
 from experiments.analysis.frames import read
 from experiments.analysis.text_table import format_table
+from experiments.command_ends import ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,4 +36,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

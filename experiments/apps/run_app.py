@@ -17,9 +17,11 @@ import torch
 from experiments.apps.app_log import AppLog
 from experiments.apps.project import ROUNDS, Project, imported
 from experiments.apps.serverapp_run import ServerAppRun, Summary
+from experiments.command_ends import exit_code, reason
 from experiments.config.schema import Config
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
+from fl_sim.leaving import no_exit
 
 SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
 """Settings that may be given with ``--app``; the app's own code and config decide the rest."""
@@ -71,13 +73,14 @@ def run_app(
                 machine=platform.machine(),
             )
             run = ServerAppRun(project, config, quiet, log, grid)
-            error = run.run(server_app)
+            with no_exit():
+                error = run.run(server_app)
             summary = run.summary(error)
             log.summary(summary)
     if error is not None:
         explain(error, summary)
     if isinstance(error, KeyboardInterrupt):
-        raise SystemExit(130)
+        raise SystemExit(exit_code(error))
     return summary
 
 
@@ -134,7 +137,7 @@ def explain(error: BaseException, summary: Summary) -> None:
     if isinstance(error, RoundFailed):
         print(f"run failed: {error}", file=sys.stderr)
     elif isinstance(error, KeyboardInterrupt):
-        print("interrupted", file=sys.stderr)
+        print(reason(error), file=sys.stderr)
     else:
         traceback.print_exception(error)
     print(f"the last good model (round {summary['rounds']}) and the logs are in {summary['run_dir']}", file=sys.stderr)

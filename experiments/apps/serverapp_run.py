@@ -73,7 +73,7 @@ class ServerAppRun:
         try:
             with flower.driven_by(start), flower.quiet(self.quiet):
                 server_app(self.monitored, context)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
+        except BaseException as error:
             regular_exit = isinstance(error, SystemExit) and error.code in (None, 0)
             self.failed = self.failed or (None if regular_exit else error)
         finally:

@@ -1,7 +1,7 @@
 """``python -m experiments.bench``: compares the systems; writes bench.json, bench.md and bench.png into ``--out``.
 
 Exit codes: 0 if every system ran or is not available on this machine (the table gives the reason); 1 if a system
-failed; 2 for invalid flags; 130 after an interruption.
+failed; 2 for invalid flags; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import json
@@ -17,6 +17,7 @@ from typing import Any
 
 from experiments.bench import ROOT
 from experiments.bench.options import BadFlag, Options, parse
+from experiments.command_ends import ended, exit_code
 
 Results = dict[str, Any]
 
@@ -32,9 +33,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         results = bench(options)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print(f"interrupted; what was done before is in {options.out}", file=sys.stderr)
-        return 130
+        return exit_code(error)
     report(results, options)
     return 1 if any(row["status"] == "failed" for row in results["rows"]) else 0
 
@@ -113,4 +114,4 @@ def report(results: Results, options: Options) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -17,6 +17,7 @@ import torch
 
 from experiments.check.check_result import Result, results
 from experiments.check.targets import loaded, offers
+from experiments.command_ends import ended
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,4 +60,4 @@ def report(file: str, found: Iterator[Result], as_json: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

@@ -2,18 +2,17 @@
 
 It starts a SuperLink and SuperNodes on this machine; ``plan`` prints the commands for other machines, ``keys`` makes
 certificates and keys. Exit codes of ``up``: 0 only if every round of every run completed; 1 for a failed run; 2 for bad
-input; 130 when interrupted.
+input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
-import signal
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, get_type_hints
 
+from experiments.command_ends import ended, exit_code
 from experiments.deploy import instructions, keys
 from experiments.deploy.local import Deployment, DeploymentOptions
 from experiments.deploy.server_app import DEFAULT, parse_configs
@@ -75,7 +74,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help") or "--help" in words:
         print(HELP)
         return 0
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         if words[0] not in USES:
             raise ConfigError(f"{words[0]!r}: unknown; a call is up, plan or keys; see --help")
@@ -86,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        return 130
+    except KeyboardInterrupt as error:
+        return exit_code(error)
 
 
 def split(call: str, words: Sequence[str]) -> tuple[Options, list[str]]:
@@ -230,9 +228,5 @@ def hosts(options: Options) -> list[str]:
     return names
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(ended(main))

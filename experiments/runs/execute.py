@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from experiments.command_ends import reason
 from experiments.config.schema import Config
 from experiments.runs.data import names
 from experiments.runs.plan import predict
@@ -21,6 +22,7 @@ from experiments.runs.summary import Summary, summarise
 from experiments.runs.trial import ClientFailed
 from fl_sim import Callback, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
+from fl_sim.leaving import no_exit
 from fl_sim.logs.columns import NAMES
 from fl_sim.logs.writer import plain, versions
 from fl_sim.rounds.checkpoint import Checkpoints
@@ -63,7 +65,7 @@ def execute(
     keeper = _Keeper()
     shown = [] if quiet else [Progress(config)]
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
-    with log:
+    with log, no_exit():
         try:
             log_start(setup, log, quiet, resumed)
             result = run_rounds(
@@ -82,8 +84,8 @@ def execute(
                 begin=begin,
             )
             stopped = result.stopped
-        except (Exception, KeyboardInterrupt) as caught:
-            error, stopped = caught, "interrupted" if isinstance(caught, KeyboardInterrupt) else ""
+        except BaseException as caught:
+            error, stopped = caught, reason(caught)
         summary = summarise(setup, keeper.rows, error, stopped, spent + time.perf_counter() - start, log.path)
         if failed := log_end(log, summary, written, setup.grid.reduced_chunk):
             error, summary["status"] = error or failed, "failed"

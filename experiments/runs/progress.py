@@ -27,12 +27,17 @@ class Progress(Callback):
         )
         self.shown: dict[str, str] = {}
 
+    def on_run_start(self, run: Run) -> None:
+        """Begin where the run does: a resumed run, or a fork, has done rounds already."""
+        self.bar.n = self.bar.initial = run.round
+        self.bar.refresh()
+
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """Advance by one round; round 0, the evaluation of the initial model, updates the numbers only."""
+        """Advance to this round; the evaluation of the model with which a run begins updates the numbers only."""
         names = {"accuracy": "accuracy", "loss": "loss", "train_loss": "train"}
         self.shown |= {short: f"{row[name]:.3f}" for name, short in names.items() if row.get(name) is not None}
         self.bar.set_postfix(self.shown, refresh=False)
-        self.bar.update(1 if row["round"] else 0)
+        self.bar.update(row["round"] - self.bar.n)
 
     def on_run_end(self, run: Run) -> None:
         """Close the bar; it stays on the screen as it is."""

@@ -27,7 +27,9 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
                 received, state = tree.clone(model), tree.clone(job.state)
                 result = block.rule.local_update(received, state, batches, learner.loss, block.local)
             reply, state, metrics = trees(result)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # sys.exit too is the failure of the client that called it
             yield Outcome([job], error=with_advice(traceback.format_exc(), job, block.local))
             continue
         stacked = {k: v.detach()[None] for k, v in reply.items()}

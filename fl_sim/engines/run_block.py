@@ -66,7 +66,9 @@ def run_plan(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk:
                     plan, model, learner, chunk, pool, f"out of memory with one client at once on {engine}"
                 )
             chunk = at_once // 2
-        except Exception as error:  # such as a reply that no engine can read
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # such as a reply that no engine can read
             return one_by_one(plan, model, learner, chunk, pool, f"{engine} raised {type(error).__name__}: {error}")
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
@@ -80,7 +82,9 @@ def one_by_one(
     for order in plan.orders:
         try:
             single = run_block(replace(plan, orders=[order]), model, learner, "loop", 1, pool)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             result.clients.append(_failed_result(order, learner, traceback.format_exc()))
             continue
         result.clients += single.clients

@@ -39,15 +39,17 @@ def run_vmap(block: Block, model: Tree, learner: Learner, chunk: int = 0) -> Ite
     chunks = (block.jobs[start : start + size] for start in range(0, len(block.jobs), size))
     for jobs in ([whole[i] for i in group] for whole in chunks for group in by_state(whole)):
         try:
-            yield _run(block, jobs, model, learner)
-        except torch.OutOfMemoryError:
-            raise  # run_plan runs the block again in smaller chunks
-        except Exception as error:
+            outcome = _run(block, jobs, model, learner)
+        except (torch.OutOfMemoryError, KeyboardInterrupt):
+            raise  # run_plan runs a block for which memory ran out again in smaller chunks
+        except BaseException as error:
             reason = str(error).splitlines()[0] if str(error) else ""
             note = f"vmap raised {type(error).__name__}: {reason}; its clients ran on the loop"
             for outcome in run_loop(replace(block, jobs=jobs), model, learner):
                 outcome.note, note = note, ""
                 yield outcome
+        else:
+            yield outcome
 
 
 def by_state(jobs: Sequence[Job]) -> list[list[int]]:

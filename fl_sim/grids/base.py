@@ -8,8 +8,8 @@ from flwr.serverapp import Grid
 
 from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
+from fl_sim.grids.client_states import ClientStates
 from fl_sim.grids.exchange import Exchange, Failures
-from fl_sim.tree import Tree
 from fl_sim.wire import flower
 from fl_sim.wire.pool import Pool
 
@@ -37,7 +37,7 @@ class ClientGrid(Grid):
     """How many runs share this process's time."""
 
     def __init__(self) -> None:
-        self.states: dict[int, Tree] = {}
+        self.states = ClientStates()
         """Each client's state by client id, for a checkpoint."""
         self._on_event: OnEvent = lambda kind, **facts: None
         self.on_block: Callable[[BlockResult], None] = lambda result: None

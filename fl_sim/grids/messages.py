@@ -58,7 +58,9 @@ def answered(message: Message, call: Callable[[], object]) -> Message:
     """
     try:
         reply = call()
-    except (Exception, SystemExit):
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
         return Message(Error(CLIENT_ERROR, traceback.format_exc()), reply_to=message)
     if not isinstance(reply, Message):
         reason = f"the ClientApp returned {type(reply).__name__}, not a Message"

@@ -119,6 +119,15 @@ class RoundLog:
         lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
         return [{k: v for k, v in json.loads(line).items() if v is not None} for line in lines]
 
+    def end_of(self, server_round: int) -> int | None:
+        """The position in ``rounds.jsonl`` where the line of a round ends, in bytes; None where it has no such line."""
+        end = 0
+        for line in (self.path / "rounds.jsonl").read_bytes().splitlines(keepends=True):
+            end += len(line)
+            if line.endswith(b"\n") and json.loads(line)["round"] == server_round:
+                return end
+        return None
+
     def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Append one line per row; a row describes one client in one round and phase."""
         _append(self._clients, b"".join(map(_line, rows)))

@@ -6,9 +6,9 @@ wrappers have them too.
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from contextlib import suppress
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import Grid
@@ -25,6 +25,7 @@ from fl_sim.rounds import not_finite, round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.foreign_statistics import statistics_under
+from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
@@ -49,11 +50,11 @@ class _Driver:
         checkpoints: Checkpoints | None,
         begin: Checkpoint | None,
     ) -> None:
-        self.checkpoints, self.begin = checkpoints, begin
-        self.run, self.evaluate_fn, self.log = run, evaluate_fn, log
+        self.begin, self.run, self.evaluate_fn, self.log = begin, run, evaluate_fn, log
         self.callbacks, self.seed = callbacks, seed
         self.grid = as_client_grid(run.grid)
         self.calls = StrategyCalls(run, self.grid, failures, seed, timeout, log)
+        self.saved = RoundCheckpoints(run, self.grid, log, checkpoints, self.calls.event)
         self.versions: list[int] = []
         self.model_round = self.places = self.samples = 0
         self.hasher = ThreadPoolExecutor(1)
@@ -184,7 +185,7 @@ class _Driver:
             not_finite.report_clients(self.calls.event, exchange)
             self.calls.log_exchange(exchange)
 
-    # Checkpoints ----------------------------------------------------------------------------------------------------
+    # Begin and end --------------------------------------------------------------------------------------------------
 
     def restore(self, begin: Checkpoint) -> None:
         """Continue after a checkpoint's round; the run's rows begin with the lines that were logged until then."""
@@ -201,19 +202,19 @@ class _Driver:
         if self.log is not None:
             run.rows += self.log.rounds_so_far()
 
-    def checkpoint(self, last: bool) -> None:
-        """Write all that the run needs to continue from here, if a checkpoint is due; after the last round always."""
-        run = self.run
-        if self.checkpoints is None or self.log is None or not (last or self.checkpoints.due(run.round)):
-            return
-        self.line.result()
-        kept: Any = run.strategy.__getstate__() or {}
-        own: Mapping[str, object] = kept if isinstance(kept, Mapping) else kept[0]  # a class with slots returns a pair
-        state = Checkpoint(run.round, run.model, self.model_round, own, self.grid.states, self.log.positions)
-        refused = self.checkpoints.refused
-        self.checkpoints.save(state, float(run.rows[-1]["seconds"]) / self.grid.runs_in_process)
-        if self.checkpoints.refused and not refused:
-            self.calls.event("no_checkpoint", reason=self.checkpoints.refused)
+    def broken_off(self, error: BaseException) -> None:
+        """Record why the run ends, and write its last finished round.
+
+        Raises RoundFailed instead of an exception that would end the process (SystemExit), but for KeyboardInterrupt.
+        """
+        with suppress(OSError):  # the disk is full: the first error is the one to report
+            if not isinstance(error, KeyboardInterrupt):
+                self.calls.event("run_failed", reason=f"{type(error).__name__}: {error}")
+            self.saved.at_break(self.line)
+        if not isinstance(error, (Exception, KeyboardInterrupt)):
+            code = getattr(error, "code", None)
+            how = f"called sys.exit({code!r})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
+            raise RoundFailed(f"round {self.run.round}: the strategy or a callback {how}: {error}") from error
 
     def execute(self) -> RunResult:
         """Run all rounds. Raises the exception that ended the run before its last round."""
@@ -230,13 +231,11 @@ class _Driver:
             while run.round < run.num_rounds and not run.stopped:
                 run.round += 1
                 self.round()
-                self.checkpoint(last=run.round == run.num_rounds or bool(run.stopped))
+                last = run.round == run.num_rounds or bool(run.stopped)
+                self.saved.after_round(self.model_round, self.versions, self.line, last)
             self.line.result()
-        except (Exception, SystemExit) as error:
-            self.calls.event("run_failed", reason=f"{type(error).__name__}: {error}")
-            if isinstance(error, SystemExit):
-                exit_call = f"the strategy or a callback called sys.exit({error.code!r})"
-                raise RoundFailed(f"round {run.round}: {exit_call}") from error
+        except BaseException as error:
+            self.broken_off(error)
             raise
         finally:
             self.result.stopped = run.stopped

@@ -1,6 +1,8 @@
 """Every kind of picture keeps its values, scaled by its depth, or is refused with its mode; 8 bits stay the same."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,35 @@ def test_truncated_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(encoded(Image.fromarray(COLOUR)).getvalue()[:80])
     with pytest.raises(ValueError, match=r"a\.png: cannot be decoded as a picture"):
         stack([(str(tmp_path / "a.png"), tmp_path / "a.png")], 1, "RGB")
+
+
+def huge(side: int) -> io.BytesIO:
+    """A PNG of 80 bytes that says that it has side x side pixels."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0))
+    return io.BytesIO(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(9))) + chunk(b"IEND", b""))
+
+
+def test_a_picture_bomb_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Errors of any type are: a plug-in of PIL may raise MemoryError, struct.error or KeyError for a damaged header."""
+    with pytest.raises(ValueError, match="file 0: cannot be decoded as a picture .*10000000000 pixels"):
+        read(huge(100_000))
+    for error in (MemoryError(), struct.error("short"), KeyError("tag")):
+
+        def opened(*_: Any, error: Exception = error) -> Any:
+            raise error
+
+        monkeypatch.setattr(Image, "open", opened)
+        with pytest.raises(ValueError, match="file 0: cannot be decoded as a picture"):
+            read(huge(8))
+
+
+def test_pictures_that_do_not_fit_into_memory_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"file 0: \d+ pictures of its size \(3, 4, 4\) need .* GB"):
+        stack([("file 0", encoded(Image.new("RGB", (4, 4))))], 2**55, "RGB")
 
 
 def test_a_picture_of_a_dataset_keeps_its_channels() -> None:

@@ -135,10 +135,8 @@ class Exiting(FedAvg):
         sys.exit(3)
 
 
-def test_a_client_that_exits_ends_the_run_and_not_the_worker(tmp_path: Path) -> None:
-    with pytest.raises(
-        RoundFailed, match=r"train, block \d .*: engine = 'ray': RuntimeError: a client called sys.exit\(3\)"
-    ):
+def test_a_client_that_exits_has_failed_and_not_its_worker(tmp_path: Path) -> None:
+    with pytest.raises(RoundFailed, match=r"(?s)client \d+, train: .*SystemExit: 3"):
         on_ray(tmp_path, Exiting())
     assert on_ray(tmp_path, rounds=1).summary["workers"]["restarts"] == 0
 

@@ -1,0 +1,93 @@
+"""How a command ends: its exit code after Ctrl-C, SIGTERM or SIGHUP, and when its output cannot be written.
+
+SIGTERM and SIGHUP (a closed terminal) end a command as Ctrl-C does: the run under way writes its last finished round
+and its summary. The exit code is 128 plus the signal's number: 130, 143, 129. A signal that this process was started to
+ignore (``nohup``) stays ignored.
+"""
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
+
+from fl_sim.leaving import no_exit
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""The signals that end a command."""
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Error numbers of a disk, a quota or a file that is full."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal other than Ctrl-C asked this process to end."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def exit_code(error: KeyboardInterrupt) -> int:
+    """The exit code of a command that was interrupted: 128 plus the number of the signal."""
+    return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+
+
+def reason(error: BaseException) -> str:
+    """What ``summary.json`` says under ``stopped`` of an interrupted run; empty for other errors."""
+    if isinstance(error, Interrupted):
+        return f"interrupted by {error}"
+    return "interrupted" if isinstance(error, KeyboardInterrupt) else ""
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether an error, or the one that it was raised from, is that of a full disk."""
+    causes = (error, error.__cause__)
+    return any(isinstance(cause, OSError) and cause.errno in FULL for cause in causes)
+
+
+def interrupt(number: int, frame: FrameType | None = None) -> None:
+    """The handler of signals while a command works: raises KeyboardInterrupt, ``Interrupted`` but for Ctrl-C."""
+    raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
+
+
+def handle(handler: Callable[[int, FrameType | None], None]) -> None:
+    """Let ``handler`` answer the signals that end a command, but for those that this process ignores."""
+    for number in SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, handler)
+
+
+def ended(command: Callable[[], int]) -> int:
+    """Run the function of a command, which returns its exit code, in the process of that command.
+
+    Returns
+    -------
+    int
+        Its exit code; after an interruption 128 plus the signal's number; 1 where its output could not be written.
+    """
+    handle(interrupt)
+    try:
+        with no_exit():
+            code = command()
+    except KeyboardInterrupt as error:
+        code = exit_code(error)
+        with suppress(OSError):
+            print("interrupted", file=sys.stderr)
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    """``code``, or 1 instead of 0 where what was printed cannot be written: Python itself would end with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            if isinstance(error, OSError) and error.errno != errno.EPIPE and stream is sys.stdout:
+                code = code or 1
+                with suppress(OSError):
+                    print(f"error: the output could not be written ({error.strerror})", file=sys.stderr)
+            with suppress(OSError, ValueError):  # Python flushes again when it ends, and must not fail then
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return code

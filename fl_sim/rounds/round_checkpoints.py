@@ -1,0 +1,122 @@
+"""The checkpoints of a run under way: after rounds that are due one, and when a run breaks off.
+
+In the middle of a round a run has changed more than its model: clients have new states, the strategy has configured a
+round, the log has rows of clients. So whatever the next round will change is kept when a round ends.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from typing import Any
+
+from fl_sim.grids.base import ClientGrid, OnEvent
+from fl_sim.kernels import in_place
+from fl_sim.logs.writer import RoundLog
+from fl_sim.rounds.callbacks import Run
+from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints
+
+CHEAP_S = 5e-4
+"""Seconds that a copy of a strategy's attributes may take after a round, even where that is more than SHARE of it."""
+
+
+class RoundCheckpoints:
+    """Writes a run's checkpoints, where it has a log and ``checkpoints``.
+
+    Parameters
+    ----------
+    run : Run
+        The run under way.
+    grid : ClientGrid
+        Holds the clients' states.
+    log : RoundLog or None
+        The run's log, whose positions a checkpoint keeps.
+    checkpoints : Checkpoints or None
+        Decides when checkpoints are due, and writes them.
+    on_event : Callable
+        Records an event in the log.
+    """
+
+    def __init__(
+        self, run: Run, grid: ClientGrid, log: RoundLog | None, checkpoints: Checkpoints | None, on_event: OnEvent
+    ) -> None:
+        self.run, self.grid, self.log, self.checkpoints, self.on_event = run, grid, log, checkpoints, on_event
+        self._kept: Checkpoint | None = None
+        """The last finished round, without the states of clients; None where its checkpoint is written."""
+        self._versions: list[int] = []
+        """How often each tensor of the kept model had been written into."""
+        self._next = 0.0
+        """The next round that is kept: to copy what a strategy holds takes at most SHARE of the time."""
+
+    def after_round(self, model_round: int, versions: list[int], line: "Future[None]", last: bool) -> None:
+        """Keep the round that has just ended, and write its checkpoint if it is due one; after the last round always.
+
+        Parameters
+        ----------
+        model_round : int
+            The round that produced the model.
+        versions : list of int
+            How often each tensor of the model was written into until now.
+        line : Future
+            Done when the round's line is in the log.
+        last : bool
+            Whether this was the last round.
+        """
+        run, checkpoints = self.run, self.checkpoints
+        if self.log is None or checkpoints is None or checkpoints.refused:
+            return
+        due = last or checkpoints.due(run.round)
+        if due:
+            line.result()
+        elif run.round < self._next:
+            return
+        kept: Any = run.strategy.__getstate__() or {}
+        own: Mapping[str, object] = kept if isinstance(kept, Mapping) else kept[0]  # a class with slots returns a pair
+        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, self.log.positions)
+        self._keep(state, versions)
+        if due:
+            self._save(state)
+
+    def at_break(self, line: "Future[None]") -> None:
+        """Write the checkpoint of the last finished round of a run that breaks off, unless it has been written.
+
+        A reason why that cannot be done is an event: the run has ended for another one, which its caller raises.
+        """
+        if self.log is None or self.checkpoints is None or self._kept is None:
+            return
+        try:
+            line.result()
+            end = self.log.end_of(self._kept.round)
+            if end is None or in_place.versions(self._kept.model) != self._versions:
+                raise ValueError(f"the log or the model of round {self._kept.round} was changed afterwards")
+            states, positions = self.grid.states.marked, {**self._kept.positions, "rounds.jsonl": end}
+            old = self._kept
+            self._save(Checkpoint(old.round, old.model, old.model_round, old.strategy, states, positions))
+        except Exception as error:
+            self.on_event("no_checkpoint", reason=f"{type(error).__name__}: {error}")
+
+    def _keep(self, state: Checkpoint, versions: list[int]) -> None:
+        """Keep a round: what the next one replaces by reference, what it may write into as a copy."""
+        start = time.perf_counter()
+        self._kept, self._versions = None, versions
+        self.grid.states.mark()
+        try:
+            strategy = copy.deepcopy(dict(state.strategy))
+        except Exception:  # it can hardly be pickled either, which the next checkpoint reports
+            self._next = math.inf
+            return
+        self._kept = Checkpoint(state.round, state.model, state.model_round, strategy, {}, state.positions)
+        allowed = max(SHARE * self._seconds(), CHEAP_S)
+        self._next = state.round + max(1, (time.perf_counter() - start) // allowed)
+
+    def _save(self, state: Checkpoint) -> None:
+        checkpoints = self.checkpoints
+        assert checkpoints is not None
+        checkpoints.save(state, self._seconds() / self.grid.runs_in_process)
+        self._kept = None
+        if checkpoints.refused:
+            self.on_event("no_checkpoint", reason=checkpoints.refused)
+
+    def _seconds(self) -> float:
+        return float(self.run.rows[-1]["seconds"])
