@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.check import CHECKS, Target, targets_of
-from experiments.check.strategy_checks import assert_close
+from experiments.check.comparisons import assert_close
 from experiments.check.world import SIZES, app_of, trained, world
 from experiments.run import main
 from fl_sim import SimulationGrid, load, tree

@@ -166,6 +166,7 @@ BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
         strategy_checks.check_local_update_is_pure,
         "another state the second time (test_strategy_checks.py",
     ),
+    (RemembersByItself, strategy_checks.check_each_client_gets_its_own_state, "on loop against calls by hand"),
     (OfMeans, strategy_checks.check_pool_is_associative, "pool: "),
     (Explodes, strategy_checks.check_app_answers_as_the_grid, ""),
     (HidesPersonal, strategy_checks.check_personal_evaluation, "personal_clients = None"),
