@@ -11,6 +11,7 @@ from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.blocks.resolve import Block, resolve
 from fl_sim.grids.messages import client_of
+from fl_sim.learning.returned import trees
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 
@@ -51,7 +52,7 @@ def _checked(call: Callable[[Block], Any], block: Block, given: dict[str, Tree],
     tensors = {f"the {what}'s {name}": x for what, leaves in handed.items() for name, x in leaves.items()}
     method = type(block.rule).local_update
     for _ in range(2):
-        written = written_by(lambda: done.append(call(block)), tensors, method)
+        written = written_by(lambda: done.append(trees(call(block))), tensors, method)
         assert not written, f"local_update writes into {written}" + " (BatchNorm's buffers)" * batch_norm
     for name, first, second in zip(RESULTS, done[0], done[1], strict=True):
         same = tree.digest(tree.clone(first)) == tree.digest(tree.clone(second))

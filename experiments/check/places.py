@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from fl_sim.errors import RoundFailed
 from fl_sim.kernels.in_place import Watched
 
 PLACE = re.compile(r"\([^()]+, line \d+\)")
@@ -45,7 +46,8 @@ def at_fault(error: BaseException, component: Any) -> str:
     """File and line that a failed check points to, in brackets; empty where its message already names one.
 
     The innermost line of the file that defines ``component`` in the error's traceback, or in the traceback of a client
-    that the message holds; else where an error was raised, for an AssertionError where the component is defined.
+    that the message holds; else where an error was raised. For an AssertionError and the failure of a client: the
+    method whose result it is about, or where the component is defined.
     """
     if PLACE.search(str(error)):
         return ""
@@ -56,7 +58,17 @@ def at_fault(error: BaseException, component: Any) -> str:
     lines = [int(line or 0) for file, line in (*frames, *inside) if file == name]
     if lines:
         return _place(name, lines[-1])
-    return defined_at(component) if isinstance(error, AssertionError) else raised_at(error)
+    own_failure = isinstance(error, AssertionError | RoundFailed)  # the latter is a client's, found by the simulator
+    return _method_at(str(error), component) or (defined_at(component) if own_failure else raised_at(error))
+
+
+def _method_at(message: str, component: Any) -> str:
+    """File and line of the method whose result a message is about; empty where it is about none of its own."""
+    while hasattr(component, "func"):  # functools.partial
+        component = component.func
+    about = {"of local_update": "local_update", "its new state": "local_update", "of initial_state": "initial_state"}
+    names = [name for words, name in about.items() if words in message and name in getattr(component, "__dict__", {})]
+    return defined_at(getattr(component, names[0])) if names else ""
 
 
 class _FirstWrite(TorchFunctionMode):

@@ -121,6 +121,22 @@ class RemembersByItself(Strategy):
         return new, {"n": torch.tensor(len(self.calls))}, metrics
 
 
+class CountsInFloats(Strategy):
+    """Its state is no tensor."""
+
+    def local_update(self, model: Tree, state: Tree, batches: Any, loss: Loss, local_: Local) -> Any:
+        new, _, metrics = super().local_update(model, {}, batches, loss, local_)
+        return new, {"n": 1.0}, metrics
+
+
+class SpoilsItsState(Strategy):
+    """Its state becomes NaN in the client's second round."""
+
+    def local_update(self, model: Tree, state: Tree, batches: Any, loss: Loss, local_: Local) -> Any:
+        new, _, metrics = super().local_update(model, {}, batches, loss, local_)
+        return new, {"n": state.get("n", torch.tensor(torch.inf)) * (0 if state else 1)}, metrics
+
+
 class MeanOfMeans(Mean):
     """Not associative: merging takes the middle of two means."""
 
@@ -166,6 +182,12 @@ BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
         strategy_checks.check_local_update_is_pure,
         "another state the second time (test_strategy_checks.py",
     ),
+    (
+        CountsInFloats,
+        strategy_checks.check_model_stays_finite,
+        "n in the new state of local_update is of type float; it must",
+    ),
+    (SpoilsItsState, strategy_checks.check_model_stays_finite, "NaN in n of its new state; it keeps"),
     (RemembersByItself, strategy_checks.check_each_client_gets_its_own_state, "on loop against calls by hand"),
     (OfMeans, strategy_checks.check_pool_is_associative, "pool: "),
     (Explodes, strategy_checks.check_app_answers_as_the_grid, ""),
@@ -182,6 +204,7 @@ def test_each_check_detects_its_fault(cls: type[Strategy], broken: Callable[[Any
     else:
         assert why in result.why and "\n" not in result.line() and result.line().startswith("FAILED strategy")
         assert places.PLACE.search(result.why), result.why
+        assert " (test_strategy_checks.py, line " in result.why or cls in (Unpicklable, Forgets), result.why
 
 
 def test_every_check_of_strategies_has_a_fault_that_it_detects() -> None:
