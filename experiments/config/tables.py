@@ -23,6 +23,8 @@ class System:
 
     stragglers: Annotated[float, Ge(0), Lt(1)] = 0.0
     """Share of a round's clients (never all) that finish only a part of their work; the strategy drops or keeps it."""
+    max_examples: Annotated[float, Gt(0)] = 1e9
+    """Most samples that a client may have or claim to have, and so its largest weight: more of them are refused."""
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,8 @@ def serve(
             timeout_s=served.timeout_s,
             block_size=setup.config.block_size,
             statistics=setup.loss.buffers,
+            trainable=setup.loss.trainable,
+            max_examples=config.system.max_examples,
             nodes=known,
         )
         nodes = deployed.nodes

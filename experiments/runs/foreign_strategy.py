@@ -1,7 +1,8 @@
 """Strategies that are not this project's: personal evaluation, and the number of clients in a round."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -25,6 +26,8 @@ class Personalised(Strategy):
 
     evaluation = "personal"
     """Name of the evaluation phase in the logs of ``run_rounds``."""
+    required_numbers: ClassVar[Mapping[str, Sequence[str]]] = {"personal": FedAvg.required_numbers["personal"]}
+    """The numbers without which a reply cannot be used, by phase."""
 
     def __init__(self, strategy: Strategy, seed: int) -> None:
         self.strategy, self.personal = strategy, FedAvg()

@@ -13,7 +13,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
 from flwr.serverapp import strategy as flower_strategies
 
-from clients.app import make_app
+from clients.app import LearnerApp, make_app
 from clients.network import Network, network
 from experiments.config.schema import Config
 from experiments.runs.block_size import block_size
@@ -99,6 +99,7 @@ def build(
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
+    check_sizes(partition, config.system.max_examples)
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     check_range(task, dtype)
     task, validation = transformed(task, validation, dtype, config.device)
@@ -112,10 +113,7 @@ def build(
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     workers = workers or make_executor(config, app.learner, engine.name)
-    clients, held_out = len(partition), config.holdout_clients
-    grid = SimulationGrid(
-        app, clients, holdout_clients=held_out, block_size=chosen_size, executor=workers, seed=config.seed
-    )
+    grid = make_grid(config, app, len(partition), workers)
     train, personal = messages(config)
     return Setup(
         config=config,
@@ -134,6 +132,24 @@ def build(
         notes=notes,
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
+
+
+def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) -> SimulationGrid:
+    """The grid of a simulation: ``clients`` virtual clients, whose blocks run on ``workers``."""
+    held_out, block_size = config.holdout_clients, config.block_size
+    grid = SimulationGrid(
+        app, clients, holdout_clients=held_out, block_size=block_size, executor=workers, seed=config.seed
+    )
+    grid.max_examples = config.system.max_examples
+    return grid
+
+
+def check_sizes(partition: Partition, most: float) -> None:
+    """Raise ConfigError where a client owns more training samples than ``system.max_examples``."""
+    largest = int(partition.size_counts()[:, 0].max(initial=0))
+    if largest > most:
+        what = f"a client of this partition owns {largest} training samples"
+        raise ConfigError(f"system.max_examples = {most:g}: {what}; give at least {largest}")
 
 
 def of_config(config: Config, task: Task, dtype: torch.dtype) -> Network:

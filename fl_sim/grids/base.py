@@ -31,6 +31,10 @@ class ClientGrid(Grid):
     """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
     statistics: Sequence[str] = ()
     """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
+    own_pools: bool = False
+    """Whether replies were made or checked by this grid, so that a record ``pool`` in one is its own partial pool."""
+    max_examples: float = 1e9
+    """The largest weight of a client: a reply with a larger one is its client's failure."""
     reduced_chunk: int = 0
     """Clients of a block that run at once after memory ran out; 0: memory has not run out."""
     runs_in_process: int = 1

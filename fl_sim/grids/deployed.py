@@ -19,9 +19,11 @@ from flwr.serverapp import Grid
 from fl_sim.blocks.plan import even_slices
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.messages import CLIENT_ERROR, check_settings, settings_of
-from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
+from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, pulled, reason_of
+from fl_sim.grids.untrusted_replies.device_replies import from_device, model_problems
+from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS, read, zero_weight
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import records
 from fl_sim.wire.pool import Pool
 
 NO_REPLY, NO_NODE = 4, 5
@@ -53,12 +55,18 @@ class DeployedGrid(ClientGrid):
         Clients a block, as in the simulation whose bits this grid repeats.
     statistics : Sequence of str (default: none)
         The model's leaves that are running statistics.
+    trainable : Sequence of str (default: none)
+        The model's leaves that each reply to training must hold where replies are pooled; none: all but statistics.
+    max_examples : float (default: 1e9)
+        The largest number of samples that a device is believed to have.
     nodes : Nodes (default: None)
         What an earlier grid of the same run knows about the nodes.
 
     The states that a checkpoint keeps are ``{"round": int64}``, the last round whose new state was accepted from a
     client; the state itself lies on its device.
     """
+
+    own_pools = True
 
     def __init__(
         self,
@@ -72,6 +80,8 @@ class DeployedGrid(ClientGrid):
         timeout_s: float = 3600.0,
         block_size: int = 16,
         statistics: Sequence[str] = (),
+        trainable: Sequence[str] = (),
+        max_examples: float = 1e9,
         nodes: Nodes | None = None,
     ) -> None:
         super().__init__()
@@ -79,9 +89,12 @@ class DeployedGrid(ClientGrid):
         self.experiment = records.config(experiment)
         self.allowed_missing, self.node_timeout_s, self.timeout_s = allowed_missing, node_timeout_s, timeout_s
         self.block_size, self.statistics = block_size, statistics
+        self.trainable, self.max_examples = trainable, max_examples
         self.nodes = nodes or Nodes(num_clients)
+        self.nodes.max_examples, self.nodes.tolerant = max_examples, allowed_missing > 0
         self._found = False
         self._reported: dict[int, int] = {}
+        self._refused: set[int] = set()
 
     # Flower's Grid --------------------------------------------------------------------------------------------------
 
@@ -148,28 +161,43 @@ class DeployedGrid(ClientGrid):
         good: list[Message] = []
         while waiting:
             late = time.monotonic() > end  # before the replies are pulled: those that came in time count
-            replies = list(self.grid.pull_messages(list(waiting)))
-            for reply in replies:
-                message = waiting.pop(reply.metadata.reply_to_message_id)
-                if reply.has_error():
-                    yield Message(Error(reply.error.code, reason_of(reply.error)), reply_to=message)
+            before = len(waiting)
+            for number, reply, why in pulled(self.grid, list(waiting)):
+                answer = self._read(waiting.pop(number), reply, why)
+                if answer.has_error():
+                    yield answer
                 else:
-                    good.append(Message(reply.content, reply_to=message))
-            if not replies and late:
+                    good.append(answer)
+            if len(waiting) == before and late:
                 break
-            if waiting and not replies:
+            if waiting and len(waiting) == before:
                 time.sleep(POLL_S)
         for message in waiting.values():
             yield Message(Error(NO_REPLY, f"no reply within {timeout_s:g} s"), reply_to=message)
         yield from self._in_order(sent, good)
 
+    def _read(self, message: Message, reply: Message | None, why: str) -> Message:
+        """A device's reply with the fields that were checked, or an error reply that says why it is not used."""
+        if reply is None or not reply.has_content():
+            failed = reply is not None and reply.has_error()
+            error = reply.error if reply is not None and failed else Error(CLIENT_ERROR, why or "an empty reply")
+            return Message(Error(error.code, reason_of(error)[:MOST_CHARS]), reply_to=message)
+        said = self.nodes.facts[message.metadata.dst_node_id]
+        trains = message.metadata.message_type.startswith("train")
+        content, why = from_device(reply.content, settings_of(message, 0), said, trains, self.max_examples)
+        return Message(Error(CLIENT_ERROR, why), reply_to=message) if why else Message(content, reply_to=message)
+
     def _report_nodes(self) -> None:
-        """Record an event for each node that is new."""
+        """Record an event for each node that is new, and for each that was refused."""
         for client, node in self.nodes.of.items():
             if self._reported.get(client) != node:
                 self._reported[client] = node
                 facts = {k: v for k, v in self.nodes.facts[client].items() if k != "partition-id"}
                 self.on_event("node_found", client=client, node=str(node), **facts)
+        for node, reason in self.nodes.refused.items():
+            if node not in self._refused:
+                self._refused.add(node)
+                self.on_event("node_refused", node=str(node), reason=reason[:MOST_CHARS])
 
     def _addressed(self, message: Message, timeout_s: float) -> Message:
         """The message for the client's node, with the description of the experiment."""
@@ -188,14 +216,24 @@ class DeployedGrid(ClientGrid):
             steps = float(records.numbers(reply.content).get("steps", 0))
             return -steps, position[reply.metadata.reply_to_message_id]
 
+        pool = self.pool if sent and sent[0].metadata.message_type.startswith("train") else None
+        if pool is not None and good:
+            first = sent[position[good[0].metadata.reply_to_message_id]]
+            model = records.decode(next(iter(records.of(first.content, ArrayRecord).values())))
+            problems = model_problems(good, model, self.trainable or tuple(set(model) - set(self.statistics)))
+            for reply, why in zip(good, problems, strict=True):
+                if why:
+                    message = sent[position[reply.metadata.reply_to_message_id]]
+                    yield Message(Error(CLIENT_ERROR, why), reply_to=message)
+            good = [reply for reply, why in zip(good, problems, strict=True) if not why]
         good.sort(key=order)
         for block, part in enumerate(even_slices(len(good), self.block_size)):
             members = good[part]
             for reply in members:
                 self._accept(reply, block)
             message = sent[position[members[0].metadata.reply_to_message_id]]
-            if self.pool is not None and message.metadata.message_type.startswith("train"):
-                yield from self._pooled(self.pool, message, members)
+            if pool is not None:
+                yield from self._pooled(pool, message, members)
             else:
                 yield from members
 
@@ -208,54 +246,24 @@ class DeployedGrid(ClientGrid):
                 self.states[reply.metadata.src_node_id] = {"round": torch.tensor(int(str(facts["state-round"])))}
 
     def _pooled(self, pool: Pool, message: Message, members: Sequence[Message]) -> Iterator[Message]:
-        """A block's replies, the first of which carries the partial pool of all.
-
-        A reply that does not fit the model in ``message`` becomes an error reply and is not pooled.
-        """
+        """A block's replies, the first of which carries the partial pool of all; a reply of weight 0 is not in it."""
         model = records.decode(next(iter(records.of(message.content, ArrayRecord).values())))
+        kept = [reply for reply in members if not zero_weight(read(reply))]
+        covered = [reply.metadata.reply_to_message_id for reply in kept]
         partial: Tree | None = None
-        kept: list[Message] = []
-        for reply in members:
-            single, reason = _single_model(reply, model)
-            if reason:
-                yield Message(Error(CLIENT_ERROR, reason), reply_to=sent_of(reply))
-                continue
+        for reply in kept:
+            single = records.decode(next(iter(records.of(reply.content, ArrayRecord).values())))
             weight = torch.tensor([float(str(reply.content.config_records["facts"]["weight"]))], dtype=torch.float64)
             started = pool.start({k: model[k] for k in single}) if partial is None else partial
             partial = pool.add(started, {k: v[None] for k, v in single.items()}, weight)
-            kept.append(reply)
-        covered = [reply.metadata.reply_to_message_id for reply in kept]
-        for n, reply in enumerate(kept):
-            pooled: dict[str, Any] = {"pooled_in": covered[0], **({} if n else {"covers": covered})}
+        for reply in members:
+            first = bool(kept) and reply is kept[0]
+            pooled: dict[str, Any] = {"pooled_in": covered[0]} if reply in kept else {}
+            pooled |= {"covers": covered} if first else {}
             facts = ConfigRecord({**reply.content.config_records["facts"], **pooled})
             content: dict[str, Any] = {k: v for k, v in reply.content.items() if not isinstance(v, ArrayRecord)}
             content["facts"] = facts
-            if n == 0 and partial is not None:
+            if first and partial is not None:
                 content["pool"] = records.encode(partial)
             reply.content = RecordDict(content)
             yield reply
-
-
-def sent_of(reply: Message) -> Message:
-    """A stand-in for the message that a reply answers, from which another reply to it can be made."""
-    facts = reply.metadata
-    message = Message(RecordDict(), facts.src_node_id, facts.message_type, group_id=facts.group_id)
-    flower.set_message_id(message, facts.reply_to_message_id)
-    return message
-
-
-def _single_model(reply: Message, model: Tree) -> tuple[Tree, str]:
-    """(the model or update in a reply, why it must not be pooled or "")."""
-    arrays = records.of(reply.content, ArrayRecord)
-    facts = reply.content.config_records.get("facts", ConfigRecord())
-    if len(arrays) != 1 or "weight" not in facts:
-        weight = "a" if "weight" in facts else "no"
-        return {}, f"a reply with {len(arrays)} models and {weight} weight; it must have one of each"
-    [record] = arrays.values()
-    try:
-        single = records.decode(record)
-        expected = {k: model[k] for k in single if k in model}
-        problem = records.problem(record, expected, single) or records.weight_problem(facts, "weight")
-    except (ValueError, EOFError, TypeError) as error:
-        return {}, f"arrays that cannot be read: {error}"
-    return single, problem

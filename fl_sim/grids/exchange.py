@@ -3,14 +3,15 @@
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
-from flwr.app import ArrayRecord, Message, MetricRecord
+from flwr.app import ArrayRecord, Message
 
 from fl_sim.errors import RoundFailed
+from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, is_number, whole
+from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, problem, read, zero_weight
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
-from fl_sim.wire.set_records import SETS, from_record
 
 FLUSH = 256
 """Rows that are collected before the sink gets them, so that memory does not grow with the clients of a round."""
@@ -51,8 +52,8 @@ class Exchange:
     """Node id -> client id."""
     unseen: Container[int] = ()
     """Node ids of clients that never train."""
-    weight_key: str = "num-examples"
-    """The metric that weights a reply."""
+    expected: Expected = Expected()
+    """What replies must be."""
     sink: Callable[[list[dict[str, object]]], None] | None = None
     """Takes rows, ``FLUSH`` at a time; None: all are kept."""
     rows: list[dict[str, object]] = field(default_factory=list)
@@ -61,6 +62,14 @@ class Exchange:
     """(client id, reason) of each failure."""
     completed: int = 0
     """Clients whose reply was good."""
+    passed_on: int = 0
+    """Good replies that the strategy gets: not those that weigh nothing, or whose numbers no mean can contain."""
+    zero: list[int] = field(default_factory=list)
+    """Clients whose good reply has the weight 0."""
+    not_finite: dict[int, list[str]] = field(default_factory=dict)
+    """Client id -> the numbers in its good reply that are NaN or infinite, and null in the log."""
+    strays: list[str] = field(default_factory=list)
+    """Replies that answer no message of this exchange, or one that was answered."""
     bytes_up: int = 0
     """Model bytes of the good replies."""
     sums: dict[str, Any] = field(default_factory=dict)
@@ -99,19 +108,24 @@ class Exchange:
         return gathered
 
     def checked(self, replies: Iterable[Message], likes: Likes, policy: Failures) -> Iterator[Message]:
-        """Pass good replies on and count all. Raises RoundFailed when more clients fail than the policy allows."""
+        """Pass good replies on and count all. Raises RoundFailed when more clients fail than the policy allows.
+
+        A good reply of weight 0 is counted and not passed on; nor is one whose numbers no mean can contain, where
+        nothing else is done with them (``Expected.not_finite``).
+        """
         waiting = {message.metadata.message_id: message for message in self.messages}
         for reply in replies:
             message = waiting.pop(reply.metadata.reply_to_message_id, None)
             if message is None:
-                stray = f"a reply to no message of this round, from node {reply.metadata.src_node_id}"
-                raise RoundFailed(f"round {self.server_round}: {stray}")
-            report = _read(reply)
-            reason = _problem(message, reply, report, likes, self.weight_key)
+                self._stray(reply, policy)
+                continue
+            report = read(reply)
+            reason = problem(message, reply, report, likes, self.expected)
             client = self._row(message, report, reason)
-            if reason:
+            if reason or report is None:
                 self._fail(client, reason, policy)
-            else:
+            elif self._used(client, report, reply):
+                self.passed_on += 1
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
@@ -119,6 +133,27 @@ class Exchange:
             last = self.failures[-1][1]
             what = f"all {len(self.messages)} clients failed; the last: {last}"
             raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")
+
+    def _used(self, client: int, report: Report, reply: Message) -> bool:
+        """Whether the strategy gets a good reply; notes why not, and which numbers are not finite."""
+        bad = report.not_finite
+        if bad:
+            self.not_finite[client] = bad
+            if self.expected.not_finite == "null" and self.expected.own_model:
+                for record in reply.content.metric_records.values():
+                    for name in set(bad) & set(record):
+                        del record[name]
+        if zero_weight(report, self.expected.weight_key):
+            self.zero.append(client)
+            return False
+        return not (bad and self.expected.not_finite == "left out")
+
+    def _stray(self, reply: Message, policy: Failures) -> None:
+        """Note a reply that belongs to no message; raises RoundFailed where no failure is allowed."""
+        stray = f"a reply to no message of this round, from node {reply.metadata.src_node_id}"
+        if policy.allowed(len(self.messages)) == 0:
+            raise RoundFailed(f"round {self.server_round}: {stray}")
+        self.strays.append(stray)
 
     def _fail(self, client: int, reason: str, policy: Failures) -> None:
         self.failures.append((client, reason))
@@ -128,7 +163,7 @@ class Exchange:
             count = "" if allowed == 0 else f" ({failed}, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, message: Message, report: "_Report | None", reason: str) -> int:
+    def _row(self, message: Message, report: Report | None, reason: str) -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
         row: dict[str, object] = {
@@ -143,14 +178,14 @@ class Exchange:
         if self.phase == "personal":
             row["unseen"] = node in self.unseen
         if report is not None:
-            numbers, facts = report.numbers, report.facts
-            row["examples"] = numbers.pop(self.weight_key, None)
-            if isinstance(numbers.get("steps"), (int, float)):
+            numbers, facts = dict(report.numbers), report.facts
+            row["examples"] = numbers.pop(self.expected.weight_key, None)
+            if not whole(numbers, "steps", MOST_STEPS):
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
             for k in ("block", "weight"):
-                if k in facts:
+                if is_number(facts.get(k)):
                     row[k] = facts[k]
             if not reason:
                 self._count(row, report)
@@ -159,60 +194,9 @@ class Exchange:
             self.flush()
         return client
 
-    def _count(self, row: Mapping[str, object], report: "_Report") -> None:
+    def _count(self, row: Mapping[str, object], report: Report) -> None:
         self.completed += 1
         for column in ("examples", "steps"):
             if row[column] is not None:
                 self.sums[column] = self.sums.get(column, 0) + row[column]
-        size = report.facts.get("num-bytes")
-        if size is None:
-            size = sum(records.num_bytes(record) for name, record in report.arrays.items() if name != "pool")
-        self.bytes_up += int(size)
-
-
-class _Report(NamedTuple):
-    """A reply's records, looked up once."""
-
-    arrays: dict[str, ArrayRecord]
-    numbers: dict[str, Any]
-    facts: Mapping[str, Any]
-    sets: dict[str, object]
-    """Set metrics, as they are logged."""
-
-
-def _read(reply: Message) -> _Report | None:
-    """A reply's records; None for an error reply."""
-    if not reply.has_content():
-        return None
-    arrays: dict[str, ArrayRecord] = {}
-    numbers: dict[str, object] = {}
-    facts: Mapping[str, object] = {}
-    sets: dict[str, object] = {}
-    for name, record in reply.content.items():
-        if isinstance(record, MetricRecord):
-            numbers.update(record.items())
-        elif isinstance(record, ArrayRecord):
-            arrays[name] = record
-        elif name == "facts":
-            facts = dict(record.items())
-        elif name == SETS:
-            sets = from_record(record)
-    return _Report(arrays, numbers, facts, sets)
-
-
-def _problem(message: Message, reply: Message, report: _Report | None, likes: Likes, weight_key: str) -> str:
-    """Why a reply must not be used, or "". A partial pool was checked where it was computed."""
-    if report is None:
-        return reply.error.reason or f"error code {reply.error.code}"
-    expected = likes(message, reply) if report.arrays and report.arrays.keys() != {"pool"} else {}
-    for name, record in report.arrays.items():
-        try:
-            problem = "" if name == "pool" else records.problem(record, expected.get(name))
-        except (ValueError, EOFError) as error:
-            problem = f"arrays that cannot be read: {error}"
-        if problem:
-            return problem
-    for name, value in report.numbers.items():
-        if not all(map(math.isfinite, value)) if isinstance(value, list) else not math.isfinite(value):
-            return f"{name} is {value}"
-    return records.weight_problem(report.numbers, weight_key)
+        self.bytes_up += report.num_bytes(self.expected.own_pools)

@@ -3,14 +3,16 @@
 Node ids are random, and new after a restart where nodes have no keys; an experiment knows clients by partition id.
 """
 
+import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.errors import RoundFailed
+from fl_sim.grids.untrusted_replies.device_replies import introduction
 
 EXPERIMENT = "experiment"
 """Name of the ConfigRecord that describes the experiment to a device."""
@@ -23,6 +25,8 @@ ERRORS = {
 }
 """The meaning of Flower's error codes, as text before the reply's own reason."""
 
+CONNECTION = ("httpx", "httpcore", "grpc")
+"""Packages whose exceptions tell of the connection to the SuperLink, and not of a reply."""
 POLL_S = 0.25
 """Pause between two polls of nodes or replies; Flower's own grid pauses 3 s."""
 
@@ -45,6 +49,10 @@ class Nodes:
     refused: dict[int, str] = field(default_factory=dict)
     """Node id -> why it cannot be used."""
 
+    max_examples: float = math.inf
+    """The largest number of samples that a node is believed to have."""
+    tolerant: bool = False
+    """Whether the second of two nodes that say that they are one client is refused; else the run fails."""
     pending: dict[str, int] = field(default_factory=dict)
     """Message id -> node, of queries without an answer yet."""
 
@@ -75,26 +83,54 @@ class Nodes:
             queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
             if queries:
                 self.pending |= {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
-            for reply in grid.pull_messages(list(self.pending)) if self.pending else ():
-                self._introduce(there, self.pending.pop(reply.metadata.reply_to_message_id), reply)
+            for number, reply, problem in pulled(grid, list(self.pending)):
+                self._introduce(there, self.pending.pop(number), reply, problem)
             absent = [c for c in clients if self.of.get(c) not in there]
             if not absent or time.monotonic() > end or not (patient or self.pending):
                 return absent
             time.sleep(POLL_S)
 
-    def _introduce(self, there: set[int], node: int, reply: Message) -> None:
+    def _introduce(self, there: set[int], node: int, reply: Message | None, problem: str) -> None:
         """Read a node's answer to the query: its client and its facts, or why it cannot be used."""
-        facts = None if reply.has_error() else reply.content.config_records.get("node")
-        if facts is None:
-            self.refused[node] = reason_of(reply.error) if reply.has_error() else "it does not say who it is"
+        if reply is None or reply.has_error():
+            self.refused[node] = problem if reply is None else reason_of(reply.error)
             return
-        client = int(str(facts["partition-id"]))
+        client, facts, why = introduction(reply, self.num_clients, self.max_examples)
+        if why:
+            self.refused[node] = why
+            return
         before = self.of.get(client)
         if before is not None and before in there:
+            if self.tolerant:
+                self.refused[node] = f"it says that it is client {client} (partition-id), as node {before} did"
+                return
             both = " and ".join(map(str, sorted((before, node))))
             clash = f"nodes {both} both say that they are client {client} (partition-id)"
             raise RoundFailed(f"{clash}; each must have its own")
-        self.of[client], self.facts[client] = node, dict(facts)
+        self.of[client], self.facts[client] = node, facts
+
+
+def pulled(grid: Grid, numbers: Iterable[str]) -> Iterator[tuple[str, Message | None, str]]:
+    """(number of a message, the reply to it or None, why the reply cannot be read or "") of those answered.
+
+    Each reply is pulled by itself, so that one that Flower cannot rebuild loses no other, and none can pass for the
+    answer to another message. Raises what a broken connection raises.
+    """
+    for number in numbers:
+        try:
+            replies = list(grid.pull_messages([number]))
+        except (OSError, RoundFailed):
+            raise
+        except Exception as error:
+            if type(error).__module__.partition(".")[0] in CONNECTION:
+                raise
+            yield number, None, f"a reply that Flower cannot read: {type(error).__name__}: {error}"[:1000]
+            continue
+        for reply in replies[:1]:
+            if reply.metadata.reply_to_message_id != number:
+                yield number, None, "a reply that says that it answers another message"
+            else:
+                yield number, reply, ""
 
 
 def reason_of(error: Error) -> str:

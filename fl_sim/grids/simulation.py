@@ -66,6 +66,7 @@ class SimulationGrid(ClientGrid):
         self._run = flower.identify()
         self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
         self.learner: Learner | None = getattr(client_app, "learner", None)
+        self.own_pools = self.learner is not None
         self.statistics = self.learner.loss.buffers if self.learner is not None else ()
         self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)
         self.block_size, self.seed, self.chunk = block_size, seed, self.executor.chunk if self.executor else chunk

@@ -94,7 +94,8 @@ class _Driver:
         if isinstance(replies, list):
             self.statistics.take(replies)
         try:
-            arrays, metrics = self.calls.hook("aggregate_train", replies)
+            unused = replies == [] and exchange.completed  # all weigh 0: strategies of Flower divide by their sum
+            arrays, metrics = (None, None) if unused else self.calls.hook("aggregate_train", replies)
         finally:
             self.calls.log_exchange(exchange)
         self.statistics.report_unanswered()
@@ -105,8 +106,8 @@ class _Driver:
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
             row |= round_row.of_clients("train", metrics)
-        if arrays is None and exchange.completed:
-            none = f"the strategy returned no model from {exchange.completed} replies"
+        if arrays is None and exchange.passed_on:
+            none = f"the strategy returned no model from {exchange.passed_on} replies"
             raise RoundFailed(f"round {run.round}: {none}")
         if arrays is not None:
             row["update_norm"] = self.accept(self.statistics.settled(arrays, self.calls.initial))
@@ -179,7 +180,8 @@ class _Driver:
         messages = self.calls.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config)
         exchange, replies = self.calls.exchange(phase, messages)
         try:
-            metrics: MetricRecord | None = self.calls.hook("aggregate_evaluate", replies)
+            unused = replies == [] and exchange.completed
+            metrics: MetricRecord | None = None if unused else self.calls.hook("aggregate_evaluate", replies)
             return metrics
         finally:
             not_finite.report_clients(self.calls.event, exchange)

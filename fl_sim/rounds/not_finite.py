@@ -28,3 +28,11 @@ def report_clients(event: Callable[..., None], exchange: Exchange) -> None:
         clients = list(dict.fromkeys(client for client, _ in found))
         what = f"NaN or infinity in the evaluation on {len(clients)} clients, which no mean contains"
         event("not_finite", columns=list(columns), clients=clients, reason=what)
+
+
+def report_numbers(event: Callable[..., None], exchange: Exchange) -> None:
+    """The same for numbers in good replies, which are null in the log; the clients have not failed."""
+    clients = list(exchange.not_finite)
+    columns = sorted({name for names in exchange.not_finite.values() for name in names})
+    what = f"NaN or infinity in the numbers of {len(clients)} clients ({exchange.phase}): null in the log"
+    event("not_finite", columns=columns, clients=clients, reason=what)

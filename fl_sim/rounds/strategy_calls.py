@@ -9,7 +9,9 @@ from fl_sim.errors import RoundFailed
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.monitored import clients_of, phase_of
+from fl_sim.grids.untrusted_replies.exchange_replies import readable
 from fl_sim.logs.writer import RoundLog
+from fl_sim.rounds import expected_replies, not_finite
 from fl_sim.rounds.callbacks import Run
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, reply_form
@@ -60,6 +62,13 @@ class StrategyCalls:
         """Write the rows of an exchange that are left, and an event for each failure."""
         for client, reason in exchange.failures:
             self.event("client_failed", client=client, phase=exchange.phase, reason=reason)
+        for stray in exchange.strays:
+            self.event("stray_reply", phase=exchange.phase, reason=stray)
+        if exchange.zero:
+            none = "their weight is 0, so that their replies count nothing"
+            self.event("zero_weight", phase=exchange.phase, clients=exchange.zero, reason=none)
+        if exchange.not_finite:
+            not_finite.report_numbers(self.event, exchange)
         exchange.flush()
 
     def hook(self, name: str, *args: object) -> Any:
@@ -91,20 +100,20 @@ class StrategyCalls:
         A ``PoolingStrategy`` gets replies as they are computed; a foreign strategy gets a list, whose form is checked
         as a whole.
         """
-        run, training = self.run, phase == "train"
-        unseen, key = self.grid.holdout_node_ids, flower.weight_key(run.strategy)
-        clients = clients_of(self.grid, messages)
-        exchange = Exchange(run.round, phase, messages, clients, unseen, key, self.log_clients)
+        run, own_pools = self.run, self.grid.own_pools
+        clients, unseen = clients_of(self.grid, messages), self.grid.holdout_node_ids
+        exchange = Exchange(run.round, phase, messages, clients, unseen, sink=self.log_clients)
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
-        if not self.foreign:
-            like = reply_form.as_model(run.model) if training else reply_form.anything
+        if isinstance(run.strategy, PoolingStrategy):
+            exchange.expected = expected_replies.of_own(run.strategy, phase, own_pools, self.grid.max_examples)
+            like = reply_form.as_model(run.model) if phase == "train" else reply_form.anything
             return exchange, exchange.checked(replies, like, self.failures)
         try:
             replies = exchange.gather(replies, self.failures)
-            averages = flower.averages(run.strategy)
-            like = reply_form.anything
-            if training:
-                like = reply_form.expected(messages, replies, self.initial, averages)
+            opened = [reply for reply in replies if readable(reply)]
+            exchange.expected, like = expected_replies.of_foreign(
+                run.strategy, phase, messages, opened, self.initial, self.grid.max_examples
+            )
             return exchange, list(exchange.checked(replies, like, self.failures))
         except RoundFailed:
             self.log_exchange(exchange)

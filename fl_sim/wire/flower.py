@@ -182,9 +182,15 @@ def is_private(strategy: Strategy) -> bool:
     return own or (isinstance(inner, Strategy) and is_private(inner))
 
 
-def averages(strategy: Strategy) -> bool:
-    """Whether Flower's own code pools the replies: element by element, whatever their form."""
-    return type(innermost(strategy)).aggregate_train.__module__.startswith("flwr.")
+def averages(strategy: Strategy, hook: str = "aggregate_train") -> bool:
+    """Whether Flower's own code aggregates the replies: element by element, whatever their form."""
+    return str(getattr(type(innermost(strategy)), hook).__module__).startswith("flwr.")
+
+
+def averages_within(strategy: Strategy) -> bool:
+    """Whether a strategy's own ``aggregate_train`` calls another class's, as one that also saves each model does."""
+    code = getattr(type(innermost(strategy)).aggregate_train, "__code__", None)
+    return code is None or bool({"aggregate_train", "aggregate_arrayrecords"} & set(code.co_names))
 
 
 def weight_key(strategy: Strategy) -> str:

@@ -5,6 +5,7 @@ Legend: C clients (leading axis), partial = a tree in the pool's own form.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -51,6 +52,9 @@ class PoolingStrategy(Strategy):
     """The model's leaves that are running statistics (BatchNorm's buffers), not trained: set by ``run_rounds``."""
     unanswered: Sequence[str] = ()
     """Statistics that no reply of the round contained, so that they stay as they are: set by ``aggregate_train``."""
+
+    required_numbers: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Phase (``train``, or ``evaluation``) -> the numbers without which the strategy cannot use a reply."""
 
     @property
     @abstractmethod

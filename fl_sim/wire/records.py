@@ -102,14 +102,6 @@ def problem(
     return ""
 
 
-def weight_problem(values: Mapping[str, Any], key: str = "num-examples") -> str:
-    """Why a reply's weight must not be used; empty where it may be."""
-    weight = values.get(key, 1)
-    if not isinstance(weight, (int, float)) or not math.isfinite(weight) or weight <= 0:
-        return f"{key} = {weight!r}: a weight must be a positive finite number"
-    return ""
-
-
 def merged(records: Iterable[Mapping[str, object]]) -> dict[str, object]:
     """Several records' entries in one dict; later ones win."""
     return {k: v for record in records for k, v in record.items()}

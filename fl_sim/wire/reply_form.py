@@ -6,9 +6,10 @@ are compared with the arrays in their own messages, and with each other.
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
-from flwr.app import ArrayRecord, Message
+from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_sim.tree import Tree
 
@@ -92,3 +93,43 @@ def _fits(message: Message, reply: Message, likes: Likes) -> bool:
             if x.dtype != torch.uint8 and found != (tuple(x.shape), str(x.dtype)):
                 return False
     return True
+
+
+@dataclass(frozen=True)
+class NumbersForm:
+    """What Flower's averages demand of a round's replies, or else raise: the same names of records and numbers.
+
+    Each reply has one MetricRecord, and where ``lists`` is set, its lists have the lengths of the others'.
+    """
+
+    common: tuple[object, ...]
+    arrays: bool
+    lists: bool
+
+    @classmethod
+    def of(cls, replies: Sequence[Message], key: str, arrays: bool, lists: bool) -> "NumbersForm":
+        """The form of most replies; of those that have the weight ``key``, if there are any.
+
+        ``arrays`` : whether the record of arrays must have one name. ``lists`` : whether lists are averaged.
+        """
+        forms = [_numbers_of(reply, arrays, lists) for reply in replies]
+        weighted = [form for form in forms if any(part[0] == key for part in form[2])]
+        [(common, _)] = Counter(weighted or forms).most_common(1) or [(("", "", ()), 0)]
+        return cls(common, arrays, lists)
+
+    def problem(self, reply: Message) -> str:
+        """How a reply differs from the common form, or ""."""
+        if len(reply.content.metric_records) != 1:
+            return f"{len(reply.content.metric_records)} records of metrics; a reply must have one"
+        found = _numbers_of(reply, self.arrays, self.lists)
+        if found == self.common:
+            return ""
+        return f"other names of records or numbers than most replies: {found}, must be {self.common}"[:600]
+
+
+def _numbers_of(reply: Message, arrays: bool, lists: bool) -> tuple[str, str, tuple[tuple[str, int], ...]]:
+    """(name of the record of arrays, that of metrics, names of numbers with -1, or the length of a list)."""
+    metrics: tuple[str, MetricRecord] = next(iter(reply.content.metric_records.items()), ("", MetricRecord()))
+    name = next(iter(reply.content.array_records), "") if arrays else ""
+    numbers = ((k, len(v) if isinstance(v, list) and lists else -1) for k, v in metrics[1].items())
+    return name, metrics[0], tuple(sorted(numbers))

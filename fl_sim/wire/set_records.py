@@ -47,3 +47,20 @@ def from_record(record: Mapping[str, object]) -> dict[str, object]:
         else:
             nested[name] = [x if math.isfinite(x) else None for x in value] or None
     return nested
+
+
+def record_problem(record: Mapping[str, object]) -> str:
+    """Why a record of another process cannot be read by ``from_record``, or "".
+
+    Values are numbers or lists of them, and a matrix has as many numbers as its two sizes say.
+    """
+    for name, value in record.items():
+        if any(isinstance(x, (str, bytes, bool)) for x in (value if isinstance(value, list) else (value,))):
+            return f"{SETS}: {name[:200]} is neither a number nor a list of numbers"
+        shape = record.get(f"{name}{SHAPE}")
+        if not isinstance(value, list) or shape is None:
+            continue
+        sizes = shape if isinstance(shape, list) else []
+        if len(sizes) != 2 or any(type(x) is not int or x < 0 for x in sizes) or sizes[0] * sizes[1] != len(value):
+            return f"{SETS}: {name[:200]} has {len(value)} numbers, and the sizes {shape!r}"[:300]
+    return ""

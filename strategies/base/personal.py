@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+COLUMNS = ("held_out", "loss_before", "loss", "accuracy_before", "accuracy")
+"""The numbers of a client's reply that count here; an accuracy counts where all clients report it."""
+
 
 def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, float | int]:
     """Statistics over clients: means, the weighted mean, 10th percentile, the lowest, and the share that got worse.
@@ -29,11 +32,13 @@ def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, fl
     clients = [row for row in clients if row["held_out"] > 0]
     if not clients:
         return {}
-    column = {k: np.array([row[k] for row in clients], dtype=float) for k in clients[0]}
-    better = column.get("accuracy", -column["loss"]) - column.get("accuracy_before", -column["loss_before"])
+    known = [k for k in COLUMNS if all(isinstance(row.get(k), (int, float)) for row in clients)]
+    column = {k: np.array([row[k] for row in clients], dtype=float) for k in known}
+    both = "accuracy" in column and "accuracy_before" in column
+    better = column["accuracy"] - column["accuracy_before"] if both else column["loss_before"] - column["loss"]
     numbers: dict[str, float | int] = {"clients": len(clients), "share_worse": float((better < 0).mean())}
     numbers |= {"loss_before": float(column["loss_before"].mean()), "loss": float(column["loss"].mean())}
-    if "accuracy" in column:
+    if both:
         after = column["accuracy"]
         numbers |= {"accuracy_before": float(column["accuracy_before"].mean()), "accuracy": float(after.mean())}
         numbers["accuracy_weighted"] = float(np.average(after, weights=column["held_out"]))

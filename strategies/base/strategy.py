@@ -56,6 +56,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     Assign a new mapping; checkpoints keep it.
     """
 
+    required_numbers: ClassVar[Mapping[str, Sequence[str]]] = {
+        "train": ("num-examples",),
+        "personal": ("held_out", "loss_before", "loss"),
+    }
     renamed: ClassVar[Mapping[str, str]] = {}
     """Attributes as older versions wrote them into checkpoints, and their names today."""
 
@@ -140,10 +144,12 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         for reply in replies:
             partial = self._take(partial, reply)
             numbers = records.numbers(reply.content)
-            losses += numbers.get("loss", 0.0) * numbers["num-examples"]
-            weights += numbers["num-examples"]
+            if isinstance(loss := numbers.get("loss"), (int, float)):
+                losses += loss * numbers["num-examples"]
+                weights += numbers["num-examples"]
         if partial is None:
             return None, None
+        metrics = MetricRecord({"loss": losses / weights} if weights else {})
         pooled = self.reply_pool.finish(partial, self.model)
         statistics = self._statistics(pooled)
         if type(self).server_step is Strategy.server_step:
@@ -151,7 +157,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         else:  # an override may write into the models, which others read too, and into its result later
             statistics = tree.clone(statistics)
             new = tree.clone(self.server_step(tree.clone(self.model), pooled, server_round))
-        return records.encode({**new, **statistics}), MetricRecord({"loss": losses / weights})
+        return records.encode({**new, **statistics}), metrics
 
     def _statistics(self, pooled: Tree) -> Tree:
         """The running statistics of the new model: the clients' mean, whatever step the server takes with weights."""

@@ -57,10 +57,10 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "int": (changed(w=np.ones(3, np.int64)), "wrong dtype: w is int64, must be float32"),
     "missing": (changed(n=None), r"wrong keys: missing \['n'\]"),
     "unknown": (changed(extra=np.ones(1, F32)), r"unknown \['extra'\]"),
-    "zero": (reporting(**{"num-examples": 0}), "num-examples = 0"),
     "negative": (reporting(**{"num-examples": -5}), "num-examples = -5"),
     "nan weight": (reporting(**{"num-examples": float("nan")}), "num-examples is nan"),
-    "nan metric": (reporting(loss=float("inf")), "loss is inf"),
+    "huge weight": (reporting(**{"num-examples": 1e18}), r"num-examples = 1e\+18: a weight must be at most 1e\+09"),
+    "list weight": (reporting(**{"num-examples": [1, 2]}), r"num-examples = \[1, 2\]"),
 }
 OTHERS = {
     "none": "returned NoneType, not a Message",
