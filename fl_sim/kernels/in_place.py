@@ -131,11 +131,14 @@ def _watching(network: FunctionalModule, own: Sequence[str], found: Writes) -> C
 
 
 def call(function: Callable[[Any, Any], Tensor], outputs: Any, data: Tensors, copies: bool) -> Tensor:
-    """``function(outputs, data)`` of a loss or metric, on copies if ``copies``; else see ``check_unwritten``."""
+    """``function(outputs, data)`` of a loss or metric, on copies if ``copies``; else see ``check_unwritten``.
+
+    Dicts and lists are always copies, so that ``batch["y"] = ...`` in one function does not change the next one's.
+    """
     if copies:
         return function(*copied((outputs, dict(data))))
     before, own = versions(data), version(outputs) if isinstance(outputs, Tensor) else 0
-    values = function(outputs, data)
+    values = function(outputs if isinstance(outputs, Tensor) else mapped(lambda x: x, outputs), dict(data))
     check_unwritten(data, before)
     if isinstance(outputs, Tensor) and version(outputs) != own:
         check_unwritten({"outputs": outputs}, [own])

@@ -4,20 +4,22 @@ Legend: B samples of a batch.
 """
 
 import warnings
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fl_sim import rng
 from fl_sim.errors import ConfigError
+from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.in_place import copied
 from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.learning.batch_means import COUNTED
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.samples.task_checks import check_outputs
 from fl_sim.learning.trials.own_parameters import others_than, parameters_of, untrained
-from fl_sim.learning.trials.sample_numbers import EVALUATED, checked, close, examined
+from fl_sim.learning.trials.sample_numbers import EVALUATED, FIRST, checked, close, examined, rows_of
 from fl_sim.tree import Tree
 
 TRAINED = (3, 2)
@@ -52,14 +54,47 @@ def probe(loss: Loss) -> Findings:
         check_outputs(loss.task, outputs, data["y"])
         functions = {"loss": loss.task.loss, **loss.task.metrics}
         found = {n: examined(n, f, outputs, data, loss.task.ignore_index) for n, f in functions.items()}
+        singles = [function for name, function in functions.items() if found[name].alone]
+        evaluated = _evaluated_alone(loss, model, singles, outputs, data)
         (several, unknown), (few, _) = (_training_values(loss, model, count) for count in TRAINED)
         _check_without_labels(loss, model)
-    warning = "; ".join(filter(None, (*(numbers.warning for numbers in found.values()), unknown)))
+    warning = "; ".join(filter(None, (*(n.warning for n in found.values()), unknown, "" if evaluated else _BLOCKS)))
     if several.ndim == 0:
         return Findings("the loss gives a mean over the batch, which padding would enter", warning)
     alone = has_batch_norm(loss.training) or close(several[: len(few)], few, loss.precision == "bf16")
     reason = "the loss of a sample depends on the other samples of its batch, or on torch's random numbers"
-    return Findings("" if alone and found["loss"].alone else reason, warning)
+    return Findings("" if alone and evaluated and found["loss"].alone else reason, warning)
+
+
+_BLOCKS = (
+    "in evaluation mode the outputs of a sample depend on the other samples of its batch, or on random numbers: "
+    "central sets are evaluated in blocks of 500 samples, a client's held-out samples in one"
+)
+
+
+def _evaluated_alone(loss: Loss, model: Tree, functions: Sequence[Any], outputs: Any, data: Tree) -> bool:
+    """Whether the outputs in evaluation mode, and the numbers of samples, are those that fewer samples give too.
+
+    ``outputs`` and ``data`` are those of EVALUATED samples. True for BatchNorm, which always trains on the loop.
+    """
+    if has_batch_norm(loss.training):
+        return True
+    with torch.no_grad():
+        fewer = loss.arguments(model, _batch(loss, FIRST), training=False)
+        pairs = [(rows_of((outputs, data), slice(0, FIRST)), fewer)]
+        for function in functions:
+            one, other = function(*copied((outputs, data))), function(*copied(fewer))
+            pairs += [(one[:FIRST], other)] if one.ndim else []
+    coarse = loss.precision == "bf16"
+    try:
+        return all(
+            close(a, b, coarse)
+            for first, second in pairs
+            for a, b in zip(nested.tensors(first), nested.tensors(second), strict=False)
+            if a.ndim and a.shape == b.shape
+        )
+    except TypeError:  # outputs of a class that is not known
+        return True
 
 
 def _batch(loss: Loss, count: int) -> Batch:

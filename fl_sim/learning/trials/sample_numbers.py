@@ -44,7 +44,7 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
 
     Raises ConfigError for a loss or metric that is none, and for a metric of one sample that depends on the others.
     """
-    alone, sure = True, False
+    alone, sure, unlike = True, False, ""
     for number, tried in enumerate(other_outputs(outputs, data["y"])):
         try:
             values = _values(name, function, tried, data)
@@ -68,9 +68,9 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
         if name != "loss" and not alone:
             raise ConfigError(f"{name} of a sample depends on the other samples of its batch; {_SET_METRICS}")
         if ignore_index is not None and data["y"].ndim > 1:
-            _check_labels_that_count(name, function, tried, data, ignore_index)
+            unlike = _unlike_labels(name, function, tried, data, ignore_index) or unlike
     what = f"{name} is 0, or no finite number, for all samples that were tried"
-    return Numbers(alone, "" if sure else f"{what}: whether it is a mean over samples or their sum is not known")
+    return Numbers(alone, unlike if sure else f"{what}: whether it is a mean over samples or their sum is not known")
 
 
 def _values(name: str, function: Any, outputs: Any, data: Tree) -> list[Tensor]:
@@ -144,8 +144,10 @@ def _called_alone(function: Any, outputs: Any, data: Tree) -> Tensor:
     return value.double()
 
 
-def _check_labels_that_count(name: str, function: Any, outputs: Any, data: Tree, ignore_index: int) -> None:
-    """Raise ConfigError for a number a sample that is a sum, or a mean whose denominator counts ignored labels too.
+def _unlike_labels(name: str, function: Any, outputs: Any, data: Tree, ignore_index: int) -> str:
+    """A sentence on a number a sample that is no mean over the sample's labels that count, such as a Dice loss.
+
+    Raises ConfigError for a number that is a sum, or a mean whose denominator counts ignored labels too.
 
     Of a sample's labels that count, one half is ignored, then the other. A mean over n labels is that of both halves,
     weighted by their numbers; a sum, or a sum divided by the number of all labels, is the sum of both.
@@ -158,9 +160,15 @@ def _check_labels_that_count(name: str, function: Any, outputs: Any, data: Tree,
         values = [function(*copied((outputs, {**data, "y": target}))).double() for target in targets]
     whole, first, second = values
     parts = [value * counted(target, ignore_index) for value, target in zip(values, targets, strict=True)]
-    if not close(parts[0], parts[1] + parts[2]) and close(whole, first + second):
+    if close(parts[0], parts[1] + parts[2]):
+        return ""
+    if close(whole, first + second):
         what = f"{name} of a sample is not the mean over its labels that count (task.ignore_index = {ignore_index})"
         raise ConfigError(f"{what}; divide their sum by their number, .clamp(min=1)")
+    if not bool(torch.isfinite(whole).all()):
+        return ""
+    what = f"{name} of a sample is no mean over its labels that count (task.ignore_index = {ignore_index})"
+    return f"{what}: in means over samples each weighs by the number of these labels"
 
 
 def checked(name: str, value: object, count: int, y: Tensor) -> Tensor:
@@ -189,6 +197,7 @@ def rows_of(value: Any, rows: slice | Tensor) -> Any:
 
 def close(a: Tensor, b: Tensor, coarse: bool = False) -> bool:
     """Whether two results agree to rounding; NaN agrees with NaN."""
+    a, b = (x if x.is_floating_point() or x.is_complex() else x.double() for x in (a, b))
     tolerance = 5e-2 if coarse else 1e-3
     scale = float(a.detach().abs().nan_to_num(0, 0, 0).max()) if a.numel() else 0.0
     return torch.allclose(a, b.to(a), rtol=tolerance, atol=0.1 * tolerance * scale, equal_nan=True)

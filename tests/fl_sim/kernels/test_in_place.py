@@ -133,3 +133,19 @@ def test_evaluation_changes_no_buffer_of_the_model() -> None:
     loss.metrics(model, batch)
     loss.evaluated(model, batch)
     assert float(model["count"]) == 0
+
+
+@pytest.mark.parametrize("copies", [False, True])
+def test_what_a_function_puts_into_a_dict_reaches_no_other_function(copies: bool) -> None:
+    """``batch["y"] = ...`` writes into no tensor, and so is seen by no counter."""
+    outputs, data = {"a": torch.ones(2), "b": [torch.ones(2)]}, {"y": torch.zeros(2)}
+
+    def renamed(o: Any, b: Tree) -> Tensor:
+        b["y"] = b["y"] + 1
+        o["a"] = o["a"] * 5
+        o["b"].append(o["a"])
+        return torch.as_tensor(o["a"] - b["y"])
+
+    for _ in range(2):
+        assert in_place.call(renamed, outputs, data, copies).tolist() == [4.0, 4.0]
+    assert data["y"].tolist() == [0, 0] and len(outputs["b"]) == 1

@@ -228,6 +228,17 @@ def test_with_an_ignored_label_a_number_a_sample_is_a_mean_over_labels_that_coun
         probe(tagger_loss(metrics={"hits": lambda o, b: (o.argmax(1) == b["y"]).double().mean(1)}))
 
 
+def test_a_number_that_is_no_mean_over_labels_is_told_how_samples_weigh() -> None:
+    def dice(o: Tensor, b: Tree) -> Tensor:
+        mask = (b["y"] != -100)[:, None]
+        hot, shares = F.one_hot(b["y"].clamp(min=0), 3).movedim(-1, 1).to(o), o.softmax(1)
+        return 1 - (2 * (shares * hot * mask).sum((1, 2)) + 1) / (((shares + hot) * mask).sum((1, 2)) + 1)
+
+    found = probe(tagger_loss(dice, {"hits": accuracy}))
+    assert not found.unpaddable
+    assert found.warning.startswith("loss of a sample is no mean over its labels that count (task.ignore_index = -100)")
+
+
 def by_mask(o: Tensor, b: Tree) -> Tensor:
     """A mean that multiplies by a mask, and whose gradient is NaN * 0 where no label counts."""
     counts = b["y"] != -100
@@ -240,3 +251,33 @@ def test_a_loss_that_divides_by_no_labels_is_refused() -> None:
         probe(tagger_loss(by_mask))
     found = probe(tagger_loss(lambda o, b: F.cross_entropy(o, b["y"])))  # 0 / 0 too, which is left out of every mean
     assert "a mean over the batch" in found.unpaddable and not found.warning
+
+
+class CentredLater(Centred):
+    """Its outputs depend on the other samples in evaluation mode alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Tensor = self.linear(x) if self.training else super().forward(x)
+        return outputs
+
+
+class WithSize(nn.Module):
+    """Gives a number of the whole batch beside the outputs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        outputs: Tensor = self.linear(x)
+        return outputs, outputs.square().mean()
+
+
+def test_outputs_that_padding_would_change_in_evaluation_keep_a_run_on_the_loop() -> None:
+    found = probe(loss_of(module=CentredLater()))
+    assert "depends on the other samples" in found.unpaddable
+    assert found.warning.startswith("in evaluation mode the outputs of a sample depend on the other samples")
+    spread = {"spread": lambda o, b: o[1].expand(len(b["y"]))}
+    taken = lambda o, b: elementwise_ce(o[0], b)  # noqa: E731
+    assert probe(loss_of(taken, module=WithSize(), metrics={})) == NOTHING
+    assert "depends on the other samples" in probe(loss_of(taken, module=WithSize(), metrics=spread)).unpaddable
