@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fl_sim.kernels.client_gradients import HAS_VERSION
 from fl_sim.kernels.layers import FunctionalModule
+from fl_sim.kernels.leave_vmap import innermost
 from fl_sim.kernels.outputs import mapped, tensors
 
 Tensors = Mapping[str, Tensor]
@@ -35,9 +36,9 @@ class Writes:
 def version(x: Tensor) -> int:
     """How often PyTorch's in-place operations wrote into a tensor, or into one that shares its memory.
 
-    A write through ``.data`` or NumPy does not count.
+    Under ``vmap`` they count in the tensor of all clients. A write through ``.data`` or NumPy does not count.
     """
-    return x._version if HAS_VERSION else 0
+    return innermost(x)._version if HAS_VERSION else 0
 
 
 class _Kept(NamedTuple):
@@ -147,7 +148,7 @@ def call(function: Callable[[Any, Any], Tensor], outputs: Any, data: Tensors, co
 
 def versions(tensors: Tensors) -> list[int]:
     """The version of each tensor, for ``check_unwritten``."""
-    return [x._version for x in tensors.values()] if HAS_VERSION else [0] * len(tensors)
+    return [version(x) for x in tensors.values()]
 
 
 def check_unwritten(tensors: Tensors, before: list[int]) -> None:

@@ -27,6 +27,13 @@ except ImportError:
 else:
     HAS_WRAPPED_CHECK = True
 
+try:
+    from torch._C._functorch import get_unwrapped
+except ImportError:
+    HAS_UNWRAPPED = False
+else:
+    HAS_UNWRAPPED = HAS_WRAPPED_CHECK
+
 
 def is_possible() -> bool:
     """Whether the current code runs under exactly one ``vmap`` and no other transform, as the functions below need."""
@@ -43,6 +50,13 @@ def is_wrapped(x: Tensor) -> bool:
     except RuntimeError:  # a wrapped tensor has no storage of its own
         return True
     return False
+
+
+def innermost(x: Tensor) -> Tensor:
+    """The tensor behind those that transforms of ``torch.func`` wrap: it alone counts in-place writes."""
+    while HAS_UNWRAPPED and is_functorch_wrapped_tensor(x):
+        x = get_unwrapped(x)
+    return x
 
 
 def to_stacked(x: Tensor) -> Tensor:

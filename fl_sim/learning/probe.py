@@ -33,6 +33,8 @@ class Findings(NamedTuple):
     """Why batches must not be padded, so that the run cannot use ``vmap``."""
     warning: str
     """What the reported means may differ from, and what of the loss is not trained; sentences with ``; `` between."""
+    repeats: bool = True
+    """Whether the loss gives the same numbers when it is called again."""
 
 
 def probe(loss: Loss) -> Findings:
@@ -60,10 +62,12 @@ def probe(loss: Loss) -> Findings:
         _check_without_labels(loss, model)
     warning = "; ".join(filter(None, (*(n.warning for n in found.values()), unknown, "" if evaluated else _BLOCKS)))
     if several.ndim == 0:
-        return Findings("the loss gives a mean over the batch, which padding would enter", warning)
+        reason = "the loss gives a mean over the batch, which padding would enter"
+        return Findings(reason, warning, found["loss"].repeats)
     alone = has_batch_norm(loss.training) or close(several[: len(few)], few, loss.precision == "bf16")
     reason = "the loss of a sample depends on the other samples of its batch, or on torch's random numbers"
-    return Findings("" if alone and evaluated and found["loss"].alone else reason, warning)
+    single = alone and evaluated and found["loss"].alone
+    return Findings("" if single else reason, warning, found["loss"].repeats)
 
 
 _BLOCKS = (

@@ -14,6 +14,7 @@ from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.in_place import copied
 from fl_sim.learning.batch_means import mean
 from fl_sim.learning.measures import counted
+from fl_sim.learning.trials.kept_values import kept_by
 from fl_sim.learning.trials.other_outputs import other_outputs
 from fl_sim.tree import Tree
 
@@ -33,6 +34,8 @@ class Numbers(NamedTuple):
     """Whether the number of a sample, where there is one, does not depend on the other samples."""
     warning: str
     """What the reported means may differ from; empty for a mean over samples."""
+    repeats: bool = True
+    """Whether it gives the same numbers when it is called again, and changes nothing that it keeps."""
 
 
 def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: int | None) -> Numbers:
@@ -44,7 +47,7 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
 
     Raises ConfigError for a loss or metric that is none, and for a metric of one sample that depends on the others.
     """
-    alone, sure, unlike = True, False, ""
+    alone, sure, unlike, kept = True, False, "", ""
     for number, tried in enumerate(other_outputs(outputs, data["y"])):
         try:
             values = _values(name, function, tried, data)
@@ -54,13 +57,15 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
             if number:
                 continue
             raise
-        if not number and (memory := _memory(name, function, tried, data)):
-            return Numbers(False, memory)
+        if not number:
+            repeats, kept = _memory(name, function, tried, data)
+            if not repeats:
+                return Numbers(False, kept, False)
         if values[0].ndim == 0:
             is_mean = _is_mean(name, values, data["y"], ignore_index)
             if is_mean is False:
                 what = "the loss gives a scalar that is no mean over samples: over several batches, the mean of batches"
-                return Numbers(True, f"{what} is reported")
+                return Numbers(True, "; ".join(filter(None, (f"{what} is reported", kept))), not kept)
             sure = sure or bool(is_mean)
             continue
         sure = True
@@ -70,7 +75,8 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
         if ignore_index is not None and data["y"].ndim > 1:
             unlike = _unlike_labels(name, function, tried, data, ignore_index) or unlike
     what = f"{name} is 0, or no finite number, for all samples that were tried"
-    return Numbers(alone, unlike if sure else f"{what}: whether it is a mean over samples or their sum is not known")
+    told = unlike if sure else f"{what}: whether it is a mean over samples or their sum is not known"
+    return Numbers(alone, "; ".join(filter(None, (told, kept))), not kept)
 
 
 def _values(name: str, function: Any, outputs: Any, data: Tree) -> list[Tensor]:
@@ -123,19 +129,22 @@ def _is_single(function: Any, outputs: Any, data: Tree, once: Tensor) -> bool:
     return close(twice.double()[:EVALUATED], once.double())
 
 
-def _memory(name: str, function: Any, outputs: Any, data: Tree) -> str:
-    """A sentence on a loss that gives other numbers when it is called again, and so keeps something; empty for others.
+def _memory(name: str, function: Any, outputs: Any, data: Tree) -> tuple[bool, str]:
+    """(whether a function gives the same numbers when it is called again, a sentence on what a loss keeps).
 
-    Raises ConfigError for such a metric.
+    The sentence is empty where it keeps nothing. Raises ConfigError for a metric that gives other numbers.
     """
+    before = kept_by(function)
     first, second = (_called_alone(function, outputs, data) for _ in range(2))
+    changed = sorted(key for key, value in kept_by(function).items() if name == "loss" and before.get(key) != value)
     same = torch.equal(first.nan_to_num(), second.nan_to_num()) if not first.is_cuda else close(first, second)
+    shared = "is shared by the clients of one process, in the order of their steps"
     if same:
-        return ""
+        return True, f"the loss changes {', '.join(changed)} when it is called: this {shared}" if changed else ""
     what = f"{name} gives other numbers when it is called again with the same outputs and samples"
     if name != "loss":
         raise ConfigError(f"{what}: it keeps something between calls; an object that does belongs into set_metrics")
-    return f"{what}: what it keeps between calls is shared by the clients of one process, in the order of their steps"
+    return False, f"{what}: what it keeps between calls {shared}"
 
 
 def _called_alone(function: Any, outputs: Any, data: Tree) -> Tensor:

@@ -127,6 +127,23 @@ def test_a_metric_whose_write_depends_on_the_samples_is_an_error() -> None:
         loss.metrics(loss.initial(), Batch(dict(loss.task.train), rng.words(0)))
 
 
+@pytest.mark.parametrize("transform", [torch.func.vmap, lambda f: torch.func.vmap(torch.func.grad(f))])
+def test_a_write_under_vmap_that_depends_on_the_samples_is_an_error(transform: Any) -> None:
+    """A tensor that is wrapped counts no writes itself."""
+
+    def one(x: Tensor) -> Tensor:
+        return in_place.call(lambda o, b: o.mul_(2).sum(), x * 1, {"y": x.detach()}, False)
+
+    with pytest.raises(RuntimeError, match="wrote into outputs of a batch"):
+        transform(one)(torch.ones(3, 2))
+
+    def other(x: Tensor) -> Tensor:
+        return in_place.call(lambda o, b: o.sum() + b["y"].zero_().sum(), x * 1, {"y": x.detach() * 1}, False)
+
+    with pytest.raises(RuntimeError, match="wrote into y of a batch"):
+        transform(other)(torch.ones(3, 2))
+
+
 def test_evaluation_changes_no_buffer_of_the_model() -> None:
     loss = loss_of(lambda net, x: None if net.training else net.count.add_(1))
     model, batch = loss.initial(), Batch(dict(loss.task.train), rng.words(0))

@@ -98,7 +98,23 @@ def test_a_function_that_remembers_is_refused_as_a_metric_and_told_as_a_loss() -
     with pytest.raises(ConfigError, match="mine gives other numbers when it is called again .* set_metrics"):
         examined("mine", Smoothed(), SCORES, WRONG, None)
     found = examined("loss", Smoothed(), SCORES, WRONG, None)
-    assert not found.alone and "shared by the clients of one process" in found.warning
+    assert not found.alone and not found.repeats and "shared by the clients of one process" in found.warning
+
+
+def test_what_a_loss_counts_is_told_before_it_changes_a_number() -> None:
+    """A schedule by the number of calls would depend on how many clients came before."""
+    calls, steps = 0, torch.zeros(())
+
+    def scheduled(o: Tensor, b: Tree) -> Tensor:
+        nonlocal calls
+        calls += 1
+        steps.add_(1)
+        return o.square().sum(1) * (1.0 if calls < 1000 else 0.1)
+
+    found = examined("loss", scheduled, SCORES, WRONG, None)
+    assert found.alone and not found.repeats
+    assert found.warning.startswith("the loss changes calls, steps when it is called: this is shared by the clients of")
+    assert examined("mine", scheduled, SCORES, WRONG, None) == RIGHT
 
 
 def test_random_numbers_are_no_memory() -> None:
