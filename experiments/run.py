@@ -220,6 +220,8 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
 
     With ``--vmap_over`` the runs are one batch; with the engine ``flower`` they run in Flower's own simulation.
     """
+    if call.resume:
+        return iter([run_on(Path(call.resume), call.configs[0], call.quiet)])
     if call.vmap_over:
         from experiments.runs.lockstep import run_together  # imported here, as those below, because few calls need it
 
@@ -229,8 +231,6 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
         from experiments.deploy.server_app import deployable
 
         return run_through_flower([deployable(replace(config, engine="loop")) for config in call.configs])
-    if call.resume:
-        return iter([run_on(Path(call.resume), call.configs[0], call.quiet)])
     return (execute(build(config), call.quiet) for config in call.configs)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.check.same_digests import last_of_each
 from strategies.fedavg import FedAvg
 
 ROOT = Path(__file__).parents[1]
@@ -39,8 +40,9 @@ STARTS_OTHERS = re.compile("--app|--engine|experiments.backends").search
 
 
 def words(command: str, *more: str) -> list[str]:
-    """The arguments of a ``python`` line of a document, with more behind them."""
-    return [*shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:], *more]
+    """The arguments of a ``python`` line of a document, with more behind them, which replace those of the same name."""
+    own = shlex.split(command.replace("path/to/your/flower/project", str(ROOT / "tests/apps/plain")))[1:]
+    return last_of_each([*own, *more])
 
 
 def python(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -166,9 +166,16 @@ class TreeProcess:
         """The runs of a case's last command. Raises RuntimeError if a command fails."""
         summaries: list[dict[str, Any]] = [{"run_dir": ""}]
         for line in lines:
-            words = shlex.split(line.format(tree=self.tree, run=summaries[-1]["run_dir"]))
+            words = last_of_each(shlex.split(line.format(tree=self.tree, run=summaries[-1]["run_dir"])))
             summaries = self.command([*words, "--quiet", "--json", "--out", "runs"])
         return [found(summary, self.folder / summary["run_dir"]) for summary in summaries]
+
+
+def last_of_each(words: Sequence[str]) -> list[str]:
+    """A command line of flags with values, in which a flag that is repeated has its last value."""
+    starts = [n for n, word in enumerate(words) if word.startswith("--")]
+    last = {words[n]: words[n:end] for n, end in zip(starts, [*starts[1:], len(words)], strict=True)}
+    return [*words[: starts[0] if starts else len(words)], *(word for flag in last.values() for word in flag)]
 
 
 def found(summary: Mapping[str, object], run: Path) -> Found:

@@ -11,6 +11,7 @@ from experiments.config.recipe_files import configs
 from experiments.config.schema import Config
 from experiments.config.tables import Server
 from experiments.config.values import seeds
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.learning.settings import Local
 
@@ -32,7 +33,15 @@ def over(recipe: Settings, explicit: Settings, axes: str) -> list[Config]:
         raise ConfigError(
             f"strategy.name = {names}: runs of one batch (vmap_over) have one strategy; run them one after another"
         )
-    for key, values in parsed:
+    given = flatten(explicit)
+    for number, (key, values) in enumerate(parsed):
+        problem = "has a value of its own, which these would replace; leave one of them out" if key in given else ""
+        if key in [other for other, _ in parsed[:number]]:
+            raise ConfigError(f"vmap_over = {axes!r}: names {key} twice; give all of its values in one list")
+        if len(set(values)) < len(values):
+            raise ConfigError(f"vmap_over = {axes!r}: names a value twice, which would count one run as two")
+        if problem:
+            raise ConfigError(f"vmap_over = {axes!r}: {key} {problem}")
         _check_axis(key, values, axes, plain[0])
     batch: list[Config] = []
     for chosen in itertools.product(*(values for _, values in parsed)):

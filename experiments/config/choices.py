@@ -13,6 +13,7 @@ from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from experiments.config.strategy_tables import given_to_each, names_in
 from experiments.config.values import Seed, Share, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
@@ -43,6 +44,8 @@ class Choice:
     """All settable parameters, defaults included; those of a partition include ``seed`` and ``held_out``."""
     component: Any = field(default=None, compare=False, repr=False)
     """The component itself: a function or class to be called with ``params``, or an object that the user passed."""
+    given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
+    """Those of ``params`` that the user, or the config of a run, sets; the others have their defaults."""
 
     @property
     def is_object(self) -> bool:
@@ -84,38 +87,24 @@ COMMON = {
 def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     """The components that ``table["name"]`` names, each with its parameters from ``table``.
 
-    Several strategies are a list, or text with commas. A parameter reaches each of the components that take it. Raises
-    ConfigError for a name that is not found, a parameter that none of them takes, and a value out of range.
+    Several strategies are a list, or text with commas. A parameter reaches each of the components that take it;
+    ``NAME.PARAMETER`` reaches the strategy NAME alone. Raises ConfigError for a name that is not found, a parameter
+    that none of them takes, a value out of range, and a strategy that is named twice.
     """
-    given = {k: v for k, v in table.items() if k != "name"}
     names = names_in(kind, table["name"])
     components = [load(kind, name) for name in names]
     takes = [parameters(kind, component) for component in components]
     labels = [name if isinstance(name, str) else label(kind, name) for name in names]
-    known = [key for own in takes for key in own]
-    for key, value in given.items():
-        if key not in known:
-            which = f"{kind} {' and '.join(labels)} takes no such parameter{registry.nearest(key, known)}"
-            raise ConfigError(
-                f"{kind}.{key} = {value!r}: {which}; it takes {', '.join(dict.fromkeys(known)) or 'none'}"
-            )
-    choices = []
+    twice = next((text for text in labels if labels.count(text) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{kind}.name = {twice!r}: is named twice, which would count one run as two; give it once")
+    everyone, choices = given_to_each(kind, table, dict(zip(labels, takes, strict=True))), []
     for text, component, own in zip(labels, components, takes, strict=True):
+        given = everyone[text]
         checked = {k: check(f"{kind}.{k}", p.hint, given[k]) if k in given else p.default for k, p in own.items()}
-        choices.append(Choice(text, {**_built_with(component), **checked}, component))
+        built = _built_with(component)
+        choices.append(Choice(text, {**built, **checked}, component, frozenset({*built, *given})))
     return choices
-
-
-def names_in(kind: str, name: Any) -> list[Any]:
-    """Each name (or object) in the value of ``kind.name``; only of strategies there may be several."""
-    if kind != "strategy":
-        return [name]
-    several = name if isinstance(name, list) else [name]
-    if isinstance(name, str):
-        several = [part.strip() for part in name.split(",")]
-    if not several:
-        raise ConfigError(f"{kind}.name = {name!r}: names nothing; give one name or several")
-    return several
 
 
 def load(kind: str, name: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 from experiments.config.choices import PACKAGES
 from experiments.config.tables import SECTIONS
 from experiments.config.values import plain
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
 Settings = dict[str, Any]
@@ -16,7 +17,8 @@ def nested(settings: Mapping[str, Any]) -> Settings:
     """Settings with dotted keys and plain names of components as nested dicts.
 
     ``{"model": "x", "local.lr": 1}`` becomes ``{"model": {"name": "x"}, "local": {"lr": 1}}``. Values are converted by
-    ``plain``. Raises ConfigError where a table such as ``local`` has a value that is no table.
+    ``plain``. Raises ConfigError where a table such as ``local`` has a value that is no table, and for a setting that
+    is given twice, in a table and by its dotted name.
     """
     result: Settings = {}
     for key, value in settings.items():
@@ -28,7 +30,16 @@ def nested(settings: Mapping[str, Any]) -> Settings:
             value = {"name": value}
         if head in SECTIONS and not isinstance(value, Mapping):
             raise ConfigError(f"{head} = {value!r}: must be a table with keys of its own")
-        result[head] = {**result.get(head, {}), **value} if head in (*PACKAGES, *SECTIONS) else value
+        if head not in (*PACKAGES, *SECTIONS):
+            result[head] = value
+            continue
+        if head == "strategy":  # {"maml": {"order": 2}} is a parameter for one of several strategies
+            value = flatten(value)
+        table = result.setdefault(head, {})
+        for name, part in value.items():
+            if name in table:
+                raise ConfigError(f"{head}.{name} = {part!r}: is given twice (first {table[name]!r}); give it once")
+        table.update(value)
     return result
 
 

@@ -5,9 +5,10 @@ A flag, or a keyword from Python, overrides the recipe; the recipe overrides the
 
 from pathlib import Path
 
-from experiments.config.choices import PACKAGES, load, names_in, parameters
+from experiments.config.choices import PACKAGES, label, load, parameters
 from experiments.config.nesting import Settings, nested
 from experiments.config.schema import Config, expand, single
+from experiments.config.strategy_tables import kept_of, names_in
 from experiments.config.values import has_several_seeds
 from fl_sim import registry
 from fl_sim.dotted import flatten
@@ -92,13 +93,25 @@ def overlay(base: Settings, over: Settings) -> Settings:
     merged = dict(base)
     for key, value in over.items():
         old = base.get(key, {})
-        if key in PACKAGES and "name" in value and value["name"] != old.get("name"):
-            takes = {k for name in names_in(key, value["name"]) for k in parameters(key, load(key, name))}
-            old = {k: v for k, v in old.items() if k in takes}
+        if key in PACKAGES:
+            old = _kept(key, old, value)
         merged[key] = {**old, **value} if isinstance(value, dict) else value
     if "epochs" in local:
         merged["local"] = {**merged["local"], "steps": 0}
     return merged
+
+
+def _kept(kind: str, old: Settings, over: Settings) -> Settings:
+    """What stays of a recipe's table of one kind of component under that of the flags."""
+    another = "name" in over and over["name"] != old.get("name")
+    if not another and not any("." in key for key in (*old, *over)):
+        return old
+    names = names_in(kind, {"name": "fedavg", **old, **over}["name"])
+    takes = {n if isinstance(n, str) else label(kind, n): parameters(kind, load(kind, n)) for n in names}
+    if another:
+        known = {key for own in takes.values() for key in own}
+        old = {key: value for key, value in old.items() if key in known or "." in key}
+    return kept_of(old, over, takes)
 
 
 def make(recipe: str | None = None, **settings: object) -> Config:

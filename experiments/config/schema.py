@@ -11,8 +11,9 @@ from typing import Any, Literal, get_type_hints
 
 import tomli_w
 
-from experiments.config.choices import PACKAGES, Choice, choose
+from experiments.config.choices import PACKAGES, Choice, choose, parameters
 from experiments.config.nesting import Settings, nested, without
+from experiments.config.strategy_tables import check_reached
 from experiments.config.tables import SECTIONS, Server, Stop, System
 from experiments.config.values import (
     Count,
@@ -193,7 +194,9 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
         For a setting that is unknown, out of range or refused, and for numbers that contradict each other.
     """
     strategies = choose("strategy", {"name": "fedavg", **settings.get("strategy", {})})
-    _check_refused(settings if explicit is None else explicit, strategies)
+    chosen = settings if explicit is None else explicit
+    check_reached(chosen.get("strategy", {}), {c.name: parameters("strategy", c.component) for c in strategies})
+    _check_refused(chosen, strategies)
     [task] = choose("task", {"name": "digits", **settings.get("task", {})})
     own_clients = "clients" in _signature(task.component)
     [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})

@@ -90,16 +90,25 @@ def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
     return ConfigError(f"{key} = {value!r}: unknown key{near}; python -m experiments.run --help lists all")
 
 
+MOST_SEEDS = 100_000
+"""Most seeds in one call: a range of more is a mistake, and would fill the memory."""
+
+
 def seeds(value: Any) -> list[int]:
     """``3``, ``[0, 1]`` (or a tuple, range or array), ``"0,1,2"`` or ``"0..4"`` (both ends included).
 
     Raises ConfigError.
     """
     found: list[Any] = []
+    most = f"give at most {MOST_SEEDS:,} to a call"
     value = plain(value.tolist() if hasattr(value, "tolist") else value)  # arrays, tensors, columns of tables
     for part in value.split(",") if isinstance(value, str) else value if isinstance(value, list) else [value]:
         ends = re.fullmatch(r"\s*(\d+)(?:\.\.(\d+))?\s*", part) if isinstance(part, str) else None
-        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]
+        several = range(int(ends[1]), int(ends[2] or ends[1]) + 1) if ends else [part]
+        if ends and int(ends[2] or 0) - int(ends[1]) >= MOST_SEEDS - len(found):
+            count = int(ends[2]) - int(ends[1]) + 1 + len(found)
+            raise ConfigError(f"seed = {value!r}: names {count} seeds, each of which is a run; {most}")
+        found += several
     if not found:
         raise ConfigError(f"seed = {value!r}: names no seed; give a whole number, or several as 0,1,2 or 0..4")
     found = [int(seed) if isinstance(seed, str) and re.fullmatch(r"\s*-\d+\s*", seed) else seed for seed in found]

@@ -5,6 +5,7 @@ certificates and keys. Exit codes of ``up``: 0 only if every round of every run 
 input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
 
+import math
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -66,6 +67,8 @@ USES = {
     "keys": ("hosts",),
 }
 """The options that each call takes."""
+RANGES = {"nodes": (0, 10_000), "port": (1, 65_535), "node_timeout_s": (0.0, 1e7), "timeout_s": (0.0, 1e7)}
+"""The least and the most of each option that is a number."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -99,17 +102,28 @@ def split(call: str, words: Sequence[str]) -> tuple[Options, list[str]]:
         if not word.startswith("--") or key not in USES[call]:
             rest.append(word)
             continue
+        if key in explicit:
+            raise ConfigError(f"{key}: is given twice; give it once")
         if hints[key] is bool:
-            explicit[key] = text.lower() != "false" if equals else True
+            if equals and text.lower() not in ("true", "false"):
+                raise ConfigError(f"{key} = {text!r}: must be true or false")
+            explicit[key] = text.lower() != "false"
             continue
         if not equals:
             if not left or left[0].startswith("--"):
                 raise ConfigError(f"{key}: has no value; give one, as in --{key} VALUE")
             text = left.pop(0)
+        if not text.strip():
+            raise ConfigError(
+                f"{key} = {text!r}: is empty; an unset variable of the shell? Give a value, or leave it out"
+            )
         try:
             explicit[key] = hints[key](text)
         except ValueError:
             raise ConfigError(f"{key} = {text!r}: must be a number") from None
+        least, most = RANGES.get(key, (-math.inf, math.inf))
+        if hints[key] is not str and not least <= explicit[key] <= most:
+            raise ConfigError(f"{key} = {text}: must be a number from {least:g} to {most:g}")
     return Options(**explicit), rest
 
 
@@ -150,8 +164,10 @@ def experiment_words(options: Options, rest: Sequence[str]) -> list[str]:
     for n, word in enumerate(rest):
         flag, equals, folder = word.partition("=")
         if flag == "--resume" and (equals or n + 1 < len(rest)):
-            following = rest[n + 1 :] if equals else rest[n + 2 :]
-            return [*rest[:n], "--resume", str(Path(folder or rest[n + 1]).absolute()), *following]
+            folder, following = (folder, rest[n + 1 :]) if equals else (rest[n + 1], rest[n + 2 :])
+            if not folder.strip():
+                raise ConfigError(f"resume = {folder!r}: is empty; an unset variable of the shell? Name a run folder")
+            return [*rest[:n], "--resume", str(Path(folder).absolute()), *following]
     return [str(Path(options.recipe).absolute()) if options.recipe.endswith(".toml") else options.recipe, *rest]
 
 

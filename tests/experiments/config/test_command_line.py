@@ -97,10 +97,11 @@ def test_a_recipe_gives_the_defaults_and_flags_override_them(recipe: str) -> Non
 
 
 def test_only_a_call_without_recipe_and_settings_is_the_quickstart(recipe: str) -> None:
-    for argv in ([], ["--quiet", "--json"], ["--dry-run"]):
+    for argv in ([], ["--quiet", "--json"], ["--dry-run"], ["--out", "elsewhere"], ["--out", "elsewhere", "--quiet"]):
         called = parse(argv)
         assert called.recipe == "quickstart" and [c.strategy.name for c in called.configs] == ["fedavg", "maxpool"]
-    for argv in (["--seed", "0"], ["--out", "elsewhere", "--quiet"], ["--app", "folder"]):
+        assert called.configs[0].out == ("elsewhere" if "--out" in argv else "runs")
+    for argv in (["--seed", "0"], ["--seed", "0", "--out", "elsewhere"], ["--app", "folder"]):
         called = parse(argv)
         assert (
             called.recipe == ""
@@ -120,8 +121,8 @@ def test_the_config_of_a_run_runs_again(tmp_path: Path) -> None:
 
 
 def test_several_runs_are_strategies_times_seeds() -> None:
-    called = parse(["--strategy", "reptile,fedprox,reptile", "--seed", "1..2", "--strategy.mu", "0.2"])
-    order = [("reptile", 1), ("reptile", 2), ("fedprox", 1), ("fedprox", 2), ("reptile", 1), ("reptile", 2)]
+    called = parse(["--strategy", "reptile,fedprox", "--seed", "1..2", "--strategy.mu", "0.2"])
+    order = [("reptile", 1), ("reptile", 2), ("fedprox", 1), ("fedprox", 2)]
     assert [(c.strategy.name, c.seed) for c in called.configs] == order
     assert called.configs[2].strategy.params == {"mu": 0.2} and called.configs[0].strategy.params["epsilon"] == 0.5
 
@@ -131,6 +132,36 @@ def test_a_parameter_of_two_strategies_is_read_by_the_type_of_either() -> None:
     assert parse(["--strategy", "perfedavg", "--strategy.order", "hf"]).configs[0].strategy.params["order"] == "hf"
     with pytest.raises(ConfigError, match="strategy.order = 'hf': must be 1 or 2"):
         parse(["--strategy", "perfedavg,maml", "--strategy.order", "hf"])
+
+
+def test_a_parameter_for_one_of_several_strategies() -> None:
+    line = (
+        "--strategy maml,perfedavg,fedprox --strategy.inner_lr 0.3 --strategy.maml.order 2 --strategy.maml.inner_lr .1"
+    )
+    maml, perfedavg, fedprox = parse(line.split()).configs
+    assert (maml.strategy.params["order"], maml.strategy.params["inner_lr"]) == (2, 0.1)
+    assert (perfedavg.strategy.params["order"], perfedavg.strategy.params["inner_lr"]) == ("fo", 0.3)
+    assert maml.to_dict()["strategy"]["order"] == 2 and fedprox.strategy.params == {"mu": 0.01}
+    assert maml == make(strategy={"name": "maml", "maml": {"order": 2, "inner_lr": 0.1}})
+    assert maml == make(strategy="maml", **{"strategy.order": 2, "strategy.maml.inner_lr": 0.1})
+
+
+def test_a_parameter_for_one_strategy_and_a_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "both.toml"
+    path.write_text("[strategy]\nname = ['maml', 'perfedavg']\ninner_lr = 0.3\n[strategy.maml]\norder = 2\n")
+    own = ["--strategy.maml.inner_lr", ".1"]
+    calls = [[], own, ["--strategy", "maml", *own], ["--strategy", "maml", "--strategy.order", "1"]]
+    expected = [[(2, 0.3), ("fo", 0.3)], [(2, 0.1), ("fo", 0.3)], [(2, 0.1)], [(1, 0.3)]]
+    for flags, numbers in zip([*calls, ["--strategy", "perfedavg"]], [*expected, [("fo", 0.3)]], strict=True):
+        chosen = [config.strategy.params for config in parse([str(path), *flags]).configs]
+        assert [(params["order"], params["inner_lr"]) for params in chosen] == numbers
+
+
+def test_an_empty_word_is_no_recipe() -> None:
+    for argv in ([""], ["--resume", ""], ["--fork", " ", "--rounds", "3"], ["--app", ""]):
+        with pytest.raises(ConfigError, match="an unset variable of the shell"):
+            parse(argv)
+    assert parse(["--seed", "0", "--set_metrics", ""]).configs[0].set_metrics == ""
 
 
 @pytest.mark.parametrize(
@@ -162,6 +193,23 @@ def test_a_parameter_of_two_strategies_is_read_by_the_type_of_either() -> None:
         ("--seed 0..x", "seed = '0..x': must be a valid integer"),
         ("nosuchrecipe", "recipe = 'nosuchrecipe': unknown"),
         ("no/such.toml", "recipe = 'no/such.toml': no such file"),
+        ("--rounds 3 --rounds 5", "rounds = '5': is given twice (first '3'); give it once"),
+        ("--quiet --local.lr=.1 --quiet", "quiet = 'true': is given twice; give it once"),
+        ("--strategy maml --strategy.name fedavg", "strategy.name = 'fedavg': is given twice (first 'maml')"),
+        ("--strategy fedavg,fedavg", "strategy.name = 'fedavg': is named twice"),
+        ("--resume=", "resume = '': is empty; an unset variable of the shell?"),
+        ("--fork=", "fork = '': is empty"),
+        ("--out= --rounds 3", "out = '': is empty"),
+        ("--seed 0..1000000000000000000", "seed = '0..1000000000000000000': names 1000000000000000001 seeds"),
+        ("--vmap_over seed=0..1000000000000000000", "seed = '0..1000000000000000000': names 100"),
+        ("--seed 3 --vmap_over seed=0,1", "vmap_over = 'seed=0,1': seed has a value of its own"),
+        ("--vmap_over local.lr=.1;local.lr=.2", "vmap_over = 'local.lr=.1;local.lr=.2': names local.lr twice"),
+        ("--vmap_over local.lr=.1,0.10", "vmap_over = 'local.lr=.1,0.10': names a value twice"),
+        ("--strategy maml,fedavg --strategy.fedprox.mu 1", "strategy.fedprox.mu = '1': fedprox is no strategy of this"),
+        ("--strategy maml --strategy.maml.mu 1", "strategy.mu = '1': strategy maml takes no such parameter"),
+        ("--strategy maml --strategy.maml.order 3", "strategy.maml.order = '3': must be 1 or 2"),
+        ("--strategy maml --strategy.maml.order", "strategy.maml.order: has no value"),
+        ("--strategy maml,reptile --strategy.order 1 --strategy.maml.order 2", "strategy.order = 1: maml has a value"),
         ("a b", "'b': unexpected; a call is [RECIPE] [--key value ...], RECIPE is 'a'"),
         ("-r 5", "'-r': unexpected"),
     ],

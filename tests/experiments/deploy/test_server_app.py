@@ -9,6 +9,7 @@ import pytest
 from flwr.app import Error, Message
 
 from clients.app import app
+from experiments.check.same_digests import last_of_each
 from experiments.deploy.server_app import ServeOptions, parse_arguments, parse_configs, serve
 from experiments.runs.summary import Summary
 from fl_sim.errors import ConfigError
@@ -166,9 +167,7 @@ def test_summaries_are_left_and_a_failed_run_does_not_stop_the_next(tmp_path: Pa
 
 def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_devices(tmp_path: Path) -> None:
     words = [
-        *WORDS,
-        "--rounds",
-        "4",
+        *last_of_each([*WORDS, "--rounds", "4"]),
         "--cohort",
         "2",
         "--checkpoint_every",

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from experiments import run
+from experiments.check.same_digests import last_of_each
 from fl_sim import Callback, RoundLog, Run, load, rng
 from fl_sim.rounds import checkpoint
 
@@ -185,6 +186,9 @@ def test_a_finished_run_trains_nothing_and_can_be_made_longer(broken: Path, caps
         (["--rounds", "2"], "rounds = 2: "),
         (["quickstart"], "leave 'quickstart' out"),
         (["--fork", "runs/x@3"], "leave '--fork' out"),
+        (["--vmap_over", "local.lr=.1,.2"], "leave '--vmap_over' out"),
+        (["--seed", "0,1"], "the strategies and seeds given make 2; leave them out"),
+        (["--strategy", "reptile,fedavg"], "the strategies and seeds given make 2"),
     ],
 )
 def test_another_config_is_refused_by_name(
@@ -207,7 +211,15 @@ def test_a_schedule_forbids_more_rounds_unless_it_has_its_own(
         assert run.main(["--resume", str(only(out)), "--rounds", "9", "--quiet"]) == code
     assert "local.lr_schedule depends on the number of rounds, which was 5" in capsys.readouterr().err
     assert (
-        run.main([*words("fedavg"), "--local.lr_schedule", "cosine", "--rounds", "9", "--out", str(tmp_path / "whole")])
+        run.main(
+            [
+                *last_of_each([*words("fedavg"), "--rounds", "9"]),
+                "--local.lr_schedule",
+                "cosine",
+                "--out",
+                str(tmp_path / "whole"),
+            ]
+        )
         == 0
     )
     assert written(only(tmp_path / "0"))["summary"]["digest"] == written(only(tmp_path / "whole"))["summary"]["digest"]
@@ -261,8 +273,9 @@ def test_two_processes_never_write_into_one_folder(broken: Path, capsys: pytest.
     ],
 )
 def test_a_run_ends_early(flags: list[str], rounds: int, why: str, tmp_path: Path) -> None:
-    out = ["--evaluate_every", "1", "--out", str(tmp_path)]
-    assert run.main([*words("fedavg"), "--local.lr", "0.3", "--local.epochs", "3", *flags, *out]) == 0
+    rate = [] if "--local.lr" in flags else ["--local.lr", "0.3"]
+    plan = [*last_of_each([*words("fedavg"), "--evaluate_every", "1"]), "--local.epochs", "3", *rate, *flags]
+    assert run.main([*plan, "--out", str(tmp_path)]) == 0
     summary = written(only(tmp_path))["summary"]
     assert (summary["status"], summary["rounds"]) == ("stopped", rounds) and summary["stopped"].startswith(why)
     assert run.main(["--resume", str(only(tmp_path)), "--quiet", "--time_limit", "1000"]) == 0
