@@ -46,7 +46,7 @@ def test_defaults_are_the_documented_ones() -> None:
             "lr_schedule": "constant",
         },
         "server": {"lr": 1.0},
-        "system": {"stragglers": 0.0},
+        "system": {"stragglers": 0.0, "max_examples": 1e9},
         "augment": False,
         "standardize": False,
         "set_metrics": "",

@@ -157,6 +157,26 @@ def test_a_parameter_for_one_strategy_and_a_recipe(tmp_path: Path) -> None:
         assert [(params["order"], params["inner_lr"]) for params in chosen] == numbers
 
 
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ("--vmap_over local.lr=.1,.2", "leave '--vmap_over' out"),
+        ("--seed 0,1", "the strategies and seeds given make 2; leave them out"),
+        ("--strategy reptile,fedavg", "the strategies and seeds given make 2"),
+        ("--fork runs/x", "leave '--fork' out"),
+        ("quickstart", "leave 'quickstart' out"),
+    ],
+)
+def test_one_run_is_resumed(flags: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(make().to_toml())
+    assert len(parse(["--resume", str(tmp_path)]).configs) == 1
+    with pytest.raises(ConfigError, match=f"^resume = .*{message}"):
+        parse([*flags.split(), "--resume", str(tmp_path)])
+    (tmp_path / "config.toml").write_text("app = 'an/app'\n")
+    with pytest.raises(ConfigError, match="it is the run of a Flower app"):
+        parse(["--resume", str(tmp_path)])
+
+
 def test_an_empty_word_is_no_recipe() -> None:
     for argv in ([""], ["--resume", ""], ["--fork", " ", "--rounds", "3"], ["--app", ""]):
         with pytest.raises(ConfigError, match="an unset variable of the shell"):
