@@ -82,11 +82,13 @@ class Loss:
         self.dropouts = [name for name, m in self.training.named_modules() if isinstance(m, layers.Dropout)]
         self.batched = False
 
-    def under_vmap(self) -> "Loss":
-        """The same loss, for use inside ``torch.func.vmap``."""
+    def under_vmap(self, trial: bool = False) -> "Loss":
+        """The same loss, for use inside ``torch.func.vmap``; a ``trial`` leaves nothing in the network's attributes."""
         _ = self.writes  # found once, before it is copied
         twin = copy.copy(self)
         twin.batched = True
+        if trial:
+            twin._many = Forms.of(layers.many_clients_form(self.training, self.device.type))
         return twin
 
     def received(self, model: Mapping[str, Tensor]) -> Tree:

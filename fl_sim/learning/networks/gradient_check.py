@@ -58,7 +58,7 @@ def _from_module(loss: Loss) -> str:
 
 def _from_loop(loss: Loss) -> str:
     batch, model = _sample(loss)
-    inner = loss.under_vmap()
+    inner = loss.under_vmap(trial=True)  # a tensor of many clients in an attribute could not be sent to Ray's workers
     try:
         stacked = torch.func.vmap(lambda own: inner.gradient(own, batch)[0])(
             tree.stack([tree.scale(model, 0.5), model])

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from fl_sim import from_arrays, rng
+from fl_sim.kernels.leave_vmap import is_wrapped
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.networks.gradient_check import _confirmed, gradient_problem, vmap_problem
 
@@ -121,6 +122,28 @@ def test_a_forward_that_runs_again_in_the_backward_pass_is_found() -> None:
 def test_a_hook_on_the_backward_pass_is_lost_under_vmap_only() -> None:
     loss = loss_of(with_backward_hook)
     assert gradient_problem(loss) == "" and "the gradient of 0.weight has the norm" in vmap_problem(loss)
+
+
+class Keeps(nn.Module):
+    """Keeps the output of a layer as an attribute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.out = nn.Linear(4, 3), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        self.kept = self.inner(x)
+        return self.out(self.kept)
+
+
+@pytest.mark.parametrize("make", [Keeps, lambda: nn.utils.weight_norm(nn.Linear(4, 3))])
+def test_a_trial_under_vmap_leaves_no_tensor_of_it_in_the_network(make: Any) -> None:
+    """Such a tensor cannot be sent to Ray's workers."""
+    loss = loss_of(make)
+    assert vmap_problem(loss) == ""
+    for form in (loss._many, loss._plain):
+        kept = [x for layer in form.training.module.modules() for x in vars(layer).values() if isinstance(x, Tensor)]
+        assert not any(map(is_wrapped, kept))
 
 
 def test_each_call_of_a_dropout_layer_has_a_mask_of_its_own() -> None:
