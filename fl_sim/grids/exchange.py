@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message
 
 from fl_sim.errors import RoundFailed
 from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, is_number, whole
-from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, problem, read, zero_weight
+from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, problem, put_in_order, read, zero_weight
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
 
@@ -126,6 +126,8 @@ class Exchange:
                 self._fail(client, reason, policy)
             elif self._used(client, report, reply):
                 self.passed_on += 1
+                if self.expected.combined and not self.expected.own_model:
+                    put_in_order(message, reply, likes)
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)

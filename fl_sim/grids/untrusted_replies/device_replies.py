@@ -16,6 +16,8 @@ from fl_sim.wire.set_records import SETS
 
 MOST_NUMBERS = 10_000
 """The most numbers that a device reports."""
+MOST_BYTES = 10**15
+"""The largest size of a model that is believed."""
 KNOWN_FACTS = {"python", "machine", "flwr", "torch", "numpy"}
 """What a device says about its software, besides its numbers."""
 
@@ -70,7 +72,7 @@ def from_device(
         size = sum(x.nbytes for record in arrays.values() for x in array_bytes.values_of(record).values())
     except ValueError as error:
         return content, str(error)
-    why = _device_numbers_problem(metrics[0], said, max_examples) or _facts_problem(facts, settings, said, trains, size)
+    why = _device_numbers_problem(metrics[0], said, max_examples) or _facts_problem(facts, settings, said, trains)
     own: dict[str, Any] = {k: facts[k] for k in ("weight", "state-round") if k in facts}
     checked: dict[str, Any] = {k: v for k, v in content.items() if k != "facts"}
     return RecordDict({**checked, "facts": ConfigRecord({**own, "num-bytes": size})}) if not why else content, why
@@ -94,9 +96,7 @@ def _device_numbers_problem(numbers: Mapping[str, Any], said: Mapping[str, Any],
     return ""
 
 
-def _facts_problem(
-    facts: Mapping[str, Any], settings: Settings, said: Mapping[str, Any], trains: bool, size: int
-) -> str:
+def _facts_problem(facts: Mapping[str, Any], settings: Settings, said: Mapping[str, Any], trains: bool) -> str:
     """Why a device's facts must not be used, or ""."""
     limit = 1 if settings.get("weighting") == "uniform" else said["examples"]
     if "weight" in facts:
@@ -104,8 +104,8 @@ def _facts_problem(
             return why
         if trains and facts["weight"] > limit:
             return f"weight = {facts['weight']}: at most {limit}, as the device said when it was asked who it is"
-    if "num-bytes" in facts and facts["num-bytes"] != size:
-        return f"num-bytes = {shortened(facts['num-bytes'])}, but its arrays have {size} bytes"
+    if "num-bytes" in facts and (why := whole(facts, "num-bytes", MOST_BYTES)):  # the server measures it itself
+        return why
     if "state-round" in facts and facts["state-round"] != settings.get("server-round", 0):
         asked = settings.get("server-round", 0)
         return f"state-round = {shortened(facts['state-round'])}: the message was of round {asked}"

@@ -123,6 +123,17 @@ def error_text(reply: Message) -> str:
     return str(reply.error.reason or f"error code {reply.error.code}")[:MOST_CHARS]
 
 
+def put_in_order(message: Message, reply: Message, likes: Likes) -> None:
+    """Put the arrays of a good reply into the order of those that were sent.
+
+    Some of Flower's strategies pair arrays by their place, so that another order would swap layers of one shape.
+    """
+    for name, like in likes(message, reply).items():
+        record = reply.content.array_records[name]
+        if list(record) != list(like):
+            reply.content[name] = ArrayRecord({k: record[k] for k in like})
+
+
 def zero_weight(report: Report | None, key: str = "num-examples") -> bool:
     """Whether a good reply counts nothing, because its weight is 0."""
     return report is not None and (report.numbers.get(key, 1) == 0 or report.facts.get("weight", 1) == 0)
