@@ -29,6 +29,9 @@ def over(recipe: Settings, explicit: Settings, axes: str) -> list[Config]:
     names = ", ".join(dict.fromkeys(config.strategy.name for config in plain))
     if engine not in ("auto", "vmap"):
         raise ConfigError(f"vmap_over = {axes!r}: needs engine vmap, but engine = {engine!r}; leave that out")
+    if plain[0].client_timeout:
+        why = "one client of a batch of runs cannot be ended; leave one of the two out"
+        raise ConfigError(f"client_timeout = {plain[0].client_timeout:g}, vmap_over = {axes!r}: {why}")
     if "," in names:
         raise ConfigError(
             f"strategy.name = {names}: runs of one batch (vmap_over) have one strategy; run them one after another"

@@ -111,6 +111,8 @@ class Config:
     """Parent folder of the run folders."""
     failures: Failures = "raise"
     """Effect of a failing client: raise fails the run; tolerate:0.2 drops up to that share of a round's clients."""
+    client_timeout: NotNegative = 0.0
+    """Seconds a client may take (on vmap a batch), then it is ended and has failed; CPU or Ray; 0: no limit."""
     checkpoint_every: Whole = 0
     """Rounds between checkpoints (and one after the last round); 0: so that they take at most 2 % of the time."""
     checkpoint_keep: Whole = 2
@@ -271,6 +273,10 @@ def _check_plan(c: Config) -> None:
     if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
         why = f"means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
         raise ConfigError(f"precision = {c.precision!r}: {why}")
+    if c.client_timeout and (c.engine == "flower" or (c.engine != "ray" and c.device != "cpu")):
+        why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
+        cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
+        raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     if c.engine != "ray" and c.ray != Ray():
         key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
         raise ConfigError(

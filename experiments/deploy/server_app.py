@@ -101,6 +101,9 @@ def deployable(config: Config) -> Config:
     if config.checkpoint_every > KEPT:
         why = f"devices keep their states of {KEPT} rounds; give at most that"
         raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: {why}")
+    if config.client_timeout:
+        why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
+        raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):

@@ -111,7 +111,8 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
         log_lost(setup, log)
         if resumed.begin is not None:
             return
-    if config.engine == "ray" and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
+    on_ray = config.engine == "ray" and not config.client_timeout  # the trial would wait for a client that hangs
+    if on_ray and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):
         log.event("plan", **plan_workers(setup))
     log.event(
         "start",

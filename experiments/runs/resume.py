@@ -20,7 +20,7 @@ from fl_sim.rounds import checkpoint
 from fl_sim.rounds.checkpoint import Checkpoint
 from strategies.base.strategy import Strategy
 
-FREE = ("rounds", "out", "time_limit", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
+FREE = ("rounds", "out", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
 """Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
 
 

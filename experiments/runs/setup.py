@@ -27,6 +27,7 @@ from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
+from fl_sim.executors.watched import Watched
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction, check_functions
@@ -261,11 +262,17 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
 
 def make_executor(config: Config, learner: Learner, engine: str) -> Executor:
     """The executor that runs blocks: in this process, or in Ray's workers, which start with the first block."""
+    if config.engine != "ray" and config.client_timeout:
+        if torch.cuda.is_available():
+            why = "processes of this machine's GPU, which PyTorch's threads serve, cannot be forked"
+            cure = "hide it (CUDA_VISIBLE_DEVICES=), use --engine ray, or leave it out"
+            raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}; {cure}")
+        return Watched(learner, engine, config.chunk, config.client_timeout)
     if config.engine != "ray":
         return Inline(learner, engine, config.chunk)
     from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
-    return RayExecutor(learner, engine, config.chunk, config.ray, config.threads)
+    return RayExecutor(learner, engine, config.chunk, config.ray, config.threads, config.client_timeout)
 
 
 def evaluator(config: Config, loss: Loss, validation: Tree, workers: Executor) -> EvaluateFn:

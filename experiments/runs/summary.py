@@ -63,7 +63,7 @@ def summarise(
         "moved": setup.partition.moved,
         "not_finite": not_finite(path),
         "model_notes": "; ".join(setup.notes) or None,
-        "bits_changed": bool(setup.grid.reduced_chunk),
+        "bits_changed": bool(setup.grid.reduced_chunk) or setup.grid.bits_changed,
         "workers": dict(setup.grid.worker_summary()),
         "stopped": stopped or None,
         "error": None if error is None or stopped else f"{type(error).__name__}: {error}",

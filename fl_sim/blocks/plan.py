@@ -9,7 +9,7 @@ Legend: C clients of a block, S steps, B batch, n a client's samples.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from fl_sim.blocks.draws import finished_steps, training_steps
@@ -99,6 +99,11 @@ def plan_blocks(
             own = {order.client: states[order.client] for order in chosen if order.client in states}
             plans.append(BlockPlan(len(plans), message_type, settings, chosen, own))
     return plans
+
+
+def alone(plan: BlockPlan) -> list[BlockPlan]:
+    """The plans of a block's clients one by one."""
+    return [replace(plan, orders=[order]) for order in plan.orders]
 
 
 def even_slices(n: int, most: int) -> list[slice]:

@@ -1,9 +1,11 @@
 """The results of a block: each client's numbers, and the partial pool of its replies."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.tree import Tree
+from fl_sim.wire.pool import Pool
 from fl_sim.wire.set_records import Flat
 
 
@@ -46,3 +48,17 @@ class BlockResult:
     """Sample places in the padded batches, padding included; 0 where nothing was padded."""
     samples: int = 0
     """How many of ``places`` held real samples."""
+    bits_changed: bool = False
+    """Whether bits depend on time: a client hung, or the block ran in another way because one did."""
+
+
+def joined(plan: BlockPlan, parts: Iterable[BlockResult], pool: Pool | None, chunk: int) -> BlockResult:
+    """The result of a block from those of its parts, in their order; ``chunk`` is what later blocks begin with."""
+    result = BlockResult(plan, [], chunk=chunk)
+    for part in parts:
+        result.clients += part.clients
+        result.places, result.samples = result.places + part.places, result.samples + part.samples
+        result.bits_changed = result.bits_changed or part.bits_changed
+        if pool is not None and part.partial is not None:
+            result.partial = part.partial if result.partial is None else pool.merge(result.partial, part.partial)
+    return result

@@ -9,14 +9,13 @@ Legend: C clients of an outcome.
 import math
 import traceback
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import torch
 
 from fl_sim import tree
 from fl_sim.blocks.learner import Learner
-from fl_sim.blocks.plan import BlockPlan, Order
+from fl_sim.blocks.plan import BlockPlan, Order, alone
 from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.engines.choose import ENGINES, Outcome
 from fl_sim.engines.reply_checks import (
@@ -29,7 +28,7 @@ from fl_sim.engines.reply_checks import (
     table,
     update_norms,
 )
-from fl_sim.engines.results import BlockResult, ClientResult
+from fl_sim.engines.results import BlockResult, ClientResult, joined
 from fl_sim.engines.set_evaluation import client_sets, split
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
@@ -78,18 +77,17 @@ def one_by_one(
     plan: BlockPlan, model: Tree, learner: Learner, chunk: int, pool: Pool | None, reason: str
 ) -> BlockResult:
     """Run the clients of a block that raised as a whole one by one on the loop, to find the client that raises."""
-    result = BlockResult(plan, [], notes=[f"{reason}; the block's clients ran one by one on the loop"], chunk=chunk)
-    for order in plan.orders:
+
+    def run_one(one: BlockPlan) -> BlockResult:
         try:
-            single = run_block(replace(plan, orders=[order]), model, learner, "loop", 1, pool)
+            return run_block(one, model, learner, "loop", 1, pool)
         except KeyboardInterrupt:
             raise
         except BaseException:
-            result.clients.append(_failed_result(order, learner, traceback.format_exc()))
-            continue
-        result.clients += single.clients
-        if pool is not None and single.partial is not None:
-            result.partial = single.partial if result.partial is None else pool.merge(result.partial, single.partial)
+            return BlockResult(one, [failed_result(one.orders[0], learner, traceback.format_exc())])
+
+    result = joined(plan, map(run_one, alone(plan)), pool, chunk)
+    result.notes.append(f"{reason}; the block's clients ran one by one on the loop")
     return result
 
 
@@ -118,7 +116,7 @@ def collect_results(
     """
     result = BlockResult(
         plan,
-        [_failed_result(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved],
+        [failed_result(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved],
         chunk=chunk,
     )
     for outcome in outcomes:
@@ -148,7 +146,8 @@ def _client_result(job: Job, **numbers: Any) -> ClientResult:
     return ClientResult(job.position, job.client, job.sizes.train, job.steps, **numbers)
 
 
-def _failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
+def failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
+    """The result of a client that failed before anything of it was known but its order."""
     return ClientResult(
         order.position, order.client, learner.partition.sizes(order.client)[0], order.steps, reason=reason
     )

@@ -37,6 +37,8 @@ class ClientGrid(Grid):
     """The largest weight of a client: a reply with a larger one is its client's failure."""
     reduced_chunk: int = 0
     """Clients of a block that run at once after memory ran out; 0: memory has not run out."""
+    bits_changed: bool = False
+    """Whether a client hung or its process died, so that bits depend on more than the config."""
     runs_in_process: int = 1
     """How many runs share this process's time."""
 

@@ -184,6 +184,7 @@ class SimulationGrid(ClientGrid):
         if result.chunk != self.chunk:
             self.on_event("out_of_memory", block=number, engine=executor.engine, chunk=result.chunk, before=self.chunk)
             self.chunk = self.reduced_chunk = result.chunk
+        self.bits_changed = self.bits_changed or result.bits_changed
         self.on_block(result)
         survivors = [messages[answer.position].metadata.message_id for answer in result.clients if not answer.reason]
         pooled_in = survivors[0] if survivors and result.partial is not None else ""

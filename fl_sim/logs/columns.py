@@ -132,14 +132,17 @@ EVENTS: dict[str, Column] = {
     "round": Column("number", "in which it happened; null outside of rounds"),
     "reason": Column(
         "text",
-        "of client_failed, run_failed, worker_lost, no_checkpoint, model_not_saved, "
+        "of client_failed, run_failed, worker_lost, client_timeout, client_died, no_checkpoint, model_not_saved, "
         "running_statistics, not_finite, clients_lost, model",
     ),
     "block": Column(
-        "number", "of fallback, out_of_memory; of worker_lost the one that runs again, null in an evaluation"
+        "number",
+        "of fallback, out_of_memory, client_timeout, client_died; "
+        "of worker_lost the one that runs again, null in an evaluation",
     ),
     "worker": Column(
-        "number", "of worker_started (before its first work for this run) and worker_lost: which of Ray's workers"
+        "number",
+        "of worker_started (before its first work for this run), worker_lost, client_timeout: which of Ray's workers",
     ),
     "node": Column(
         "text", "that worker's machine: its address, and Ray's id of the node; of node_found Flower's node id"
@@ -192,7 +195,7 @@ SUMMARY_KEYS: dict[str, Column] = {
     "model_notes": Column(
         "text", "what the run does with a network that its user may not expect (events `model`); null where nothing"
     ),
-    "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory"),
+    "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory, or a client hung"),
     "versions": Column("table", "of Python and the libraries, by name"),
 }
 

@@ -66,6 +66,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "seed": 0,
         "out": "runs",
         "failures": "raise",
+        "client_timeout": 0.0,
         "checkpoint_every": 0,
         "checkpoint_keep": 2,
         "schedule_rounds": 0,

@@ -8,12 +8,14 @@ last large one. The schedule decides who computes an item, and never what the re
 Legend: W workers that are ready.
 """
 
+import math
 from collections import defaultdict, deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from fl_sim.errors import RoundFailed
+from fl_sim.executors.ray.work_items import TIMED_OUT, WorkerLost, Workers, WorkItem
 
 MAX_ATTEMPTS = 3
 """An item fails the round when this many workers have died while they computed it."""
@@ -23,60 +25,6 @@ LOOK_AHEAD = 32
 """Items per worker that are assigned in advance when the next item of each worker is chosen."""
 PACE_WEIGHT = 0.3
 """Weight of the latest measurement in the moving average of a worker's pace."""
-
-
-class WorkerLost(Exception):
-    """A worker has died, and the items that it held are lost. The message is the reason."""
-
-
-@dataclass
-class WorkItem:
-    """A unit of work that one worker computes."""
-
-    send: Callable[[Any], object]
-    """Sends the item to a worker, in the form in which ``Workers`` keeps it, and returns a future.
-
-    May be called again.
-    """
-    cost: float
-    """Proportional to the expected time, in any unit (steps, samples)."""
-    name: str
-    """For error messages: which block, of which clients."""
-    block: int | None = None
-    """Number of the block; None in an evaluation."""
-    attempts: int = 0
-    """How many workers have died while they computed it."""
-    exclusive: bool = False
-    """A worker that held the item has died: no other item is queued with it, so that another death has one cause."""
-
-
-class Workers(Protocol):
-    """A set of workers, each with a number."""
-
-    def ready(self) -> Sequence[int]:
-        """Numbers (W,) of the workers that accept items."""
-
-    def send(self, worker: int, item: WorkItem) -> object:
-        """Send an item and return its future. A worker computes its items in the order in which they were sent."""
-
-    def wait(self, futures: Sequence[object], block: bool) -> Sequence[object]:
-        """The futures that are done.
-
-        With ``block``, return only when one is done or the set of ready workers has changed. Raises RoundFailed where
-        no worker can be started.
-        """
-
-    def result(self, future: object) -> tuple[object, float]:
-        """(value, seconds that the worker took) of a future that is done. Raises WorkerLost."""
-
-    def replace(self, worker: int) -> dict[str, object]:
-        """Forget a lost worker and start another one where possible. Returns facts about the lost one for the log."""
-
-    def cancel(self, future: object) -> None:
-        """Give up a result that is no longer needed."""
-
-    def clock(self) -> float:
-        """Seconds since an arbitrary start."""
 
 
 @dataclass
@@ -137,7 +85,11 @@ class _Batch:
     """The state of one call of ``Dispatch.run``: items that wait, are in flight, or are done."""
 
     def __init__(self, dispatch: Dispatch, kind: str, items: Sequence[WorkItem]) -> None:
-        self.dispatch, self.workers, self.kind, self.items = dispatch, dispatch.workers, kind, items
+        self.dispatch, self.workers, self.kind, self.items = dispatch, dispatch.workers, kind, list(items)
+        self.owner: dict[int, int] = {}
+        """Part of an item that was split -> that item."""
+        self.parts: dict[int, dict[int, object]] = {}
+        """An item that was split -> its parts, with their results once these are known."""
         self.waiting = list(range(len(items)))
         self.in_flight: dict[int, deque[_InFlight]] = defaultdict(deque)
         """Worker -> the items that it holds, the one that it computes first."""
@@ -155,11 +107,11 @@ class _Batch:
         """
         while self.waiting:
             ready = list(self.workers.ready())
-            first = self.waiting[0] == self.next_index
+            first = self.whole(self.waiting[0]) == self.next_index
             free = MAX_QUEUED * len(ready) - len(self.done) - sum(map(len, self.in_flight.values()))
             assigned = self.assign(ready)
             for worker, index in assigned.items():
-                if self.has_room_for(worker, index) and (index == self.next_index or free > first):
+                if self.has_room_for(worker, index) and (self.whole(index) == self.next_index or free > first):
                     self.send(worker, index)
                     break
             else:
@@ -218,7 +170,8 @@ class _Batch:
         """Store the results that have arrived, and handle workers that were lost."""
         current = {queue[0].future: worker for worker, queue in self.in_flight.items() if queue}
         num_ready = len(self.workers.ready())
-        done = self.workers.wait(list(current), block)
+        limits = [self.time_left(worker) for worker in current.values()]
+        done = self.workers.wait(list(current), block, max(min(limits, default=math.inf), 0.0))
         now = self.workers.clock()
         self.dispatch.available_s += (now - self.now) * num_ready
         self.now = now
@@ -226,16 +179,62 @@ class _Batch:
             worker = current[future]
             sent = self.in_flight[worker][0]
             try:
-                self.done[sent.index], seconds = self.workers.result(future)
+                value, seconds = self.workers.result(future)
             except WorkerLost as lost:
                 self.requeue(worker, str(lost))
                 continue
             except RoundFailed as error:
                 raise RoundFailed(f"{self.items[sent.index].name}: {error}") from error
             self.in_flight[worker].popleft()
+            self.store(sent.index, value)
             self.started_at[worker] = now
             self.dispatch.busy_s += seconds
             self.dispatch.record_pace(worker, self.kind, seconds / self.items[sent.index].cost)
+        for worker in [worker for worker in current.values() if self.time_left(worker) <= 1e-9]:
+            self.end(worker)
+
+    def whole(self, index: int) -> int:
+        """The item that ``index`` is a part of, or is itself."""
+        return self.owner.get(index, index)
+
+    def queue_again(self, indices: Sequence[int]) -> None:
+        """Let items wait for a worker, in the order of results."""
+        self.waiting = sorted([*self.waiting, *indices], key=lambda index: (self.whole(index), index))
+
+    def store(self, index: int, value: object) -> None:
+        """Keep a result; that of an item that was split once all its parts are done."""
+        whole = self.whole(index)
+        if whole == index:
+            self.done[index] = value
+            return
+        self.parts[whole][index] = value
+        if None not in self.parts[whole].values():
+            self.done[whole] = list(self.parts.pop(whole).values())
+
+    def time_left(self, worker: int) -> float:
+        """Seconds until the item that a worker computes takes too long."""
+        queue = self.in_flight[worker]
+        if not queue:
+            return math.inf
+        return self.items[queue[0].index].limit_s - (self.workers.clock() - self.started_at[worker])
+
+    def end(self, worker: int) -> None:
+        """End a worker whose item takes too long, and split the item; what was queued behind it waits again."""
+        first, *behind = [sent.index for sent in self.in_flight.pop(worker)]
+        item = self.items[first]
+        self.dispatch.restarts += 1
+        facts = self.workers.replace(worker)
+        reason = f"{item.name}: no result within {item.limit_s:g} s"
+        self.dispatch.on_event("client_timeout", worker=worker, **facts, block=item.block, reason=reason)
+        if item.split is None:
+            self.queue_again(behind)
+            return self.store(first, TIMED_OUT)
+        new = list(item.split())
+        numbers = range(len(self.items), len(self.items) + len(new))
+        self.items += new
+        self.owner |= dict.fromkeys(numbers, first)
+        self.parts[first] = dict.fromkeys(numbers)
+        self.queue_again([*behind, *numbers])
 
     def requeue(self, worker: int, reason: str) -> None:
         """Put the items of a dead worker back into the queue, each exclusive from now on.
@@ -243,7 +242,7 @@ class _Batch:
         Most likely the worker died over the first item that it held, unless it had just finished that one.
         """
         indices = [sent.index for sent in self.in_flight.pop(worker)]
-        self.waiting = sorted(self.waiting + indices)
+        self.queue_again(indices)
         item = self.items[indices[0]]
         item.attempts += 1
         for index in indices:

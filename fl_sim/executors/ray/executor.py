@@ -18,15 +18,17 @@ import torch
 
 from fl_sim import tree
 from fl_sim.blocks.learner import Learner
-from fl_sim.blocks.plan import BlockPlan
+from fl_sim.blocks.plan import BlockPlan, alone
 from fl_sim.engines.evaluate import BLOCK, means
-from fl_sim.engines.results import BlockResult
+from fl_sim.engines.results import BlockResult, joined
+from fl_sim.engines.run_block import failed_result
 from fl_sim.executors.base import Executor
 from fl_sim.executors.ray.cluster import max_workers
-from fl_sim.executors.ray.dispatch import Dispatch, WorkItem
+from fl_sim.executors.ray.dispatch import Dispatch
 from fl_sim.executors.ray.options import Ray
 from fl_sim.executors.ray.ray_workers import RayWorkers, shut_down_workers, workers_for
 from fl_sim.executors.ray.serialize import pack, unpack
+from fl_sim.executors.ray.work_items import TIMED_OUT, WorkItem
 from fl_sim.executors.ray.worker import ComputeSettings
 from fl_sim.executors.ray.worker_handle import LearnerMessage, WorkerHandle
 from fl_sim.tree import Tree
@@ -64,6 +66,8 @@ class RayExecutor(Executor):
         How many workers, what each reserves, and the address of the cluster.
     threads : int
         PyTorch's threads inside a worker.
+    limit_s : float (default: 0, no limit)
+        Seconds that a client may take, with vmap a block; then its worker is ended.
 
     Raises
     ------
@@ -71,7 +75,9 @@ class RayExecutor(Executor):
         Where Ray is not installed.
     """
 
-    def __init__(self, learner: Learner, engine: str, chunk: int, settings: Ray, threads: int) -> None:
+    def __init__(
+        self, learner: Learner, engine: str, chunk: int, settings: Ray, threads: int, limit_s: float = 0.0
+    ) -> None:
         try:
             installed = importlib.util.find_spec("ray") is not None
         except ValueError:  # sys.modules has an entry for Ray that is no module
@@ -79,6 +85,7 @@ class RayExecutor(Executor):
         if not installed:
             raise ValueError("engine = 'ray': Ray is not installed; pip install ray, or use --engine loop")
         self.learner, self.engine, self.chunk, self.settings, self.threads = learner, engine, chunk, settings, threads
+        self.limit_s = limit_s or math.inf
         self.name, self._models = str(next(_run_names)), itertools.count()
         self._workers: RayWorkers | None = None
         self._dispatch: Dispatch | None = None
@@ -103,12 +110,24 @@ class RayExecutor(Executor):
         try:
             with closing(dispatch.run(plans[0].message_type, items)) as replies:
                 for plan, packed in zip(plans, replies, strict=True):
-                    result: BlockResult = unpack(packed, device="cpu")
-                    result.plan = plan
+                    result = self._result(plan, packed, pool)
                     self.chunk = result.chunk = min(filter(None, (self.chunk, result.chunk)), default=0)
                     yield result
         finally:
             self._current_models.discard(key)
+
+    def _result(self, plan: BlockPlan, answer: Any, pool: Pool | None) -> BlockResult:
+        """The result of a block: as a worker packed it, or from those of its clients, if it took too long."""
+        if answer is TIMED_OUT:
+            reason = f"no result within {self.limit_s:g} s (client_timeout); its worker was ended"
+            clients = [failed_result(order, self.learner, reason) for order in plan.orders]
+            return BlockResult(plan, clients, chunk=self.chunk, bits_changed=True)
+        if isinstance(answer, list):
+            singles = (self._result(one, part, pool) for one, part in zip(alone(plan), answer, strict=True))
+            return replace(joined(plan, singles, pool, self.chunk), bits_changed=True)
+        result: BlockResult = unpack(answer, device="cpu")
+        result.plan = plan
+        return result
 
     def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
         """Evaluation blocks are computed on all workers and summed in their order: the bits of one process."""
@@ -231,14 +250,22 @@ class RayExecutor(Executor):
         worker.loaded |= {model, *([data] if data else [])}
         return learner
 
-    def _block_item(self, plan: BlockPlan, model: str, reference: object) -> WorkItem:
+    def _block_item(self, plan: BlockPlan, model: str, reference: object, engine: str = "") -> WorkItem:
+        """The item of a block; where it takes too long, each of its clients becomes an item, on the loop."""
+        kind = engine or self.engine
+
         def send(worker: WorkerHandle) -> object:
             learner = self._send_missing(worker, model, reference)
-            return worker.actor.run_block.remote(learner, model, pack(plan), self.engine, self.chunk)
+            return worker.actor.run_block.remote(learner, model, pack(plan), kind, self.chunk)
+
+        def split() -> list[WorkItem]:
+            return [self._block_item(one, model, reference, "loop") for one in alone(plan)]
 
         clients = ", ".join(str(order.client) for order in plan.orders)
         name = f"{plan.message_type}, block {plan.number} (clients {clients})"
-        return WorkItem(send, max(plan.steps, 1), name, plan.number)
+        limit_s = self.limit_s * (len(plan.orders) if kind == "loop" else 1)
+        several = split if len(plan.orders) > 1 else None
+        return WorkItem(send, max(plan.steps, 1), name, plan.number, limit_s=limit_s, split=several)
 
     def _send_evaluation(self, model: str, reference: object, data: str, starts: range, worker: WorkerHandle) -> object:
         learner = self._send_missing(worker, model, reference, data)

@@ -26,9 +26,9 @@ from fl_sim.executors.ray.cluster import (
     worker_traceback,
     workers_per_node,
 )
-from fl_sim.executors.ray.dispatch import WorkerLost, WorkItem
 from fl_sim.executors.ray.options import Ray
 from fl_sim.executors.ray.serialize import LARGE, ArraySharing, identity
+from fl_sim.executors.ray.work_items import WorkerLost, WorkItem
 from fl_sim.executors.ray.worker import Worker, versions
 from fl_sim.executors.ray.worker_handle import LearnerMessage, WorkerHandle
 
@@ -39,7 +39,7 @@ MAX_FAILED_STARTS = 3
 
 
 class RayWorkers:
-    """The workers of this process, an implementation of ``fl_sim.executors.ray.dispatch.Workers``.
+    """The workers of this process, an implementation of ``fl_sim.executors.ray.work_items.Workers``.
 
     Raises RoundFailed where Ray cannot be started or reached.
     """
@@ -147,23 +147,24 @@ class RayWorkers:
         """Send an item to a worker; returns the reference of its result."""
         return item.send(self.handles[worker])
 
-    def wait(self, futures: Sequence[object], block: bool) -> Sequence[object]:
-        """The references whose results have arrived.
+    def wait(self, futures: Sequence[object], block: bool, limit_s: float = math.inf) -> Sequence[object]:
+        """The references whose results have arrived; with ``block`` one at least, unless ``limit_s`` seconds are over.
 
         Raises RoundFailed where no worker starts, or where one has other versions.
         """
-        until = time.monotonic() + START_TIMEOUT_S
+        start = time.monotonic()
         while True:
             starting = {handle.starting: handle for handle in self.handles.values() if not handle.ready}
             waited = [*futures, *starting]
-            done = set(ray().wait(waited, num_returns=1, timeout=1.0 if block else 0)[0]) if waited else set()
+            timeout = min(1.0, max(limit_s - (time.monotonic() - start), 0)) if block else 0
+            done = set(ray().wait(waited, num_returns=1, timeout=timeout)[0]) if waited else set()
             if done and len(waited) > 1:
                 done |= set(ray().wait(waited, num_returns=len(waited), timeout=0)[0])
             for future in done & starting.keys():
                 self._check_started(starting[future])
-            if done or not block:
+            if done or not block or time.monotonic() - start >= limit_s:
                 return [future for future in futures if future in done]
-            if not futures and time.monotonic() > until:
+            if not futures and time.monotonic() - start > START_TIMEOUT_S:
                 raise RoundFailed(
                     f"engine = 'ray': no worker has started within {START_TIMEOUT_S:.0f} s: {self._requirements()}"
                 )

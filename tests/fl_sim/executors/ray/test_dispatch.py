@@ -1,5 +1,6 @@
 """Dispatch of work items in virtual time: order of results, items in flight, speeds of workers, deaths of workers."""
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -9,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_sim.errors import RoundFailed
-from fl_sim.executors.ray.dispatch import MAX_ATTEMPTS, Dispatch, WorkerLost, WorkItem
+from fl_sim.executors.ray.dispatch import MAX_ATTEMPTS, Dispatch
+from fl_sim.executors.ray.work_items import TIMED_OUT, WorkerLost, WorkItem
 
 
 class SimulatedWorkers:
@@ -41,9 +43,10 @@ class SimulatedWorkers:
         self.most_in_flight = max(self.most_in_flight, len(self.in_flight))
         return self.sent
 
-    def wait(self, futures: Sequence[int], block: bool) -> Sequence[int]:
+    def wait(self, futures: Sequence[int], block: bool, limit_s: float = math.inf) -> Sequence[int]:
         if block:
-            self.time = max(self.time, min(self.ends[future][0] for future in futures))
+            until = min(self.ends[future][0] for future in futures)
+            self.time = max(self.time, min(until, self.time + limit_s))
         return [future for future in futures if self.ends[future][0] <= self.time]
 
     def result(self, future: int) -> tuple[Any, float]:
@@ -167,3 +170,28 @@ def test_items_in_flight_are_cancelled_when_the_results_are_no_longer_read() -> 
     assert next(results) == "item 0"
     results.close()
     assert len(cancelled) == 1  # one item was yielded, one is in flight
+
+
+@settings(deadline=None)
+@given(
+    hangs=st.sets(st.integers(0, 11)), seconds=st.lists(st.floats(0.5, 2), min_size=1, max_size=3), share=st.booleans()
+)
+def test_an_item_that_takes_too_long_is_split_to_find_the_part_that_does(
+    hangs: set[int], seconds: list[float], share: bool
+) -> None:
+    """Six items of two parts each; a part that hangs would take for ever, and so would its item."""
+    workers, told = SimulatedWorkers(seconds), list[str]()
+
+    def item(name: str, *parts: int) -> WorkItem:
+        cost = 1e9 if hangs & set(parts) else 1.0 * len(parts)
+        several = (lambda: [item(f"part {part}", part) for part in parts]) if len(parts) > 1 else None
+        return WorkItem(lambda worker: None, cost, name, limit_s=3.0 * len(parts) if share else 6.0, split=several)
+
+    dispatch = Dispatch(workers, lambda kind, **facts: told.append(f"{kind}: {facts['reason']}"))
+    six = [item(f"item {i}", 2 * i, 2 * i + 1) for i in range(6)]
+    found = list(dispatch.run("train", six))
+    for i, value in enumerate(found):
+        parts = [TIMED_OUT if part in hangs else f"part {part}" for part in (2 * i, 2 * i + 1)]
+        assert value == (parts if hangs & {2 * i, 2 * i + 1} else f"item {i}")
+    assert dispatch.restarts == len(told) == len(hangs) + len({part // 2 for part in hangs})
+    assert all(line.startswith("client_timeout: ") and "no result within" in line for line in told)

@@ -172,3 +172,27 @@ def test_a_worker_that_cannot_start_is_an_error_with_its_requirements(
         RoundFailed, match=r"ray.*each needs 1 CPUs and 1 GPUs \(ray.num_cpus, ray.num_gpus\), there are"
     ):
         on_ray(tmp_path, ray={**RAY, "num_gpus": 1.0})
+
+
+@dataclass
+class Hanging(FedAvg):
+    """Client CULPRIT never ends."""
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        listed = list(batches["train"])
+        if _client(listed) == CULPRIT:
+            time.sleep(1000)
+        return super().local_update(model, state, {"train": listed}, loss, local_)
+
+
+def test_a_client_that_hangs_is_ended_with_its_worker(tmp_path: Path) -> None:
+    """Its block's worker is ended, then the one that tries the client alone; the others train as if it had raised."""
+    settings = {"failures": "tolerate:0.5", "rounds": 1}
+    plain, ended = inline(tmp_path, Failing(), **settings), on_ray(tmp_path, Hanging(), client_timeout=2.0, **settings)
+    failed = ended.log.clients.query("status == 'failed'")
+    assert failed["client"].tolist() == [CULPRIT] and "no result within 2 s" in failed["reason"].item()
+    assert ended.log.events["event"].tolist().count("client_timeout") == 2 and ended.summary["bits_changed"]
+    for name, value in plain.model.items():
+        torch.testing.assert_close(ended.model[name], value)
