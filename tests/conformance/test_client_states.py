@@ -24,9 +24,8 @@ TARGETS = [
     target for cls in (stateful.Visits, stateful.Started) for target in targets_of("strategy", cls.__name__, cls)
 ]
 COMMON = (
-    "--clients 12 --cohort 6 --block_size 3 --rounds 6 --model lr --local.batch_size 16 --dtype float64 --quiet --json"
+    "--clients 12 --cohort 6 --model lr --local.batch_size 16 --dtype float64 --quiet --json"
     " --partition dirichlet --partition.alpha 0.5 --system.stragglers 0.4 --checkpoint_every 1"
-    " --strategy tests.conformance.stateful:Visits"
 )
 ENGINES = [
     "--engine loop",
@@ -43,9 +42,14 @@ ENGINES = [
 ]
 
 
-def summary_of(words: str, capsys: Any) -> dict[str, Any]:
+def words(strategy: str = "Visits", rounds: int = 6, block: int = 3) -> str:
+    """The words of a command."""
+    return f"{COMMON} --strategy tests.conformance.stateful:{strategy} --rounds {rounds} --block_size {block}"
+
+
+def summary_of(command: str, capsys: Any) -> dict[str, Any]:
     """The summary of a run, of the first one if it is a batch."""
-    assert main(words.split()) == 0
+    assert main(command.split()) == 0
     summary = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     return dict(summary.get("runs", [summary])[0])
 
@@ -61,8 +65,7 @@ def states_of(run_dir: str) -> dict[int, Tree]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run on the loop, in blocks of one client."""
     out = tmp_path_factory.mktemp("reference")
-    words = [*COMMON.split(), "--engine", "loop", "--block_size", "1", "--checkpoint_keep", "0"]
-    assert main([*words, "--out", str(out)]) == 0
+    assert main(f"{words(block=1)} --engine loop --checkpoint_keep 0 --out {out}".split()) == 0
     [run] = out.iterdir()
     return run
 
@@ -89,14 +92,14 @@ def assert_same(run_dir: str, reference: Path) -> None:
 def test_states_that_appear_late_grow_and_change_their_dtype(
     engine: str, reference: Path, tmp_path: Path, capsys: Any
 ) -> None:
-    summary = summary_of(f"{COMMON} {engine} --out {tmp_path}", capsys)
+    summary = summary_of(f"{words()} {engine} --out {tmp_path}", capsys)
     assert_same(summary["run_dir"], reference)
     events = load(summary["run_dir"]).events
     assert "fallback" not in set(events.get("event", ())), events
 
 
 def test_a_run_that_goes_on_keeps_them(reference: Path, tmp_path: Path, capsys: Any) -> None:
-    summary = summary_of(f"{COMMON} --engine vmap --rounds 3 --out {tmp_path}", capsys)
+    summary = summary_of(f"{words(rounds=3)} --engine vmap --out {tmp_path}", capsys)
     summary = summary_of(f"--resume {summary['run_dir']} --rounds 6 --quiet --json", capsys)
     assert_same(summary["run_dir"], reference)
 
@@ -106,11 +109,10 @@ def test_a_run_that_begins_at_a_checkpoint_of_another_has_its_bits(
     how: str, reference: Path, tmp_path: Path, capsys: Any
 ) -> None:
     """A checkpoint of round 2, when some clients have no state yet."""
-    common = f"{COMMON} --engine loop --block_size 1"
     if how == "--fork":
-        summary = summary_of(f"--fork {reference}@2 {common} --out {tmp_path}", capsys)
+        summary = summary_of(f"--fork {reference}@2 {words(block=1)} --engine loop --out {tmp_path}", capsys)
     else:
-        summary = summary_of(f"{common} --rounds 2 --out {tmp_path}", capsys)
+        summary = summary_of(f"{words(rounds=2, block=1)} --engine loop --out {tmp_path}", capsys)
         assert 0 < len(states_of(summary["run_dir"])) < 12
         summary = summary_of(f"--resume {summary['run_dir']} --rounds 6 --quiet --json", capsys)
     log, whole = load(summary["run_dir"]), load(reference)
@@ -123,10 +125,10 @@ def test_a_run_that_begins_at_a_checkpoint_of_another_has_its_bits(
 
 
 def test_states_of_every_dtype_layout_and_order_are_right_on_every_engine(tmp_path: Path, capsys: Any) -> None:
-    common = COMMON.replace("Visits", "Odd").replace("--rounds 6", "--rounds 4")
+    common = words("Odd", rounds=4)
     loop = summary_of(f"{common} --engine loop --out {tmp_path / 'loop'}", capsys)
     expected, model = states_of(loop["run_dir"]), load(loop["run_dir"]).model()
-    half = summary_of(f"{common} --engine loop --rounds 2 --out {tmp_path / 'half'}", capsys)
+    half = summary_of(f"{words('Odd', rounds=2)} --engine loop --out {tmp_path / 'half'}", capsys)
     again = summary_of(f"--resume {half['run_dir']} --rounds 4 --quiet --json", capsys)
     assert again["digest"] == loop["digest"]
     batched = summary_of(f"{common} --engine vmap --chunk 2 --out {tmp_path / 'vmap'}", capsys)
