@@ -34,6 +34,7 @@ from experiments.runs.trial import ClientFailed
 from fl_sim import Callback, RoundFailed, from_arrays, load
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import SampleFunction
+from fl_sim.learning.sets.set_checks import names_and_own
 from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
 
@@ -139,9 +140,9 @@ def run(
     if isinstance(settings.get("partition"), (list, tuple)):
         # the bound on indices is checked again once the task is built
         settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)
-    own = set_metrics if isinstance(set_metrics, Mapping) else {}
-    if set_metrics and not own:
-        settings["set_metrics"] = set_metrics
+    names, own = names_and_own(set_metrics)
+    if names:
+        settings["set_metrics"] = names
     configs = make_each(None if recipe is None else os.fspath(recipe), **settings)
     outcomes = [_outcome(build(config, metrics, set_metrics=own), quiet, callbacks) for config in checked(configs)]
     return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]

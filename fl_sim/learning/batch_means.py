@@ -44,14 +44,14 @@ def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None, whole: tor
     weights : Tensor, optional
         (B,) the number of each sample's labels that count; default: each sample weighs 1.
     whole : torch.dtype (default: float32)
-        Of the mean where ``values`` are whole numbers or truth values.
+        Of the mean where ``values`` are whole numbers, truth values or of half precision.
 
     Raises
     ------
     ValueError
         If the batch is padded and ``values`` are not one number a sample.
     """
-    values = values if values.is_floating_point() else values.to(whole)
+    values = values if values.is_floating_point() and values.dtype.itemsize >= 4 else values.to(whole)
     if mask is not None and values.shape != mask.shape:
         shapes = f"gives shape {tuple(values.shape)} for a padded batch of {len(mask)} samples"
         raise ValueError(f"a loss or metric {shapes}; it must give ({len(mask)},), one number a sample")

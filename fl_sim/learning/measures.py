@@ -47,7 +47,8 @@ def check_functions(loss: object, metrics: object) -> None:
 
 
 def _kind(given: object) -> str:
-    return "a class" if isinstance(given, type) else f"a {type(given).__name__}"
+    name = type(given).__name__
+    return "a class" if isinstance(given, type) else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def cross_entropy(

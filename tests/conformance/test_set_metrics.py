@@ -203,6 +203,9 @@ def test_runs_of_one_batch_have_the_same_columns_too(tmp_path: Path) -> None:
         ({"mine": 3}, r"set_metrics\['mine'\] = 3: must be a function"),
         ({"mine": lambda o, t: {"f1": 1}}, r"'mine' fails on 12 samples, outputs \(12, 3\).* it gives dict; it must"),
         ({"mine": lambda o, t: o @ t}, r"'mine' fails on 12 samples, .*RuntimeError"),
+        ({"mine": lambda o, t, n=[]: n.append(0) or len(n)}, "'mine' fails.* another value when it is called again"),
+        ([spread], r"set_metrics = \[<function spread.*: give names, 'f1,auroc' or a list of them, or a dict"),
+        (spread, "set_metrics = <function spread.*: give names"),
     ],
 )
 def test_refused_before_any_work(given: Any, message: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fl_sim import rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.measures import squared_error
@@ -26,6 +27,21 @@ LIMIT = 256 * 2**20
 """Most bytes of a set's outputs and targets that a function, or an offered metric, may keep."""
 TRIED = 500
 """Most samples on which the metrics are tried."""
+
+
+def names_and_own(given: object) -> tuple[str | list[str], Mapping[Any, object]]:
+    """(names of offered metrics, a user's own by name) of ``run(set_metrics=given)``; one of them is empty.
+
+    Raises ConfigError for what is neither names nor a dict.
+    """
+    if isinstance(given, Mapping):
+        return "", given
+    if given is None or isinstance(given, str):
+        return given or "", {}
+    if isinstance(given, list | tuple) and all(isinstance(name, str) for name in given):
+        return list(given), {}
+    cure = "give names, 'f1,auroc' or a list of them, or a dict of functions and objects: set_metrics={'mine': f}"
+    raise ConfigError(f"set_metrics = {given!r:.80}: {cure}")
 
 
 def chosen_metrics(names: str, own: Mapping[Any, object], task: Task) -> dict[str, SetMetric]:
@@ -87,7 +103,14 @@ def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_t
             raise ConfigError(f"set_metrics: {name!r} {problem}; leave it out, or bring a function of your own")
         try:
             rows = rows_of(task, outputs.cpu(), targets.cpu(), metric.by_class)
-            set_values(replace(task, set_metrics={name: metric}), [(outputs, targets)])
+            alone = replace(task, set_metrics={name: metric})
+            with rng.keyed_globals(0):
+                once = set_values(alone, [(outputs, targets)])[name]
+            with rng.keyed_globals(0):
+                again = set_values(alone, [(outputs, targets)])[name]
+            if not (once.shape == again.shape and torch.allclose(once.double(), again.double(), equal_nan=True)):
+                cure = "keep that in an object with reset, update and compute"
+                raise ConfigError(f"it gives another value when it is called again, so that it keeps something; {cure}")
         except Exception as error:
             tried = f"on {len(targets)} samples, outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
             why = f"{error}" if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"

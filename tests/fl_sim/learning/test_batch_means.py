@@ -32,3 +32,13 @@ def test_a_batch_weighs_as_many_labels_as_count() -> None:
     assert Batch(counted, rng.words(0)).weight == 5 and Batch(counted, rng.words(0), MASK).weight == 3
     assert with_weights(samples, None) is samples
     assert Batch(samples, rng.words(0)).weight == 3 and Batch(samples, rng.words(0), MASK).weight == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_numbers_of_half_precision_have_a_mean_of_full_precision(dtype: torch.dtype) -> None:
+    """2 of 5 is 0.4, which half precision rounds; 100 * 1000 is above its largest number, 65504."""
+    hits = torch.tensor([1, 0, 1, 0, 0, 1], dtype=dtype)
+    mask = torch.tensor([True] * 5 + [False])
+    assert mean(hits, mask, None, torch.float64).item() == mean(hits[:5], None, None, torch.float64).item() == 0.4
+    many = torch.full((100,), 1000.0, dtype=dtype)
+    assert mean(many, torch.ones(100, dtype=torch.bool), None).item() == 1000.0
