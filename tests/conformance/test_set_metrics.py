@@ -151,7 +151,7 @@ def test_blocks_are_in_order_and_classes_need_no_common_block(tmp_path: Path, mo
     assert close(row["val_spread"], right["spread"]) and row["val_confusion"] == right["confusion"]
 
 
-SMALL = "--task digits --model lr --clients 3 --rounds 2 --partition.held_out 0.1 --personalize_steps 1 --quiet"
+SMALL = "--task digits --model lr --clients 3 --partition.held_out 0.1 --personalize_steps 1 --quiet"
 SMALL += " --personalize_every 1 --checkpoint_every 1 --set_metrics confusion,class_accuracy"
 
 
@@ -159,11 +159,11 @@ def test_a_resumed_run_and_real_devices_have_the_same_columns(tmp_path: Path) ->
     def main(words: str) -> None:
         assert command.main(words.split()) == 0
 
-    main(f"{SMALL} --engine loop --out {tmp_path}/whole")
+    main(f"{SMALL} --rounds 2 --engine loop --out {tmp_path}/whole")
     main(f"{SMALL} --engine loop --rounds 1 --out {tmp_path}/part")
     [whole], [part] = ([*(tmp_path / name).iterdir()] for name in ("whole", "part"))
     main(f"--resume {part} --rounds 2 --quiet")
-    [config] = parse_configs([*SMALL.split(), "--out", str(tmp_path / "devices")])
+    [config] = parse_configs([*SMALL.split(), "--rounds", "2", "--out", str(tmp_path / "devices")])
     options = ServeOptions(node_timeout_s=5.0, timeout_s=60.0)
     [(summary, error)] = serve([config], InProcessGrid.of(app, 3), options)
     assert error is None
