@@ -28,7 +28,8 @@ class ForeignStatistics:
     derived from them) gets the other arrays only; the statistics are the mean of its clients' own, with its weights.
     Other strategies (means, medians, Krum, ...) get all arrays. Of their result, counters become whole numbers again,
     and a statistic outside of all clients' values is replaced by the mean. A strategy for differential privacy keeps
-    what it made, because the mean would reveal what its noise hides; variances below zero become zero.
+    what it made, because the mean would reveal what its noise hides; variances below zero become zero, and buffers
+    that no client has changed since the start keep their values, without noise.
 
     Parameters
     ----------
@@ -85,7 +86,11 @@ class ForeignStatistics:
             who = type(flower.innermost(self.strategy)).__name__
             self._tell(f"{who} does not get these arrays; the mean of the clients' own is used", sorted(self._sent))
         else:
-            given = {k: self._checked(k, own[k].numpy(), model) for k in self.names & set(own) & set(self._sent)}
+            told: dict[str, list[str]] = {}
+            common = sorted(self.names & set(own) & set(self._sent))
+            given = {k: self._checked(k, own[k].numpy(), model, told) for k in common}
+            for what, names in told.items():
+                self._tell(what, names)
             if all(x is None for x in given.values()):
                 return arrays
             own |= {k: x for k, x in given.items() if x is not None}
@@ -120,16 +125,23 @@ class ForeignStatistics:
         mean = sum(x * (weight / total) for x, weight in zip(self._sent[name], self._weights, strict=True))
         return _as_dtype(np.asarray(mean), model[name])
 
-    def _checked(self, name: str, value: np.ndarray, model: Tree) -> Array | None:
-        """What replaces a strategy's own ``value`` of a statistic; None where it stays as it is."""
+    def _checked(self, name: str, value: np.ndarray, model: Tree, told: dict[str, list[str]]) -> Array | None:
+        """What replaces a strategy's own ``value`` of a statistic; None where it stays as it is.
+
+        ``told`` gets the name under what was done.
+        """
         sent = np.stack(self._sent[name]).astype(np.float64)
         low, high = sent.min(0), sent.max(0)
         room = 1e-5 * np.maximum(np.abs(low), np.abs(high)) + 1e-12
         if not ((value >= low - room) & (value <= high + room)).all():  # NaN is outside
             if not flower.is_private(self.strategy):
-                self._tell("outside of all clients' values; the mean of the clients' own is used", [name])
+                told.setdefault("outside of all clients' values; the mean of the clients' own is used", []).append(name)
                 return self._mean(name, model)
-            self._tell("changed by a strategy for differential privacy; only variances below 0 are set to 0", [name])
+            first = model[name].cpu().numpy()
+            if (sent == first).all():  # a constant of the network, such as a mask, which is no secret
+                return _as_dtype(first, model[name])
+            what = "changed by a strategy for differential privacy; only variances below 0 are set to 0"
+            told.setdefault(what, []).append(name)
             value = np.maximum(value, 0) if name.endswith(VARIANCE) else value
             return _as_dtype(value, model[name])
         return None if model[name].is_floating_point() else _as_dtype(value, model[name])

@@ -32,11 +32,19 @@ def problem(module: nn.Module) -> str:
         if x.is_quantized or x.layout != torch.strided:
             kind = "quantized" if x.is_quantized else f"of the layout {x.layout}"
             return f"{name} is {kind}; it must be an ordinary tensor"
+    if infinite := [name for name, x in module.state_dict().items() if not _is_finite(x)]:
+        cure = "register a constant, such as a mask, with persistent=False, or use a large number such as -1e9"
+        return f"{', '.join(infinite)} holds NaN or infinity, and is averaged over clients; {cure}"
     for name, parameter in module.named_parameters():
         if has_gradient_hook(parameter):
             cure = "change the gradient in the strategy's method gradient, or by a layer's hook"
             return f"parameter {name} has a gradient hook (register_hook), which would not be called; {cure}"
     return _sharing(module, tensors) or _frozen(module)
+
+
+def _is_finite(x: object) -> bool:
+    numbers = isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex()) and x.element_size() > 1
+    return not numbers or bool(torch.isfinite(x).all())  # type: ignore[arg-type]
 
 
 def _sharing(module: nn.Module, tensors: Mapping[str, Tensor]) -> str:

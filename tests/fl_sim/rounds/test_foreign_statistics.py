@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import Array, ArrayRecord, Message
+from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.serverapp import strategy as flower
 
 from fl_sim import RoundLog, tree
 from fl_sim.rounds.foreign_statistics import ForeignStatistics
+from fl_sim.wire import flower as flower_wire
 from fl_sim.wire import records
 from tests.fl_sim import small_federation
 from tests.fl_sim.small_federation import SIZES, STATISTICS, STILL, mean_statistics, network, own_statistics, train
@@ -100,7 +101,7 @@ def test_a_step_past_all_clients_is_replaced_by_the_mean_and_recorded(tmp_path: 
     with RoundLog.create(tmp_path, "run", "") as log:
         check(train(Doubling(**ALL), SIZES, STILL, log=log).arrays)
     [told] = [event for event in events(tmp_path) if event["event"] == "running_statistics"]
-    assert told["reason"].startswith("outside of all clients' values") and set(told["names"]) <= set(STATISTICS)
+    assert told["reason"].startswith("outside of all clients' values") and told["names"] == sorted(STATISTICS)
 
 
 def test_a_private_strategys_statistics_keep_their_noise_but_no_negative_variance(tmp_path: Path) -> None:
@@ -113,6 +114,22 @@ def test_a_private_strategys_statistics_keep_their_noise_but_no_negative_varianc
     assert found["1.num_batches_tracked"].dtype == torch.int64
     [told] = [event for event in events(tmp_path) if event["event"] == "running_statistics"]
     assert "differential privacy" in told["reason"]
+
+
+def test_a_constant_of_the_network_gets_no_noise() -> None:
+    """A buffer that all clients return as it was at the start, such as a mask."""
+    private = flower.DifferentialPrivacyServerSideFixedClipping(flower.FedAvg(**ALL), 2.0, 1000.0, 2)
+    told: list[Any] = []
+    statistics = ForeignStatistics(["mask", "mean"], private, lambda kind, **facts: told.append(facts["names"]))
+    start = {"mask": torch.ones(2), "mean": torch.zeros(2)}
+    sent = [records.encode({"mask": torch.ones(2), "mean": torch.full((2,), float(i))}) for i in range(2)]
+    message = Message(RecordDict(), 1, "train")
+    flower_wire.set_message_id(message, "1")
+    statistics.take([Message(RecordDict({"arrays": arrays}), reply_to=message) for arrays in sent])
+    noisy = {"mask": torch.tensor([1.5, 0.5]), "mean": torch.tensor([7.0, -7.0])}
+    settled = records.decode(statistics.settled(records.encode(noisy), start))
+    assert torch.equal(settled["mask"], start["mask"]) and torch.equal(settled["mean"], noisy["mean"])
+    assert told == [["mean"]]
 
 
 def test_what_an_older_checkpoint_kept_of_statistics_is_left_out() -> None:

@@ -54,6 +54,13 @@ def sparse() -> nn.Module:
     return module
 
 
+def masked() -> nn.Module:
+    module = plain()
+    module.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+    module.register_buffer("constant", torch.full((2, 2), -torch.inf), persistent=False)
+    return module
+
+
 class Quantized(nn.Linear):
     __module__ = "torch.ao.nn.quantized.dynamic.modules.linear"
 
@@ -67,6 +74,7 @@ class Quantized(nn.Linear):
         (lambda: nn.Sequential(nn.LazyLinear(2)), "0.weight of a lazy layer has no shape yet"),
         (on_meta, "0.weight is on the device meta"),
         (sparse, "edges is of the layout torch.sparse_coo; it must be an ordinary tensor"),
+        (masked, "mask holds NaN or infinity, and is averaged over clients; .* mask, with persistent=False, or use a"),
         (hooked, "parameter 0.weight has a gradient hook"),
         (hooked_after, "parameter 0.weight has a gradient hook"),
         (sharing, r"0.weight and 1.weight are two tensors that share memory, .* \(1.weight = 0.weight\)"),
