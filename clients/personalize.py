@@ -35,12 +35,15 @@ class Personalize(LocalRule):
     """Samples per step; 0 means all."""
     last_batch: Literal["keep", "drop", "join"] = "keep"
     """What becomes of a pass's last batch, as ``local.last_batch``."""
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    """Update rule of fine-tuning, without momentum, weight decay or clipping."""
 
     reply_kind = "none"
 
     def _local(self, settings: Local) -> Local:
         """The run's settings of local training, with those of fine-tuning."""
-        return replace(settings, steps=self.steps, lr=self.lr, batch_size=self.batch_size, last_batch=self.last_batch)
+        kinds = replace(settings, last_batch=self.last_batch, optimizer=self.optimizer)
+        return replace(kinds, steps=self.steps, lr=self.lr, batch_size=self.batch_size)
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """The stream ``train`` has the fine-tuning steps, ``test`` one batch of all held-out samples."""

@@ -30,7 +30,8 @@ def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | No
     if message_type.startswith("evaluate"):
         numbers = table(settings, "personalize")
         steps, lr, batch_size = (numbers.get(name, 0) for name in ("steps", "lr", "batch_size"))
-        return Personalize(int(steps), float(lr), int(batch_size), numbers.get("last_batch", "keep"))
+        rest = numbers.get("last_batch", "keep"), numbers.get("optimizer", "sgd")
+        return Personalize(int(steps), float(lr), int(batch_size), *rest)
     name = settings.get("strategy")
     if name is None:
         return FedAvg()

@@ -11,6 +11,8 @@ Communication", 2018, arXiv:1802.07876, algorithm 1.
 Clients send gradients only: the running statistics of a model with BatchNorm keep their initial values, which the log
 says as an event. The steps of clients normalise by batch; evaluation uses the initial statistics.
 
+Of the settings of local training only ``local.batch_size`` and ``local.last_batch`` act, on support and query batches.
+
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
 
@@ -26,6 +28,9 @@ from fl_sim import Batch, Local, Loss, optim, rng, tree
 from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
 from fl_sim.tree import Tree
 from strategies.base import Strategy
+
+UNUSED = tuple(f"local.{name}" for name in ("lr", "optimizer", "momentum", "weight_decay", "clip_norm", "lr_schedule"))
+"""Settings of local training that the inner loop, plain SGD with ``inner_lr``, does not use."""
 
 
 def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,7 +58,7 @@ class MAML(Strategy):
     """Learning rate of the server's optimiser; multiplied by server.lr."""
     weighting = "uniform"
     reply_kind = "update"
-    refuses = ("local.epochs", "local.steps")
+    refuses = ("local.epochs", "local.steps", *UNUSED)
     renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:

@@ -10,9 +10,8 @@ from typing import Any, get_type_hints
 
 from experiments.config import recipe_files
 from experiments.config.axes import over
-from experiments.config.call_options import Options
 from experiments.config.choices import PACKAGES
-from experiments.config.flags import Flag, flag_schema, no_value, run_tyro, values_of
+from experiments.config.flags import Flag, Options, flag_schema, no_value, run_tyro, values_of
 from experiments.config.nesting import nested
 from experiments.config.recipe_files import read_folder
 from experiments.config.schema import Config

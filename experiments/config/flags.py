@@ -4,20 +4,39 @@ import contextlib
 import functools
 import io
 from collections.abc import Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
 from experiments.config import recipe_files
-from experiments.config.call_options import Options
 from experiments.config.choices import PACKAGES, Choice, choose, load, offered, parameters
+from experiments.config.expand import expand
 from experiments.config.nesting import Settings
-from experiments.config.schema import Config, expand
+from experiments.config.schema import Config
 from experiments.config.strategy_tables import is_of_one, names_in, owner_of
 from experiments.config.tables import SECTIONS
 from experiments.config.values import check, unknown_key
 from fl_sim.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of a call that are no settings of a run."""
+
+    app: str = ""
+    """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of this project."""
+    dry_run: bool = False
+    """Print the plan and stop."""
+    resume: str = ""
+    """A run folder: continue its run from the last checkpoint; only --rounds and a few others may change."""
+    quiet: bool = False
+    """Print no progress and no table."""
+    json: bool = False
+    """Print the summary as one JSON object, as the last line of stdout."""
+    vmap_over: str = ""
+    """KEY=A,B;KEY=C,D (floats, such as local.lr): train the runs of all combinations and seeds as one batch."""
+
 
 Flag = tuple[str, str | None]
 """A dotted key and the text of its value; None where the flag has no value."""

@@ -6,20 +6,19 @@ A flag, or a keyword from Python, overrides the recipe; the recipe overrides the
 from pathlib import Path
 
 from experiments.config.choices import PACKAGES, label, load, parameters
+from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested
-from experiments.config.schema import Config, expand, single
+from experiments.config.schema import Config
+from experiments.config.stored import of_today
 from experiments.config.strategy_tables import kept_of, names_in
 from experiments.config.values import has_several_seeds
 from fl_sim import registry
-from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG
 from fl_sim.logs.toml import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 """Folder of the recipes that come with this project."""
-OLD_DEFAULTS: dict[str, object] = {}
-"""By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 
 def names() -> list[str]:
@@ -47,7 +46,8 @@ def read(recipe: str) -> Settings:
             f"recipe = {recipe!r}: {near}; choose one of {', '.join(names())} or the path of a .toml file"
         )
     try:
-        settings = completed(nested(read_toml(path)), path)
+        settings = nested(read_toml(path))
+        settings = of_today(settings) if is_stored(path) else settings
         one_of(settings.get("local", {}))
         of_an_app = ("app", "app_config") if "app" in settings else ()
         expand({k: v for k, v in settings.items() if k not in of_an_app}, plan=False)
@@ -56,18 +56,9 @@ def read(recipe: str) -> Settings:
     return settings
 
 
-def completed(settings: Settings, path: Path) -> Settings:
-    """The stored config of a run, with ``OLD_DEFAULTS`` for keys that did not exist when it was written.
-
-    Any other file is a recipe and is not changed: a key that it lacks has the present default.
-    """
-    if path.name != CONFIG or not (path.parent / "rounds.jsonl").is_file():
-        return settings
-    lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
-    merged = dict(settings)
-    for key, value in nested(lacking).items():
-        merged[key] = {**value, **merged.get(key, {})} if isinstance(value, dict) else value
-    return merged
+def is_stored(path: Path) -> bool:
+    """Whether a file is the stored config of a run; any other is a recipe."""
+    return path.name == CONFIG and (path.parent / "rounds.jsonl").is_file()
 
 
 def one_of(local: Settings, both: bool = False) -> None:

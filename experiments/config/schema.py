@@ -4,16 +4,14 @@ Settings that a user gives are nested dicts with few keys (``nested``); ``expand
 """
 
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import tomli_w
 
-from experiments.config.choices import PACKAGES, Choice, choose, parameters
-from experiments.config.nesting import Settings, nested, without
-from experiments.config.strategy_tables import check_reached
+from experiments.config.choices import PACKAGES, Choice
+from experiments.config.nesting import Settings, without
 from experiments.config.tables import SECTIONS, Server, Stop, System
 from experiments.config.values import (
     Count,
@@ -25,11 +23,7 @@ from experiments.config.values import (
     Share,
     Target,
     Whole,
-    check,
-    seeds,
-    unknown_key,
 )
-from fl_sim.errors import ConfigError
 from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
 
@@ -39,7 +33,7 @@ NATURAL = "natural"
 
 @dataclass(frozen=True)
 class Config:
-    """One run. ``make`` and ``Config.from_dict`` check the configs that they build; the constructor does not."""
+    """One run. ``make`` and ``stored_config`` check the configs that they build; the constructor does not."""
 
     task: Choice
     """The data set and its loss."""
@@ -80,7 +74,9 @@ class Config:
     personalize_steps: Whole = 0
     """Fine-tuning steps of personal evaluation; 0: no personal evaluation."""
     personalize_lr: NotNegative = 0.0
-    """Learning rate of personal evaluation; 0: local.lr."""
+    """Learning rate of personal evaluation; 0: local.lr. A strategy without local.lr (maml) stores the rate here."""
+    personalize_optimizer: Literal["sgd", "adam"] = "sgd"
+    """Update rule of personal evaluation, without momentum, weight decay or clipping."""
     personalize_batch_size: Whole = 0
     """Batch size of personal evaluation; 0: local.batch_size."""
     personalize_clients: Count = 100
@@ -131,7 +127,7 @@ class Config:
         """Number of clients; None where it is known only from the task's data."""
         if self.clients or self.partition.name != NATURAL:
             return self.clients or 10
-        own = _signature(self.task.component).get("clients")
+        own = signature(self.task.component).get("clients")
         return own.default if own is not None and isinstance(own.default, int) else None
 
     def to_dict(self) -> Settings:
@@ -161,59 +157,6 @@ class Config:
         title = f"# One run of {self.strategy.name}, {repeats}.\n"
         return title + tomli_w.dumps(self.to_dict())
 
-    @classmethod
-    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
-        """The one run that nested settings describe; what they leave out has its default. Raises ConfigError."""
-        return single(expand(nested(settings)))
-
-
-def single(configs: Sequence[Config]) -> Config:
-    """The only config in the list. Raises ConfigError for several runs."""
-    if len(configs) != 1:
-        names, numbers = [c.strategy.name for c in configs], [c.seed for c in configs]
-        raise ConfigError(
-            f"strategy.name = {names}, seed = {numbers}: several runs where one is wanted; give one name and one seed"
-        )
-    return configs[0]
-
-
-def expand(settings: Settings, explicit: Settings | None = None, plan: bool = True) -> list[Config]:
-    """The complete config of each run: all seeds of the first strategy, then those of the next.
-
-    Parameters
-    ----------
-    settings : Settings
-        All settings; defaults fill the rest.
-    explicit : Settings, optional
-        The settings that the user chose together with these strategies; default: all. A setting that each of the
-        strategies refuses is an error where it is explicit, and dropped elsewhere.
-    plan : bool (default: True)
-        Whether to check that the numbers do not contradict each other.
-
-    Raises
-    ------
-    ConfigError
-        For a setting that is unknown, out of range or refused, and for numbers that contradict each other.
-    """
-    strategies = choose("strategy", {"name": "fedavg", **settings.get("strategy", {})})
-    chosen = settings if explicit is None else explicit
-    check_reached(chosen.get("strategy", {}), {c.name: parameters("strategy", c.component) for c in strategies})
-    _check_refused(chosen, strategies)
-    [task] = choose("task", {"name": "digits", **settings.get("task", {})})
-    own_clients = "clients" in _signature(task.component)
-    [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})
-    [model] = choose("model", {"name": getattr(task.component, "default_model", "mlp"), **settings.get("model", {})})
-    configs = []
-    for strategy in strategies:
-        rest = without(settings, refused_by([strategy]))
-        own = _checked(Config, {k: v for k, v in rest.items() if k not in (*PACKAGES, "seed")})
-        configs += [
-            Config(task, partition, model, strategy, **own, seed=seed) for seed in seeds(settings.get("seed", 0))
-        ]
-    for config in configs if plan else ():
-        _check_plan(config)
-    return configs
-
 
 def refused_by(strategies: Sequence[Choice]) -> list[str]:
     """The dotted keys that every one of these strategies refuses (by the attribute ``refuses``)."""
@@ -232,56 +175,7 @@ def known_keys() -> list[str]:
     return keys
 
 
-def _checked(cls: Any, settings: Settings, prefix: str = "") -> Settings:
-    hints, result = get_type_hints(cls, include_extras=True), {}
-    for key, value in settings.items():
-        if key not in hints:
-            raise unknown_key(prefix + key, value, known_keys())
-        if prefix + key in SECTIONS:
-            result[key] = SECTIONS[key](**_checked(SECTIONS[key], value, f"{key}."))
-        else:
-            result[key] = check(prefix + key, hints[key], value)
-    return result
-
-
-def _check_refused(explicit: Settings, strategies: Sequence[Choice]) -> None:
-    for key in refused_by(strategies):
-        table, _, name = key.rpartition(".")
-        part = explicit.get(table, {}) if table else explicit
-        if name in part:
-            who = " and ".join(dict.fromkeys(s.name for s in strategies))
-            raise ConfigError(f"{key} = {part[name]!r}: means nothing to {who}; leave it out")
-
-
-def _signature(component: Any) -> Mapping[str, inspect.Parameter]:
+def signature(component: Any) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a component that is called; none of one that is used as it is."""
     is_maker = inspect.isroutine(component) or inspect.isclass(component)
     return inspect.signature(component).parameters if is_maker else {}
-
-
-def _check_plan(c: Config) -> None:
-    """Raise ConfigError for numbers that contradict each other."""
-    total = math.inf if c.num_clients is None else c.num_clients
-    if c.holdout_clients >= total:
-        cure = f"of {total} clients at least one must train; choose at most {total - 1}"
-        raise ConfigError(f"holdout_clients = {c.holdout_clients}: {cure}")
-    if c.cohort > total - c.holdout_clients:
-        rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
-        raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
-    if c.local.momentum and c.local.optimizer != "sgd":
-        why = f"means nothing to local.optimizer = {c.local.optimizer!r}; leave it out"
-        raise ConfigError(f"local.momentum = {c.local.momentum}: {why}")
-    if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
-        why = f"means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
-        raise ConfigError(f"precision = {c.precision!r}: {why}")
-    if c.client_timeout and (c.engine == "flower" or (c.engine != "ray" and c.device != "cpu")):
-        why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
-        cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
-        raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
-    if c.engine != "ray" and c.ray != Ray():
-        key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
-        raise ConfigError(
-            f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out"
-        )
-    if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
-        why = "personal evaluation needs test samples of each client's own, but partition.held_out = 0"
-        raise ConfigError(f"personalize_steps = {c.personalize_steps}: {why}; set --partition.held_out 0.2")

@@ -8,7 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 from safetensors import safe_open
 
-from experiments.config.schema import Config
+from experiments.config.stored import stored_config
 from experiments.runs.setup import Setup, build
 from fl_sim import Callback, PoolingStrategy, Run, run_rounds, tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
@@ -64,7 +64,7 @@ class DigestCheck(Callback):
 def rebuild(log: RunLog) -> Setup:
     """Build the parts of a run from its stored config. Raises ConfigError where that is not possible."""
     try:
-        setup = build(Config.from_dict(log.config))
+        setup = build(stored_config(log.config))
     except ValueError as error:
         hint = "a run of objects from Python: experiments.replay.replay(run, round, client, setup=build(make(...)))"
         raise ConfigError(f"{str(log.path)!r} cannot be rebuilt: {error} ({hint})") from error

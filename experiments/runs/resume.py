@@ -12,6 +12,7 @@ from pathlib import Path
 
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
+from experiments.config.stored import stored_config
 from experiments.runs import stop
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
@@ -46,7 +47,8 @@ def resume(folder: Path, config: Config) -> Resumed:
         print(f"warning: {line}; the checkpoint before it is used", file=sys.stderr)
     before = flatten(stored.to_dict())
     if begin is not None:  # its chunk may be larger than the stored one, which memory may have reduced since
-        before |= {k: v for k, v in flatten(begin.facts["config"]).items() if k != "chunk"}
+        config_then = stored_config(begin.facts["config"]).to_dict()
+        before |= {k: v for k, v in flatten(config_then).items() if k != "chunk"}
     check_unchanged(folder, before, config)
     done = summary_of(folder)
     if done and begin is not None and is_done(done, begin, config):

@@ -15,7 +15,7 @@ from flwr.serverapp import strategy as flower_strategies
 
 from clients.app import LearnerApp, make_app
 from clients.network import Network, network
-from experiments.config.schema import Config
+from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import block_size
 from experiments.runs.data import data
 from experiments.runs.foreign_strategy import Personalised, shared
@@ -242,8 +242,9 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
 
 def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     """The settings that messages carry, by dotted name: those for training, and those for personal evaluation."""
+    refused = refused_by([config.strategy])  # such as local.lr by maml: what the strategy does not use is not sent
     train = {
-        "local": vars(config.local),
+        "local": {k: v for k, v in vars(config.local).items() if f"local.{k}" not in refused},
         "rounds": config.schedule_rounds or config.rounds,
         "seed": config.seed,
         "system": {"stragglers": config.system.stragglers},
@@ -253,6 +254,7 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
         "lr": config.personalize_lr or config.local.lr,
         "batch_size": config.personalize_batch_size or config.local.batch_size,
         "last_batch": config.local.last_batch,
+        "optimizer": config.personalize_optimizer,
         "clients": config.personalize_clients,
         "every": config.personalize_every,
     }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from experiments.config.schema import Config
+from experiments.config.stored import stored_config
 from experiments.run import from_arrays, main, run
 from fl_sim import Callback, Partition, load
 
@@ -113,7 +113,7 @@ def test_ctrl_c_stops_a_run_and_says_so(capsys, tmp_path, monkeypatch) -> None:
 
 
 def test_steps_are_written_without_epochs() -> None:
-    text = Config.from_dict({"local.steps": 3}).to_toml()
+    text = stored_config({"local.steps": 3}).to_toml()
     assert "steps = 3" in text and "epochs" not in text
 
 

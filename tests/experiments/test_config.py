@@ -11,9 +11,10 @@ from torch import nn
 from clients.tasks.synthetic import synthetic
 from experiments.config import recipe_files
 from experiments.config.choices import PACKAGES, offered
+from experiments.config.expand import expand
 from experiments.config.nesting import nested
 from experiments.config.recipe_files import make
-from experiments.config.schema import Config, expand
+from experiments.config.stored import stored_config
 from experiments.config.values import seeds
 from experiments.runs.block_size import block_size
 from fl_sim import Loss, from_arrays
@@ -53,6 +54,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "evaluate_every": 1,
         "personalize_steps": 0,
         "personalize_lr": 0.0,
+        "personalize_optimizer": "sgd",
         "personalize_batch_size": 0,
         "personalize_clients": 100,
         "personalize_every": 0,
@@ -92,7 +94,7 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
     assert make(str(path)) == config
-    assert Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert stored_config(tomllib.loads(config.to_toml())) == config
     assert config.rounds == 7 and config.data_dir == 'a "b" \\c' and getattr(config, kind).name == name
 
 
@@ -211,7 +213,7 @@ def test_what_a_strategy_refuses_is_an_error_alone_and_dropped_among_others() ->
     fedavg, maml = expand(nested({"strategy": "fedavg,maml", "local.epochs": 3}))
     assert (fedavg.local.epochs, maml.local.epochs) == (3, 1)
     assert "epochs" not in maml.to_dict()["local"] and "steps" not in maml.to_dict()["local"]
-    assert Config.from_dict(tomllib.loads(maml.to_toml())) == maml
+    assert stored_config(tomllib.loads(maml.to_toml())) == maml
 
 
 @pytest.mark.parametrize(

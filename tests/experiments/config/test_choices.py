@@ -9,7 +9,7 @@ import pytest
 from torch import nn
 
 from experiments.config.recipe_files import make
-from experiments.config.schema import Config
+from experiments.config.stored import stored_config
 from fl_sim.errors import ConfigError
 from fl_sim.learning.arrays import from_arrays
 from strategies.fedprox import FedProx
@@ -50,7 +50,7 @@ def test_a_users_own_class(users_module: str) -> None:
     assert config.strategy.component(**config.strategy.params).power == 3.0 and not config.strategy.is_object
     with pytest.raises(ConfigError, match="rounds = 3: means nothing to"):
         make(strategy=f"{users_module}:Mine", rounds=3)
-    assert "rounds" not in config.to_dict() and Config.from_dict(tomllib.loads(config.to_toml())) == config
+    assert "rounds" not in config.to_dict() and stored_config(tomllib.loads(config.to_toml())) == config
     assert make(task=f"{users_module}:READY").task.is_object
 
 

@@ -18,9 +18,11 @@ from fl_sim.rounds import checkpoint
 
 HERE = Path(__file__).parent
 ROUNDS = 5
-SMALL = f"--task digits --model mlp --model.hidden 8 --clients 6 --cohort 4 --rounds {ROUNDS}".split()
-SMALL += "--partition.held_out 0.2 --personalize_steps 1 --personalize_every 2 --evaluate_every 2".split()
-SMALL += "--system.stragglers 0.3 --checkpoint_every 1 --block_size 2 --quiet".split()
+SMALL = (
+    f"--task digits --model mlp --model.hidden 8 --clients 6 --cohort 4 --rounds {ROUNDS} --partition.held_out 0.2"
+    " --personalize_steps 1 --personalize_every 2 --evaluate_every 2 --system.stragglers 0.3 --checkpoint_every 1"
+    " --block_size 2 --quiet"
+).split()
 OURS = [
     "fedavg",
     "fedprox",

@@ -87,6 +87,22 @@ def test_the_requested_number_of_steps_is_taken(targets: Any, steps: int) -> Non
     assert [answer.steps for answer in trained.answers] == [1, steps]  # the round's, the evaluation's
 
 
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_fine_tuning_with_adam_is_torch_s(targets: Any, engine: str) -> None:
+    """One client, t = 1, held-out target 0, w = 0, l = (w - t)^2: the held-out loss is the square of torch's weight."""
+    one = with_held_out(targets, [([1.0, 1.0], [0.0])])
+    personal = {"personalize.steps": 5, "personalize.lr": 0.3, "personalize.batch_size": 0}
+    trained = one.train(FedAvg(), STILL, evaluate={**personal, "personalize.optimizer": "adam"}, engine=engine)
+    w = torch.zeros((), dtype=torch.float64, requires_grad=True)
+    reference = torch.optim.Adam([w], lr=0.3)
+    for _ in range(5):
+        reference.zero_grad()
+        ((w - 1) ** 2).backward()
+        reference.step()
+    assert trained.rows[-1]["personal_loss"] == pytest.approx(w.item() ** 2, rel=1e-12)
+    assert trained.rows[-1]["personal_loss"] != pytest.approx((1 - 0.4**5) ** 2, rel=1e-3)  # that of sgd
+
+
 def test_fine_tuning_never_sees_a_held_out_sample() -> None:
     rule = Personalize(steps=9, lr=0.1, batch_size=4)
     streams = rule.streams(Sizes(10, 3), Local(), Draw(0, 1, 2))
