@@ -63,7 +63,7 @@ def commit(root: Path) -> str | None:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True)
-        except OSError:
+        except OSError:  # git is not installed
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 

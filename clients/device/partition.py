@@ -39,8 +39,8 @@ class DevicePartition(Partition):
         return np.array([[self.train, self.held_out, 1]])
 
     def hold_out(self, share: float, seed: int) -> "DevicePartition":
-        """Not available: the held-out part was chosen together with the samples."""
-        raise NotImplementedError
+        """Not available, raises NotImplementedError: the held-out part was chosen together with the samples."""
+        raise NotImplementedError("a device's held-out part is chosen together with its samples (clients/shares.py)")
 
     def _check(self, c: int) -> None:
         if c != self.index:

@@ -15,6 +15,7 @@ import fl_sim
 from clients.device.partition import DevicePartition
 from clients.device.spec import ExperimentSpec
 from clients.sources import cache
+from fl_sim.learning.arrays import say
 from fl_sim.learning.task import Task
 
 Samples = tuple[Task, DevicePartition]
@@ -24,7 +25,8 @@ Samples = tuple[Task, DevicePartition]
 def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samples]) -> Samples:
     """The result of ``compute()``, from the cache if it is there for this experiment, client and version of the code.
 
-    A task that cannot be pickled is computed each time.
+    Where the disk is full or read-only, and for a task that cannot be pickled, samples are computed each time; a note
+    on stderr says so.
     """
     prefixes = ("task", "partition", "task-clients", "clients")
     relevant = {k: v for k, v in spec.items() if k.partition(".")[0] in prefixes}
@@ -40,16 +42,17 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
         data = pickle.dumps(samples)
         with cache.staged(folder, lambda: _load(folder) is not None) as stage:
             (stage / "own.pickle").write_bytes(data)
-    except (OSError, pickle.PicklingError, AttributeError, TypeError):
-        pass  # The disk is full or read-only, or the task holds local functions: training goes on without a cache.
+    except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:  # the last three: local functions
+        what = f"{type(error).__name__}: {error}; they are computed again for each message"
+        say(f"samples of client {client} are not kept in {folder} ({what})")
     return samples
 
 
 def _load(folder: Path) -> Samples | None:
-    """The samples that this device stored in the folder; None if the file is missing or damaged."""
+    """The samples that this device stored in the folder; None if the file is missing or damaged: it is written anew."""
     try:
         samples: Samples = pickle.loads((folder / "own.pickle").read_bytes())
-    except Exception:
+    except Exception:  # damaged pickles raise any error
         return None
     return samples
 

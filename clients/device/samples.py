@@ -40,7 +40,7 @@ def component(kind: str, spec: ExperimentSpec) -> tuple[Any, dict[str, Any]]:
     if ":" not in name:
         try:
             found = registry.offered(importlib.import_module(f"{PACKAGES[kind]}.{name.replace('-', '_')}"), kind)
-        except ImportError:
+        except ImportError:  # no file of this name, or one that lacks a package: ``registry.find`` says which
             found = {}
         if name in found:
             return found[name], params

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import os
 import re
 import traceback
 from collections.abc import Callable, Mapping
@@ -14,9 +15,11 @@ from torch.overrides import TorchFunctionMode
 
 from fl_sim.errors import RoundFailed
 from fl_sim.kernels.in_place import Watched
+from fl_sim.registry import HOME
 
 PLACE = re.compile(r"\([^()]+, line \d+\)")
 """A place as the functions below write it."""
+_OURS = tuple(str(Path(HOME) / package) + os.sep for package in ("fl_sim", "strategies", "clients", "experiments"))
 _TORCH, _CHECKS = str(Path(torch.__file__).parent), str(Path(__file__).parent)
 
 
@@ -46,8 +49,9 @@ def at_fault(error: BaseException, component: Any) -> str:
     """File and line that a failed check points to, in brackets; empty where its message already names one.
 
     The innermost line of the file that defines ``component`` in the error's traceback, or in the traceback of a client
-    that the message holds; else where an error was raised. For an AssertionError and the failure of a client: the
-    method whose result it is about, or where the component is defined.
+    that the message holds; else where an error was raised. For an AssertionError, the failure of a client, and an error
+    that this project's own code raises on what the component gave: the method whose result it is about, or where the
+    component is defined.
     """
     if PLACE.search(str(error)):
         return ""
@@ -59,7 +63,8 @@ def at_fault(error: BaseException, component: Any) -> str:
     if lines:
         return _place(name, lines[-1])
     own_failure = isinstance(error, AssertionError | RoundFailed)  # the latter is a client's, found by the simulator
-    return _method_at(str(error), component) or (defined_at(component) if own_failure else raised_at(error))
+    own_failure = own_failure or traceback.extract_tb(error.__traceback__)[-1].filename.startswith(_OURS)
+    return _method_at(str(error), component) or (defined_at(component) if own_failure else "") or raised_at(error)
 
 
 def _method_at(message: str, component: Any) -> str:

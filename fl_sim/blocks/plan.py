@@ -124,7 +124,7 @@ def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Ca
                 rule[:] = rule or [learner.rule(message_type, settings)]
                 draw = Draw(int(settings.get("seed", 0)), 0, 0)
                 known[sizes] = training_steps(rule[0].streams(Sizes(*sizes), local_settings(settings, 1), draw))
-            except Exception:
+            except Exception:  # see above
                 known[sizes] = 0
         return known[sizes]
 

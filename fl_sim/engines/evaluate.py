@@ -79,7 +79,7 @@ def evaluate_models(loss: Loss, models: Sequence[Tree], data: Tree) -> list[dict
                 weight = block_means.pop(WEIGHT, len(rows["y"]))
                 weights = weights + weight
                 sums = {k: sums.get(k, 0.0) + v.double() * weight for k, v in block_means.items()}
-    except Exception:
+    except Exception:  # vmap cannot take it; an error of the model or of a metric is raised again here
         return [evaluate(loss, model, data) for model in models]
     total_weight = weights.clamp(min=1) if isinstance(weights, Tensor) else weights
     columns = {k: (v / total_weight).tolist() for k, v in sums.items()}

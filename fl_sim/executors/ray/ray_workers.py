@@ -134,7 +134,7 @@ class RayWorkers:
         """End all workers."""
         handles, self.handles = self.handles, {}
         for handle in handles.values() if connection() == self.connection else ():
-            with suppress(Exception):
+            with suppress(Exception):  # it may have ended already
                 ray().kill(handle.actor)
 
     # The protocol ``Workers`` --------------------------------------------------------------------------------------

@@ -79,7 +79,20 @@ class ClassAccuracy(Confusion):
         return counts.diagonal() / counts.sum(1)
 
 
-class F1(ClassMetric):
+class _Pairs(ClassMetric):
+    """A metric that keeps a number, or a row of numbers, and an integer of each label until the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def kept(self) -> tuple[Tensor, Tensor]:
+        """Those of all labels, in the order in which they came: (n, ...), and (n,) int64."""
+        first, second = zip(*self.pairs, strict=True)
+        return torch.cat(first), torch.cat(second).long()
+
+
+class F1(_Pairs):
     """Two classes: the F1 score of class 1. More: the mean of the classes' scores (macro).
 
     The mean is over classes that occur among the labels or the predictions. With two classes, NaN where class 1 occurs
@@ -88,33 +101,27 @@ class F1(ClassMetric):
 
     needs_torchmetrics = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.predicted: list[Tensor] = []
-        self.targets: list[Tensor] = []
-
-    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
         """Predictions and labels."""
-        return 2 * targets.numel() * _kept(targets, outputs.shape[1]).element_size()
+        return 2 * targets.numel() * _small(targets, outputs.shape[1]).element_size()
 
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep predictions and labels."""
-        self.predicted.append(_kept(scores.argmax(1), self.classes))
-        self.targets.append(_kept(targets, self.classes))
+        self.pairs.append((_small(scores.argmax(1), self.classes), _small(targets, self.classes)))
 
     def value(self) -> Tensor:
         """torchmetrics' score."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        predicted, targets = torch.cat(self.predicted).long(), torch.cat(self.targets).long()
+        predicted, targets = self.kept()
         if self.classes > 2:
-            return classification.multiclass_f1_score(predicted, targets, self.classes, average="macro")
+            return classification.multiclass_f1_score(predicted.long(), targets, self.classes, average="macro")
         if not (predicted.any() or targets.any()):
             return UNDEFINED
-        return classification.binary_f1_score(predicted, targets)
+        return classification.binary_f1_score(predicted.long(), targets)
 
 
-class Auroc(ClassMetric):
+class Auroc(_Pairs):
     """The area under the ROC curve: the mean, over the classes that occur, of each class against the others (macro).
 
     With two classes it is that of class 1. NaN where fewer than two classes occur. Exact: no thresholds are chosen.
@@ -123,27 +130,21 @@ class Auroc(ClassMetric):
     takes_softmax = True
     needs_torchmetrics = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.shares: list[Tensor] = []
-        self.targets: list[Tensor] = []
-
-    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
         """The probabilities, as float64, and the labels."""
         classes = max(outputs.shape[1], 2)
-        return targets.numel() * (8 * classes + _kept(targets, classes).element_size())
+        return targets.numel() * (8 * classes + _small(targets, classes).element_size())
 
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep probabilities and labels."""
         # torchmetrics applies a softmax only to blocks with a score outside of 0..1, so that it is applied here
-        self.shares.append(scores.softmax(1))
-        self.targets.append(_kept(targets, self.classes))
+        self.pairs.append((scores.softmax(1), _small(targets, self.classes)))
 
     def value(self) -> Tensor:
         """The mean of torchmetrics' areas."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        shares, targets = torch.cat(self.shares), torch.cat(self.targets).long()
+        shares, targets = self.kept()
         present = torch.bincount(targets).nonzero().flatten().tolist()
         if len(present) < 2:
             return UNDEFINED
@@ -151,7 +152,7 @@ class Auroc(ClassMetric):
         return torch.stack(areas).mean()
 
 
-class Calibration(ClassMetric):
+class Calibration(_Pairs):
     """The expected calibration error: |accuracy - confidence| in each bin of confidence, weighted by its labels.
 
     The confidence is the probability of the predicted class, also with two classes; ``BINS`` bins of equal width, the
@@ -161,30 +162,24 @@ class Calibration(ClassMetric):
     takes_softmax = True
     needs_torchmetrics = True
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.confidences: list[Tensor] = []
-        self.hits: list[Tensor] = []
-
-    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
         """A confidence, as float64, and a truth value for each label."""
         return 9 * targets.numel()
 
     def add(self, scores: Tensor, targets: Tensor) -> None:
         """Keep each label's confidence, and whether the prediction is right."""
         confidence, predicted = scores.softmax(1).max(1)
-        self.confidences.append(confidence)
-        self.hits.append(predicted == targets)
+        self.pairs.append((confidence, predicted == targets))
 
     def value(self) -> Tensor:
         """torchmetrics' error; its binary form bins any confidences."""
         from torchmetrics.functional import classification  # imported here: optional, and takes seconds
 
-        confidences, hits = torch.cat(self.confidences), torch.cat(self.hits).long()
+        confidences, hits = self.kept()
         return classification.binary_calibration_error(confidences, hits, n_bins=BINS, norm="l1")
 
 
-def _kept(classes: Tensor, count: int) -> Tensor:
+def _small(classes: Tensor, count: int) -> Tensor:
     """Numbers of classes 0..count-1 in the type that takes the least memory."""
     return classes.to(torch.uint8 if count <= 256 else torch.int32)
 
