@@ -101,7 +101,7 @@ class F1(_Pairs):
 
     needs_torchmetrics = True
 
-    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
         """Predictions and labels."""
         return 2 * targets.numel() * _small(targets, outputs.shape[1]).element_size()
 
@@ -130,7 +130,7 @@ class Auroc(_Pairs):
     takes_softmax = True
     needs_torchmetrics = True
 
-    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
         """The probabilities, as float64, and the labels."""
         classes = max(outputs.shape[1], 2)
         return targets.numel() * (8 * classes + _small(targets, classes).element_size())
@@ -162,7 +162,7 @@ class Calibration(_Pairs):
     takes_softmax = True
     needs_torchmetrics = True
 
-    def bytes_small(self, outputs: Tensor, targets: Tensor) -> int:
+    def bytes_kept(self, outputs: Tensor, targets: Tensor) -> int:
         """A confidence, as float64, and a truth value for each label."""
         return 9 * targets.numel()
 

@@ -8,17 +8,22 @@ import pytest
 
 from clients.device.partition import DevicePartition
 from clients.device.sample_cache import cached_samples
-from fl_sim import from_arrays
+from fl_sim import Task, from_arrays
 
 SPEC: Any = {"task": "digits", "partition": "iid"}
 
 
 def computed(function: Any, cache: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     """How often the samples of a task with this loss are computed for two messages."""
-    task, calls = from_arrays(np.eye(4), [0, 1, 0, 1], loss=function, metrics={}), []
+    task, calls = from_arrays(np.eye(4), [0, 1, 0, 1], loss=function, metrics={}), list[int]()
     monkeypatch.setenv("FL_SIM_CACHE", str(cache))
+
+    def compute() -> tuple[Task, DevicePartition]:
+        calls.append(1)
+        return task, DevicePartition(3, 8, 3, 1)
+
     for _ in range(2):
-        found, own = cached_samples(SPEC, 3, lambda: calls.append(1) or (task, DevicePartition(3, 8, 3, 1)))  # type: ignore[func-returns-value]
+        found, own = cached_samples(SPEC, 3, compute)
         assert found.train["x"].tolist() == task.train["x"].tolist() and own.sizes(3) == (3, 1)
     return len(calls)
 

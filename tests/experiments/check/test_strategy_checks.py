@@ -108,6 +108,16 @@ class WritesIntoItsState(Strategy):
         return new, {"n": state["n"].add_(1) if state else torch.ones(1)}, metrics
 
 
+class CountsInPython(Strategy):
+    """Returns a number of Python's as its state."""
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Any, Metrics]:
+        new, _, metrics = super().local_update(model, {}, batches, loss, local_)
+        return new, {"n": 3}, metrics
+
+
 class RemembersByItself(Strategy):
     """Counts calls, which are not rounds of a client, in place of the client's state."""
 
@@ -177,6 +187,11 @@ BROKEN: list[tuple[type[Strategy], Callable[[Any], None], str]] = [
     (IgnoresPadding, strategy_checks.check_chunk_does_not_matter, "chunk 3 against loop"),
     (WritesInPlace, strategy_checks.check_local_update_is_pure, f"the global model's 0.bias{at('.add_(1e-3)')}"),
     (WritesIntoItsState, strategy_checks.check_local_update_is_pure, f"client's state's n{at('].add_(1) if')}"),
+    (
+        CountsInPython,
+        strategy_checks.check_local_update_is_pure,
+        "such as torch.as_tensor gives (test_strategy_checks.py",
+    ),
     (
         RemembersByItself,
         strategy_checks.check_local_update_is_pure,

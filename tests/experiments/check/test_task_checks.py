@@ -95,5 +95,12 @@ def test_each_check_detects_its_fault(make: Callable[[], Task], check: Callable[
         check(make)
 
 
+def test_a_metric_that_is_no_tensor_is_reported_once_with_its_line() -> None:
+    make = task_with(metrics={"share": lambda outputs, batch: float(len(batch["y"]))})
+    task_checks.check_task_measures_all_outputs(make)
+    with pytest.raises(AssertionError, match="share gives a float" + ".*" + at('"share": lambda')):
+        task_checks.check_task_counts_samples_singly(make)
+
+
 def test_every_check_has_a_fault_that_it_detects() -> None:
     assert {check for _, check, _ in BROKEN} == {*task_checks.TASK_CHECKS}

@@ -121,5 +121,5 @@ def test_what_is_kept_is_what_is_said(name: str, classes: int) -> None:
     metric = OFFERED[name]().fresh()
     scores, labels = torch.linspace(-1, 1, 5 * classes).reshape(5, classes), torch.tensor([0, 1, 0, 1, 0])
     metric.update(scores, labels)
-    kept = [x for value in vars(metric).values() if isinstance(value, list) for x in value]
+    kept = [x for value in vars(metric).values() if isinstance(value, list) for pair in value for x in pair]
     assert sum(x.numel() * x.element_size() for x in kept) == metric.bytes_kept(scores, labels)
