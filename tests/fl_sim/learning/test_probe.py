@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fl_sim import from_arrays, rng, tree
 from fl_sim.errors import ConfigError
-from fl_sim.learning.loss import Loss
+from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.measures import accuracy, cross_entropy
 from fl_sim.learning.probe import Findings, probe
 from fl_sim.tree import Tree
@@ -281,3 +281,35 @@ def test_outputs_that_padding_would_change_in_evaluation_keep_a_run_on_the_loop(
     taken = lambda o, b: elementwise_ce(o[0], b)  # noqa: E731
     assert probe(loss_of(taken, module=WithSize(), metrics={})) == NOTHING
     assert "depends on the other samples" in probe(loss_of(taken, module=WithSize(), metrics=spread)).unpaddable
+
+
+@pytest.mark.parametrize("kind", ["divides", "masks", "keeps"])
+def test_a_loss_of_single_labels_whose_gradient_is_nan_where_none_counts_has_its_own_cure(kind: str) -> None:
+    """0 * NaN is NaN; a constant that is NaN has no gradient, and is left out of every mean."""
+    y = np.where(np.arange(40) % 4 == 0, -100, CLASSES)
+
+    def own(o: Tensor, b: Tree) -> Tensor:
+        counts = b["y"] != -100
+        values = elementwise_ce(o, {"y": b["y"].clamp(min=0)})
+        if kind == "divides":
+            return values / counts
+        return (
+            values * torch.where(counts, 1.0, torch.nan) if kind == "masks" else torch.where(counts, values, torch.nan)
+        )
+
+    task = from_arrays(X, y, x_test=X, y_test=y, outputs=3, loss=own, ignore_index=-100)
+    with rng.keyed_globals(0):
+        loss = Loss(nn.Linear(5, 3), task, torch.float64)
+    if kind != "keeps":
+        with pytest.raises(
+            ConfigError, match=r"weight that is NaN .*b\['y'\]\.clamp\(min=0\), and neither divide by 0"
+        ):
+            probe(loss)
+        return
+    assert probe(loss) == NOTHING
+    batch, right = Batch(dict(loss.task.train), rng.words(0)), torch.from_numpy(CLASSES)[torch.from_numpy(y) != -100]
+    leaves = {k: v.requires_grad_() for k, v in loss.initial().items()}
+    kept = torch.from_numpy(X)[torch.from_numpy(y) != -100]
+    F.cross_entropy(kept @ leaves["weight"].T + leaves["bias"], right).backward()
+    for name, slope in loss.gradient(loss.initial(), batch)[0].items():
+        assert torch.allclose(slope, leaves[name].grad, atol=1e-12)  # type: ignore[arg-type]
