@@ -49,6 +49,9 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
     prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
     reason = f"one of {len(configs)} runs of a batch: vmap_over {axes}"
+    reason = "; ".join(filter(None, (reason, first.engine.reason)))  # what is to be known of the loss, say
+    for note in () if quiet else filter(None, (first.engine.reason, *first.notes)):
+        print(f"note: {note}", file=sys.stderr)
 
     def body(number: int) -> Callable[[Executor], Result]:
         def run(executor: Executor) -> Result:

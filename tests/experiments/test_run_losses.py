@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from experiments.config.recipe_files import make_each
 from experiments.run import Outcome, run
-from fl_sim import from_arrays, rng
+from experiments.runs.lockstep import run_together
+from fl_sim import from_arrays, load, rng
 from fl_sim.errors import ConfigError
 from fl_sim.tree import Tree
 
@@ -89,7 +91,7 @@ def outcome(kind: str, engine: str, out: Path, **settings: Any) -> Outcome:
                 layer.reset_parameters()
     task = from_arrays(X, y, x_test=X, y_test=y, clients=OWNERS, **options)
     given = {
-        **{"rounds": 1, "dtype": "float64", "local": {"batch_size": 5, "lr": 0.3}, "personalize_steps": 1},
+        **{"rounds": 1, "dtype": "float64", "local.batch_size": 5, "local.lr": 0.3, "personalize_steps": 1},
         **{"partition.held_out": 0.3, "out": str(out), "engine": engine, **settings},
     }
     return run(model=module, task=task, **given)
@@ -162,3 +164,21 @@ def test_a_loss_of_another_shape_is_refused_before_work(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"task.name = 'arrays': loss gives shape \(7, 1\) for 7 samples"):
             run(model=nn.Linear(6, 1), task=task, engine=engine, out=str(tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
+
+
+def test_runs_of_one_batch_tell_what_is_to_be_known_of_their_loss(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A centre that no client trains: each run's log has it, and stderr once."""
+    centre = nn.Parameter(torch.zeros(3))
+    task = from_arrays(X, CLASSES, clients=OWNERS, loss=lambda o, b: (o - centre).square().sum(1))
+    settings: dict[str, Any] = {"task": task, "model": nn.Linear(6, 3), "partition": "natural", "engine": "vmap"}
+    both = make_each(rounds=1, seed=[0, 1], out=str(tmp_path), **settings)
+    for summary, error in run_together(both, "seed", False):
+        assert error is None
+        events = load(summary["run_dir"]).events
+        [note] = events.loc[events["event"] == "start", "note"]
+        assert note.startswith(
+            "one of 2 runs of a batch: vmap_over seed; the loss uses 1 parameter (shape (3,)) that the"
+        )
+    assert capsys.readouterr().err.count("note: the loss uses 1 parameter") == 1
