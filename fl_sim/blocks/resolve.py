@@ -64,7 +64,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     together = streams_of(rule, sizes, local, draws)
     states = dict(plan.states)
     if len(states) < len(plan.orders):
-        initial = checked("the state of initial_state", rule.initial_state(tree.clone(model)))
+        initial = _initial_state(rule, model)
         states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:
@@ -75,3 +75,10 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
         except Exception:
             failed[order.position] = traceback.format_exc()
     return Block(rule, local, jobs, str(settings.get("weighting", "examples"))), failed
+
+
+def _initial_state(rule: LocalRule, model: Tree) -> Tree:
+    """The state of clients that have none yet; for most rules {}, and then the model is not copied."""
+    if type(rule).initial_state is LocalRule.initial_state:
+        return {}
+    return checked("the state of initial_state", rule.initial_state(tree.clone(model)))
