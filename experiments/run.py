@@ -19,12 +19,12 @@ import numpy as np
 from torch import nn
 
 from clients.shares import as_partition
-from clients.tasks.dataset import as_task
 from experiments.command_ends import ended, exit_code, is_full, reason
 from experiments.config.command_line import Invocation, parse
 from experiments.config.recipe_files import make_each
 from experiments.config.schema import Config
 from experiments.config.values import has_several_seeds
+from experiments.runs.data import take_task
 from experiments.runs.execute import execute
 from experiments.runs.plan import describe, predict
 from experiments.runs.resume import resume
@@ -70,6 +70,7 @@ def run(
     metrics: Mapping[str, SampleFunction] | None = None,
     set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
+    trust_pickle: bool = False,
     seed: int | np.integer[Any] = 0,
     **settings: object,
 ) -> Outcome: ...
@@ -84,6 +85,7 @@ def run(
     metrics: Mapping[str, SampleFunction] | None = None,
     set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
+    trust_pickle: bool = False,
     **settings: object,
 ) -> list[Outcome]: ...
 
@@ -95,6 +97,7 @@ def run(
     metrics: Mapping[str, SampleFunction] | None = None,
     set_metrics: str | Sequence[str] | Mapping[str, object] = "",
     quiet: bool = True,
+    trust_pickle: bool = False,
     **settings: object,
 ) -> Outcome | list[Outcome]:
     """One run from Python: ``run(strategy=Mine(), model=my_module, task=from_arrays(x, y, clients=ids), rounds=5)``.
@@ -126,15 +129,10 @@ def run(
     resumed from its folder has only the names that its config holds, and says which it goes on without: functions and
     objects are not stored.
 
+    ``trust_pickle``: with ``fork="RUN@N"``, read a pickle that this user's key did not sign, which can run any code.
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
-    if "task" in settings:
-        try:
-            settings["task"] = as_task(settings["task"])
-        except ValueError as error:
-            raise ConfigError(f"task = a {type(settings['task']).__name__}: {error}") from error
-    if getattr(settings.get("task"), "clients", None) is not None:
-        settings.setdefault("partition", "natural")
+    take_task(settings)
     if any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
     if isinstance(settings.get("partition"), (list, tuple)):
@@ -144,7 +142,7 @@ def run(
     if names:
         settings["set_metrics"] = names
     configs = make_each(None if recipe is None else os.fspath(recipe), **settings)
-    outcomes = [_outcome(build(config, metrics, set_metrics=own), quiet, callbacks) for config in checked(configs)]
+    outcomes = [_outcome(build(c, metrics, set_metrics=own), quiet, callbacks, trust_pickle) for c in checked(configs)]
     return outcomes if has_several_seeds(settings.get("seed", 0)) else outcomes[0]
 
 
@@ -162,9 +160,9 @@ def checked(configs: Sequence[Config]) -> Sequence[Config]:
     return configs
 
 
-def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback]) -> Outcome:
+def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback], trust_pickle: bool) -> Outcome:
     """Run to the end. Raises the error of a failed run."""
-    summary, error = execute(setup, quiet, callbacks)
+    summary, error = execute(setup, quiet, callbacks, trust_pickle=trust_pickle)
     if error is not None:
         raise error
     log = load(summary["run_dir"])
@@ -222,22 +220,23 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
     With ``--vmap_over`` the runs are one batch; with the engine ``flower`` they run in Flower's own simulation.
     """
     if call.resume:
-        return iter([run_on(Path(call.resume), call.configs[0], call.quiet)])
+        return iter([run_on(Path(call.resume), call.configs[0], call.quiet, call.trust_pickle)])
     if call.vmap_over:
         from experiments.runs.lockstep import run_together  # imported here, as those below, because few calls need it
 
-        return run_together(call.configs, call.vmap_over, call.quiet)
+        return run_together(call.configs, call.vmap_over, call.quiet, call.trust_pickle)
     if call.configs[0].engine == "flower":
         from experiments.deploy.flower_simulation import run_through_flower
         from experiments.deploy.server_app import deployable
 
-        return run_through_flower([deployable(replace(config, engine="loop")) for config in call.configs])
-    return (execute(build(config), call.quiet) for config in call.configs)
+        configs = [deployable(replace(config, engine="loop")) for config in call.configs]
+        return run_through_flower(configs, trust_pickle=call.trust_pickle)
+    return (execute(build(config), call.quiet, trust_pickle=call.trust_pickle) for config in call.configs)
 
 
-def run_on(folder: Path, config: Config, quiet: bool) -> tuple[Summary, BaseException | None]:
+def run_on(folder: Path, config: Config, quiet: bool, trust_pickle: bool) -> tuple[Summary, BaseException | None]:
     """Run the remaining rounds of the run in ``folder``; returns its stored summary where none remains."""
-    resumed = resume(folder, config)
+    resumed = resume(folder, config, trust_pickle)
     if resumed.finished is not None:
         return dict(resumed.finished), None
     return execute(build(config), quiet, resumed=resumed)

@@ -42,10 +42,11 @@ def _seeded() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_the_machine(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No data folder unless a test names one; decoded data is kept beside the tests' files, not in the user's cache."""
+    """No data folder unless a test names one; decoded data and a key are kept beside the tests' files."""
     for name in [name for name in os.environ if name.startswith("FL_SIM_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("FL_SIM_CACHE", str(tmp_path_factory.getbasetemp() / "fl_sim_cache"))
+    monkeypatch.setenv("FL_SIM_HOME", str(tmp_path_factory.getbasetemp() / "fl_sim_home"))
 
 
 @pytest.fixture

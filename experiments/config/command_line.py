@@ -61,6 +61,8 @@ def parse(argv: Sequence[str]) -> Invocation:
         raise ConfigError(f"resume = {folder!r}: one run goes on, with its own config; leave {alien!r} out")
     if folder or (other and not recipe):
         recipe = read_folder("resume", folder) if folder else read_folder("fork", other.partition("@")[0])
+    if "trust_pickle" in {key for key, _ in flags} and not (folder or other):
+        raise ConfigError("trust_pickle = true: is for a checkpoint; give it with --resume RUN or --fork RUN@N")
     base = recipe_files.read(recipe) if recipe else {}
     app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
     names = nested({key: text for key, text in flags if key in NAMES})

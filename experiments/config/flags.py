@@ -30,6 +30,8 @@ class Options:
     """Print the plan and stop."""
     resume: str = ""
     """A run folder: continue its run from the last checkpoint; only --rounds and a few others may change."""
+    trust_pickle: bool = False
+    """With --resume or --fork: read a checkpoint's pickled part though this user's key did not sign it."""
     quiet: bool = False
     """Print no progress and no table."""
     json: bool = False

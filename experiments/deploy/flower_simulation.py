@@ -23,7 +23,9 @@ Results = list[tuple[Summary, BaseException | None]]
 """The summary of each run, and its error where it failed."""
 
 
-def run_through_flower(configs: Sequence[Config], num_cpus: float = 1.0, num_gpus: float = 0.0) -> Results:
+def run_through_flower(
+    configs: Sequence[Config], num_cpus: float = 1.0, num_gpus: float = 0.0, trust_pickle: bool = False
+) -> Results:
     """Run experiments one after another in one simulation of Flower's.
 
     Parameters
@@ -32,6 +34,8 @@ def run_through_flower(configs: Sequence[Config], num_cpus: float = 1.0, num_gpu
         Configs that ``experiments.deploy.server_app.deployable`` returned; all must have the same number of clients.
     num_cpus, num_gpus : float
         CPUs and GPUs that Ray reserves for the actor of a client.
+    trust_pickle : bool (default: False)
+        As of ``experiments.runs.execute.execute``.
 
     Raises
     ------
@@ -53,7 +57,7 @@ def run_through_flower(configs: Sequence[Config], num_cpus: float = 1.0, num_gpu
     @server.main()
     def main(grid: Grid, context: Context) -> None:
         try:
-            results.extend(serve(configs, grid, ServeOptions(run=str(context.run_id))))
+            results.extend(serve(configs, grid, ServeOptions(run=str(context.run_id), trust_pickle=trust_pickle)))
         except BaseException as error:  # Flower would print it and go on as if nothing had happened
             failed.append(error)
             raise

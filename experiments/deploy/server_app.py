@@ -54,6 +54,8 @@ class ServeOptions:
     """Name of the run on the devices, below which they keep their clients' states."""
     resume: str = ""
     """Folder of a run to resume; empty: none."""
+    trust_pickle: bool = False
+    """Whether to read a pickled part of a checkpoint that this user's key did not sign."""
 
 
 @app.main()
@@ -64,7 +66,7 @@ def main(grid: Grid, context: Context) -> None:
     """
     run_config = context.run_config
     words = shlex.split(str(run_config.get("args", "")))
-    configs, resume = parse_arguments(words or [DEFAULT])
+    configs, resume, trust_pickle = parse_arguments(words or [DEFAULT])
     served = ServeOptions(
         node_timeout_s=float(run_config.get("node-timeout-s", 300.0)),
         timeout_s=float(run_config.get("timeout-s", 3600.0)),
@@ -72,6 +74,7 @@ def main(grid: Grid, context: Context) -> None:
         report=str(run_config.get("report", "")),
         run=str(context.run_id),
         resume=resume,
+        trust_pickle=trust_pickle,
     )
     failures = [error for _, error in serve(configs, grid, served) if error is not None]
     if failures:
@@ -83,8 +86,11 @@ def parse_configs(words: Sequence[str]) -> Sequence[Config]:
     return parse_arguments(words)[0]
 
 
-def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str]:
-    """(the runs of a command line, the folder of the run to resume or ""). Raises like ``parse_configs``."""
+def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str, bool]:
+    """(the runs of a command line, the folder of the run to resume or "", ``trust_pickle``).
+
+    Raises like ``parse_configs``.
+    """
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             call = parse(words)
@@ -93,7 +99,7 @@ def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str]:
     for key in ("app", "vmap_over", "dry_run"):
         if getattr(call, key):
             raise ConfigError(f"{key} = {getattr(call, key)!r}: means nothing on devices; leave it out")
-    return [deployable(config) for config in call.configs], call.resume
+    return [deployable(config) for config in call.configs], call.resume, call.trust_pickle
 
 
 def deployable(config: Config) -> Config:
@@ -121,7 +127,7 @@ def serve(
     """Run one experiment after another on the same nodes; yields (summary, error or None) of each."""
     nodes: Nodes | None = None
     for number, config in enumerate(configs):
-        resumed = resume(Path(served.resume), config) if served.resume else None
+        resumed = resume(Path(served.resume), config, served.trust_pickle) if served.resume else None
         if resumed is not None and resumed.finished is not None:
             yield report_summary(dict(resumed.finished), served), None
             continue
@@ -151,7 +157,7 @@ def serve(
             nodes=known,
         )
         nodes = deployed.nodes
-        summary, error = execute(replace(setup, grid=deployed), quiet=True, resumed=resumed, facts={"run": name})
+        summary, error = execute(replace(setup, grid=deployed), True, (), resumed, {"run": name}, served.trust_pickle)
         yield report_summary(summary, served), error
 
 

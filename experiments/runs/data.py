@@ -88,3 +88,14 @@ def names(config: Config, task: Task, partition: Partition) -> dict[str, list[ob
     elif not (known.dtype.kind in "iu" and np.array_equal(known, np.arange(len(known)))):
         found["clients"] = known.tolist()
     return found
+
+
+def take_task(settings: dict[str, object]) -> None:
+    """Turn a ``task`` of samples into a Task, and partition one with natural clients by these. Raises ConfigError."""
+    if "task" in settings:
+        try:
+            settings["task"] = as_task(settings["task"])
+        except ValueError as error:
+            raise ConfigError(f"task = a {type(settings['task']).__name__}: {error}") from error
+    if getattr(settings.get("task"), "clients", None) is not None:
+        settings.setdefault("partition", "natural")

@@ -39,6 +39,7 @@ def execute(
     callbacks: Sequence[Callback] = (),
     resumed: Resumed | None = None,
     facts: Mapping[str, object] | None = None,
+    trust_pickle: bool = False,
 ) -> tuple[Summary, BaseException | None]:
     """Run to the end and write the summary, also of a failed run; returns the summary, and the error or None.
 
@@ -52,18 +53,16 @@ def execute(
         The user's callbacks.
     resumed : Resumed, optional
         The folder of a run that continues, and its checkpoint; default: a new folder.
-    facts : Mapping, optional
-        More plain values to keep in each checkpoint.
+    facts, trust_pickle : Mapping, bool
+        More plain values to keep in each checkpoint; what ``forked`` takes.
     """
-    config, written = setup.config, resolved(setup)
-    begin = (resumed.begin if resumed else None) or forked(config)
+    config, written, error, stopped = setup.config, resolved(setup), None, ""
+    begin = (resumed.begin if resumed else None) or forked(config, trust_pickle)
     log = open_log(config, written, resumed)
     log.state_dict = setup.loss.form.state_dict
     prepare(config.device, config.threads, config.precision)
     spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
-    start, error, stopped = time.perf_counter(), None, ""
-    keeper = _Keeper()
-    shown = [] if quiet else [Progress(config)]
+    start, keeper, shown = time.perf_counter(), _Keeper(), [] if quiet else [Progress(config)]
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
     with log, no_exit():
         try:

@@ -22,7 +22,7 @@ Result = tuple[Summary, BaseException | None]
 """The summary of a run, and its error where it failed."""
 
 
-def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[Result]:
+def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle: bool = False) -> Iterable[Result]:
     """Train runs that differ only in numbers as one batch.
 
     A model that vmap cannot take is trained one run after another instead, and a note on stderr says why.
@@ -35,6 +35,8 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
         The value of ``--vmap_over``: the settings in which the runs differ.
     quiet : bool
         Whether the progress bar of the first run is left out.
+    trust_pickle : bool (default: False)
+        As of ``execute``.
 
     Returns
     -------
@@ -45,7 +47,7 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
     learner, config = first.learner, configs[0]
     if first.engine.name != "vmap":
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
-        return (execute(build(config), quiet) for config in configs)
+        return (execute(build(config), quiet, trust_pickle=trust_pickle) for config in configs)
     prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
     reason = f"one of {len(configs)} runs of a batch: vmap_over {axes}"
@@ -57,7 +59,8 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool) -> Iterable[
         def run(executor: Executor) -> Result:
             setup = replace(build(configs[number], workers=executor), engine=Choice("vmap", reason))
             title = f"{len(configs)} runs of {config.strategy.name}"
-            return execute(setup, True, [Progress(config, title)] if number == 0 and not quiet else [])
+            shown = [Progress(config, title)] if number == 0 and not quiet else []
+            return execute(setup, True, shown, trust_pickle=trust_pickle)
 
         return run
 

@@ -35,16 +35,20 @@ class Resumed:
     """The stored summary, where nothing is left to do."""
 
 
-def resume(folder: Path, config: Config) -> Resumed:
+def resume(folder: Path, config: Config, trust_pickle: bool = False) -> Resumed:
     """Where the run in ``folder`` continues.
 
-    ``config`` is the stored config with the settings given beside ``--resume``. Raises ConfigError where these would
-    change the rounds done.
+    ``config`` is the stored config with the settings given beside ``--resume``; ``trust_pickle``: whether to read a
+    pickle that this user did not write. Raises ConfigError where the settings would change the rounds done, or where
+    the checkpoint holds such a pickle.
     """
     stored = make(str(folder / CONFIG))
-    begin, wrong = checkpoint.latest(folder)
+    begin, wrong = checkpoint.latest(folder, trust_pickle=trust_pickle)
     for line in wrong:
-        print(f"warning: {line}; the checkpoint before it is used", file=sys.stderr)
+        instead = "the run starts again" if begin is None else f"the checkpoint of round {begin.round} is used"
+        print(f"warning: {line}; {instead}", file=sys.stderr)
+    if begin is not None and begin.untrusted:
+        raise ConfigError(f"resume = {str(folder)!r}: the checkpoint of round {begin.round}: {begin.untrusted}")
     before = flatten(stored.to_dict())
     if begin is not None:  # its chunk may be larger than the stored one, which memory may have reduced since
         config_then = stored_config(begin.facts["config"]).to_dict()
@@ -106,11 +110,12 @@ def summary_of(folder: Path) -> dict[str, object] | None:
     return found
 
 
-def forked(config: Config) -> Checkpoint | None:
+def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
     """The checkpoint at which a run with ``fork`` begins; None without ``fork``.
 
     The states of strategy and clients are kept where both runs have the same strategy with the same numbers. Raises
-    ConfigError where there is no such checkpoint, or its round is not before the last.
+    ConfigError where there is no such checkpoint, its round is not before the last, or it holds a pickle of the
+    strategy that this user did not write, unless ``trust_pickle``.
     """
     if not config.fork:
         return None
@@ -119,7 +124,7 @@ def forked(config: Config) -> Checkpoint | None:
     if text and number is None:
         raise ConfigError(f"fork = {config.fork!r}: {text!r} is no round; it must be RUN@N or RUN")
     have = [checkpoint.round_of(path) for path in checkpoint.listed(folder)]
-    begin, wrong = checkpoint.latest(folder, number)
+    begin, wrong = checkpoint.latest(folder, number, trust_pickle)
     if begin is None:
         there = f"it has checkpoints of rounds {', '.join(map(str, have))}" if have else "it has no checkpoint"
         more = f" ({wrong[0]})" if wrong else "; a run with --checkpoint_keep 0 keeps all"
@@ -128,5 +133,7 @@ def forked(config: Config) -> Checkpoint | None:
         raise ConfigError(f"rounds = {config.rounds}: the fork begins at round {begin.round}; give more")
     other = begin.facts["config"]["strategy"]
     same = other == {"name": config.strategy.name, **config.strategy.params}
-    kept = begin if same else replace(begin, strategy={}, states={})
+    kept = begin if same else replace(begin, strategy={}, states={}, untrusted="")
+    if kept.untrusted:
+        raise ConfigError(f"fork = {config.fork!r}: the checkpoint of round {begin.round}: {kept.untrusted}")
     return replace(kept, positions={}, facts={})

@@ -24,6 +24,7 @@ from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import not_finite, round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
+from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.strategy_calls import StrategyCalls
@@ -195,10 +196,7 @@ class _Driver:
         self.take(dict(begin.model), begin.model_round)
         run.round = begin.round
         self.digest = self.hasher.submit(tree.digest, run.model)
-        if isinstance(run.strategy, PoolingStrategy):
-            run.strategy.restore(begin.strategy)
-        else:
-            vars(run.strategy).update(begin.strategy)
+        kept_attributes.restore(run.strategy, begin.strategy)
         self.statistics.restored(list(run.model), self.log)
         self.grid.states.update(begin.states)
         if self.log is not None:

@@ -7,15 +7,15 @@ round, the log has rows of clients. So whatever the next round will change is ke
 import copy
 import math
 import time
-from collections.abc import Mapping
 from concurrent.futures import Future
-from typing import Any
+from dataclasses import replace
 
 from fl_sim.grids.base import ClientGrid, OnEvent
 from fl_sim.kernels import in_place
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds.callbacks import Run
 from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints
+from fl_sim.rounds.checkpoint_files.kept_attributes import Built, kept_of
 
 CHEAP_S = 5e-4
 """Seconds that a copy of a strategy's attributes may take after a round, even where that is more than SHARE of it."""
@@ -42,6 +42,7 @@ class RoundCheckpoints:
         self, run: Run, grid: ClientGrid, log: RoundLog | None, checkpoints: Checkpoints | None, on_event: OnEvent
     ) -> None:
         self.run, self.grid, self.log, self.checkpoints, self.on_event = run, grid, log, checkpoints, on_event
+        self.built = Built(run.strategy)
         self._kept: Checkpoint | None = None
         """The last finished round, without the states of clients; None where its checkpoint is written."""
         self._versions: list[int] = []
@@ -71,9 +72,8 @@ class RoundCheckpoints:
             line.result()
         elif run.round < self._next:
             return
-        kept: Any = run.strategy.__getstate__() or {}
-        own: Mapping[str, object] = kept if isinstance(kept, Mapping) else kept[0]  # a class with slots returns a pair
-        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, self.log.positions)
+        own, positions = kept_of(run.strategy), self.log.positions
+        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, positions)
         self._keep(state, versions)
         if due:
             self._save(state)
@@ -113,7 +113,7 @@ class RoundCheckpoints:
     def _save(self, state: Checkpoint) -> None:
         checkpoints = self.checkpoints
         assert checkpoints is not None
-        checkpoints.save(state, self._seconds() / self.grid.runs_in_process)
+        checkpoints.save(replace(state, built=self.built), self._seconds() / self.grid.runs_in_process)
         self._kept = None
         if checkpoints.refused:
             self.on_event("no_checkpoint", reason=checkpoints.refused)

@@ -8,14 +8,15 @@ from torch import Tensor
 from fl_sim.tree import Tree
 
 
-def storable(leaves: Mapping[str, Tensor]) -> tuple[Tree, list[str]]:
+def storable(leaves: Mapping[str, Tensor], copy: bool = True) -> tuple[Tree, list[str]]:
     """(copies on the CPU that share no memory; the names of complex leaves, which are pairs of real numbers there).
 
-    The format refuses tensors that share memory.
+    The format refuses tensors that share memory. ``copy`` is false where these do not, and are not written to.
     """
     pairs = [name for name, x in leaves.items() if x.is_complex()]
     real = {k: torch.view_as_real(x.resolve_conj()) if x.is_complex() else x for k, x in leaves.items()}
-    return {k: x.detach().resolve_neg().cpu().contiguous().clone() for k, x in real.items()}, pairs
+    own = {k: x.detach().resolve_neg().cpu().contiguous() for k, x in real.items()}
+    return {k: x.clone() for k, x in own.items()} if copy else own, pairs
 
 
 def restored(leaves: Mapping[str, Tensor], pairs: Collection[str]) -> Tree:

@@ -71,7 +71,7 @@ def test_an_old_run_is_read(folder: Path) -> None:
 @pytest.mark.parametrize("folder", INTERRUPTED, ids=name)
 def test_an_interrupted_old_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / folder.name))
-    assert run.main(["--resume", str(copy), "--quiet"]) == 0
+    assert run.main(["--resume", str(copy), "--quiet", "--trust_pickle"]) == 0
     check_model(copy, folder / "reference.safetensors")
     check_numbers(copy, folder / "reference.json")
     assert load(copy).rounds["round"].tolist() == list(range(7))
@@ -79,7 +79,9 @@ def test_an_interrupted_old_run_goes_on_as_if_it_had_not_been(folder: Path, tmp_
 
 @pytest.mark.parametrize("folder", FORKED, ids=name)
 def test_a_fork_of_an_old_run_is_the_one_that_the_old_code_computed(folder: Path, tmp_path: Path) -> None:
-    assert run.main(["--fork", f"{folder}@2", "--rounds", "4", "--out", str(tmp_path), "--quiet"]) == 0
+    assert (
+        run.main(["--fork", f"{folder}@2", "--rounds", "4", "--out", str(tmp_path), "--quiet", "--trust_pickle"]) == 0
+    )
     [forked] = tmp_path.iterdir()
     check_model(forked, folder / "fork.safetensors")
     check_numbers(forked, folder / "fork.json")
@@ -90,9 +92,9 @@ def test_a_finished_old_run_is_left_alone_or_made_longer(folder: Path, tmp_path:
     """A fourth round after the third gives the model of the fork, which trained the third anew from the second."""
     copy = Path(shutil.copytree(folder, tmp_path / folder.name))
     before = load(copy)
-    assert run.main(["--resume", str(copy), "--quiet"]) == 0
+    assert run.main(["--resume", str(copy), "--quiet", "--trust_pickle"]) == 0
     assert tree.digest(load(copy).model()) == before.summary["digest"]
-    assert run.main(["--resume", str(copy), "--rounds", "4", "--quiet"]) == 0
+    assert run.main(["--resume", str(copy), "--rounds", "4", "--quiet", "--trust_pickle"]) == 0
     check_model(copy, folder / "fork.safetensors")
     after = load(copy)
     assert after.rounds["digest"].tolist()[:4] == before.rounds["digest"].tolist()

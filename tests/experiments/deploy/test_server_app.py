@@ -190,7 +190,7 @@ def test_a_server_that_died_goes_on_from_its_last_round_with_the_states_of_its_d
     grid.tamper = dying
     [(died, error)] = serve([config], grid, QUICK)
     assert "the server dies" in str(error) and died["rounds"] == 2
-    configs, folder = parse_arguments(["--resume", died["run_dir"]])
+    configs, folder, _ = parse_arguments(["--resume", died["run_dir"]])
     served = ServeOptions(node_timeout_s=5, run="another", resume=folder)
     [(summary, error)] = serve(configs, again, served)
     assert error is None and summary["run_dir"] == died["run_dir"]

@@ -59,6 +59,25 @@ def test_the_last_two_are_kept_and_nothing_else_lies_about(tmp_path: Path) -> No
     assert [checkpoint.round_of(p) for p in checkpoint.listed(tmp_path)] == [10, 11, 12, 13]
 
 
+def test_other_files_in_the_folder_are_left_alone(tmp_path: Path) -> None:
+    good = checkpoint.save(tmp_path, example(1))
+    strays = [
+        f"round-x-{'0' * 64}",
+        "round-000003",
+        "round-000009-copy",
+        f"{good.stem} (1)",
+        f"round-{7:06d}-{'a' * 64}",
+    ]
+    for name in strays[:-1]:
+        (good.parent / f"{name}.safetensors").write_bytes(b"x")
+    (good.parent / f"{strays[-1]}.safetensors").mkdir()
+    (good.parent / ".round-000002.123").write_bytes(b"left by a process that was killed")
+    assert checkpoint.listed(tmp_path) == [good] and checkpoint.latest(tmp_path)[1] == []
+    checkpoint.save(tmp_path, example(2), keep=1)
+    assert len(checkpoint.listed(tmp_path)) == 1 and not list(good.parent.glob(".round-*"))
+    assert len(list(good.parent.iterdir())) == 1 + len(strays)
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-1], lambda b: b[:40] + bytes([b[40] ^ 1]) + b[41:], lambda b: b""])
 def test_a_damaged_one_is_seen_and_the_one_before_it_used(tmp_path: Path, damage: object) -> None:
     checkpoint.save(tmp_path, example(1))
