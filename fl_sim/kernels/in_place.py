@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fl_sim.kernels.client_gradients import HAS_VERSION
 from fl_sim.kernels.layers import FunctionalModule
-from fl_sim.kernels.leave_vmap import innermost
+from fl_sim.kernels.leave_vmap import innermost, is_transformed
 from fl_sim.kernels.outputs import mapped, tensors
 
 Tensors = Mapping[str, Tensor]
@@ -38,7 +38,7 @@ def version(x: Tensor) -> int:
 
     Under ``vmap`` they count in the tensor of all clients. A write through ``.data`` or NumPy does not count.
     """
-    return innermost(x)._version if HAS_VERSION else 0
+    return (innermost(x) if is_transformed() else x)._version if HAS_VERSION else 0
 
 
 class _Kept(NamedTuple):
@@ -148,7 +148,11 @@ def call(function: Callable[[Any, Any], Tensor], outputs: Any, data: Tensors, co
 
 def versions(tensors: Tensors) -> list[int]:
     """The version of each tensor, for ``check_unwritten``."""
-    return [version(x) for x in tensors.values()]
+    if not HAS_VERSION:
+        return [0] * len(tensors)
+    if is_transformed():
+        return [innermost(x)._version for x in tensors.values()]
+    return [x._version for x in tensors.values()]  # in every step
 
 
 def check_unwritten(tensors: Tensors, before: list[int]) -> None:

@@ -41,6 +41,11 @@ def is_possible() -> bool:
     return len(stack) == 1 and stack[0].key() == TransformType.Vmap
 
 
+def is_transformed() -> bool:
+    """Whether the current code runs under a transform of ``torch.func``; where PyTorch cannot tell, True."""
+    return bool(get_interpreter_stack()) if AVAILABLE else True
+
+
 def is_wrapped(x: Tensor) -> bool:
     """Whether a tensor is the argument of a function under a transform of ``torch.func`` (vmap, grad)."""
     if HAS_WRAPPED_CHECK:
