@@ -16,6 +16,8 @@ class AppLog(RoundLog):
 
     rows: list[dict[str, Any]]
     """The rows of ``rounds.jsonl`` so far."""
+    timeouts = 0
+    """How many replies came too late."""
     base = 0
     """Rounds in the log before the strategy that runs now."""
 
@@ -33,6 +35,7 @@ class AppLog(RoundLog):
 
     def event(self, kind: str, **facts: object) -> None:
         """Write a line of ``events.jsonl``."""
+        self.timeouts += kind == "timeout"
         super().event(kind, **(self._shifted(facts) if "round" in facts else facts))
 
     def model(self, tree: Mapping[str, torch.Tensor], server_round: int) -> None:

@@ -104,8 +104,8 @@ class ClientGrid(Grid):
         return [message.metadata.message_id for message in pushed]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies that have come, each once."""
-        return [self._replies.pop(number) for number in message_ids if number in self._replies]
+        """The replies that have come, each once, in the order in which their messages were sent."""
+        return [self._replies.pop(number) for number in sorted(set(message_ids)) if number in self._replies]
 
     def _number(self, message: Message) -> None:
         """Give a message its id, which Flower leaves to the SuperLink."""

@@ -8,6 +8,7 @@ from typing import Any
 from flwr.app import ArrayRecord, Message
 
 from fl_sim.errors import RoundFailed
+from fl_sim.grids import no_answer
 from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, is_number, whole
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, problem, put_in_order, read, zero_weight
 from fl_sim.wire import records
@@ -66,6 +67,10 @@ class Exchange:
     """Good replies that the strategy gets: not those that weigh nothing, or whose numbers no mean can contain."""
     zero: list[int] = field(default_factory=list)
     """Clients whose good reply has the weight 0."""
+    app_owned: bool = False
+    """Whether an app began it itself, which is told of messages that nobody can answer, and goes on."""
+    unanswered: list[tuple[int, int, str]] = field(default_factory=list)
+    """(client id, code, reason) of messages without a reply that are no failure of the client: ``no_answer``."""
     not_finite: dict[int, list[str]] = field(default_factory=dict)
     """Client id -> the numbers in its good reply that are NaN or infinite, and null in the log."""
     strays: list[str] = field(default_factory=list)
@@ -102,7 +107,7 @@ class Exchange:
         gathered, errors = [], 0
         for reply in replies:
             gathered.append(reply)
-            errors += reply.has_error()
+            errors += reply.has_error() and not no_answer.excused(reply, self.app_owned)
             if errors > policy.allowed(len(self.messages)):
                 break
         return gathered
@@ -119,7 +124,10 @@ class Exchange:
             if message is None:
                 self._stray(reply, policy)
                 continue
-            report = read(reply)
+            if no_answer.excused(reply, self.app_owned):
+                self._excuse(message, reply)
+                continue
+            report = read(reply, self.expected.own_facts)
             reason = problem(message, reply, report, likes, self.expected)
             client = self._row(message, report, reason)
             if reason or report is None:
@@ -131,10 +139,15 @@ class Exchange:
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
-        if self.messages and not self.completed:
-            last = self.failures[-1][1]
+        if self.messages and not self.completed and (self.failures or not self.app_owned):
+            last = self.failures[-1][1] if self.failures else self.unanswered[-1][2]
             what = f"all {len(self.messages)} clients failed; the last: {last}"
             raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")
+
+    def _excuse(self, message: Message, reply: Message) -> None:
+        """Note a message without a reply that is no failure of its client."""
+        client = self._row(message, None, str(reply.error.reason), "dropped")
+        self.unanswered.append((client, reply.error.code, str(reply.error.reason)))
 
     def _used(self, client: int, report: Report, reply: Message) -> bool:
         """Whether the strategy gets a good reply; notes why not, and which numbers are not finite."""
@@ -147,7 +160,7 @@ class Exchange:
                         del record[name]
         if zero_weight(report, self.expected.weight_key):
             self.zero.append(client)
-            return False
+            return self.expected.passes_zero
         return not (bad and self.expected.not_finite == "left out")
 
     def _stray(self, reply: Message, policy: Failures) -> None:
@@ -165,14 +178,14 @@ class Exchange:
             count = "" if allowed == 0 else f" ({failed}, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, message: Message, report: Report | None, reason: str) -> int:
+    def _row(self, message: Message, report: Report | None, reason: str, status: str = "") -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
         row: dict[str, object] = {
             "round": self.server_round,
             "client": client,
             "phase": self.phase,
-            "status": "failed" if reason else "completed",
+            "status": status or ("failed" if reason else "completed"),
             "reason": reason or None,
             "examples": None,
             "steps": None,
@@ -181,7 +194,8 @@ class Exchange:
             row["unseen"] = node in self.unseen
         if report is not None:
             numbers, facts = dict(report.numbers), report.facts
-            row["examples"] = numbers.pop(self.expected.weight_key, None)
+            if is_number(numbers.get(self.expected.weight_key)):
+                row["examples"] = numbers.pop(self.expected.weight_key)
             if not whole(numbers, "steps", MOST_STEPS):
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):

@@ -3,33 +3,38 @@
 Their clients are logged, and the failure policy applies to them.
 """
 
-import time
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.errors import RoundFailed
+from fl_sim.grids import no_answer
 from fl_sim.grids.base import Begin, ClientGrid, End
-from fl_sim.grids.exchange import Failures
+from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.messages import CLIENT_ERROR
+from fl_sim.grids.node_polls import NodePolls
 from fl_sim.wire import reply_form
 
-POLLS, WAIT_S = 4, 3.0
-"""A caller that polls the nodes ``POLLS`` times in ``WAIT_S`` seconds, and hardly computes, waits for more nodes."""
+MOST_LISTED = 100_000
+"""The most nodes that are copied into a list, which takes 1 ms."""
 
 
 class MonitoredGrid(Grid):
-    """A grid as it is handed to code that may exchange messages at any time.
+    """A grid as it is handed to code that may exchange messages at any time, from any thread.
+
+    Exchanges follow one another, whoever begins them: an exchange that a second thread begins waits for the first.
 
     Parameters
     ----------
     grid : ClientGrid
         Where messages go. Its set of nodes must not grow.
     failures : Failures
-        How many clients of an exchange may fail. Their replies are left out by ``send_and_receive``; ``pull_messages``
-        gives an error reply in their place, because its caller waits for every reply.
+        How many clients of an exchange may fail. An app gets an error reply for each of these, as Flower gives it;
+        a strategy's hook does from ``pull_messages``, whose caller waits for every reply.
     begin : Callable
         ``messages -> Exchange``, before an exchange.
     end : Callable
@@ -38,7 +43,10 @@ class MonitoredGrid(Grid):
 
     def __init__(self, grid: ClientGrid, failures: Failures, begin: Begin, end: End) -> None:
         self.grid, self.failures, self.begin, self.end = grid, failures, begin, end
-        self._polls: list[tuple[float, float]] = []
+        self.lock = threading.RLock()
+        """Held during an exchange."""
+        self._polls = NodePolls()
+        self._counting = True
         self._replies: dict[str, Message] = {}
 
     def __getattr__(self, name: str) -> object:
@@ -60,21 +68,22 @@ class MonitoredGrid(Grid):
         return self.grid.create_message(content, message_type, dst_node_id, group_id, ttl)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Nodes that may train.
+        """Nodes that may train: a new list, as Flower gives it, but for more than ``MOST_LISTED`` nodes.
 
         Raises RoundFailed where the caller waits for more nodes than exist, which would never end.
         """
-        self._polls.append((time.monotonic(), time.process_time()))
-        waited, worked = (now - first for now, first in zip(self._polls[-1], self._polls[0], strict=True))
         nodes = self.grid.get_node_ids()
-        if len(self._polls) >= POLLS and waited > WAIT_S and worked < waited / 5:
+        if self._polls.never_end():
             few = f"waiting for more nodes than the {len(list(nodes))} there are: they never come in a simulation"
             needs = "a strategy that needs fewer (min_available_nodes, min_train_nodes, cohort)"
             raise RoundFailed(f"{few}; give more clients (--clients N), or {needs}")
-        return nodes
+        return list(nodes) if not isinstance(nodes, Sized) or len(nodes) <= MOST_LISTED else nodes
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        """The good replies. Raises RoundFailed when more clients fail than may."""
+        """The replies in the order of the messages; none for a message that nobody answers (``no_answer``).
+
+        Raises RoundFailed when more clients fail than may.
+        """
         return self._exchange(list(messages), timeout)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
@@ -83,32 +92,63 @@ class MonitoredGrid(Grid):
         Raises RoundFailed when more clients fail than may.
         """
         sent = list(messages)
-        good = {reply.metadata.reply_to_message_id: reply for reply in self._exchange(sent, None)}
-        for message in sent:
-            number = message.metadata.message_id
-            if number not in good:
-                good[number] = Message(Error(CLIENT_ERROR, "the client failed: see the log"), reply_to=message)
-            self._replies[number] = good[number]
+        with self.lock:
+            replies = self._exchange(sent, None, pushed=True)
+            self._replies.update({reply.metadata.reply_to_message_id: reply for reply in replies})
         return [message.metadata.message_id for message in sent]
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """The replies that have come, each once."""
-        return [self._replies.pop(number) for number in message_ids if number in self._replies]
+        """The replies that have come, each once, in the order in which their messages were sent."""
+        with self.lock:
+            return [self._replies.pop(number) for number in sorted(set(message_ids)) if number in self._replies]
 
-    def _exchange(self, sent: list[Message], timeout: float | None) -> list[Message]:
-        self._polls.clear()
-        exchange, good = self.begin(sent), []
-        replies = exchange.gather(self.grid.send_and_receive(sent, timeout=timeout), self.failures)
-        training = exchange.phase == "train"
-        likes = reply_form.expected(sent, replies, {}, averages=False) if training else reply_form.anything
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """While open, messages pass through and are counted by whoever sends them."""
+        before, self._counting = self._counting, False
         try:
-            for reply in exchange.checked(replies, likes, self.failures):
-                good.append(reply)
-        except RoundFailed as error:
-            self.end(exchange, good, error)
-            raise
-        self.end(exchange, good, None)
-        return good
+            yield
+        finally:
+            self._counting = before
+
+    def _exchange(self, sent: list[Message], timeout: float | None, pushed: bool = False) -> list[Message]:
+        with self.lock:
+            self._polls.clear()
+            if not self._counting:
+                return list(self.grid.send_and_receive(sent, timeout=timeout))
+            exchange = self.begin(sent)
+            replies = exchange.gather(self.grid.send_and_receive(sent, timeout=timeout), self.failures)
+            training = exchange.phase == "train" and not exchange.app_owned
+            likes = reply_form.expected(sent, replies, {}, averages=False) if training else reply_form.anything
+            good: list[Message] = []
+            try:
+                for reply in exchange.checked(replies, likes, self.failures):
+                    good.append(reply)
+            except RoundFailed as error:
+                self.end(exchange, good, error)
+                raise
+            self.end(exchange, good, None)
+            return _answers(exchange, replies, good) if exchange.app_owned or pushed else good
+
+
+def _answers(exchange: Exchange, replies: Iterable[Message], good: Iterable[Message]) -> list[Message]:
+    """What the sender of an exchange's messages gets, in their order: error replies in place of failures."""
+    passed = {reply.metadata.reply_to_message_id: reply for reply in good}
+    failed = {reply.metadata.reply_to_message_id: reply for reply in replies}
+    answers = []
+    for message in exchange.messages:
+        number = message.metadata.message_id
+        reply = failed.get(number)
+        code = reply.error.code if reply is not None and reply.has_error() else 0
+        if code in (no_answer.LATE, no_answer.NO_NODE):
+            continue
+        if number in passed:
+            reply = passed[number]
+        elif reply is None or not code or code == no_answer.NO_FUNCTION:
+            reason = reply.error.reason if reply is not None and code else "the reply cannot be used: see the log"
+            reply = Message(Error(CLIENT_ERROR, reason), reply_to=message)
+        answers.append(reply)
+    return answers
 
 
 def phase_of(messages: Iterable[Message]) -> str:

@@ -1,9 +1,12 @@
 """Virtual clients of an ordinary ClientApp: called once a message, with draws keyed by client and round."""
 
+import time
+
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl_sim import rng
+from fl_sim.grids import no_answer
 from fl_sim.grids.messages import answered, client_of, settings_of
 from fl_sim.wire import flower
 
@@ -40,9 +43,19 @@ class PlainApp:
         count = self._counts[kind] = self._counts.get(kind, -1) + 1
         return rng.key(self.seed, *kind, count)
 
-    def __call__(self, message: Message, draw: int) -> Message:
-        """The client's reply; its new state is kept only where the app returned a proper reply."""
-        client, node = client_of(message), message.metadata.dst_node_id
+    def __call__(self, message: Message, draw: int, timeout: float | None = None) -> Message:
+        """The client's reply, with an id; its new state is kept only where the app returned a proper reply.
+
+        An error of the kinds of ``no_answer`` for a node that does not exist, for a message that the app has no
+        function for, and where the call took more than ``timeout`` seconds of wall time, whose state is kept.
+        """
+        client, node, kind = client_of(message), message.metadata.dst_node_id, message.metadata.message_type
+        if not 0 <= client < self.num_clients:
+            nodes = f"{flower.FIRST_NODE}..{flower.FIRST_NODE + self.num_clients - 1}"
+            return no_answer.of(message, no_answer.NO_NODE, f"message to node {node}: this grid has nodes {nodes}")
+        if not flower.has_function(self.app, kind):
+            reason = f"message of type {kind!r}: the ClientApp has no function for it"
+            return no_answer.of(message, no_answer.NO_FUNCTION, reason)
         config = {"partition-id": client, "num-partitions": self.num_clients}
         context = flower.context(node, config, self._states.get(client, RecordDict()), self.run_config)
 
@@ -53,10 +66,17 @@ class PlainApp:
                 own.append(self.app(flower.delivered(message), context))
             return own[0]
 
+        start = time.monotonic()
         reply = answered(message, call)
+        seconds = time.monotonic() - start
         if not own or reply is not own[0]:
             return reply
         self._states[client] = flower.isolated(context.state)
         if reply.has_content():
             reply.content = flower.isolated(reply.content)
+        if timeout is not None and seconds > timeout and not reply.has_error():
+            late = f"no reply within {timeout:g} s: the client's call took {seconds:.1f} s"
+            return no_answer.of(message, no_answer.LATE, late)
+        if not reply.metadata.message_id:
+            flower.set_message_id(reply, f"{message.metadata.message_id}r")
         return reply

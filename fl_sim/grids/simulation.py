@@ -140,18 +140,20 @@ class SimulationGrid(ClientGrid):
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """One reply a message, each computed when it is consumed.
 
-        Blocks answer in their fixed order; an app without a ``learner`` answers in the order of the messages. Raises
-        ValueError for a message to a node that does not exist.
+        Blocks answer in their fixed order, and need no time that ``timeout`` could end. An app without a ``learner``
+        answers in the order of the messages; ``timeout`` is the wall time of each client's call. What stands for a
+        reply that does not come is an error of ``no_answer``; with a ``learner``, a message to a node that does not
+        exist raises ValueError.
         """
         sent = list(messages)
         for message in sent:
             self._number(message)
-            if not 0 <= client_of(message) < self.num_clients:
+            if self.learner is not None and not 0 <= client_of(message) < self.num_clients:
                 nodes = f"{flower.FIRST_NODE}..{flower.FIRST_NODE + self.num_clients - 1}"
                 raise ValueError(f"message to node {message.metadata.dst_node_id}: this grid has nodes {nodes}")
         if self.learner is None or self.executor is None:
             app = self._plain_app
-            return (app(message, draw) for message, draw in [(message, app.draw(message)) for message in sent])
+            return (app(message, draw, timeout) for message, draw in [(message, app.draw(message)) for message in sent])
         return self._answer_in_blocks(sent, self.learner, self.executor)
 
     # Blocks ---------------------------------------------------------------------------------------------------------

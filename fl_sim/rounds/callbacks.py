@@ -61,7 +61,7 @@ class Run:
         self.stopped = reason or "stopped"
 
 
-@dataclass
+@dataclass(repr=False)  # Flower's own text, which does not print all numbers of the model
 class RunResult(Result):
     """Flower's Result, with the lines of the round log and why the run was stopped early, if it was."""
 

@@ -108,8 +108,8 @@ class _Driver:
             self.result.train_metrics_clientapp[run.round] = metrics
             row |= round_row.of_clients("train", metrics)
         if arrays is None and exchange.passed_on:
-            none = f"the strategy returned no model from {exchange.passed_on} replies"
-            raise RoundFailed(f"round {run.round}: {none}")
+            none = f"the strategy returned no model from {exchange.passed_on} replies; the old one is kept"
+            self.calls.event("no_new_model", reason=none)
         if arrays is not None:
             row["update_norm"] = self.accept(self.statistics.settled(arrays, self.calls.initial))
         row["seconds"] = time.perf_counter() - start
@@ -117,8 +117,8 @@ class _Driver:
 
     def accept(self, arrays: ArrayRecord) -> float:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it must not be."""
-        new = records.decode(arrays)
-        digest = self.hasher.submit(tree.digest, new)
+        new, others = records.split(arrays)
+        digest = self.hasher.submit(records.digest, arrays, new)
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
         finite = same and math.isfinite(change)  # a finite norm of the change means finite numbers
@@ -126,14 +126,14 @@ class _Driver:
         if problem:
             bad = f"the strategy's new model has {problem}; the last good model is kept"
             raise RoundFailed(f"round {self.run.round}: {bad}")
-        self.take(new, self.run.round)
+        self.take(new, self.run.round, arrays if others else None)
         self.digest = digest
         return change
 
-    def take(self, model: Tree, server_round: int) -> None:
-        """Keep ``model`` as the global model: as a tree, and as a record that shares its memory."""
+    def take(self, model: Tree, server_round: int, whole: ArrayRecord | None = None) -> None:
+        """Keep the global model: as a tree, and as a record: ``whole`` where it has arrays that torch cannot hold."""
         self.run.model, self.model_round = model, server_round
-        self.run.arrays = self.result.arrays = records.encode(model)
+        self.run.arrays = self.result.arrays = whole or records.encode(model)
         self.versions = in_place.versions(model)
 
     def check_model(self) -> None:
@@ -220,9 +220,10 @@ class _Driver:
         """Run all rounds. Raises the exception that ended the run before its last round."""
         run = self.run
         try:
-            self.take(records.decode(run.arrays), 0)
+            first, others = records.split(run.arrays)
+            self.digest = self.hasher.submit(records.digest, run.arrays, first)
+            self.take(first, 0, run.arrays if others else None)
             self.calls.initial = run.model
-            self.digest = self.hasher.submit(tree.digest, run.model)
             if self.begin is not None:
                 self.restore(self.begin)
             self.each("on_run_start")

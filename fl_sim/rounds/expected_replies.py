@@ -56,14 +56,16 @@ def of_foreign(
         function = getattr(inner, "train_metrics_aggr_fn" if training else "evaluate_metrics_aggr_fn", None)
         lists = str(getattr(function, "__module__", "")).startswith("flwr.")
         form = NumbersForm.of([reply for reply in replies if reply.has_content()], key, training, lists)
-    kept = averages and not flower.is_private(strategy)
+    private = flower.is_private(strategy)
     expected = Expected(
         key,
         most,
         own or ((key,) if averages else ()),
         enter_model=[loss] if (loss := getattr(inner, "train_loss_key", "")) else [],
-        not_finite=("null" if training else "left out") if kept or own else "failure",
+        not_finite="failure" if private else "null" if training or not (averages or own) else "left out",
         zero_is_failure=False,
+        passes_zero=not averages,
+        any_arrays=not training,
         one_model=training and averages,
         combined=training and averages,
         numbers_form=form,

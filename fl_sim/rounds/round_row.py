@@ -61,7 +61,7 @@ def of_clients(phase: str, metrics: Mapping[str, object]) -> dict[str, object]:
     A name that begins with the phase's prefix is kept (``eval_acc``). Where the result would be a documented column
     other than ``train_loss``, ``client_`` comes before it.
     """
-    prefix = PREFIXES[phase]
+    prefix = PREFIXES.get(phase, phase)
     named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in metrics.items()}
     return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()}
 

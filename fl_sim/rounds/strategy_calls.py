@@ -11,7 +11,7 @@ from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.monitored import clients_of, phase_of
 from fl_sim.grids.untrusted_replies.exchange_replies import readable
 from fl_sim.logs.writer import RoundLog
-from fl_sim.rounds import expected_replies, not_finite
+from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, reply_form
@@ -60,15 +60,7 @@ class StrategyCalls:
 
     def log_exchange(self, exchange: Exchange) -> None:
         """Write the rows of an exchange that are left, and an event for each failure."""
-        for client, reason in exchange.failures:
-            self.event("client_failed", client=client, phase=exchange.phase, reason=reason)
-        for stray in exchange.strays:
-            self.event("stray_reply", phase=exchange.phase, reason=stray)
-        if exchange.zero:
-            none = "their weight is 0, so that their replies count nothing"
-            self.event("zero_weight", phase=exchange.phase, clients=exchange.zero, reason=none)
-        if exchange.not_finite:
-            not_finite.report_numbers(self.event, exchange)
+        exchange_events.report(self.event, exchange)
         exchange.flush()
 
     def hook(self, name: str, *args: object) -> Any:

@@ -42,7 +42,8 @@ def opened(name: str, array: Array) -> np.ndarray:
     declared = math.prod(shape) * dtype.itemsize
     if declared != len(data) - start:
         raise ValueError(f"{name} declares {dtype} {_short(shape)}, {declared} bytes; {len(data) - start} are there")
-    if (str(dtype), shape) != (array.dtype, tuple(array.shape)):
+    declares = array.dtype != "" or tuple(array.shape) != ()  # Flower's API before messages declares neither
+    if declares and (str(dtype), shape) != (array.dtype, tuple(array.shape)):
         raise ValueError(f"{name} is said to be {says}, and its bytes are {dtype} {_short(shape)}")
     try:
         flat = np.frombuffer(data, dtype, offset=start) if declared else np.empty(0, dtype)
@@ -65,9 +66,15 @@ def _header(name: str, data: bytes) -> tuple[np.dtype, tuple[int, ...], bool, in
     return dtype, shape, fortran, file.tell()
 
 
-def values_of(record: ArrayRecord) -> dict[str, np.ndarray]:
-    """All arrays of a record, opened. Raises ValueError as ``opened`` does."""
-    return {name: opened(name, array) for name, array in record.items()}
+def values_of(record: ArrayRecord, opaque: bool = False) -> dict[str, np.ndarray]:
+    """All arrays of a record, opened. Raises ValueError as ``opened`` does.
+
+    ``opaque`` : whether an array that is serialised in another form than NumPy's is given as its bytes, unread.
+    """
+    return {
+        name: np.frombuffer(array.data, np.uint8) if opaque and array.stype != SERIALISED else opened(name, array)
+        for name, array in record.items()
+    }
 
 
 def form_problem(

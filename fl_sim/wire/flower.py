@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
+from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
@@ -196,6 +197,26 @@ def averages_within(strategy: Strategy) -> bool:
 def weight_key(strategy: Strategy) -> str:
     """The metric by which a strategy weights replies."""
     return str(getattr(innermost(strategy), "weighted_by_key", "num-examples"))
+
+
+def has_function(client_app: ClientApp, message_type: str) -> bool:
+    """Whether a ClientApp has a function for messages of a type; True where that cannot be known."""
+    functions = getattr(client_app, "_registered_funcs", {})
+    if getattr(client_app, "_call", None) is not None or not functions:
+        return True
+    return (message_type if "." in message_type else f"{message_type}.default") in functions
+
+
+def is_legacy(messages: Iterable[Message]) -> bool:
+    """Whether messages are those of Flower's API before messages (``NumPyClient``, ``DefaultWorkflow``)."""
+    first = next(iter(messages), None)
+    return first is not None and any(name.startswith(("fitins.", "evaluateins.")) for name in first.content)
+
+
+def without_secrets(content: RecordDict) -> tuple[RecordDict, bool]:
+    """(a content without the records of SecAgg+, whether there are any): keys and ciphertexts, new in each run."""
+    secret = [name for name in content if name.startswith("secaggplus")]
+    return RecordDict({k: v for k, v in content.items() if k not in secret}) if secret else content, bool(secret)
 
 
 def has_main(server_app: ServerApp) -> bool:

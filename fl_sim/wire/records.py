@@ -1,29 +1,56 @@
 """Trees and metrics <-> Flower's records, without needless copies."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
+from fl_sim import tree
 from fl_sim.tree import Tree
 from fl_sim.wire.flower import Held
 
 Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
 
 
-def encode(tree: Mapping[str, torch.Tensor]) -> ArrayRecord:
-    """A tree as an ArrayRecord that shares its memory: ``tree`` must not be written to from then on.
+def encode(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
+    """A tree as an ArrayRecord that shares its memory: ``model`` must not be written to from then on.
 
     Dtypes are kept, and tensors are copied to the CPU where they are not on it. An array is serialised when its bytes
     are first read, which does not happen inside one process.
     """
     record = ArrayRecord()
-    for k, v in tree.items():
+    for k, v in model.items():
         record[k] = Held(v.detach().cpu().numpy())
     return record
+
+
+def split(record: ArrayRecord) -> tuple[Tree, list[str]]:
+    """(the arrays as a tree, as ``decode`` gives them; names of arrays that torch cannot hold, such as text)."""
+    try:
+        return decode(record), []
+    except TypeError:
+        known: Tree = {}
+    for name, array in record.items():
+        try:
+            known |= decode(ArrayRecord({name: array}))
+        except TypeError:  # of torch for a dtype, of Flower for a form of serialisation that is not NumPy's
+            continue
+    return known, [name for name in record if name not in known]
+
+
+def digest(record: ArrayRecord, known: Tree) -> str:
+    """``tree.digest(known)``; where torch cannot hold some of the arrays, a SHA-256 that covers these too."""
+    others = [name for name in record if name not in known]
+    if not others:
+        return tree.digest(known)
+    sha = hashlib.sha256(tree.digest(known).encode())
+    for name in sorted(others):
+        sha.update(f"{name}:{record[name].dtype}:{tuple(record[name].shape)};".encode() + record[name].data)
+    return sha.hexdigest()
 
 
 def decode(record: ArrayRecord) -> Tree:
@@ -48,7 +75,14 @@ def numbers(content: RecordDict) -> dict[str, Any]:
 
 def num_bytes(record: ArrayRecord) -> int:
     """Bytes of a record's arrays, without the headers of their serialised form."""
-    return sum(math.prod(array.shape) * np.dtype(array.dtype).itemsize for array in record.values())
+    return sum(_num_bytes(array) for array in record.values())
+
+
+def _num_bytes(array: Array) -> int:
+    try:
+        return math.prod(array.shape) * np.dtype(array.dtype or "?no dtype").itemsize
+    except TypeError:  # Flower's API before messages leaves dtype and shape empty; other dtypes may be of packages
+        return len(array.data)
 
 
 def metrics(values: Mapping[str, Any]) -> MetricRecord:
@@ -89,6 +123,8 @@ def problem(
     if sent is not None and set(record) != set(sent):
         return f"wrong keys: missing {sorted(set(sent) - set(record))}, unknown {sorted(set(record) - set(sent))}"
     for key, array in record.items():
+        if decoded is not None and key not in decoded:  # an array that torch cannot hold
+            continue
         like = None if sent is None else sent[key]
         value = array.numpy() if decoded is None else decoded[key].numpy()
         if like is not None and like.dtype != torch.uint8:

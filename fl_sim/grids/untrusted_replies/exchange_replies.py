@@ -34,6 +34,12 @@ class Expected:
     """What a number that is NaN or infinite means: a failure; null in the log; or that the reply is not used."""
     zero_is_failure: bool = True
     """Whether a weight of 0 is a failure; else the reply counts nothing."""
+    passes_zero: bool = False
+    """Whether a reply that counts nothing is passed on, because its receiver does not average by the weight."""
+    any_arrays: bool = False
+    """Whether arrays are passed on unread, because they do not enter the model."""
+    own_facts: bool = True
+    """Whether a record named ``facts`` is the grid's own; else it is the app's, whatever it holds."""
     one_model: bool = False
     """Whether each reply must hold exactly one ArrayRecord."""
     combined: bool = False
@@ -65,12 +71,15 @@ class Report(NamedTuple):
         if isinstance(size, int):
             return size
         return sum(
-            x.nbytes for n, record in self.arrays.items() if n != POOL for x in array_bytes.values_of(record).values()
+            x.nbytes
+            for n, record in self.arrays.items()
+            if not own or n != POOL
+            for x in array_bytes.values_of(record, opaque=True).values()
         )
 
 
-def read(reply: Message) -> Report | None:
-    """A reply's records; None for a reply without content."""
+def read(reply: Message, own_facts: bool = True) -> Report | None:
+    """A reply's records; None for a reply without content. ``own_facts`` : as in ``Expected``."""
     if not reply.has_content():
         return None
     arrays: dict[str, ArrayRecord] = {}
@@ -83,6 +92,8 @@ def read(reply: Message) -> Report | None:
             numbers.update(record.items())
         elif isinstance(record, ArrayRecord):
             arrays[name] = record
+        elif not own_facts:
+            continue
         elif name == "facts":
             facts = dict(record.items())
         elif name == SETS:
@@ -146,10 +157,11 @@ def _arrays_problem(message: Message, reply: Message, report: Report, likes: Lik
         return f"a record of arrays named {POOL!r}, which only a grid makes"
     if expected.one_model and len(arrays) != 1:
         return f"{len(arrays)} records of arrays; a reply must have one"
-    if not arrays:
+    if not arrays or expected.any_arrays:
         return ""
     try:
-        values = {name: array_bytes.values_of(record) for name, record in arrays.items()}
+        opaque = not (expected.combined or expected.own_model)
+        values = {name: array_bytes.values_of(record, opaque) for name, record in arrays.items()}
     except ValueError as error:
         return str(error)
     like = likes(message, reply)
@@ -169,4 +181,6 @@ def _numbers_problem(report: Report, expected: Expected) -> str:
     for name in expected.required:
         if not is_number(numbers.get(name)):
             return f"{name} = {shortened(numbers.get(name))}: each reply must report this number"
+    if expected.passes_zero:
+        return ""
     return weight_problem(numbers, key, expected.max_examples, expected.zero_is_failure)

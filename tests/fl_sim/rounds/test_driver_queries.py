@@ -12,7 +12,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fl_sim import RoundFailed, SimulationGrid, run_rounds
-from fl_sim.grids import monitored
+from fl_sim.grids import node_polls
 
 
 class Querying(FedAvg):
@@ -56,7 +56,7 @@ def test_a_query_of_the_strategys_own_is_checked_and_counted_too() -> None:
 
 
 def test_waiting_for_nodes_that_never_come_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(monitored, "WAIT_S", 0.5)
-    monkeypatch.setattr(monitored, "POLLS", 3)
+    monkeypatch.setattr(node_polls, "WAIT_S", 0.5)
+    monkeypatch.setattr(node_polls, "POLLS", 3)
     with pytest.raises(RoundFailed, match=r"more nodes than the 3 there are.*--clients"):
         run_rounds(FedAvg(min_available_nodes=4), SimulationGrid(queried(-1), 3), ArrayRecord([np.zeros(2)]), 1)

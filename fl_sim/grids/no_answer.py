@@ -1,0 +1,26 @@
+"""Messages without a reply for a reason that is no failure of a client: error replies that stay inside this process.
+
+A grid of virtual clients gives such an error reply in place of one that does not come; the exchange counts it, and does
+not pass it on.
+"""
+
+from flwr.app import Error, Message
+
+LATE, NO_NODE, NO_FUNCTION = 10001, 10002, 10003
+"""Codes: the client's call took longer than the timeout; no such node; the app has no function for such a message."""
+EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function"}
+"""Code -> the event that records it."""
+
+
+def of(message: Message, code: int, reason: str) -> Message:
+    """The error reply that stands for no answer to ``message``."""
+    return Message(Error(code, reason), reply_to=message)
+
+
+def excused(reply: Message, app_owned: bool) -> bool:
+    """Whether a reply stands for no answer, and is no failure of the client.
+
+    A strategy must name nodes and functions that exist; an app that sends messages itself is told, as by Flower.
+    """
+    code = reply.error.code if reply.has_error() else 0
+    return code == LATE or (app_owned and code in EVENTS)
