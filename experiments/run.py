@@ -27,7 +27,7 @@ from experiments.config.values import has_several_seeds
 from experiments.runs.data import take_task
 from experiments.runs.execute import execute
 from experiments.runs.plan import describe, predict
-from experiments.runs.resume import resume
+from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
@@ -177,9 +177,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if call.app:
             return run_apps(call)
         if call.dry_run:
-            return show([planned(config) for config in call.configs], call.json)
+            if call.resume:
+                resume(Path(call.resume), call.configs[0], call.trust_pickle)  # its errors
+            return show([planned(config, call.trust_pickle) for config in call.configs], call.json)
         for config in call.configs[1:]:
-            build(config)  # an error of a later run is reported before the first one starts
+            ready(config, call.trust_pickle)  # an error of a later run is reported before the first one starts
         return run_all(call)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -252,9 +254,9 @@ def explain(error: BaseException, summary: Summary) -> None:
     print(f"to go on, once the cause is gone: {RESUME} {summary['run_dir']}", file=sys.stderr)
 
 
-def planned(config: Config) -> dict[str, object]:
+def planned(config: Config, trust_pickle: bool) -> dict[str, object]:
     """The facts of a run that is not started, and the time and memory that it would take."""
-    setup = build(config)
+    setup = ready(config, trust_pickle)
     try:
         predicted, _ = predict(setup)
     except ClientFailed as error:

@@ -66,7 +66,7 @@ class MAML(Strategy):
         params = {k: model[k] for k in pooled}
         rates = optim.Rates(self.server_lr * self.outer_lr)
         rule, moments = optim.RULES[self.optimizer], dict(self.server_state)
-        new, self.server_state = rule(params, pooled, moments, server_round - 1, rates)
+        new, self.server_state = rule(params, pooled, moments, server_round - 1 - self.state_since, rates)
         return {**model, **new}
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:

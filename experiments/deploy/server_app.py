@@ -22,7 +22,7 @@ from clients.device.state import KEPT
 from experiments.config.command_line import parse
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
-from experiments.runs.resume import resume
+from experiments.runs.resume import forked, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
@@ -136,6 +136,7 @@ def serve(
         with keeping_identity():
             setup = build(config)
         check_samples(setup)
+        check_fork(config, served.trust_pickle)
         allowed = Failures.parse(config.failures).allowed(len(setup.partition))
         check_node_count(grid, len(setup.partition), allowed)
         name = f"{served.run}-{number}"
@@ -159,6 +160,14 @@ def serve(
         nodes = deployed.nodes
         summary, error = execute(replace(setup, grid=deployed), True, (), resumed, {"run": name}, served.trust_pickle)
         yield report_summary(summary, served), error
+
+
+def check_fork(config: Config, trust_pickle: bool) -> None:
+    """Raise ConfigError for a fork of a simulation whose clients have states, since those lie on no device."""
+    begin = forked(config, trust_pickle)
+    if begin is not None and begin.states:
+        why = f"{len(begin.states)} clients have states, which cannot be sent to devices"
+        raise ConfigError(f"fork = {config.fork!r}: {why}; fork in a simulation, or change a number of the strategy")
 
 
 def check_samples(setup: Setup) -> None:

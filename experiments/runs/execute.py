@@ -15,7 +15,7 @@ from experiments.config.schema import Config
 from experiments.runs.data import names
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
-from experiments.runs.resume import Resumed, forked
+from experiments.runs.resume import Resumed, start_of
 from experiments.runs.setup import Setup
 from experiments.runs.stop import Stopping
 from experiments.runs.summary import Summary, summarise
@@ -57,7 +57,7 @@ def execute(
         More plain values to keep in each checkpoint; what ``forked`` takes.
     """
     config, written, error, stopped = setup.config, resolved(setup), None, ""
-    begin = (resumed.begin if resumed else None) or forked(config, trust_pickle)
+    begin, own = start_of(setup, resumed, trust_pickle)
     log = open_log(config, written, resumed)
     log.state_dict = setup.loss.form.state_dict
     prepare(config.device, config.threads, config.precision)
@@ -77,7 +77,7 @@ def execute(
                 evaluate_fn=setup.evaluate_fn,
                 log=log,
                 failures=config.failures,
-                callbacks=[*callbacks, Stopping(config, spent), keeper, *shown],
+                callbacks=[*own, *callbacks, Stopping(config, spent), keeper, *shown],
                 seed=config.seed,
                 checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
                 begin=begin,

@@ -7,13 +7,16 @@ the same log lines.
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
 from experiments.config.stored import stored_config
 from experiments.runs import stop
+from experiments.runs.forks.fork import ForkNumbers, check_model, taken_over
+from experiments.runs.setup import Setup, build
+from fl_sim import Callback
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG, SUMMARY
@@ -110,12 +113,35 @@ def summary_of(folder: Path) -> dict[str, object] | None:
     return found
 
 
+def ready(config: Config, trust_pickle: bool = False) -> Setup:
+    """The parts of a run that could start. Raises ConfigError, also where its fork cannot begin."""
+    setup = build(config)
+    start_of(setup, None, trust_pickle)
+    return setup
+
+
+def start_of(
+    setup: Setup, resumed: Resumed | None, trust_pickle: bool = False
+) -> tuple[Checkpoint | None, list[Callback]]:
+    """(the checkpoint at which a run starts or goes on, callbacks that give its strategy the numbers of its config).
+
+    Raises ConfigError where its fork cannot begin.
+    """
+    if resumed is not None and resumed.begin is not None:
+        return resumed.begin, []
+    begin = forked(setup.config, trust_pickle)
+    if begin is None:
+        return None, []
+    check_model(begin, setup)
+    return begin, [ForkNumbers(setup.strategy, begin)]
+
+
 def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
     """The checkpoint at which a run with ``fork`` begins; None without ``fork``.
 
-    The states of strategy and clients are kept where both runs have the same strategy with the same numbers. Raises
-    ConfigError where there is no such checkpoint, its round is not before the last, or it holds a pickle of the
-    strategy that this user did not write, unless ``trust_pickle``.
+    ``experiments.runs.forks.fork`` says which states are kept. Raises ConfigError where there is no such checkpoint,
+    where its round is not before the last, for a setting that the states that are kept do not allow, and where it holds
+    a pickle of the strategy that this user did not write, unless ``trust_pickle``.
     """
     if not config.fork:
         return None
@@ -131,9 +157,7 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
         raise ConfigError(f"fork = {config.fork!r}: {there}{more}")
     if begin.round >= config.rounds:
         raise ConfigError(f"rounds = {config.rounds}: the fork begins at round {begin.round}; give more")
-    other = begin.facts["config"]["strategy"]
-    same = other == {"name": config.strategy.name, **config.strategy.params}
-    kept = begin if same else replace(begin, strategy={}, states={}, untrusted="")
+    kept = taken_over(begin, config)
     if kept.untrusted:
         raise ConfigError(f"fork = {config.fork!r}: the checkpoint of round {begin.round}: {kept.untrusted}")
-    return replace(kept, positions={}, facts={})
+    return kept

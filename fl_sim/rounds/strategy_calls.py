@@ -69,8 +69,11 @@ class StrategyCalls:
         configures = name.startswith("configure")
         if configures:
             args = (*args, self.grid.for_strategy(self.failures, self.begin_own, self.end_own))
+        number = run.round
+        if name == "aggregate_train" and self.foreign:  # Flower's FedAdam corrects its moments by the round
+            number -= getattr(run.strategy, "state_since", 0)
         with flower.keyed_hook(self.seed, name, run.round), flower.quiet():
-            result = getattr(run.strategy, name)(run.round, *args)
+            result = getattr(run.strategy, name)(number, *args)
             result = list(result) if configures else result
         if self._own_exchange_failed is not None:
             raise self._own_exchange_failed

@@ -60,6 +60,9 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         "train": ("num-examples",),
         "personal": ("held_out", "loss_before", "loss"),
     }
+    state_since: int = 0
+    """The round after which ``server_state`` began: 0, or that at which a fork with other numbers began."""
+
     renamed: ClassVar[Mapping[str, str]] = {}
     """Attributes as older versions wrote them into checkpoints, and their names today."""
 

@@ -1,0 +1,1 @@
+"""Runs that begin at a round of another run."""

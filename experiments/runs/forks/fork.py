@@ -1,0 +1,130 @@
+"""What a forked run takes over from the checkpoint at which it begins, and what its own settings decide.
+
+The model is always taken over. The state of the strategy is, where both runs have the same strategy with the same
+numbers and the same ``server.lr``; the states of clients, where both have the same strategy with the same numbers.
+All else, such as ``seed``, ``cohort`` or ``weighting``, is as the fork's config says.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import ArrayRecord
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from experiments.config.schema import Config
+from experiments.runs.setup import Setup
+from fl_sim import Callback, Run, tree
+from fl_sim.dotted import flatten
+from fl_sim.errors import ConfigError
+from fl_sim.rounds.checkpoint import Checkpoint
+from fl_sim.wire import records
+from strategies.base.strategy import Strategy
+
+OURS = ("cohort", "seed", "server_lr", "weighting")
+"""Attributes of this project's strategies that are numbers of the run, and no state."""
+FLOWERS = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+"""Attributes of Flower's strategies that say how many clients take part, and are no state."""
+OWNERS = ("task.", "partition.", "clients", "validation")
+"""Beginnings of the settings that decide which client owns which samples."""
+
+
+def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
+    """The checkpoint with the states that the fork keeps; its fact ``restarted``: whether the strategy's begins anew.
+
+    Raises ConfigError for a setting that the states of clients, or of the strategy, do not allow.
+    """
+    old, new = (flatten(settings) for settings in (begin.facts["config"], config.to_dict()))
+    changed = {k for k in {*old, *new} if old.get(k) != new.get(k)}
+    both = {*old} & {*new}  # an older run lacks the settings that were added since
+    numbers = {k for k in changed if k.startswith("strategy.") and k.removeprefix("strategy.") not in FLOWERS}
+    restarted = bool(numbers) or "server.lr" in changed & both
+    kept = replace(begin, strategy={}, untrusted="") if restarted else begin
+    kept = replace(kept, states={}) if numbers else kept
+    if kept.states and "run" in begin.facts:
+        why = "the run was a deployment, whose clients keep their states on their devices"
+        raise ConfigError(f"fork = {config.fork!r}: {why}; resume it, or change a number of the strategy")
+    moved = sorted(k for k in changed & both if k.startswith(OWNERS))
+    if kept.states and moved:
+        was = (
+            f"{len(kept.states)} clients have states, which belong to the samples that they had ({old.get(moved[0])!r})"
+        )
+        raise ConfigError(f"{moved[0]} = {new.get(moved[0])!r}: fork: {was}; leave it out, or fork another strategy")
+    if "dtype" in changed:
+        if kept.states or any(holds_arrays(value) for value in kept.strategy.values()):
+            why = f"fork: the states of {config.strategy.name} are {old.get('dtype')}"
+            raise ConfigError(f"dtype = {config.dtype!r}: {why}; leave it out, or change a number of the strategy")
+        kept = replace(kept, model=tree.to(kept.model, getattr(torch, config.dtype)))
+    return replace(kept, positions={}, facts={"restarted": restarted})
+
+
+def holds_arrays(value: object) -> bool:
+    """Whether there are tensors or arrays in an attribute of a strategy."""
+    if isinstance(value, (torch.Tensor, np.ndarray, ArrayRecord)):
+        return True
+    inner = value.values() if isinstance(value, Mapping) else value if isinstance(value, (list, tuple)) else ()
+    return any(holds_arrays(part) for part in inner)
+
+
+def check_model(begin: Checkpoint, setup: Setup) -> None:
+    """Raise ConfigError where the checkpoint's model has other arrays than the run's network."""
+    shapes = [{k: tuple(v.shape) for k, v in m.items()} for m in (begin.model, records.decode(setup.initial))]
+    differing = sorted(k for k in {*shapes[0], *shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
+    if differing:
+        key, (was, now) = differing[0], (each.get(differing[0]) for each in shapes)
+        what = f"the checkpoint of round {begin.round} has {key} of shape {was}, this network {now}"
+        config = setup.config
+        raise ConfigError(
+            f"model.name = {config.model.name!r}: fork = {config.fork!r}: {what}; fork with the same model"
+        )
+
+
+class ForkNumbers(Callback):
+    """Gives a strategy the run's own numbers again after a checkpoint has restored its attributes.
+
+    Parameters
+    ----------
+    strategy : Strategy
+        The strategy before that: its attributes have the fork's numbers.
+    begin : Checkpoint
+        What ``taken_over`` returned.
+    """
+
+    reads_digest = False
+
+    def __init__(self, strategy: FlowerStrategy, begin: Checkpoint) -> None:
+        self.numbers = [(path, own_numbers(inner)) for path, inner in strategies(strategy)]
+        self.since = begin.round if begin.facts.get("restarted") else None
+
+    def on_run_start(self, run: Run) -> None:
+        """Set the numbers, and the round in which the strategy's state begins where that is this one."""
+        found = dict(strategies(run.strategy))
+        for path, numbers in self.numbers:
+            vars(found[path]).update(numbers)
+        if self.since is not None and counts_rounds(run.strategy):
+            vars(run.strategy)["state_since"] = self.since
+
+
+def strategies(strategy: FlowerStrategy, path: str = "") -> Iterator[tuple[str, FlowerStrategy]]:
+    """A strategy and those in its attributes, such as the one that a wrapper wraps, by the path to them."""
+    yield path, strategy
+    for name, value in vars(strategy).items():
+        if isinstance(value, FlowerStrategy):
+            yield from strategies(value, f"{path}.{name}")
+
+
+def own_numbers(strategy: FlowerStrategy) -> dict[str, Any]:
+    """The attributes that the run's config decides."""
+    names = OURS if isinstance(strategy, Strategy) else FLOWERS
+    return {k: v for k, v in vars(strategy).items() if k in names}
+
+
+def counts_rounds(strategy: FlowerStrategy) -> bool:
+    """Whether a strategy's step may count the rounds since its state began, as this project's and Flower's do."""
+    inside = [inner for _, inner in strategies(strategy)]
+    flowers = any(
+        cls.__module__.startswith("flwr.") and cls is not FlowerStrategy for one in inside for cls in type(one).__mro__
+    )
+    return isinstance(strategy, Strategy) or flowers

@@ -1,0 +1,126 @@
+"""What a fork takes over: the model always, states where the numbers are the same; what cannot be done is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from experiments.run import Outcome, main, run
+from fl_sim import from_arrays, load
+from fl_sim.errors import ConfigError
+from fl_sim.rounds import checkpoint
+from fl_sim.tree import Tree
+from tests.conformance.stateful import Remembers
+
+# Each client's samples are all alike, so that no draw of a round changes what the client computes.
+X = torch.arange(1.0, 5).repeat_interleave(4).double().reshape(16, 1) / 4
+TASK = from_arrays(X, 2 * X, clients=torch.arange(4).repeat_interleave(4), name="lines")
+FLOWER = "flwr.serverapp.strategy:FedAdam"
+
+
+def lines(inputs: Any, outputs: Any) -> nn.Module:
+    """One weight, which starts at the seed's value."""
+    return nn.Linear(1, 1, bias=False)
+
+
+def trained(out: Path, rounds: int = 3, **settings: Any) -> Outcome:
+    common = {"dtype": "float64", "local.batch_size": 0, "engine": "vmap", "out": out, "checkpoint_keep": 0}
+    common |= {"task": TASK, "model": lines, "checkpoint_every": 1}
+    outcome = run(rounds=rounds, **{**common, **settings})
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def fork(base: Outcome, server_round: int, out: Path, **settings: Any) -> Outcome:
+    return trained(out, fork=f"{base.summary['run_dir']}@{server_round}", **settings)
+
+
+def starting_at(model: Tree) -> Any:
+    """A function that makes the network with these weights."""
+
+    def made(inputs: Any, outputs: Any) -> nn.Module:
+        module = lines(inputs, outputs).double()
+        module.load_state_dict(model)
+        return module
+
+    return made
+
+
+@pytest.mark.parametrize(
+    "strategy, changed",
+    [
+        ({"strategy": "maml", "strategy.optimizer": "adam"}, {"strategy.outer_lr": 0.03}),
+        ({"strategy": "maml", "strategy.optimizer": "adam"}, {"server.lr": 0.3}),
+        ({"strategy": FLOWER, "strategy.beta_1": 0.9, "strategy.beta_2": 0.99}, {"strategy.eta": 0.03}),
+    ],
+)
+def test_a_changed_number_of_the_server_restarts_moments_and_steps(
+    strategy: dict[str, Any], changed: dict[str, Any], tmp_path: Path
+) -> None:
+    """Two rounds of the fork are the first two of a new run that starts from the checkpoint's model."""
+    base = trained(tmp_path / "base", **strategy)
+    second = fork(base, 2, tmp_path / "fork", rounds=4, **strategy, **changed)
+    begin, _ = checkpoint.latest(Path(base.summary["run_dir"]), 2)
+    assert begin is not None
+    fresh = trained(tmp_path / "fresh", 2, **{**strategy, **changed, "model": starting_at(dict(begin.model))})
+    torch.testing.assert_close(second.model, fresh.model, rtol=1e-12, atol=0)
+    same = fork(base, 2, tmp_path / "same", rounds=4, **strategy)
+    longer = trained(tmp_path / "longer", 4, **strategy)
+    assert same.summary["digest"] == longer.summary["digest"]
+    assert float((same.model["weight"] - second.model["weight"]).abs()) > 1e-4
+
+
+def test_a_resumed_fork_counts_steps_from_the_fork(tmp_path: Path) -> None:
+    words = f"--task synthetic --clients 3 --strategy maml --strategy.optimizer adam --out {tmp_path} --quiet"
+    assert main([*words.split(), "--rounds", "2", "--checkpoint_keep", "0", "--checkpoint_every", "1"]) == 0
+    [base] = tmp_path.iterdir()
+    forked = ["--fork", f"{base}@1", "--strategy.outer_lr", "0.01", "--quiet"]
+    assert main([*forked, "--rounds", "2", "--out", str(tmp_path / "short")]) == 0
+    [short] = (tmp_path / "short").iterdir()
+    assert main(["--resume", str(short), "--rounds", "3", "--quiet"]) == 0
+    assert main([*forked, "--rounds", "3", "--out", str(tmp_path / "long")]) == 0
+    [long] = (tmp_path / "long").iterdir()
+    assert load(short).summary["digest"] == load(long).summary["digest"]
+
+
+def test_the_fork_s_own_numbers_act_and_the_state_stays(tmp_path: Path) -> None:
+    """Of two clients a round by other seeds and weights, with the moments of the checkpoint."""
+    strategy = {"strategy": FLOWER, "strategy.beta_1": 0.9, "partition.held_out": 0.25, "personalize_steps": 1}
+    base = trained(tmp_path / "base", 2, **strategy)
+    trained_by = {
+        n: load(fork(base, 1, tmp_path / str(n), rounds=2, cohort=n, **strategy).summary["run_dir"]).rounds["clients"]
+        for n in (2, 3)
+    }
+    assert {n: counts.iloc[-1] for n, counts in trained_by.items()} == {2: 2, 3: 3}
+    own = {"strategy": "fedavg", "cohort": 2}
+    ours = trained(tmp_path / "ours", 2, **own)
+    digests = {
+        str(changed): fork(ours, 1, tmp_path / str(number), rounds=2, **{**own, **changed}).summary["digest"]
+        for number, changed in enumerate([{}, {"seed": 5}, {"cohort": 3}, {"server.lr": 0.5}, {"weighting": "uniform"}])
+    }
+    assert digests["{}"] == ours.summary["digest"] and len(set(digests.values())) == 5
+
+
+@pytest.mark.parametrize(
+    "changed, message",
+    [
+        (
+            {"partition.held_out": 0.5},
+            "partition.held_out = 0.5: fork: 4 clients have states, which belong to the samples",
+        ),
+        ({"clients": 2}, "clients = 2: fork: 4 clients have states"),
+        ({"dtype": "float32"}, "dtype = 'float32': fork: the states of .* are float64"),
+        ({"model": nn.Linear(1, 1)}, "model.name = .*: the checkpoint of round 1 has bias of shape None"),
+    ],
+)
+def test_what_states_and_model_do_not_allow_is_refused_before_anything_is_written(
+    changed: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    base = trained(tmp_path / "base", 2, strategy=Remembers())
+    with pytest.raises(ConfigError, match=message):
+        fork(base, 1, tmp_path / "fork", **{"strategy": Remembers(), **changed})
+    assert not (tmp_path / "fork").exists()
+    other = {k: v for k, v in changed.items() if k != "model"}  # without the states all of them act
+    assert fork(base, 1, tmp_path / "other", **{"strategy": "fedavg", **other}).summary["status"] == "completed"
