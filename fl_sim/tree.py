@@ -103,5 +103,5 @@ def digest(a: Mapping[str, Tensor]) -> str:
     for name in sorted(a):
         x = a[name].detach().cpu().contiguous()
         sha.update(f"{name}:{x.dtype}:{tuple(x.shape)};".encode())
-        sha.update(x.numpy().reshape(-1).data)
+        sha.update(x.reshape(-1).view(torch.uint8).numpy().data)  # as bytes, because NumPy has no bfloat16
     return sha.hexdigest()

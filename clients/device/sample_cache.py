@@ -17,9 +17,12 @@ from clients.device.spec import ExperimentSpec
 from clients.sources import cache
 from fl_sim.learning.arrays import say
 from fl_sim.learning.task import Task
+from fl_sim.logs import own_key
 
 Samples = tuple[Task, DevicePartition]
 """A task on the samples of one client, and the client's partition."""
+PURPOSE = "fl-sim samples of a device"
+"""What the HMAC is for."""
 
 
 def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samples]) -> Samples:
@@ -40,8 +43,12 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
     samples = compute()
     try:
         data = pickle.dumps(samples)
+        signature = own_key.sign(f"{PURPOSE} {folder.name}", data)
+        if not signature:
+            raise OSError(f"{own_key.key_file()} can be neither read nor made, so that nothing can be signed")
         with cache.staged(folder, lambda: _load(folder) is not None) as stage:
             (stage / "own.pickle").write_bytes(data)
+            (stage / "own.hmac").write_text(signature, encoding="ascii")
     except (OSError, pickle.PicklingError, AttributeError, TypeError) as error:  # the last three: local functions
         what = f"{type(error).__name__}: {error}; they are computed again for each message"
         say(f"samples of client {client} are not kept in {folder} ({what})")
@@ -49,10 +56,19 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
 
 
 def _load(folder: Path) -> Samples | None:
-    """The samples that this device stored in the folder; None if the file is missing or damaged: it is written anew."""
+    """The samples that this device stored in the folder; None if they are missing, damaged, or not signed by its key.
+
+    To unpickle is to run code: so only what this user's key signed is read. The rest is written anew.
+    """
     try:
-        samples: Samples = pickle.loads((folder / "own.pickle").read_bytes())
-    except Exception:  # damaged pickles raise any error
+        data, signature = (folder / "own.pickle").read_bytes(), (folder / "own.hmac").read_text(encoding="ascii")
+        if not own_key.fits(f"{PURPOSE} {folder.name}", data, signature):
+            raise ValueError("this user's key did not sign it, or it was damaged")
+        samples: Samples = pickle.loads(data)
+    except FileNotFoundError:
+        return None
+    except Exception as error:  # a class that has changed raises any error
+        say(f"the cache {folder} is not used ({type(error).__name__}: {error}); its samples are computed anew")
         return None
     return samples
 

@@ -6,14 +6,17 @@ message names the last round that was accepted, and that round's file is read. I
 valid.
 """
 
+import hashlib
 import json
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from fl_sim import tree
 from fl_sim.tree import Tree
 from fl_sim.wire.stored_leaves import restored, storable
 
@@ -49,8 +52,10 @@ class States:
                 leaves = {
                     name: stored.get_tensor(name) for name in json.loads(header.get("order", "[]")) or stored.keys()
                 }
+            if header.get("digest", "") not in ("", _digest(leaves, header)):  # older versions wrote none
+                raise ValueError("its digest is another; it was damaged")
             return restored(leaves, json.loads(header.get("pairs", "[]")))
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, ValueError, TypeError) as error:
             accepted = f"the state that the server accepted in round {server_round}"
             raise ValueError(f"{accepted} is not on this device's disk ({file}: {error})") from error
 
@@ -62,7 +67,8 @@ class States:
         try:
             leaves, pairs = storable(state)
             # the order of names, because the format sorts them
-            save_file(leaves, temporary, {"order": json.dumps(list(state)), "pairs": json.dumps(pairs)})
+            header = {"order": json.dumps(list(state)), "pairs": json.dumps(pairs)}
+            save_file(leaves, temporary, {**header, "digest": _digest(leaves, header)})
             os.replace(temporary, file)
         finally:
             temporary.unlink(missing_ok=True)
@@ -71,3 +77,9 @@ class States:
 
     def _file(self, server_round: int) -> Path:
         return self.folder / f"round-{server_round:08d}.safetensors"
+
+
+def _digest(leaves: Tree, header: Mapping[str, str]) -> str:
+    """A digest of a state's tensors, of their order and of which are complex."""
+    text = f"{tree.digest(leaves)} {header.get('order')} {header.get('pairs')}"
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -2,7 +2,8 @@
 
 The cache is in the folder FL_SIM_CACHE (default: ``fl-sim`` in the user's cache folder), with one folder for each state
 of the source files. A folder is written completely and then renamed, so that several processes may do this at the same
-time; changed source files never meet an old cache.
+time; changed source files never meet an old cache. The file ``checksums.json`` in it has the CRC-32 of each other file,
+which is compared when the cache is opened (154 MB in about 0.1 s).
 
 Legend: N samples.
 """
@@ -14,6 +15,7 @@ import os
 import shutil
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,6 +36,12 @@ log = logging.getLogger(__name__)
 
 _FORMAT = 2
 """Version of the decoding. Increment it when decoding changes, so that old caches are not used."""
+_LAYOUT, _CHECKSUMS = 2, "checksums.json"
+"""Version of the files in a cache folder, and the file that names it. A folder of another layout is written anew."""
+
+
+class DamagedCache(ValueError):
+    """A cache folder whose files are not those that were written."""
 
 
 @dataclass(frozen=True)
@@ -78,21 +86,30 @@ def cached(task: str, source: Source) -> Arrays:
     stamp = [(str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns) for file in source.files]
     key = hashlib.sha256(json.dumps([_FORMAT, source.variant, stamp]).encode()).hexdigest()[:16]
     folder = cache_folder() / f"{task}-{key}"
-    if (known := _mapped(folder)) is not None:
-        return known
+    try:
+        if (known := _mapped(folder)) is not None:
+            return known
+    except DamagedCache as error:
+        what = f"{error}; {task} is decoded anew from {source.folder}"
+        warnings.warn(f"FL_SIM_CACHE = {str(cache_folder())!r}: {what}", stacklevel=2)
     log.info("%s: decoding %s once, into %s", task, source.folder, folder)
     arrays = source.decode()
     try:
-        with staged(folder, lambda: _mapped(folder) is not None) as stage:
+        with staged(folder, lambda: _is_good(folder)) as stage:
             for name, array in arrays.items():
-                np.save(stage / f"{name}.npy", array)
+                np.save(stage / f"{name}.npy", array, allow_pickle=False)
+            files = {file.name: _checksum(file) for file in sorted(stage.iterdir())}
+            (stage / _CHECKSUMS).write_text(json.dumps({"layout": _LAYOUT, "crc32": files}), encoding="utf-8")
     except OSError as error:
         warnings.warn(
             f"FL_SIM_CACHE = {str(cache_folder())!r}: cannot be written ({error}); {task} is decoded anew each time",
             stacklevel=2,
         )
         return arrays
-    return _mapped(folder) or arrays
+    try:
+        return _mapped(folder) or arrays
+    except DamagedCache:  # by another process in the meantime
+        return arrays
 
 
 def with_notes(arrays: Arrays, notes: Sequence[str]) -> Arrays:
@@ -102,16 +119,49 @@ def with_notes(arrays: Arrays, notes: Sequence[str]) -> Arrays:
 
 
 def _mapped(folder: Path) -> Arrays | None:
-    """The arrays in a cache folder; None if it is missing or damaged."""
+    """The arrays in a cache folder; None if it is missing or of an older layout. Raises DamagedCache."""
     try:
+        facts = json.loads((folder / _CHECKSUMS).read_text(encoding="utf-8"))
+        if facts["layout"] != _LAYOUT:
+            return None
+        for name, checksum in facts["crc32"].items():
+            if _checksum(folder / name) != checksum:
+                raise DamagedCache(f"the cache {folder} is damaged: {name} has another checksum")
         found = {
-            f"{split}_{name}": np.load(folder / f"{split}_{name}.npy", mmap_mode="r" if name == "x" else None)
+            f"{split}_{name}": np.load(
+                folder / f"{split}_{name}.npy", mmap_mode="r" if name == "x" else None, allow_pickle=False
+            )
             for split in ("train", "test")
             for name in ("x", "y")
         }
-        return found | {name: np.load(folder / f"{name}.npy") for name in TEXTS if (folder / f"{name}.npy").exists()}
-    except (OSError, ValueError, EOFError):
+        return found | {
+            name: np.load(folder / f"{name}.npy", allow_pickle=False)
+            for name in TEXTS
+            if f"{name}.npy" in facts["crc32"]
+        }
+    except NotADirectoryError:
         return None
+    except FileNotFoundError as error:
+        if not (folder / _CHECKSUMS).exists():
+            return None
+        raise DamagedCache(f"the cache {folder} is damaged: it lacks {Path(error.filename).name}") from error
+    except DamagedCache:
+        raise
+    except (OSError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
+        raise DamagedCache(f"the cache {folder} cannot be read ({type(error).__name__}: {error})") from error
+
+
+def _is_good(folder: Path) -> bool:
+    """Whether a cache folder is there and undamaged."""
+    try:
+        return _mapped(folder) is not None
+    except DamagedCache:
+        return False
+
+
+def _checksum(file: Path) -> int:
+    """The CRC-32 of a file, which is mapped into memory: on a processor of 2020, 2 GB a second."""
+    return zlib.crc32(np.memmap(file, np.uint8, "r").data) if file.stat().st_size else 0
 
 
 @contextmanager

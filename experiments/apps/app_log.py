@@ -38,6 +38,6 @@ class AppLog(RoundLog):
         self.timeouts += kind == "timeout"
         super().event(kind, **(self._shifted(facts) if "round" in facts else facts))
 
-    def model(self, tree: Mapping[str, torch.Tensor], server_round: int) -> None:
+    def model(self, tree: Mapping[str, torch.Tensor], server_round: int, digest: str = "") -> None:
         """Save the global model after a round."""
-        super().model(tree, server_round + self.base)
+        super().model(tree, server_round + self.base, digest)

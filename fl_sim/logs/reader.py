@@ -8,10 +8,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
-
+from fl_sim.logs import model_file
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY, Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
@@ -54,16 +51,11 @@ class RunLog:
         """The last global model that was saved, on the CPU: the ``state_dict`` of the network that was trained.
 
         A tensor that the network has under several names (tied weights) has each of them. Raises ValueError if there
-        is no model or it is damaged.
+        is no model, or if its digest is not the one that was recorded.
         """
-        file = self.path / MODEL
-        try:
-            model = load_file(file)
-            with safe_open(file, "pt") as opened:
-                pairs = json.loads((opened.metadata() or {}).get("complex128", "[]"))
-            return {k: torch.view_as_complex(v) if k in pairs else v for k, v in model.items()}
-        except (OSError, SafetensorError) as error:
-            raise ValueError(f"{file}: no model can be read ({error})") from error
+        digests = self.rounds[["round", "digest"]].dropna()
+        logged = {int(number): str(text) for number, text in digests.itertuples(index=False)}
+        return model_file.read(self.path / MODEL, logged)
 
 
 def load(path: str | Path) -> RunLog:

@@ -19,10 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
+from fl_sim.logs import model_file
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import new_folder
 
@@ -145,19 +144,14 @@ class RoundLog:
         text = json.dumps(plain(dict(tables)), allow_nan=False, ensure_ascii=False) + "\n"
         self._replace(NAMES, lambda temporary: temporary.write_text(text, encoding="utf-8", errors="backslashreplace"))
 
-    def model(self, tree: Mapping[str, Tensor], server_round: int) -> None:
-        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``, stored as metadata.
+    def model(self, tree: Mapping[str, Tensor], server_round: int, digest: str = "") -> None:
+        """Replace ``model.safetensors`` by ``tree``, the global model after ``server_round``.
 
-        The file has each name of the user's module, so that ``load_state_dict`` takes it; the metadata ``complex128``
-        names the tensors that are pairs of real numbers in it, because the format has no complex128.
+        ``digest`` : that of ``tree`` in the round's line; empty where it is not known.
         """
-        # The format refuses tensors that share memory.
-        own = {k: v.detach().cpu().contiguous().clone() for k, v in self.state_dict(tree).items()}
-        metadata = {"round": str(server_round)}
-        if pairs := [k for k, v in own.items() if v.dtype == torch.complex128]:
-            own |= {k: torch.view_as_real(own[k]) for k in pairs}
-            metadata["complex128"] = json.dumps(pairs)
-        self._replace(MODEL, lambda temporary: save_file(own, temporary, metadata=metadata))
+        state = self.state_dict(tree)
+        same = state.keys() == tree.keys() and all(x.dtype == tree[k].dtype for k, x in state.items())
+        self._replace(MODEL, lambda temporary: model_file.write(temporary, state, server_round, digest, same))
 
     def summary(self, summary: Mapping[str, object]) -> None:
         """Replace ``summary.json``."""

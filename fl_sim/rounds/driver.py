@@ -161,7 +161,7 @@ class _Driver:
             row["digest"] = self.digest.result()
             self.each("on_evaluation", row)
             if self.log is not None:
-                self.log.model(run.model, self.model_round)
+                self.log.model(run.model, self.model_round, self.digest.result())
         if self.waits_for_digest:
             row["digest"] = self.digest.result()
         self.each("on_round_end", row)
@@ -242,7 +242,8 @@ class _Driver:
             self.result.stopped = run.stopped
             self.hasher.shutdown()
             if self.log is not None:
-                self.log.model(run.model, self.model_round)
+                known = self.digest.done() and in_place.versions(run.model) == self.versions
+                self.log.model(run.model, self.model_round, self.digest.result() if known else "")
             self.each("on_run_end")
         return self.result
 

@@ -1,5 +1,6 @@
 """A device's samples are computed once; where they cannot be kept, that is said."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -39,3 +40,29 @@ def test_samples_that_cannot_be_kept_are_told(
     (tmp_path / "file").write_text("no folder")
     assert computed(len, tmp_path / "file", monkeypatch) == 2
     assert "(FileExistsError: " in capsys.readouterr().err
+
+
+class Bomb:
+    """Its unpickling creates a file."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return Path.touch, (self.file,)
+
+
+def test_only_samples_that_this_users_key_signed_are_unpickled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert computed(len, tmp_path / "cache", monkeypatch) == 1
+    [file] = (tmp_path / "cache").glob("device-*/own.pickle")
+    file.write_bytes(pickle.dumps(Bomb(tmp_path / "exploded")))
+    assert computed(len, tmp_path / "cache", monkeypatch) == 1  # once anew, then from the mended cache
+    assert "this user's key did not sign it, or it was damaged" in capsys.readouterr().err
+    monkeypatch.setenv("FL_SIM_HOME", str(tmp_path / "other user"))
+    assert computed(len, tmp_path / "cache", monkeypatch) == 1
+    assert not (tmp_path / "exploded").exists()
+    (tmp_path / "other user" / "key").chmod(0o644)
+    assert computed(len, tmp_path / "cache", monkeypatch) == 2
+    assert "others can read or write" in capsys.readouterr().err

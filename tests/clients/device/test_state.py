@@ -31,3 +31,19 @@ def test_a_file_of_an_older_version_is_read_and_a_damaged_one_named(tmp_path: Pa
     file.write_bytes(file.read_bytes()[:-2])
     with pytest.raises(ValueError, match=r"accepted in round 2 is not on this device's disk"):
         states.load(2)
+
+
+def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
+    states = States(tmp_path, "run", 1)
+    states.save(3, {"w": torch.arange(4.0), "c": torch.tensor([1j]), "h": torch.ones(2, dtype=torch.bfloat16)})
+    [file] = states.folder.iterdir()
+    good = file.read_bytes()
+    for bit in range(8 * (8 + int.from_bytes(good[:8], "little")), 8 * len(good), 7):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(bad)
+        with pytest.raises(ValueError, match=r"its digest is another; it was damaged"):
+            states.load(3)
+    file.write_bytes(good.replace(b'[\\"c\\"]', b'[\\"d\\"]'))  # the complex leaf would stay a pair of numbers
+    with pytest.raises(ValueError, match=r"its digest is another"):
+        states.load(3)

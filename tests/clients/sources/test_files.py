@@ -64,6 +64,7 @@ class TestTheCache:
         assert isinstance(arrays["train_x"], np.memmap) and not arrays["train_x"].flags.writeable
         (folder,) = cache_folder.iterdir()  # There is no temporary folder beside it.
         assert sorted(file.name for file in folder.iterdir()) == [
+            "checksums.json",
             "test_x.npy",
             "test_y.npy",
             "train_x.npy",

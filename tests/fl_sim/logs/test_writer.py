@@ -17,6 +17,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from fl_sim import tree
 from fl_sim.logs.columns import COLUMNS, check_own
 from fl_sim.logs.reader import load
 from fl_sim.logs.writer import RoundLog
@@ -49,7 +50,7 @@ def test_a_run_reads_back_as_it_was_written(log: RoundLog) -> None:
     assert run.summary == {"status": "completed", "rounds": 1, "versions": {"torch": "2"}}
     assert run.model().keys() == model.keys() and all(torch.equal(run.model()[k], v) for k, v in model.items())
     with safe_open(log.path / "model.safetensors", "pt") as file:
-        assert file.metadata() == {"round": "1"}
+        assert file.metadata() == {"round": "1", "digest": tree.digest(model)}
 
 
 def test_documented_columns_are_always_there_and_come_first(log: RoundLog) -> None:
