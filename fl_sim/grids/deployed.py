@@ -19,7 +19,8 @@ from flwr.serverapp import Grid
 from fl_sim.blocks.plan import even_slices
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.messages import CLIENT_ERROR, check_settings, settings_of
-from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, pulled, reason_of
+from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
+from fl_sim.grids.pulled_replies import PulledReplies
 from fl_sim.grids.untrusted_replies.device_replies import from_device, model_problems
 from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS, read, zero_weight
 from fl_sim.tree import Tree
@@ -30,6 +31,12 @@ NO_REPLY, NO_NODE = 4, 5
 """Flower's error codes for a missing reply and for a missing node."""
 GRACE_S = 10.0
 """How much longer a message lives than this grid waits for its reply: this grid, not Flower, reports the timeout."""
+
+
+MOST_CODE = 9999
+"""The largest error code that a device may send; larger ones have a meaning inside this process (``no_answer``)."""
+PULL_S = 60.0
+"""How long after the timeout a reply that came in time may take to be pulled."""
 
 
 class DeployedGrid(ClientGrid):
@@ -159,16 +166,18 @@ class DeployedGrid(ClientGrid):
             else:
                 yield Message(Error(NO_NODE, "the SuperLink did not take the message"), reply_to=message)
         good: list[Message] = []
+        pulled = PulledReplies(self.grid)
         while waiting:
             late = time.monotonic() > end  # before the replies are pulled: those that came in time count
             before = len(waiting)
-            for number, reply, why in pulled(self.grid, list(waiting)):
+            for number, reply, why in pulled(waiting):
                 answer = self._read(waiting.pop(number), reply, why)
                 if answer.has_error():
                     yield answer
                 else:
                     good.append(answer)
-            if len(waiting) == before and late:
+            slow = pulled.running() and time.monotonic() < end + PULL_S
+            if len(waiting) == before and late and not slow:
                 break
             if waiting and len(waiting) == before:
                 time.sleep(POLL_S)
@@ -181,7 +190,8 @@ class DeployedGrid(ClientGrid):
         if reply is None or not reply.has_content():
             failed = reply is not None and reply.has_error()
             error = reply.error if reply is not None and failed else Error(CLIENT_ERROR, why or "an empty reply")
-            return Message(Error(error.code, reason_of(error)[:MOST_CHARS]), reply_to=message)
+            code = error.code if 0 <= error.code <= MOST_CODE else CLIENT_ERROR
+            return Message(Error(code, reason_of(error)[:MOST_CHARS]), reply_to=message)
         said = self.nodes.facts[message.metadata.dst_node_id]
         trains = message.metadata.message_type.startswith("train")
         content, why = from_device(reply.content, settings_of(message, 0), said, trains, self.max_examples)

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, Message
 
 from fl_sim.errors import RoundFailed
 from fl_sim.grids import no_answer
-from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, is_number, whole
+from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, whole
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, problem, put_in_order, read, zero_weight
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
@@ -129,10 +129,11 @@ class Exchange:
                 continue
             report = read(reply, self.expected.own_facts)
             reason = problem(message, reply, report, likes, self.expected)
+            zero = zero_weight(report, self.expected.weight_key)
             client = self._row(message, report, reason)
             if reason or report is None:
                 self._fail(client, reason, policy)
-            elif self._used(client, report, reply):
+            elif not (zero or report.not_finite) or self._used(client, report, reply, zero):
                 self.passed_on += 1
                 if self.expected.combined and not self.expected.own_model:
                     put_in_order(message, reply, likes)
@@ -149,7 +150,7 @@ class Exchange:
         client = self._row(message, None, str(reply.error.reason), "dropped")
         self.unanswered.append((client, reply.error.code, str(reply.error.reason)))
 
-    def _used(self, client: int, report: Report, reply: Message) -> bool:
+    def _used(self, client: int, report: Report, reply: Message, zero: bool) -> bool:
         """Whether the strategy gets a good reply; notes why not, and which numbers are not finite."""
         bad = report.not_finite
         if bad:
@@ -158,7 +159,7 @@ class Exchange:
                 for record in reply.content.metric_records.values():
                     for name in set(bad) & set(record):
                         del record[name]
-        if zero_weight(report, self.expected.weight_key):
+        if zero:
             self.zero.append(client)
             return self.expected.passes_zero
         return not (bad and self.expected.not_finite == "left out")
@@ -193,15 +194,16 @@ class Exchange:
         if self.phase == "personal":
             row["unseen"] = node in self.unseen
         if report is not None:
-            numbers, facts = dict(report.numbers), report.facts
-            if is_number(numbers.get(self.expected.weight_key)):
+            numbers, facts = report.numbers, report.facts
+            if isinstance(numbers.get(self.expected.weight_key), (int, float)):
                 row["examples"] = numbers.pop(self.expected.weight_key)
-            if not whole(numbers, "steps", MOST_STEPS):
+            steps = numbers.get("steps")
+            if (type(steps) is int and 0 <= steps <= MOST_STEPS) or not whole(numbers, "steps", MOST_STEPS):
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
             for k in ("block", "weight"):
-                if is_number(facts.get(k)):
+                if isinstance(facts.get(k), (int, float)):
                     row[k] = facts[k]
             if not reason:
                 self._count(row, report)

@@ -5,13 +5,14 @@ Node ids are random, and new after a restart where nodes have no keys; an experi
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.errors import RoundFailed
+from fl_sim.grids.pulled_replies import PulledReplies
 from fl_sim.grids.untrusted_replies.device_replies import introduction
 
 EXPERIMENT = "experiment"
@@ -25,8 +26,6 @@ ERRORS = {
 }
 """The meaning of Flower's error codes, as text before the reply's own reason."""
 
-CONNECTION = ("httpx", "httpcore", "grpc")
-"""Packages whose exceptions tell of the connection to the SuperLink, and not of a reply."""
 POLL_S = 0.25
 """Pause between two polls of nodes or replies; Flower's own grid pauses 3 s."""
 
@@ -76,14 +75,14 @@ class Nodes:
         Waits at most ``timeout_s``: with ``patient`` for all of these clients, else only for the answers of nodes that
         are connected.
         """
-        end = time.monotonic() + timeout_s
+        end, pulled = time.monotonic() + timeout_s, PulledReplies(grid)
         while True:
             there = set(grid.get_node_ids())
             new = sorted(there - {*self.of.values(), *self.refused, *self.pending.values()})
             queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
             if queries:
                 self.pending |= {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
-            for number, reply, problem in pulled(grid, list(self.pending)):
+            for number, reply, problem in pulled(self.pending):
                 self._introduce(there, self.pending.pop(number), reply, problem)
             absent = [c for c in clients if self.of.get(c) not in there]
             if not absent or time.monotonic() > end or not (patient or self.pending):
@@ -108,29 +107,6 @@ class Nodes:
             clash = f"nodes {both} both say that they are client {client} (partition-id)"
             raise RoundFailed(f"{clash}; each must have its own")
         self.of[client], self.facts[client] = node, facts
-
-
-def pulled(grid: Grid, numbers: Iterable[str]) -> Iterator[tuple[str, Message | None, str]]:
-    """(number of a message, the reply to it or None, why the reply cannot be read or "") of those answered.
-
-    Each reply is pulled by itself, so that one that Flower cannot rebuild loses no other, and none can pass for the
-    answer to another message. Raises what a broken connection raises.
-    """
-    for number in numbers:
-        try:
-            replies = list(grid.pull_messages([number]))
-        except (OSError, RoundFailed):
-            raise
-        except Exception as error:
-            if type(error).__module__.partition(".")[0] in CONNECTION:
-                raise
-            yield number, None, f"a reply that Flower cannot read: {type(error).__name__}: {error}"[:1000]
-            continue
-        for reply in replies[:1]:
-            if reply.metadata.reply_to_message_id != number:
-                yield number, None, "a reply that says that it answers another message"
-            else:
-                yield number, reply, ""
 
 
 def reason_of(error: Error) -> str:

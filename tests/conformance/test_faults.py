@@ -117,6 +117,26 @@ def test_devices_that_fail_are_named_and_their_nodes_work_on(tmp_path: Path) -> 
             assert words in found[client]
 
 
+def test_devices_that_tamper_with_their_replies_are_their_own_failures(tmp_path: Path) -> None:
+    """A weight of 1e18, a header of 4 TB, an array of objects, and bytes that Flower cannot rebuild, all at once."""
+    how = ["", "weight", "header", "objects", "unreadable"]
+    words = ["digits-deploy", "--strategy", "tests.conformance.tampering:Tampering", "--clients", "5", "--rounds", "2"]
+    with deployment(tmp_path, len(how), safe=False, timeout_s=100) as deployed:
+        deployed.prepare()
+        deployed.superlink()
+        for n, what in enumerate(how):
+            deployed.node(n, TAMPER=what)
+        status, [summary] = deployed.follow(deployed.submit([*words, "--failures", "tolerate:0.9"]))
+    assert status == "finished:completed" and summary["status"] == "completed"
+    for server_round in (1, 2):
+        found = reasons(summary, server_round)
+        deployed.say(str(found))
+        assert sorted(found) == [1, 2, 3, 4]
+        for client, why in ((1, "num-examples = 10"), (2, "4398046511104 bytes; 0 are there"), (3, "Python objects")):
+            assert why in found[client]
+        assert "Flower cannot read" in found[4] or "no reply" in found[4]
+
+
 def test_a_killed_supernode_comes_back_and_the_run_completes(tmp_path: Path) -> None:
     """The node is killed while it trains, and started again, as systemd does, until the SuperLink accepts it.
 

@@ -11,6 +11,8 @@ MOST_STEPS = 10**12
 def weight_problem(values: Mapping[str, Any], key: str, most: float, zero_is_failure: bool = False) -> str:
     """Why the weight ``values[key]`` must not be used, or ""; a reply without one weighs 1."""
     weight = values.get(key, 1)
+    if type(weight) in (int, float) and 0 < weight <= most < math.inf:  # the common case, without further calls
+        return ""
     if not is_number(weight) or not finite(weight) or weight < 0 or (weight == 0 and zero_is_failure):
         least = "a positive finite number" if zero_is_failure else "a finite number, at least 0"
         return f"{key} = {shortened(weight)}: a weight must be {least}"

@@ -1,13 +1,13 @@
 """What every reply must be, of a virtual client or of a real device, compared with what the server expects of it."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from flwr.app import ArrayRecord, Message, MetricRecord
 
-from fl_sim.grids.untrusted_replies.claims import finite, is_number, shortened, weight_problem
+from fl_sim.grids.untrusted_replies.claims import finite, shortened, weight_problem
 from fl_sim.wire import array_bytes, records
 from fl_sim.wire.reply_form import Likes, NumbersForm
 from fl_sim.wire.set_records import SETS, from_record, record_problem
@@ -99,8 +99,15 @@ def read(reply: Message, own_facts: bool = True) -> Report | None:
         elif name == SETS:
             broken = record_problem(record)
             sets = {} if broken else from_record(record)
-    bad = [k for k, v in numbers.items() if not (all(map(finite, v)) if isinstance(v, list) else finite(v))]
+    try:
+        bad = _not_finite(numbers, math.isfinite)
+    except OverflowError:  # an integer that is too large for a float
+        bad = _not_finite(numbers, finite)
     return Report(arrays, numbers, facts, sets, bad, broken)
+
+
+def _not_finite(numbers: Mapping[str, Any], finite: Callable[[float], bool]) -> list[str]:
+    return [k for k, v in numbers.items() if not (all(map(finite, v)) if isinstance(v, list) else finite(v))]
 
 
 def readable(reply: Message) -> bool:
@@ -121,10 +128,10 @@ def problem(message: Message, reply: Message, report: Report | None, likes: Like
     """
     if report is None:
         return error_text(reply)
-    found = report.problem or _arrays_problem(message, reply, report, likes, expected)
-    return found or _numbers_problem(report, expected) or (
-        expected.numbers_form.problem(reply) if expected.numbers_form is not None else ""
-    )  # fmt: skip
+    found = (
+        report.problem or _arrays_problem(message, reply, report, likes, expected) or _numbers_problem(report, expected)
+    )
+    return found if expected.numbers_form is None else found or expected.numbers_form.problem(reply)
 
 
 def error_text(reply: Message) -> str:
@@ -152,6 +159,8 @@ def zero_weight(report: Report | None, key: str = "num-examples") -> bool:
 
 def _arrays_problem(message: Message, reply: Message, report: Report, likes: Likes, expected: Expected) -> str:
     """Why the arrays of a reply must not be used, or ""; what a grid has pooled was checked before."""
+    if not report.arrays and not expected.one_model:
+        return ""
     arrays = {k: v for k, v in report.arrays.items() if not (expected.own_pools and k == POOL)}
     if expected.own_model and POOL in arrays:
         return f"a record of arrays named {POOL!r}, which only a grid makes"
@@ -179,7 +188,7 @@ def _numbers_problem(report: Report, expected: Expected) -> str:
         if expected.not_finite == "failure" or name == key or name in expected.enter_model:
             return f"{name} is {shortened(numbers[name])}"
     for name in expected.required:
-        if not is_number(numbers.get(name)):
+        if not isinstance(numbers.get(name), (int, float)):
             return f"{name} = {shortened(numbers.get(name))}: each reply must report this number"
     if expected.passes_zero:
         return ""

@@ -1,6 +1,7 @@
 """A hostile device: each field of its reply is checked within the failure policy, and the others' round goes on."""
 
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -225,7 +226,30 @@ def test_what_flower_cannot_read_or_what_answers_another_message_is_its_senders_
     events = load(log.path).events
     failed = events[events["event"] == "client_failed"].set_index("client")["reason"]
     assert failed[2].startswith("a reply that Flower cannot read: KeyError")
-    assert failed[3] == "a reply that says that it answers another message"
+    assert failed[3] == "a reply that says it answers another message"
+
+
+def test_a_reply_whose_rest_never_comes_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower waits for hours for the objects of a reply that a device has announced and not sent."""
+    monkeypatch.setattr("fl_sim.grids.pulled_replies.PATIENCE_S", 0.05)
+    monkeypatch.setattr("fl_sim.grids.deployed.PULL_S", 0.0)
+    grid, ended = devices(), threading.Event()
+    pull = grid.pull_messages
+
+    def pulled(message_ids: Any) -> Any:
+        replies = list(pull(message_ids))
+        if any(x.metadata.src_node_id == 1000 and "arrays" in x.content for x in replies):
+            ended.wait(20)
+        return replies
+
+    grid.pull_messages = pulled  # type: ignore[method-assign]
+    deployed = DeployedGrid(grid, CLIENTS, {}, node_timeout_s=0.05, timeout_s=0.3, block_size=2)
+    with RoundLog.create(tmp_path, "run", "") as log:
+        result = run_rounds(FedAvg(), deployed, START, 1, log=log, failures="tolerate:0.5")
+    ended.set()
+    assert result.rows[1]["completed"] == 3 and result.arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
+    [failed] = load(log.path).events.query("event == 'client_failed'").to_dict("records")
+    assert (failed["client"], failed["reason"]) == (0, "no reply within 0.3 s")
 
 
 def test_a_reason_is_cut(tmp_path: Path) -> None:
