@@ -13,6 +13,7 @@ from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
 from fl_sim import RoundFailed, RoundLog, load, run_rounds
 from fl_sim.grids.deployed import DeployedGrid
+from fl_sim.grids.no_answer import LATE
 from strategies.fedavg import FedAvg
 from tests.conformance.in_process import InProcessGrid
 from tests.fl_sim.grids.untrusted_replies.hostile import (
@@ -252,13 +253,15 @@ def test_a_reply_whose_rest_never_comes_holds_up_no_other(tmp_path: Path, monkey
     assert (failed["client"], failed["reason"]) == (0, "no reply within 0.3 s")
 
 
-def test_a_reason_is_cut(tmp_path: Path) -> None:
+@pytest.mark.parametrize("code", [2, LATE])
+def test_an_error_of_a_device_is_a_failure_whatever_its_code_and_its_reason_is_cut(code: int, tmp_path: Path) -> None:
+    """This project's own code for a reply that is no failure means nothing from a device."""
     grid = devices()
 
     def tamper(node: int, reply: Message) -> Message:
         if node != NODE or "arrays" not in reply.content:
             return reply
-        failed = Message(Error(2, "x" * 10**6), reply_to=reply)
+        failed = Message(Error(code, "x" * 10**6), reply_to=reply)
         failed.metadata.__dict__["_reply_to_message_id"] = reply.metadata.reply_to_message_id
         return failed
 
