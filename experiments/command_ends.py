@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from fl_sim.leaving import no_exit
+from fl_sim.leaving import crashes_at_its_end, leave, no_exit
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that end a command."""
@@ -29,16 +29,27 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+_received: list[int] = []
+"""The signals that interrupted this command."""
+
+
+def signal_of(error: KeyboardInterrupt) -> signal.Signals:
+    """The signal behind an interruption; a library may have replaced ``Interrupted`` by a plain KeyboardInterrupt."""
+    number = error.number if isinstance(error, Interrupted) else (*_received, signal.SIGINT)[0]
+    return signal.Signals(number)
+
+
 def exit_code(error: KeyboardInterrupt) -> int:
     """The exit code of a command that was interrupted: 128 plus the number of the signal."""
-    return 128 + (error.number if isinstance(error, Interrupted) else signal.SIGINT)
+    return 128 + signal_of(error)
 
 
 def reason(error: BaseException) -> str:
     """What ``summary.json`` says under ``stopped`` of an interrupted run; empty for other errors."""
-    if isinstance(error, Interrupted):
-        return f"interrupted by {error}"
-    return "interrupted" if isinstance(error, KeyboardInterrupt) else ""
+    if not isinstance(error, KeyboardInterrupt):
+        return ""
+    number = signal_of(error)
+    return "interrupted" if number == signal.SIGINT else f"interrupted by {number.name}"
 
 
 def is_full(error: BaseException) -> bool:
@@ -49,11 +60,13 @@ def is_full(error: BaseException) -> bool:
 
 def interrupt(number: int, frame: FrameType | None = None) -> None:
     """The handler of signals while a command works: raises KeyboardInterrupt, ``Interrupted`` but for Ctrl-C."""
+    _received.append(number)
     raise KeyboardInterrupt if number == signal.SIGINT else Interrupted(number)
 
 
 def handle(handler: Callable[[int, FrameType | None], None]) -> None:
     """Let ``handler`` answer the signals that end a command, but for those that this process ignores."""
+    _received.clear()
     for number in SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, handler)
@@ -75,7 +88,10 @@ def ended(command: Callable[[], int]) -> int:
         code = exit_code(error)
         with suppress(OSError):
             print("interrupted", file=sys.stderr)
-    return _flushed(code)
+    code = _flushed(code)
+    if crashes_at_its_end():
+        leave(code)
+    return code
 
 
 def _flushed(code: int) -> int:

@@ -25,7 +25,7 @@ from experiments.config.recipe_files import make_each
 from experiments.config.schema import Config
 from experiments.config.values import has_several_seeds
 from experiments.runs.data import take_task
-from experiments.runs.execute import execute
+from experiments.runs.execute import RESUME, execute
 from experiments.runs.plan import describe, predict
 from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup, build
@@ -39,8 +39,6 @@ from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
 
 __all__ = ["Outcome", "from_arrays", "main", "run"]
-
-RESUME = "python -m experiments.run --resume"
 
 
 @dataclass(frozen=True, repr=False)

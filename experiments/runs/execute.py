@@ -5,7 +5,8 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,14 @@ from experiments.runs.setup import Setup
 from experiments.runs.stop import Stopping
 from experiments.runs.summary import Summary, summarise
 from experiments.runs.trial import ClientFailed
-from fl_sim import Callback, RoundLog, run_rounds
+from fl_sim import Callback, RoundFailed, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
 from fl_sim.logs.columns import NAMES
 from fl_sim.logs.writer import plain, versions
 from fl_sim.rounds.checkpoint import Checkpoints
 
+RESUME = "python -m experiments.run --resume"
 MOST_LISTED = 100
 """How many clients without samples an event lists."""
 WHY_IDLE = "all their samples are in the test or validation share"
@@ -64,7 +66,7 @@ def execute(
     spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
     start, keeper, shown = time.perf_counter(), _Keeper(), [] if quiet else [Progress(config)]
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
-    with log, no_exit():
+    with log, no_exit(), guarded_on_ray(setup, log, spent):
         try:
             log_start(setup, log, quiet, resumed)
             result = run_rounds(
@@ -90,6 +92,28 @@ def execute(
             error, summary["status"] = error or failed, "failed"
     setup.grid.close()
     return plain(summary), error
+
+
+@contextmanager
+def guarded_on_ray(setup: Setup, log: RoundLog, spent: float) -> Iterator[None]:
+    """While open, a run on Ray gets its summary even where Ray ends this process; ``spent``: seconds before it."""
+    if setup.config.engine != "ray":
+        yield
+        return
+    from fl_sim.executors.ray.guardian import guarded  # imported here, because all else works without Ray
+
+    start = time.perf_counter()
+
+    def abandoned() -> None:
+        why = "the process of the run was killed, or ended by Ray, as it is where its raylet or gcs_server dies"
+        error = RoundFailed(f"engine = 'ray': {why}")
+        rows = log.rounds_so_far()
+        log.event("run_failed", round=rows[-1]["round"] if rows else 0, reason=f"RoundFailed: {error}")
+        log.summary(summarise(setup, rows, error, "", spent + time.perf_counter() - start, log.path))
+        print(f"run failed: {error}\nto go on: {RESUME} {log.path}", file=sys.stderr)
+
+    with guarded(abandoned):
+        yield
 
 
 def open_log(config: Config, written: Config, resumed: Resumed | None) -> RoundLog:

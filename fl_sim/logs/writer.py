@@ -115,8 +115,8 @@ class RoundLog:
 
     def rounds_so_far(self) -> list[dict[str, object]]:
         """The rows of all rounds so far, without null values."""
-        lines = (self.path / "rounds.jsonl").read_text(encoding="utf-8").splitlines()
-        return [{k: v for k, v in json.loads(line).items() if v is not None} for line in lines]
+        whole, _, _ = (self.path / "rounds.jsonl").read_text(encoding="utf-8").rpartition("\n")  # the last may be cut
+        return [{k: v for k, v in json.loads(line).items() if v is not None} for line in whole.splitlines()]
 
     def end_of(self, server_round: int) -> int | None:
         """The position in ``rounds.jsonl`` where the line of a round ends, in bytes; None where it has no such line."""

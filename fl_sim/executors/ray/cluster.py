@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from fl_sim.errors import RoundFailed
+from fl_sim.executors.ray.local_processes import Watchdog, check_alive, has_died, processes_of_ray
 from fl_sim.executors.ray.options import Ray
 from fl_sim.registry import HOME
 
@@ -74,6 +75,7 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
         Where Ray cannot be reached or started, or where this process is connected to another cluster.
     """
     if ray().is_initialized():
+        check_alive()
         here = ray().get_runtime_context().gcs_address
         if address not in ("", "auto", here):
             cure = "call ray.shutdown() first, or leave the address out"
@@ -83,7 +85,7 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
         return
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
-        with _no_messages(), working_folder_left_out():
+        with _no_messages(), working_folder_left_out(), processes_of_ray():
             if address:
                 _check_listening(address)
                 ray().init(address=address, **quiet)
@@ -105,6 +107,8 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
         )
         raise RoundFailed(f"{what} ({type(error).__name__}: {error}); {cure}") from error
     _connections[connection()] = not address
+    if not address:
+        Watchdog().start()
 
 
 def started_here() -> bool:
@@ -117,7 +121,7 @@ def disconnect() -> None:
 
     A connection that other code opened stays.
     """
-    if _connections and connection() in _connections:
+    if _connections and connection() in _connections and not has_died():
         ray().shutdown()
 
 

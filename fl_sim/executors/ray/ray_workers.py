@@ -26,6 +26,7 @@ from fl_sim.executors.ray.cluster import (
     worker_traceback,
     workers_per_node,
 )
+from fl_sim.executors.ray.local_processes import check_alive, has_died
 from fl_sim.executors.ray.options import Ray
 from fl_sim.executors.ray.serialize import LARGE, ArraySharing, identity
 from fl_sim.executors.ray.work_items import WorkerLost, WorkItem
@@ -65,13 +66,14 @@ class RayWorkers:
             options |= {"runtime_env": {"env_vars": environment()}, "scheduling_strategy": "SPREAD"}
         elif not workers_per_node(ray().cluster_resources(), settings):
             raise RoundFailed(f"engine = 'ray': no worker fits on this machine: {self._requirements()}")
+        self._cpus = ray().cluster_resources().get("CPU", 0)
         self._class = ray().remote(Worker).options(**options)
 
     def fits_connection(self, settings: Ray, count: int) -> bool:
         """Whether the Ray that these workers belong to can serve a run with these settings."""
         if connection() != self.connection or settings.address != self.settings.address:
             return False
-        return not started_here() or count * settings.num_cpus <= ray().cluster_resources().get("CPU", 0)
+        return not started_here() or count * settings.num_cpus <= self._cpus
 
     def fits_workers(self, settings: Ray) -> bool:
         """Whether these workers reserve the CPUs and GPUs that a run's settings require."""
@@ -92,6 +94,7 @@ class RayWorkers:
 
     def put(self, value: object) -> object:
         """Copy an object into the object store; returns a reference."""
+        check_alive()
         return ray().put(value)
 
     def array_sharing(self, run: str, samples: Iterable[Tensor]) -> ArraySharing:
@@ -122,7 +125,7 @@ class RayWorkers:
         for handle in self.handles.values():
             keys = [key for key in handle.loaded if key.startswith(run + "/")]
             handle.loaded -= set(keys)
-            if keys and connection() == self.connection:
+            if keys and connection() == self.connection and not has_died():
                 handle.actor.forget.remote(keys)
 
     def drop_unused_arrays(self) -> None:
@@ -133,7 +136,7 @@ class RayWorkers:
     def close(self) -> None:
         """End all workers."""
         handles, self.handles = self.handles, {}
-        for handle in handles.values() if connection() == self.connection else ():
+        for handle in handles.values() if connection() == self.connection and not has_died() else ():
             with suppress(Exception):  # it may have ended already
                 ray().kill(handle.actor)
 
@@ -145,6 +148,7 @@ class RayWorkers:
 
     def send(self, worker: int, item: WorkItem) -> object:
         """Send an item to a worker; returns the reference of its result."""
+        check_alive()
         return item.send(self.handles[worker])
 
     def wait(self, futures: Sequence[object], block: bool, limit_s: float = math.inf) -> Sequence[object]:
@@ -154,6 +158,7 @@ class RayWorkers:
         """
         start = time.monotonic()
         while True:
+            check_alive()
             starting = {handle.starting: handle for handle in self.handles.values() if not handle.ready}
             waited = [*futures, *starting]
             timeout = min(1.0, max(limit_s - (time.monotonic() - start), 0)) if block else 0
@@ -172,12 +177,14 @@ class RayWorkers:
     def result(self, future: object) -> tuple[object, float]:
         """What a worker returned. Raises WorkerLost, or RoundFailed where the worker lives and raised an exception."""
         errors = ray().exceptions
+        check_alive()
         try:
             value, seconds = ray().get(future)
         except errors.RayTaskError as error:
             cause = f"{type(error.cause).__name__}: {error.cause}"
             raise RoundFailed(f"engine = 'ray': {cause}{worker_traceback(error)}") from error
         except errors.RayError as error:
+            check_alive()  # a worker ends with the raylet that started it
             raise WorkerLost(one_line(error)) from error
         return value, seconds
 
@@ -195,7 +202,7 @@ class RayWorkers:
         Where the connection has ended Ray is not called, because it would open a new connection.
         """
         with suppress(Exception):
-            if connection() == self.connection:
+            if connection() == self.connection and not has_died():
                 ray().cancel(future)
 
     def clock(self) -> float:

@@ -80,7 +80,8 @@ def test_a_run_that_breaks_off_loses_no_finished_round(
     assert load(broken).summary["rounds"] == 3
     assert run.main(["--resume", str(broken), "--quiet"]) == 0
     assert lines(broken) == lines(whole)
-    assert (broken / "model.safetensors").read_bytes() == (whole / "model.safetensors").read_bytes()
+    mine, theirs = load(broken).model(), load(whole).model()
+    assert mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
 def test_a_signal_is_named_in_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
