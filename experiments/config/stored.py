@@ -1,16 +1,26 @@
 """The stored config of a run, also of an earlier version, as settings of today.
 
 A call and a recipe are refused where they set what does nothing; the config of a run holds all settings, so that here
-such keys are left out.
+such keys are left out. A run's folder may come from a stranger: what its config names is called only where it is a
+component, and not any function, such as ``shutil:rmtree``.
 """
 
+import inspect
+import sys
+import sysconfig
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-from experiments.config.choices import choose
+from flwr.serverapp.strategy import Strategy
+from torch import nn
+
+from experiments.config.choices import PACKAGES, choose, load
 from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested, without
 from experiments.config.schema import Config, refused_by
 from fl_sim.dotted import flatten
+from fl_sim.errors import ConfigError
 
 OLD_DEFAULTS: dict[str, object] = {}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
@@ -20,8 +30,12 @@ def of_today(settings: Settings) -> Settings:
     """The settings of a stored config, with ``OLD_DEFAULTS`` for keys that did not exist when it was written.
 
     A setting that the run's strategy refuses today is left out; of maml's, ``local.lr`` was the rate of personal
-    evaluation, and becomes ``personalize_lr``.
+    evaluation, and becomes ``personalize_lr``. Raises ConfigError where it names what is no component.
     """
+    for kind in PACKAGES:
+        name = settings.get(kind, {}).get("name")
+        if isinstance(name, str) and ":" in name:
+            check_component(kind, name)
     lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
     merged = dict(settings)
     for key, value in nested(lacking).items():
@@ -38,3 +52,49 @@ def of_today(settings: Settings) -> Settings:
 def stored_config(settings: Mapping[str, object]) -> Config:
     """The config of a run, from what its folder or its checkpoints hold. Raises ConfigError."""
     return single(expand(of_today(nested(settings))))
+
+
+CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module}
+"""Kinds whose components may be classes, or functions that are annotated to return such an object."""
+
+OUR_PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
+"""This project's packages, whose components are marked."""
+
+
+def check_component(kind: str, name: str) -> None:
+    """Raise ConfigError where ``name`` (package.module:Name) in a stored config is no component of this kind.
+
+    Components are functions marked ``@offer``, subclasses of Flower's Strategy and of torch's Module, functions that
+    are annotated to return one, and any function of a module of the user's own, which is not installed. Nothing is
+    called, and no module of Python's standard library is imported.
+    """
+    refused = ConfigError(
+        f"{kind}.name = {name!r} in the stored config: is no {kind}, and calling it could do anything; a {kind} is a "
+        f"function marked @offer({kind!r}), or one of a module of yours. Do not use a folder that you do not trust"
+    )
+    if name.partition(".")[0].partition(":")[0] in sys.stdlib_module_names and not name.startswith("__main__:"):
+        raise refused
+    component: Any = load(kind, name)
+    if getattr(component, "kind", None) == kind:
+        return
+    wanted = CLASSES.get(kind)
+    if inspect.isclass(component):
+        good = wanted is not None and issubclass(component, wanted)
+    else:
+        returned = getattr(component, "__annotations__", {}).get("return")
+        good = wanted is not None and inspect.isclass(returned) and issubclass(returned, wanted)
+        good = inspect.isroutine(component) and (good or _is_own(component))
+    if not good:
+        raise refused
+
+
+def _is_own(function: Any) -> bool:
+    """Whether a function was defined in a module that is neither installed, nor this project's, nor Python's own."""
+    module = sys.modules.get(getattr(function, "__module__", None) or "")
+    file = getattr(module, "__file__", None)
+    if module is None or not file:
+        return False
+    if module.__name__.partition(".")[0] in {*sys.stdlib_module_names, *OUR_PACKAGES} - {"__main__"}:
+        return False
+    installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib", "platstdlib")]
+    return not any(Path(file).resolve().is_relative_to(folder) for folder in installed)

@@ -7,14 +7,13 @@ input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 
 import math
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from experiments.command_ends import ended, exit_code
-from experiments.deploy import instructions, keys
+from experiments.deploy import homes, instructions, keys
 from experiments.deploy.local import Deployment, DeploymentOptions
 from experiments.deploy.server_app import DEFAULT, parse_configs
 from fl_sim import RoundFailed
@@ -150,8 +149,10 @@ def up(options: Options, rest: Sequence[str]) -> int:
     deployment_options = DeploymentOptions(
         nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data
     )
-    with tempfile.TemporaryDirectory(prefix="fl-sim-deploy-") as home:
-        deployment = Deployment(deployment_options, Path(home))
+    for left in homes.remove_left():
+        print(f"removed {left}, with its keys: a deployment that was killed left it", file=sys.stderr)
+    with homes.new_home() as home:
+        deployment = Deployment(deployment_options, home)
         try:
             with deployment.processes:
                 return follow(deployment)
@@ -228,6 +229,7 @@ def make_keys(options: Options, rest: Sequence[str]) -> int:
             raise ConfigError(f"{rest[0]!r}: unexpected; a call is keys --hosts SERVER,DEVICE,... [--out DIR]")
         out = Path(rest[1])
     server, *devices = hosts(options)
+    keys.check_free(out, devices)
     keys.certificates(out, [server])
     for name in devices:
         keys.node_key(out, name)
@@ -241,6 +243,7 @@ def hosts(options: Options) -> list[str]:
     names = [name.strip() for name in options.hosts.split(",") if name.strip()]
     if len(names) < 2 or len(set(names)) < len(names):
         raise ConfigError(f"hosts = {options.hosts!r}: must be SERVER,DEVICE,... with different names")
+    keys.check_names(names[0], names[1:])
     return names
 
 

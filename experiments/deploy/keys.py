@@ -7,6 +7,7 @@ only.
 
 import ipaddress
 import os
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,32 @@ DAYS = 825
 """Validity of certificates, in days."""
 LOCAL = ("localhost", "127.0.0.1")
 """Names by which every server can be reached from itself."""
+HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?")
+"""A name of a machine: it becomes a part of a file's name, so that it has no slash and is not ``..``."""
+RESERVED = ("ca", "server")
+"""Names of files that a device's key must not have."""
+
+
+def check_names(server: str, devices: Sequence[str]) -> None:
+    """Raise ValueError for what is no name or address of a machine, and for a device whose key would overwrite another.
+
+    Every file name of a deployment is made from such a name: none leaves its folder.
+    """
+    for name in (server, *devices):
+        if not HOST.fullmatch(name) and not _is_address(name):
+            allowed = "letters, digits, dots, dashes and underscores"
+            raise ValueError(f"hosts: {name!r} is no name or address of a machine; it must have {allowed}")
+    for name in devices:
+        if name.lower() in RESERVED:
+            raise ValueError(f"hosts: a device must not be called {name!r}, because {name}.key is the deployment's own")
+
+
+def check_free(folder: Path, devices: Sequence[str]) -> None:
+    """Raise FileExistsError where the folder has one of a deployment's files already, before any is written."""
+    names = [f"{name}.{end}" for name in RESERVED for end in ("crt", "key")]
+    for name in (*names, *(f"{device}.{end}" for device in devices for end in ("key", "pub"))):
+        if (folder / name).exists():
+            raise FileExistsError(f"{folder / name} exists already; name another folder with --out, or delete it")
 
 
 def certificates(folder: Path, hosts: Sequence[str]) -> None:
@@ -67,7 +94,11 @@ def certificates(folder: Path, hosts: Sequence[str]) -> None:
 
 
 def node_key(folder: Path, name: str) -> None:
-    """Write ``NAME.key`` for the device and ``NAME.pub`` to be registered. Raises FileExistsError where one exists."""
+    """Write ``NAME.key`` for the device and ``NAME.pub`` to be registered.
+
+    Raises FileExistsError where one exists, and ValueError for a name that is none of a machine.
+    """
+    check_names(name, [name])
     folder.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
@@ -80,6 +111,14 @@ def node_key(folder: Path, name: str) -> None:
 
 def _name(common: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common[:64])])
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return "%" not in host  # the zone of an IPv6 address may hold any characters
 
 
 def _general(host: str) -> x509.GeneralName:

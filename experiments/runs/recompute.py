@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from experiments.config.stored import stored_config
 from experiments.runs.setup import Setup, build
@@ -131,11 +131,14 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
 
 
 def saved_model(log: RunLog, server_round: int) -> Tree:
-    """The model in the run folder, if it is the one after ``server_round``; else {}."""
+    """The model in the run folder, if it is the one after ``server_round``; else {}. Raises ValueError if damaged."""
     if not (log.path / MODEL).exists():
         return {}
-    with safe_open(log.path / MODEL, "pt") as file:
-        saved = (file.metadata() or {}).get("round")
+    try:
+        with safe_open(log.path / MODEL, "pt") as file:
+            saved = (file.metadata() or {}).get("round")
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{log.path / MODEL}: no model can be read ({error})") from error
     return log.model() if saved == str(server_round) else {}
 
 
