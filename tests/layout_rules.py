@@ -22,8 +22,8 @@ FACADES = {"fl_sim", "fl_sim.local"}
 """Modules that only re-export; they stand above the stair, so no floor imports them."""
 
 FLOWER_API = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
-"""The parts of Flower that its documentation offers to apps; the rest is used in FLOWER_FILE alone."""
-FLOWER_FILE = Path("fl_sim/wire/flower.py")
+"""The parts of Flower that its documentation offers to apps; the rest is used in FLOWER_FILES alone."""
+FLOWER_FILES = {Path("fl_sim/wire/flower.py"), Path("fl_sim/wire/legacy_flower.py")}
 
 MAX_LINES, MAX_FUNCTION_LINES, MAX_WIDTH, MAX_FILES = 300, 60, 120, 13
 CROWDED = {"strategies", "clients/tasks", "clients/partitions", "clients/models"}
@@ -62,7 +62,7 @@ def foreign_private_names(file: Path, names: Iterable[str]) -> list[str]:
     """
     folder = ".".join(file.parent.parts) + "._"
     names = [name for name in names if not name.startswith(folder) or is_private(name.removeprefix(folder))]
-    if file.parent == Path("fl_sim/kernels") or file in {Path("fl_sim/rng.py"), FLOWER_FILE}:
+    if file.parent == Path("fl_sim/kernels") or file in {Path("fl_sim/rng.py"), *FLOWER_FILES}:
         return [name for name in names if inside(name, set(LAYERS))]
     if file.parent == Path("fl_sim/executors/ray"):
         names = [name for name in names if not inside(name, {"ray"})]

@@ -16,7 +16,6 @@ from flwr.serverapp import ServerApp
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.toml import read_toml
-from fl_sim.wire import flower
 
 ROUNDS = "num-server-rounds"
 """The key of an app's config that holds the number of rounds, in Flower's templates."""
@@ -114,13 +113,6 @@ def _load(project: Project, kind: str) -> Any:
         found, required = type(component).__name__, KINDS[kind].__name__
         raise ConfigError(
             f"app = {str(project.folder)!r}: its {kind} {reference!r} is a {found}; it must be a {required}"
-        )
-    if isinstance(component, ServerApp) and not flower.has_main(component):
-        why = (
-            "it has no @app.main(): apps of the API before messages (server_fn, start_server) answer in no fixed order"
-        )
-        raise ConfigError(
-            f"app = {str(project.folder)!r}: its serverapp {reference!r} cannot be run reproducibly; {why}"
         )
     return component
 

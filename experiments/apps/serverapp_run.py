@@ -10,7 +10,7 @@ import time
 from dataclasses import replace
 from inspect import signature
 
-from flwr.app import RecordDict
+from flwr.app import ArrayRecord, RecordDict
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -26,7 +26,7 @@ from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.wrapped import WrappedGrid
 from fl_sim.logs.reader import not_finite
 from fl_sim.logs.writer import versions
-from fl_sim.wire import flower, records
+from fl_sim.wire import flower, legacy_flower, records
 
 Summary = dict[str, object]
 """The fields of summary.json."""
@@ -68,7 +68,7 @@ class ServerAppRun:
 
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
         try:
-            with flower.driven_by(start), flower.quiet(self.quiet):
+            with flower.driven_by(start), legacy_flower.in_order(self.keep), flower.quiet(self.quiet):
                 server_app(self.monitored, context)
         except BaseException as error:
             regular_exit = isinstance(error, SystemExit) and error.code in (None, 0)
@@ -83,6 +83,10 @@ class ServerAppRun:
                 lost = f"torch cannot hold these arrays: {', '.join(others)[:500]}"
                 self.log.event("model_not_saved", names=others, reason=lost)
         return self.failed
+
+    def keep(self, arrays: ArrayRecord) -> None:
+        """The final model of an app of the API before messages."""
+        self.exchanges.trained_model = arrays, len(self.log.rows) - 1
 
     def drive(self, strategy: Strategy, grid: Grid, *args: object, **kwargs: object) -> Result:
         """Replaces Flower's ``Strategy.start``: ``run_rounds``, which has the same parameters, drives the rounds."""

@@ -1,4 +1,4 @@
-"""The only module that uses anything of Flower beyond its documented API.
+"""The only module, with ``legacy_flower``, that uses anything of Flower beyond its documented API.
 
 A ``Grid`` of one's own needs three private parts of flwr 1.41: the process-global identity that ``Message`` reads, an
 id for each message, and an empty ``Run``. Foreign strategies draw from global generators, which are keyed here by
@@ -16,7 +16,6 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
-from flwr.serverapp import ServerApp
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.run import Run
@@ -217,11 +216,6 @@ def without_secrets(content: RecordDict) -> tuple[RecordDict, bool]:
     """(a content without the records of SecAgg+, whether there are any): keys and ciphertexts, new in each run."""
     secret = [name for name in content if name.startswith("secaggplus")]
     return RecordDict({k: v for k, v in content.items() if k not in secret}) if secret else content, bool(secret)
-
-
-def has_main(server_app: ServerApp) -> bool:
-    """Whether a ServerApp has a function of its own (``@app.main()``); one of the API before messages has none."""
-    return server_app._main is not None
 
 
 @contextmanager
