@@ -190,12 +190,11 @@ def run_apps(call: Invocation) -> int:
     """Run a Flower app once for each seed, or print the plans. Returns the exit code."""
     from experiments.apps import run_app  # imported here, because few calls need it
 
+    how = call.explicit, call.app_config, call.run_config
     if call.dry_run:
-        plans = [run_app.describe(call.app, config, call.explicit, call.app_config) for config in call.configs]
+        plans = [run_app.describe(call.app, config, *how) for config in call.configs]
         return show(plans, call.json)
-    summaries = [
-        run_app.run_app(call.app, config, call.quiet, call.explicit, call.app_config) for config in call.configs
-    ]
+    summaries = [run_app.run_app(call.app, config, *how, call.quiet) for config in call.configs]
     return report(summaries, call.quiet, call.json)
 
 

@@ -16,23 +16,32 @@ import torch
 
 from experiments.apps.app_log import AppLog
 from experiments.apps.project import ROUNDS, Project, imported
+from experiments.apps.run_config import read_run_config
 from experiments.apps.serverapp_run import ServerAppRun, Summary
 from experiments.command_ends import exit_code, reason
 from experiments.config.schema import Config
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 from fl_sim.leaving import no_exit
+from fl_sim.wire import flower
 
 SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
 """Settings that may be given with ``--app``; the app's own code and config decide the rest."""
+
+REASONS = {
+    "engine": "its ClientApp is called once a message, one client after another in this process",
+    "cohort": "its strategy chooses the clients of a round (as a rule by fraction-train in its own config)",
+}
+"""Why a setting means nothing to an app, where there is more to say."""
 
 
 def run_app(
     path: str,
     config: Config,
-    quiet: bool = True,
     explicit: Collection[str] = (),
     app_config: Mapping[str, object] | None = None,
+    run_config: str = "",
+    quiet: bool = True,
 ) -> Summary:
     """Run a Flower project to its end. The reason of a failure is printed on stderr.
 
@@ -42,12 +51,14 @@ def run_app(
         The project's folder.
     config : Config
         Settings of the run; only ``SETTINGS`` count.
-    quiet : bool
-        Whether progress bars and Flower's own messages are left out.
     explicit : collection of str
         Keys of ``config`` that the user set: if ``rounds`` is among them, it overrides the app's ``num-server-rounds``.
     app_config : mapping, optional
-        Values that override those of the app's own config.
+        Values that override those of the app's own config, from the config.toml of an earlier run.
+    run_config : str
+        ``--run-config``: pairs that override all of these.
+    quiet : bool
+        Whether progress bars and Flower's own messages are left out.
 
     Returns
     -------
@@ -59,7 +70,7 @@ def run_app(
     ConfigError
         For bad input; the message names the setting.
     """
-    project, config = plan(path, config, explicit, app_config)
+    project, config = plan(path, config, explicit, app_config, run_config)
     torch.set_num_threads(config.threads)
     with rng.keyed_globals(rng.key(config.seed, "app")), imported(project) as (server_app, client_app):
         grid = SimulationGrid(client_app, config.clients, seed=config.seed, run_config=project.run_config)
@@ -85,31 +96,42 @@ def run_app(
 
 
 def plan(
-    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, Any] | None = None
+    path: str,
+    config: Config,
+    explicit: Collection[str],
+    app_config: Mapping[str, Any] | None = None,
+    run_config: str = "",
 ) -> tuple[Project, Config]:
     """(the project with the app's final config, the run's config with the number of clients). Raises ConfigError."""
     project = Project.read(path)
     project = replace(project, run_config={**project.run_config, **(app_config or {})})
     for key in explicit:
         if key not in SETTINGS:
-            allowed = ", ".join(SETTINGS[1:])
-            raise ConfigError(
-                f"{key}: means nothing to a Flower app, whose own pyproject.toml rules; with --app go {allowed}"
-            )
+            allowed = ", ".join((*SETTINGS[1:], "run_config"))
+            why = REASONS.get(key, "its own pyproject.toml rules")
+            raise ConfigError(f"{key}: means nothing to a Flower app: {why}; with --app go {allowed}")
+    changed = read_run_config(run_config, project.run_config) if run_config else {}
+    if ROUNDS in changed and "rounds" in explicit:
+        raise ConfigError(f"rounds = {config.rounds}: run_config sets {ROUNDS} too; give one of them")
+    project = replace(project, run_config={**project.run_config, **changed})
     if "rounds" in explicit:
         if ROUNDS not in project.run_config:
             raise ConfigError(
                 f"rounds = {config.rounds}: the app's config has no {ROUNDS} that could be set; leave it out"
             )
         project = replace(project, run_config={**project.run_config, ROUNDS: config.rounds})
-    return project, replace(config, clients=config.clients or project.supernodes or 10)
+    return project, replace(config, clients=config.clients or project.supernodes or flower.DEFAULT_NODES)
 
 
 def describe(
-    path: str, config: Config, explicit: Collection[str], app_config: Mapping[str, object] | None = None
+    path: str,
+    config: Config,
+    explicit: Collection[str],
+    app_config: Mapping[str, object] | None = None,
+    run_config: str = "",
 ) -> dict[str, object]:
     """Facts of the run that ``--dry-run`` prints; the app is imported, but not started."""
-    project, config = plan(path, config, explicit, app_config)
+    project, config = plan(path, config, explicit, app_config, run_config)
     with imported(project):
         facts = {
             "app": str(project.folder),

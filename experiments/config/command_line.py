@@ -77,6 +77,8 @@ def parse(argv: Sequence[str]) -> Invocation:
         if not app:
             why = f"one run goes on, but the strategies and seeds given make {len(configs)}; leave them out"
         raise ConfigError(f"resume = {folder!r}: {why}")
+    if options.get("run_config") and not (app or options.get("app")):
+        raise ConfigError(f"run_config = {options['run_config']!r}: is the config of a Flower app; give it with --app")
     if app and axes:
         raise ConfigError(f"vmap_over = {axes!r}: means nothing to a Flower app; leave it out")
     return Invocation(

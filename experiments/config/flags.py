@@ -26,6 +26,8 @@ class Options:
 
     app: str = ""
     """Folder of a Flower app (with its pyproject.toml) to run instead of a strategy of this project."""
+    run_config: str = ""
+    """With --app: KEY=VALUE KEY=VALUE..., or a .toml file, overrides the app's own config, as flwr run does."""
     dry_run: bool = False
     """Print the plan and stop."""
     resume: str = ""

@@ -18,6 +18,7 @@ from flwr.app.metadata import Metadata
 from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
+from flwr.supercore.constant import DEFAULT_SIMULATION_CONFIG
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -28,6 +29,8 @@ SERVER_NODE = 1
 """Node id of the server."""
 FIRST_NODE = 2
 """Node id of virtual client 0; client c is node c + FIRST_NODE."""
+DEFAULT_NODES = int(DEFAULT_SIMULATION_CONFIG.num_supernodes or 2)
+"""Nodes of Flower's own simulation where neither the app nor the user says how many."""
 _OWN_PROX = "use this project's own (--strategy fedprox)"
 _CLIPPING_APP = "give a ClientApp with fixedclipping_mod or adaptiveclipping_mod"
 CLIENT_HALVES = {

@@ -242,15 +242,6 @@ def test_other_bad_input(make: Make, call: Call, tmp_path: Path) -> None:
     assert code == 2 and "rounds = 2: the app's config has no num-server-rounds" in error
 
 
-def test_an_app_of_the_api_before_messages_is_refused(make: Make, call: Call) -> None:
-    app = make("talk")
-    (app / "server.py").write_text(
-        "from flwr.serverapp import ServerApp\napp = ServerApp(server_fn=lambda context: None)\n"
-    )
-    code, _, error = call(app)
-    assert code == 2 and "it has no @app.main()" in error
-
-
 def test_an_error_of_the_server_is_a_failure_with_its_traceback(make: Make, call: Call) -> None:
     app = make("talk")
     (app / "server.py").write_text(

@@ -1,0 +1,240 @@
+"""Apps of a few lines, in the styles of Flower's users: each does what it does on Flower, and its digest repeats."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.run import main
+from fl_sim import load
+from fl_sim.logs.reader import RunLog
+
+PYPROJECT = """
+[project]
+name = "{name}"
+version = "1"
+[tool.flwr.app.components]
+serverapp = "{name}_s:app"
+clientapp = "{name}_c:app"
+[tool.flwr.app.config]
+lr = 0.1
+num-server-rounds = 2
+"""
+SERVER = """
+import threading, time
+import numpy as np
+from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp.strategy import FedAvg
+app = ServerApp()
+def messages(grid, kind="train"):
+    return [Message(RecordDict({"arrays": ArrayRecord([np.zeros(2)])}), node, kind) for node in grid.get_node_ids()]
+def averaging(**more):
+    return FedAvg(**{"fraction_evaluate": 0.0, **more})
+def said(*words):
+    open("said.txt", "w").write(repr(words))
+"""
+CLIENT = """
+import time
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+app = ClientApp()
+@app.train()
+def train(message, context):
+    n = context.node_config["partition-id"]
+    new = ArrayRecord([x + n + 1 for x in message.content["arrays"].to_numpy_ndarrays()])
+    return Message(RecordDict({"arrays": new, "metrics": MetricRecord({"num-examples": n + 1})}), reply_to=message)
+@app.evaluate()
+def evaluate(message, context):
+    n = context.node_config["partition-id"]
+    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 2, "loss": 1.0})}), reply_to=message)
+"""
+Try = Callable[..., tuple[int, dict[str, Any], RunLog, str]]
+
+
+@pytest.fixture
+def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Try:
+    """``attempt(server, client, "--clients", "3")``: (exit code, summary, round log, what the app said)."""
+    monkeypatch.chdir(tmp_path)
+    made = iter(range(99))
+
+    def run(
+        server: str, client: str = CLIENT, *words: str, head: str = SERVER
+    ) -> tuple[int, dict[str, Any], RunLog, str]:
+        name = f"small{next(made)}"
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "pyproject.toml").write_text(PYPROJECT.format(name=name))
+        (folder / f"{name}_s.py").write_text(head + server)
+        (folder / f"{name}_c.py").write_text(client)
+        code = main(["--app", str(folder), "--quiet", "--json", "--out", "runs", *(words or ("--clients", "3"))])
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        heard = (tmp_path / "said.txt").read_text() if (tmp_path / "said.txt").exists() else ""
+        return code, summary, load(summary["run_dir"]), heard
+
+    return run
+
+
+def exchanging(body: str) -> str:
+    """A server that talks to clients itself."""
+    return "@app.main()\ndef main(grid, context):\n" + "".join(f"    {line}\n" for line in body.splitlines())
+
+
+def events(log: RunLog) -> list[str]:
+    return log.events["event"].tolist()[1:]
+
+
+SEND = "replies = list(grid.send_and_receive(messages(grid)))\n"
+
+
+def test_nodes_are_a_list_and_messages_that_nobody_answers_are_told(attempt: Try) -> None:
+    body = "nodes = grid.get_node_ids()\nnodes.reverse()\n"
+    body += "lost = list(grid.send_and_receive([Message(RecordDict(), 123456, 'train')]))\n"
+    body += "none = list(grid.send_and_receive([Message(RecordDict(), nodes[0], 'query.nothing')]))\n"
+    body += "said(nodes, len(lost), [(r.has_error(), r.error.code) for r in none])"
+    code, summary, log, heard = attempt(exchanging(body))
+    assert (code, heard) == (0, "([4, 3, 2], 0, [(True, 2)])")
+    assert events(log) == ["no_such_node", "no_function"] and not summary["bits_changed"]
+
+
+def test_a_timeout_counts_the_wall_time_of_each_call(attempt: Try) -> None:
+    slow = CLIENT.replace("    new = ", "    time.sleep(0.3 if n == 1 else 0)\n    new = ", 1)
+    body = "replies = list(grid.send_and_receive(messages(grid), timeout=0.2))\n"
+    body += "said([r.metadata.src_node_id for r in replies])"
+    code, summary, log, heard = attempt(exchanging(body), slow)
+    assert (code, heard, events(log), summary["bits_changed"]) == (0, "([2, 4],)", ["timeout"], True)
+    assert log.clients["status"].tolist() == ["completed", "dropped", "completed"]
+
+
+def test_an_app_sees_the_failures_that_are_tolerated(attempt: Try) -> None:
+    bad = CLIENT.replace("    new = ", "    assert n != 1\n    new = ", 1)
+    body = SEND + "said([r.has_error() for r in replies])"
+    assert attempt(exchanging(body), bad)[0] == 1
+    code, summary, _, heard = attempt(exchanging(body), bad, "--clients", "3", "--failures", "tolerate:0.4")
+    assert (code, summary["clients_failed"], heard) == (0, 1, "([False, True, False],)")
+
+
+def test_threads_lose_no_reply_and_an_event_says_that_their_order_may_differ(attempt: Try) -> None:
+    body = "out = []\nwork = lambda: out.extend(grid.send_and_receive(messages(grid)))\n"
+    body += "threads = [threading.Thread(target=work) for _ in range(3)]\n"
+    body += "[t.start() for t in threads]\n[t.join() for t in threads]\nsaid(len(out))"
+    code, first, log, heard = attempt(exchanging(body))
+    assert (code, heard, first["rounds"], events(log)) == (0, "(9,)", 3, ["not_repeatable"])
+    assert attempt(exchanging(body))[1]["digest"] == first["digest"]
+
+
+def test_ids_in_a_set_are_answered_in_the_order_of_their_messages(attempt: Try) -> None:
+    body = "ids = grid.push_messages(messages(grid))\n"
+    body += "got = [r.metadata.src_node_id for r in grid.pull_messages([*ids[::-1], 'other'])]\n"
+    body += "said(got, list(grid.pull_messages(ids)))"
+    assert attempt(exchanging(body))[3] == "([2, 3, 4], [])"
+
+
+def test_numbers_that_do_not_enter_the_model_fail_no_run(attempt: Try) -> None:
+    bad = CLIENT.replace('"num-examples": n + 1', '"num-examples": n, "auc": float("nan")')
+    start = "r = averaging().start(grid, ArrayRecord([np.zeros(2)]), 1, evaluate_fn=lambda k, a: MetricRecord("
+    start += "{'loss': float('nan')}))\nsaid(float(r.arrays.to_numpy_ndarrays()[0][0]), len(str(r)) < 300)"
+    code, summary, log, heard = attempt(exchanging(start), bad)
+    assert (code, summary["loss"]) == (0, None)
+    assert heard == f"({(2 * 1 + 3 * 2) / 3!r}, True)"  # the client whose weight is 0 counts nothing
+    assert {"zero_weight", "not_finite"} <= set(events(log))
+    own = SEND + "said([r.content['metrics']['num-examples'] for r in replies])"
+    assert attempt(exchanging(own), bad)[3] == "([0, 1, 2],)"  # an app that averages itself gets all
+
+
+def test_a_strategy_may_return_no_model_keep_text_in_it_and_be_wrapped(attempt: Try) -> None:
+    server = """
+class Own(FedAvg):
+    ready = False
+    def summary(self):
+        self.ready = True
+    def aggregate_train(self, server_round, replies):
+        replies = list(replies)
+        return (replies[0].content["arrays"] if server_round == 2 else None), None
+class Spy(Grid):
+    def __init__(self, grid): self.g = grid
+    def __getattr__(self, name): return getattr(self.g, name)
+    def set_run(self, run): self.g.set_run(run)
+    run = property(lambda self: self.g.run)
+    def create_message(self, *a, **k): return self.g.create_message(*a, **k)
+    def get_node_ids(self): return self.g.get_node_ids()
+    def push_messages(self, m): return self.g.push_messages(m)
+    def pull_messages(self, i): return self.g.pull_messages(i)
+    def send_and_receive(self, m, *, timeout=None): return self.g.send_and_receive(m, timeout=timeout)
+"""
+    body = "first = ArrayRecord({'words': Array(np.array(['a', 'bc'])), 'w': Array(np.zeros(2))})\n"
+    body += "s = Own(fraction_evaluate=0.0)\nr = s.start(Spy(grid), first, 2)\n"
+    body += "said(s.ready, list(r.arrays['words'].numpy()))"
+    echo = CLIENT.replace(
+        'ArrayRecord([x + n + 1 for x in message.content["arrays"].to_numpy_ndarrays()])', "message.content['arrays']"
+    )
+    code, first, log, heard = attempt(server + exchanging(body), echo)
+    assert (code, heard, log.rounds["round"].tolist()) == (0, "(True, [np.str_('a'), np.str_('bc')])", [0, 1, 2])
+    assert "no_new_model" in events(log) and sorted(set(log.clients["client"])) == [0, 1, 2]
+    assert attempt(server + exchanging(body), echo)[1]["digest"] == first["digest"] is not None
+
+
+LEGACY = """
+import numpy as np
+from flwr.client import NumPyClient
+from flwr.clientapp import ClientApp
+class Half(NumPyClient):
+    def __init__(self, n): self.n = n
+    def get_parameters(self, config): return [np.random.normal(size=2)]
+    def fit(self, parameters, config):
+        assert self.n != BAD
+        return [p / 2 + self.n for p in parameters], self.n + 1, {}
+    def evaluate(self, parameters, config): return float(parameters[0].sum()), 3, {}
+app = ClientApp(client_fn=lambda context: Half(context.node_config["partition-id"]).to_client())
+"""
+COMPONENTS = """
+from flwr.server import ServerAppComponents, ServerConfig
+from flwr.server.strategy import FedAvg
+from flwr.serverapp import ServerApp
+def server_fn(context):
+    rounds = context.run_config["num-server-rounds"]
+    return ServerAppComponents(strategy=FedAvg(min_available_clients=2), config=ServerConfig(num_rounds=rounds))
+app = ServerApp(server_fn=server_fn)
+"""
+WORKFLOW = """
+import numpy as np
+from flwr.common import ndarrays_to_parameters
+from flwr.server import LegacyContext, ServerConfig
+from flwr.server.strategy import FedAvg
+from flwr.server.workflow import DefaultWorkflow
+from flwr.serverapp import ServerApp
+app = ServerApp()
+@app.main()
+def main(grid, context):
+    strategy = FedAvg(initial_parameters=ndarrays_to_parameters([np.ones(2)]), min_available_clients=2)
+    DefaultWorkflow()(grid, LegacyContext(context=context, config=ServerConfig(num_rounds=2), strategy=strategy))
+"""
+
+
+@pytest.mark.parametrize("server", [COMPONENTS, WORKFLOW])
+def test_apps_of_the_api_before_messages_run_exchange_by_exchange(server: str, attempt: Try) -> None:
+    client = LEGACY.replace("BAD", "-1")
+    code, first, log, _ = attempt(server, client, head="")
+    kinds = log.rounds["exchange"].tolist()
+    assert code == 0 and kinds[-4:] == ["train", "evaluate"] * 2 and first["rounds"] == len(kinds) - 1
+    assert attempt(server, client, head="")[1]["digest"] == first["digest"]
+    if server is WORKFLOW:  # p <- the mean of p / 2 + n with weights n + 1, which is p / 2 + 4 / 3
+        assert log.model()["0"].tolist() == pytest.approx([0.25 + 4 / 3 * 1.5] * 2, abs=1e-12)
+        assert log.clients["examples"].iloc[:3].sum() == 6
+    code, failed, _, _ = attempt(server, LEGACY.replace("BAD", "1"), head="")
+    assert (code, failed["status"]) == (1, "failed") and "AssertionError" in failed["error"]
+
+
+def test_too_few_nodes_for_an_app_of_the_api_before_messages(attempt: Try) -> None:
+    code, summary, _, _ = attempt(COMPONENTS, LEGACY, "--clients", "1", head="")
+    assert code == 1 and "waiting for 2 nodes, and there are 1" in summary["error"]
+
+
+def test_run_config_overrides_the_apps_own_and_is_stored(attempt: Try) -> None:
+    body = "said(context.run_config)"
+    code, summary, _, heard = attempt(exchanging(body), CLIENT, "--run-config", "lr=0.2 num-server-rounds=5")
+    assert (code, heard) == (0, "({'lr': 0.2, 'num-server-rounds': 5},)")
+    assert "lr = 0.2" in (Path(summary["run_dir"]) / "config.toml").read_text()
