@@ -6,7 +6,7 @@ import torch
 from flwr.app import Message
 from torch import nn
 
-from clients.shares import call
+from clients.shares import call, making
 from fl_sim import Task, rng
 from fl_sim.blocks.learner import Learner, Settings
 from fl_sim.blocks.plan import plan_blocks
@@ -58,9 +58,9 @@ def make_module(model: object, params: Mapping[str, object], task: Task, seed: i
                 what = f"cannot be copied ({type(error).__name__}: {error})"
                 raise ConfigError(f"model.name = {name!r}: {what}; pass a function that makes it") from error
         else:
-            module = (
-                call(model, {"inputs": task.inputs, "outputs": task.outputs, **params}) if callable(model) else model
-            )
+            with making("model.name", name):
+                shapes = {"inputs": task.inputs, "outputs": task.outputs}
+                module = call(model, {**shapes, **params}) if callable(model) else model
         if not isinstance(module, nn.Module):
             made = type(module).__name__
             raise ConfigError(f"model.name = {name!r}: makes a {made}; it must make a torch.nn.Module")

@@ -1,7 +1,9 @@
 """A task's samples and their owners, prepared in the same way in a simulation and on a device."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -60,7 +62,8 @@ def divided(
     ``divide`` is a function ``(task, clients, seed, **params)``, a Partition, or a list of index arrays; ``name`` is
     its name in error messages. Raises ConfigError as ``as_partition`` does.
     """
-    partition = divide(task, clients, seed, **params) if callable(divide) else divide
+    with making("partition.name", name):
+        partition = divide(task, clients, seed, **params) if callable(divide) else divide
     return as_partition(partition, name, task.num_train).hold_out(held_out, seed)
 
 
@@ -103,6 +106,22 @@ def sampled_clients(partition: Partition, most: int = 1000) -> Sequence[int]:
     if partition.exclusive or len(partition) <= most:
         return partition.working(0, len(partition))
     return sorted(rng.sample(rng.key(0, "looked-at"), len(partition), most))
+
+
+@contextmanager
+def making(key: str, name: str) -> Iterator[None]:
+    """Context manager around code of a user that makes a component: an error of any type becomes a ConfigError.
+
+    ValueError and OSError pass, because they are reported as bad input anyway, and so does KeyboardInterrupt.
+    """
+    try:
+        yield
+    except (ValueError, OSError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
+        raise ConfigError(f"{key} = {name!r}: cannot be made: {where}") from error
 
 
 def call(maker: Any, arguments: Mapping[str, Any]) -> Any:

@@ -26,7 +26,7 @@ from experiments.config.schema import Config
 from experiments.config.values import has_several_seeds
 from experiments.runs.data import take_task
 from experiments.runs.execute import RESUME, execute
-from experiments.runs.plan import describe, predict
+from experiments.runs.plan import check_used, describe, predict
 from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
@@ -160,6 +160,7 @@ def checked(configs: Sequence[Config]) -> Sequence[Config]:
 
 def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback], trust_pickle: bool) -> Outcome:
     """Run to the end. Raises the error of a failed run."""
+    check_used(setup)
     summary, error = execute(setup, quiet, callbacks, trust_pickle=trust_pickle)
     if error is not None:
         raise error
@@ -230,7 +231,9 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
 
         configs = [deployable(replace(config, engine="loop")) for config in call.configs]
         return run_through_flower(configs, trust_pickle=call.trust_pickle)
-    return (execute(build(config), call.quiet, trust_pickle=call.trust_pickle) for config in call.configs)
+    return (
+        execute(ready(config, call.trust_pickle), call.quiet, trust_pickle=call.trust_pickle) for config in call.configs
+    )
 
 
 def run_on(folder: Path, config: Config, quiet: bool, trust_pickle: bool) -> tuple[Summary, BaseException | None]:

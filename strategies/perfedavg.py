@@ -41,6 +41,11 @@ class PerFedAvg(Strategy):
     weighting = "uniform"
     partial_work = "keep"
 
+    @property
+    def idle_parameters(self) -> Mapping[str, str]:
+        """``delta``, unless ``order`` is ``hf``."""
+        return {} if self.order == "hf" else {"delta": "acts with strategy.order hf"}
+
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """D' are FedAvg's passes over the client's samples; D and D'' are independent draws of the same number."""
         everything = np.arange(sizes.train)

@@ -65,6 +65,8 @@ class Parameter:
     """Its description in ``--help``."""
 
 
+BY_RUN = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
+"""Parameters of Flower's strategies that the run decides where the user sets none of them."""
 COMMON = {
     "task": {
         "class_axis": Parameter(

@@ -1,10 +1,23 @@
-"""Checks of a complete config: numbers that contradict each other."""
+"""Checks of a complete config: numbers that contradict each other, and settings that would do nothing."""
 
+import inspect
 import math
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any
 
-from experiments.config.schema import Config
+from experiments.config.choices import offered, parameters
+from experiments.config.schema import Config, refused_by, signature
+from experiments.config.tables import SECTIONS
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.executors.ray.options import Ray
+from strategies.base.strategy import Strategy
+
+PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "batch_size", "clients", "every")]
+"""Settings of personal evaluation, besides ``personalize_steps``."""
+STORED_ONLY = ("eta_l",)
+"""Parameters that Flower's strategies store and never read."""
 
 
 def check_plan(c: Config) -> None:
@@ -34,3 +47,106 @@ def check_plan(c: Config) -> None:
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
         why = "personal evaluation needs test samples of each client's own, but partition.held_out = 0"
         raise ConfigError(f"personalize_steps = {c.personalize_steps}: {why}; set --partition.held_out 0.2")
+
+
+def idle(c: Config) -> dict[str, str]:
+    """The settings that have another value than their default and do nothing in this run, and why, by dotted key."""
+    found: dict[str, str] = {}
+    if not c.personalize_steps:
+        found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
+    if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):
+        found["chunk"] = "acts in the engine vmap, and this run is on the loop"
+    if "data_dir" not in signature(c.task.component) and not takes_anything(c.task.component):
+        found["data_dir"] = f"task {c.task.name} reads no folder"
+    if not c.local.batch_size and not (c.personalize_steps and c.personalize_batch_size):
+        found["local.last_batch"] = "local.batch_size = 0 makes one batch of all samples"
+    if not may_count_rounds(c):
+        found["schedule_rounds"] = "nothing in this run depends on the number of rounds"
+    defaults, now = default_values(c), values(c)
+    found |= {f"strategy.{name}": why for name, why in idle_parameters(c).items()}
+    return {key: why for key, why in found.items() if key in now and now[key] != defaults.get(key)}
+
+
+def scheduled(c: Config) -> str:
+    """The setting by which a round's result depends on the number of rounds; empty where there is none."""
+    if c.local.lr_schedule != "constant" and "local.lr_schedule" not in refused_by([c.strategy]):
+        return "local.lr_schedule"
+    strategy = made(c)
+    return strategy.scheduled if strategy is not None else ""
+
+
+def may_count_rounds(c: Config) -> bool:
+    """Whether the number of rounds may matter; a user's own strategy may read it, whatever it says."""
+    component = c.strategy.component
+    cls = type(component) if c.strategy.is_object else component
+    shipped = cls in offered("strategy").values() or is_flowers(cls)
+    return bool(scheduled(c)) or not shipped
+
+
+def made(c: Config) -> Strategy | None:
+    """The strategy, where it is of this project's base class and can be made."""
+    component = c.strategy.component
+    if isinstance(component, Strategy):
+        return component
+    if not (inspect.isclass(component) and issubclass(component, Strategy)):
+        return None
+    try:
+        return component(**c.strategy.params)
+    except Exception:  # the run reports it, when it is built
+        return None
+
+
+def is_flowers(component: object) -> bool:
+    """Whether a component comes with Flower."""
+    return str(getattr(component, "__module__", "")).startswith("flwr.")
+
+
+def idle_parameters(c: Config) -> Mapping[str, str]:
+    """The strategy's parameters that do nothing beside its other settings, and why."""
+    if c.strategy.is_object:
+        return {}
+    strategy, found = made(c), dict[str, str]()
+    if strategy is not None:
+        return strategy.idle_parameters
+    if is_flowers(c.strategy.component):
+        found |= dict.fromkeys(STORED_ONLY, "Flower only stores it; the rate of clients is local.lr")
+    return found
+
+
+def takes_anything(component: Any) -> bool:
+    """Whether a component takes any keyword."""
+    return any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature(component).values())
+
+
+def values(c: Config) -> dict[str, object]:
+    """All settings by dotted key, those of components without their names."""
+    tables = {f.name: getattr(c, f.name) for f in fields(Config)}
+    plain = {name: vars(value) if name in SECTIONS else value for name, value in tables.items()}
+    return flatten({**plain, **{kind: dict(plain[kind].params) for kind in ("task", "partition", "model", "strategy")}})
+
+
+def default_values(c: Config) -> dict[str, object]:
+    """The defaults of ``values``."""
+    own = {f"strategy.{k}": p.default for k, p in parameters("strategy", c.strategy.component).items()}
+    rest = values(Config(c.task, c.partition, c.model, c.strategy))
+    return {**rest, **own}
+
+
+def without_idle(c: Config, keys: Mapping[str, str]) -> Config:
+    """The config with the defaults of these settings."""
+    defaults, params, plain = default_values(c), dict(c.strategy.params), dict[str, Any]()
+    for key in keys:
+        table, _, name = key.rpartition(".")
+        if table == "strategy":
+            params[name] = defaults[key]
+        elif table:
+            plain[table] = replace(plain.get(table, getattr(c, table)), **{name: defaults[key]})
+        else:
+            plain[name] = defaults[key]
+    return replace(c, **plain, strategy=replace(c.strategy, params=params))
+
+
+def check_idle(c: Config) -> None:
+    """Raise ConfigError for a setting that does nothing."""
+    for key, why in idle(c).items():
+        raise ConfigError(f"{key} = {values(c)[key]!r}: does nothing here: {why}; leave it out")

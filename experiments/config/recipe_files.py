@@ -8,11 +8,13 @@ from pathlib import Path
 from experiments.config.choices import PACKAGES, label, load, parameters
 from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested
+from experiments.config.plan_checks import idle, values, without_idle
 from experiments.config.schema import Config
 from experiments.config.stored import of_today
-from experiments.config.strategy_tables import kept_of, names_in
+from experiments.config.strategy_tables import general, kept_of, names_in
 from experiments.config.values import has_several_seeds
 from fl_sim import registry
+from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG
 from fl_sim.logs.toml import read_toml
@@ -125,10 +127,18 @@ def make_each(recipe: str | None = None, **settings: object) -> list[Config]:
 def configs(recipe: Settings, over: Settings) -> list[Config]:
     """The runs of a recipe with explicit settings on top.
 
-    A setting that the strategy refuses is an error, except where ``over`` names the strategy and the setting is the
-    recipe's: then the setting is dropped.
+    A setting that the strategy refuses, or that does nothing in any of the runs, is an error, except where ``over``
+    makes it so and the setting is the recipe's: then the setting is dropped.
     """
-    return expand(overlay(recipe, over), over if "name" in over.get("strategy", {}) else None)
+    found = expand(overlay(recipe, over), over if "name" in over.get("strategy", {}) else None)
+    nothing = [idle(config) for config in found]
+    common = {key: why for key, why in nothing[0].items() if all(key in other for other in nothing)}
+    alone = [idle(config) for config in expand(recipe, plan=False)] if common and recipe else []
+    said = {general(key) for key in flatten(over)}
+    for key, why in common.items():
+        if key in said or (alone and all(key in other for other in alone)):
+            raise ConfigError(f"{key} = {values(found[0])[key]!r}: does nothing here: {why}; leave it out")
+    return [without_idle(config, keys) if keys else config for config, keys in zip(found, nothing, strict=True)]
 
 
 def read_folder(key: str, name: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tomli_w
 
-from experiments.config.choices import PACKAGES, Choice
+from experiments.config.choices import BY_RUN, PACKAGES, Choice
 from experiments.config.nesting import Settings, without
 from experiments.config.tables import SECTIONS, Server, Stop, System
 from experiments.config.values import (
@@ -22,6 +22,7 @@ from experiments.config.values import (
     SetMetrics,
     Share,
     Target,
+    Threads,
     Whole,
 )
 from fl_sim.executors.ray.options import Ray
@@ -93,7 +94,7 @@ class Config:
     """Most clients in a block; 0: by the fixed rule in experiments/runs/block_size.py."""
     chunk: Whole = 0
     """Clients of a block that vmap runs at once; 0: the whole block."""
-    threads: Count = 1
+    threads: Threads = 1
     """Number of CPU threads that train a block."""
     dtype: Literal["float32", "float64"] = "float32"
     """Floating-point type of models and inputs."""
@@ -136,7 +137,8 @@ class Config:
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(value, Choice):
-                plain[f.name] = {"name": value.name, **value.params}
+                by_run = [k for k in BY_RUN if k not in value.given]
+                plain[f.name] = {"name": value.name, **{k: v for k, v in value.params.items() if k not in by_run}}
             else:
                 plain[f.name] = vars(value) if f.name in SECTIONS else value
         if self.engine != "ray":

@@ -15,9 +15,10 @@ from typing import Any
 from flwr.serverapp.strategy import Strategy
 from torch import nn
 
-from experiments.config.choices import PACKAGES, choose, load
+from experiments.config.choices import BY_RUN, PACKAGES, choose, load, parameters
 from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested, without
+from experiments.config.plan_checks import idle
 from experiments.config.schema import Config, refused_by
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
@@ -29,8 +30,10 @@ OLD_DEFAULTS: dict[str, object] = {}
 def of_today(settings: Settings) -> Settings:
     """The settings of a stored config, with ``OLD_DEFAULTS`` for keys that did not exist when it was written.
 
-    A setting that the run's strategy refuses today is left out; of maml's, ``local.lr`` was the rate of personal
-    evaluation, and becomes ``personalize_lr``. Raises ConfigError where it names what is no component.
+    A setting that the run's strategy refuses today, or that does nothing, is left out; of maml's, ``local.lr`` was the
+    rate of personal evaluation, and becomes ``personalize_lr``. Before ``personalize_optimizer`` existed, the numbers
+    of clients that Flower's strategies had by default were stored, though the run decided them. Raises ConfigError
+    where it names what is no component.
     """
     for kind in PACKAGES:
         name = settings.get(kind, {}).get("name")
@@ -46,7 +49,16 @@ def of_today(settings: Settings) -> Settings:
     rate = merged.get("local", {}).get("lr")
     if "local.lr" in refused and rate and merged.get("personalize_steps") and not merged.get("personalize_lr"):
         merged["personalize_lr"] = rate
-    return without(merged, refused)
+    merged = without(merged, refused)
+    if "personalize_optimizer" not in settings:
+        table, [chosen] = (
+            merged.get("strategy", {}),
+            choose("strategy", {"name": "fedavg", **merged.get("strategy", {})}),
+        )
+        known = parameters("strategy", chosen.component)
+        by_run = [k for k in BY_RUN if k in table and k in known and table[k] == known[k].default]
+        merged = without(merged, [f"strategy.{k}" for k in by_run])
+    return without(merged, list(idle(single(expand(merged, plan=False)))))
 
 
 def stored_config(settings: Mapping[str, object]) -> Config:

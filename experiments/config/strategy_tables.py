@@ -30,6 +30,11 @@ def is_of_one(key: str) -> bool:
     return key.startswith("strategy.") and "." in key.removeprefix("strategy.")
 
 
+def general(key: str) -> str:
+    """The dotted key without the name of a strategy: ``strategy.order`` for ``strategy.maml.order``."""
+    return f"strategy.{key.rpartition('.')[2]}" if is_of_one(key) else key
+
+
 def owner_of(key: str, value: Any, names: list[str]) -> str:
     """The strategy that ``NAME.PARAMETER`` is for. Raises ConfigError where the call has no such strategy."""
     wanted = key.rpartition(".")[0]

@@ -20,8 +20,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.device.state import KEPT
 from experiments.config.command_line import parse
+from experiments.config.plan_checks import check_idle
 from experiments.config.schema import Config
 from experiments.runs.execute import execute
+from experiments.runs.plan import check_used
 from experiments.runs.resume import forked, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
@@ -118,7 +120,9 @@ def deployable(config: Config) -> Config:
             raise ConfigError(
                 f"{kind}.name = {choice.name!r}: an object does not travel to devices; give package.module:Name"
             )
-    return replace(config, engine="loop")
+    deployed = replace(config, engine="loop")
+    check_idle(deployed)
+    return deployed
 
 
 def serve(
@@ -136,6 +140,8 @@ def serve(
         with keeping_identity():
             setup = build(config)
         check_samples(setup)
+        if resumed is None:
+            check_used(setup)
         check_fork(config, served.trust_pickle)
         allowed = Failures.parse(config.failures).allowed(len(setup.partition))
         check_node_count(grid, len(setup.partition), allowed)

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from clients.shares import LAYOUT, call, divided, laid_out, prepared
+from clients.shares import LAYOUT, call, divided, laid_out, making, prepared
 from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config
 from fl_sim import Task
@@ -55,7 +55,8 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
     arguments = {k: v for k, v in chosen.params.items() if v is not None or k not in LAYOUT}
     arguments |= {k: v for k, v in supplied.items() if v is not None}
-    task = as_task(chosen.component if chosen.is_object else call(chosen.component, arguments))
+    with making("task.name", chosen.name):
+        task = as_task(chosen.component if chosen.is_object else call(chosen.component, arguments))
     if not isinstance(task, Task):
         cure = "it must be a Task: from_arrays(x, y) or from_dataset(dataset) makes one"
         raise ConfigError(f"task.name = {chosen.name!r}: is or makes a {type(task).__name__}; {cure}")

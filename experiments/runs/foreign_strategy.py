@@ -73,11 +73,12 @@ def shared(config: Config, training_clients: int) -> dict[str, object]:
     Raises
     ------
     ConfigError
-        Where both ``cohort`` and a parameter of the strategy set the number of clients in a round.
+        Where both ``cohort`` and a parameter of the strategy set the number of clients in a round, and where a
+        parameter is about the strategy's own evaluation, which personal evaluation replaces.
     """
     known = inspect.signature(config.strategy.component).parameters
     params, cohort = dict(config.strategy.params), config.cohort or training_clients
-    explicit = {k for k in params if k in known and params[k] != known[k].default}
+    explicit = {k for k in params if k in known and k in config.strategy.given}
     choosing = sorted(explicit & {"fraction_train", "min_train_nodes", "min_available_nodes"})
     if choosing and config.cohort:
         key = choosing[0]
@@ -90,6 +91,11 @@ def shared(config: Config, training_clients: int) -> dict[str, object]:
             "min_train_nodes": cohort,
             "min_available_nodes": cohort,
         }
-    if "fraction_evaluate" in known and not explicit & {"fraction_evaluate", "min_evaluate_nodes"}:
+    evaluating = sorted(explicit & {"fraction_evaluate", "min_evaluate_nodes"})
+    if evaluating and config.personalize_steps:
+        key = evaluating[0]
+        why = "personal evaluation takes the place of the strategy's own evaluation on clients"
+        raise ConfigError(f"strategy.{key} = {params[key]!r}: {why}; leave it out, or personalize_steps")
+    if "fraction_evaluate" in known and not evaluating:
         params |= {"fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
     return params

@@ -7,10 +7,12 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from experiments.config.schema import NATURAL
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
 from fl_sim import tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.errors import ConfigError
 from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
 from fl_sim.wire import flower
@@ -20,6 +22,27 @@ from strategies.base.strategy import Strategy
 def training_clients(setup: Setup) -> int:
     """Number of clients that may train: all but those held out and those without samples."""
     return len(setup.partition.working(0, len(setup.partition) - setup.config.holdout_clients))
+
+
+def check_used(setup: Setup) -> None:
+    """Raise ConfigError for a setting that would do nothing in this run, which only its data and network show."""
+    config, task, loss = setup.config, setup.task, setup.loss
+    if config.chunk and setup.engine.name == "loop":
+        why = setup.engine.reason or "this run is on the loop"
+        raise ConfigError(f"chunk = {config.chunk}: acts in the engine vmap, but {why}; leave it out")
+    cohort, share = config.cohort or training_clients(setup), config.system.stragglers
+    if share and not min(round(share * cohort), cohort - 1):
+        raise ConfigError(f"system.stragglers = {share}: of {cohort} clients a round that is none; give a larger share")
+    for key, value in (("target", config.target), ("stop.target", config.stop.target)):
+        if value and "accuracy" not in loss.task.metrics:
+            raise ConfigError(f"{key} = {value}: task {task.name} has no accuracy; leave it out, or bring the metric")
+    drawn = config.validation or config.partition.params.get("held_out") or config.partition.name != NATURAL
+    if config.partition.params.get("seed") and not drawn and len(setup.partition) == task.num_clients:
+        why = "each natural client is one client, so that nothing is drawn"
+        raise ConfigError(f"partition.seed = {config.partition.params['seed']}: {why}; leave it out")
+    if config.clients and config.partition.is_object and config.clients != len(setup.partition):
+        what = f"the partition that was passed has {len(setup.partition)} clients"
+        raise ConfigError(f"clients = {config.clients}: {what}; leave it out")
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:

@@ -10,11 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from experiments.config.plan_checks import scheduled
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
 from experiments.config.stored import stored_config
 from experiments.runs import stop
 from experiments.runs.forks.fork import ForkNumbers, check_model, taken_over
+from experiments.runs.plan import check_used
 from experiments.runs.setup import Setup, build
 from fl_sim import Callback
 from fl_sim.dotted import flatten
@@ -22,9 +24,8 @@ from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG, SUMMARY
 from fl_sim.rounds import checkpoint
 from fl_sim.rounds.checkpoint import Checkpoint
-from strategies.base.strategy import Strategy
 
-FREE = ("rounds", "out", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
+FREE = ("rounds", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
 """Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
 
 
@@ -77,10 +78,10 @@ def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> 
         cure = "a run goes on as it began; leave that out, or begin a new one with --fork"
         raise ConfigError(f"resume = {str(folder)!r}: {differences}: {cure}")
     if config.rounds != old["rounds"] or config.schedule_rounds != old.get("schedule_rounds", 0):
-        scheduled = scheduled_by(config)
+        setting = scheduled(config)
         same = (config.schedule_rounds or config.rounds) == (old.get("schedule_rounds", 0) or old["rounds"])
-        if scheduled and not same:
-            why = f"{scheduled} depends on the number of rounds, which was {old['rounds']}"
+        if setting and not same:
+            why = f"{setting} depends on the number of rounds, which was {old['rounds']}"
             cure = "only a run with schedule_rounds set can be made longer"
             raise ConfigError(f"rounds = {config.rounds}: {why}; {cure}")
 
@@ -88,16 +89,6 @@ def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> 
 def free(key: str) -> bool:
     """Whether a setting may change when a run continues."""
     return key in FREE or (key.startswith("ray.") and key != "ray.engine")
-
-
-def scheduled_by(config: Config) -> str:
-    """The setting by which a round's result depends on the number of rounds; empty where there is none."""
-    if config.local.lr_schedule != "constant":
-        return "local.lr_schedule"
-    chosen, component = config.strategy, config.strategy.component
-    if not chosen.is_object:
-        component = component(**chosen.params) if issubclass(component, Strategy) else None
-    return component.scheduled if isinstance(component, Strategy) else ""
 
 
 def is_done(done: Mapping[str, object], begin: Checkpoint, config: Config) -> bool:
@@ -114,8 +105,9 @@ def summary_of(folder: Path) -> dict[str, object] | None:
 
 
 def ready(config: Config, trust_pickle: bool = False) -> Setup:
-    """The parts of a run that could start. Raises ConfigError, also where its fork cannot begin."""
+    """The parts of a new run. Raises ConfigError, also for settings that do nothing and a fork that cannot begin."""
     setup = build(config)
+    check_used(setup)
     start_of(setup, None, trust_pickle)
     return setup
 

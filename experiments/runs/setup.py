@@ -15,6 +15,7 @@ from flwr.serverapp import strategy as flower_strategies
 
 from clients.app import LearnerApp, make_app
 from clients.network import Network, network
+from clients.shares import making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import block_size
 from experiments.runs.data import data
@@ -209,7 +210,10 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     it. Raises ConfigError for settings that only this project's strategies know.
     """
     chosen, component = config.strategy, config.strategy.component
-    with flower.quiet(least=logging.ERROR):  # Flower warns of fraction_evaluate = 0, which is set here
+    with (
+        making("strategy.name", chosen.name),
+        flower.quiet(least=logging.ERROR),
+    ):  # Flower warns of fraction_evaluate = 0, which is set here
         if chosen.is_object:
             strategy: object = copy.deepcopy(component)
         elif inspect.isclass(component) and issubclass(component, Strategy):

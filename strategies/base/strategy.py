@@ -91,6 +91,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
 
     @property
+    def idle_parameters(self) -> Mapping[str, str]:
+        """The constructor's parameters that do nothing beside the other numbers, and why; setting one is an error."""
+        return {}
+
+    @property
     def scheduled(self) -> str:
         """The name of the setting by which a round depends on the total number of rounds; empty: none."""
         return ""

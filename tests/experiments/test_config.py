@@ -85,7 +85,7 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
         "rounds": 7,
         "seed": 3,
         "target": 0.5,
-        "data_dir": 'a "b" \\c',
+        "out": 'a "b" \\c',
         "weighting": "uniform",
         "server.lr": 1e-5,
         "partition.held_out": 0.1,
@@ -95,7 +95,7 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
     path.write_text(config.to_toml())
     assert make(str(path)) == config
     assert stored_config(tomllib.loads(config.to_toml())) == config
-    assert config.rounds == 7 and config.data_dir == 'a "b" \\c' and getattr(config, kind).name == name
+    assert config.rounds == 7 and config.out == 'a "b" \\c' and getattr(config, kind).name == name
 
 
 @pytest.mark.parametrize("recipe", recipe_files.names())

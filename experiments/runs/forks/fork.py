@@ -14,6 +14,7 @@ import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from experiments.config.choices import BY_RUN
 from experiments.config.schema import Config
 from experiments.runs.setup import Setup
 from fl_sim import Callback, Run, tree
@@ -25,8 +26,6 @@ from strategies.base.strategy import Strategy
 
 OURS = ("cohort", "seed", "server_lr", "weighting")
 """Attributes of this project's strategies that are numbers of the run, and no state."""
-FLOWERS = ("fraction_train", "fraction_evaluate", "min_train_nodes", "min_evaluate_nodes", "min_available_nodes")
-"""Attributes of Flower's strategies that say how many clients take part, and are no state."""
 OWNERS = ("task.", "partition.", "clients", "validation")
 """Beginnings of the settings that decide which client owns which samples."""
 
@@ -39,7 +38,7 @@ def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
     old, new = (flatten(settings) for settings in (begin.facts["config"], config.to_dict()))
     changed = {k for k in {*old, *new} if old.get(k) != new.get(k)}
     both = {*old} & {*new}  # an older run lacks the settings that were added since
-    numbers = {k for k in changed if k.startswith("strategy.") and k.removeprefix("strategy.") not in FLOWERS}
+    numbers = {k for k in changed if k.startswith("strategy.") and k.removeprefix("strategy.") not in BY_RUN}
     restarted = bool(numbers) or "server.lr" in changed & both
     kept = replace(begin, strategy={}, untrusted="") if restarted else begin
     kept = replace(kept, states={}) if numbers else kept
@@ -117,7 +116,7 @@ def strategies(strategy: FlowerStrategy, path: str = "") -> Iterator[tuple[str, 
 
 def own_numbers(strategy: FlowerStrategy) -> dict[str, Any]:
     """The attributes that the run's config decides."""
-    names = OURS if isinstance(strategy, Strategy) else FLOWERS
+    names = OURS if isinstance(strategy, Strategy) else BY_RUN
     return {k: v for k, v in vars(strategy).items() if k in names}
 
 

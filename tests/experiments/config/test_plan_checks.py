@@ -1,0 +1,93 @@
+"""A setting that does nothing where it stands is refused where a call or a recipe says it, and left out elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from experiments.config.command_line import parse
+from experiments.config.recipe_files import make
+from experiments.config.stored import stored_config
+from experiments.deploy.server_app import parse_configs
+from fl_sim.errors import ConfigError
+
+FLOWER = "flwr.serverapp.strategy:FedAdam"
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"personalize_lr": 0.2}, "personalize_lr = 0.2: does nothing here: acts in personal evaluation"),
+        ({"personalize_optimizer": "adam"}, "personalize_optimizer = 'adam': does nothing"),
+        ({"personalize_batch_size": 4}, "personalize_batch_size = 4"),
+        ({"personalize_clients": 4}, "personalize_clients = 4"),
+        ({"personalize_every": 4}, "personalize_every = 4"),
+        ({"engine": "loop", "chunk": 2}, "chunk = 2: does nothing here: acts in the engine vmap"),
+        ({"engine": "flower", "chunk": 2}, "chunk = 2"),
+        ({"engine": "ray", "ray.engine": "loop", "chunk": 2}, "chunk = 2"),
+        ({"data_dir": "here"}, "data_dir = 'here': does nothing here: task digits reads no folder"),
+        ({"local.batch_size": 0, "local.last_batch": "drop"}, "local.last_batch = 'drop'"),
+        ({"schedule_rounds": 9}, "schedule_rounds = 9: does nothing here: nothing in this run depends on"),
+        ({"strategy": "maml", "schedule_rounds": 9}, "schedule_rounds = 9"),
+        ({"strategy": "perfedavg", "strategy.delta": 0.1}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
+        ({"strategy": FLOWER, "strategy.eta_l": 0.2}, "strategy.eta_l = 0.2: .*Flower only stores it"),
+    ],
+)
+def test_what_does_nothing_is_refused(settings: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make(**settings)
+    path = tmp_path / "recipe.toml"
+    table = {k: v for k, v in settings.items() if "." not in k and k != "strategy"}
+    if len(table) == len(settings):
+        path.write_text("".join(f"{k} = {v!r}\n" for k, v in table.items()))
+        with pytest.raises(ConfigError, match=message):
+            make(str(path), out="elsewhere")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"engine": "vmap", "chunk": 2},
+        {"task": "images", "data_dir": "here"},
+        {"schedule_rounds": 9, "local.lr_schedule": "cosine"},
+        {"schedule_rounds": 9, "strategy": "reptile", "strategy.anneal": "linear"},
+        {"schedule_rounds": 9, "strategy": "tests.conformance.stateful:Remembers"},
+        {"strategy": "perfedavg", "strategy.delta": 0.1, "strategy.order": "hf"},
+        {"personalize_steps": 1, "personalize_every": 2, "partition.held_out": 0.1},
+    ],
+)
+def test_what_acts_is_accepted_and_stored(settings: dict[str, Any]) -> None:
+    config = make(**settings)
+    assert stored_config(config.to_dict()) == config
+
+
+def test_what_a_flag_switches_off_leaves_the_recipe_s_settings_behind() -> None:
+    [config, *_] = parse(["quickstart", "--personalize_steps", "0"]).configs
+    assert config.personalize_lr == 0.0
+    with pytest.raises(ConfigError, match="personalize_lr = 0.2: does nothing"):
+        parse(["quickstart", "--personalize_steps", "0", "--personalize_lr", "0.2"])
+    words = "--strategy maml,perfedavg --strategy.order 1 --seed 1 --strategy.perfedavg.order fo"
+    both = parse(words.split()).configs
+    assert [c.strategy.params["order"] for c in both] == [1, "fo"]
+
+
+def test_a_stored_config_is_read_without_what_does_nothing() -> None:
+    written = {**make().to_dict(), "engine": "loop", "chunk": 4, "personalize_lr": 0.3}
+    assert stored_config(written) == make(engine="loop")
+
+
+def test_a_deployment_is_on_the_loop() -> None:
+    with pytest.raises(ConfigError, match="chunk = 2: does nothing here"):
+        parse_configs(["digits-deploy", "--chunk", "2"])
+
+
+def test_the_clients_of_flower_s_strategies_are_the_run_s_unless_they_are_given() -> None:
+    """An earlier version stored the default of 1.0, which meant 0; today what is given is stored, also the default."""
+    config = make(strategy=FLOWER)
+    assert "fraction_evaluate" not in config.to_dict()["strategy"]
+    given = make(strategy=FLOWER, **{"strategy.fraction_evaluate": 1.0})
+    assert given.strategy.given == {"fraction_evaluate"} and stored_config(given.to_dict()).strategy.given >= {
+        "fraction_evaluate"
+    }
+    old = {k: v for k, v in given.to_dict().items() if k != "personalize_optimizer"}
+    assert "fraction_evaluate" not in stored_config(old).strategy.given
