@@ -22,6 +22,7 @@ from fl_sim import Callback
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.columns import CONFIG, SUMMARY
+from fl_sim.logs.reader import check
 from fl_sim.rounds import checkpoint
 from fl_sim.rounds.checkpoint import Checkpoint
 
@@ -46,6 +47,7 @@ def resume(folder: Path, config: Config, trust_pickle: bool = False) -> Resumed:
     pickle that this user did not write. Raises ConfigError where the settings would change the rounds done, or where
     the checkpoint holds such a pickle.
     """
+    check(folder)
     stored = make(str(folder / CONFIG))
     begin, wrong = checkpoint.latest(folder, trust_pickle=trust_pickle)
     for line in wrong:
@@ -149,6 +151,8 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
         raise ConfigError(f"fork = {config.fork!r}: {there}{more}")
     if begin.round >= config.rounds:
         raise ConfigError(f"rounds = {config.rounds}: the fork begins at round {begin.round}; give more")
+    for line in wrong:
+        print(f"warning: {line}; the checkpoint of round {begin.round} is used", file=sys.stderr)
     kept = taken_over(begin, config)
     if kept.untrusted:
         raise ConfigError(f"fork = {config.fork!r}: the checkpoint of round {begin.round}: {kept.untrusted}")

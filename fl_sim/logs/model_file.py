@@ -42,6 +42,19 @@ def write(file: Path, state: Mapping[str, Tensor], server_round: int, trained: s
         own |= {k: torch.view_as_real(own[k]) for k in pairs}
         metadata["complex128"] = json.dumps(pairs)
     save_file(own, file, metadata=metadata)
+    _sort_metadata(file)
+
+
+def _sort_metadata(file: Path) -> None:
+    """Write the metadata in the order of their names, so that equal models are equal bytes."""
+    with file.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode().ljust(length)
+        if len(text) == length:  # else names have characters that the library escapes in another way
+            opened.seek(8)
+            opened.write(text)
 
 
 def read(file: Path, logged: Mapping[int, str]) -> Tree:

@@ -4,11 +4,12 @@ Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
+import warnings
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_sim.logs import model_file
+from fl_sim.logs import checksums, model_file
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY, Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
@@ -62,7 +63,7 @@ def load(path: str | Path) -> RunLog:
     """Read a run's folder, also while the run goes on (then an incomplete last line of a file is ignored).
 
     Raises ValueError that names the folder or the file if there is no such folder, if it does not hold a run, or if a
-    file is damaged.
+    file is damaged. The files of a run that has ended have checksums; for a config that was edited there is a warning.
     """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
@@ -76,12 +77,24 @@ def load(path: str | Path) -> RunLog:
         )
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: its config, summary or names are damaged ({error})") from error
+    check(folder)
     rounds, clients, events = (
         _frame(folder / f"{table}.jsonl", COLUMNS[table]) for table in ("rounds", "clients", "events")
     )
     if known := {c: name for c, name in enumerate(names.get("clients", ())) if not isinstance(name, list)}:
         clients["client_name"] = clients["client"].map(known)
     return RunLog(folder, rounds, clients, events, config, summary, names)
+
+
+def check(folder: Path) -> None:
+    """Raise ValueError where a text file of a run that has ended is not as it was; warn where it is the config."""
+    changed = checksums.changed(folder)
+    if CONFIG in changed:
+        warnings.warn(f"{folder / CONFIG}: is not as the run wrote it; it was edited or damaged", stacklevel=3)
+    damaged = ", ".join(name for name in changed if name != CONFIG)
+    if damaged:
+        cure = f"delete {checksums.CHECKSUMS} in it to read it nevertheless"
+        raise ValueError(f"{str(folder)!r}: {damaged}: damaged or changed after the run had ended; {cure}")
 
 
 def _rows(file: Path) -> list[dict[str, object]]:

@@ -21,7 +21,8 @@ from typing import Any, Self
 import numpy as np
 from torch import Tensor
 
-from fl_sim.logs import model_file
+from fl_sim.logs import checksums, model_file
+from fl_sim.logs.checksums import CHECKSUMS
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import new_folder
 
@@ -37,9 +38,10 @@ class RoundLog:
         self.path = path
         self._rounds = (path / "rounds.jsonl").open("ab", buffering=0)
         _lock(self._rounds, path)
+        (path / CHECKSUMS).unlink(missing_ok=True)
         self._clients = (path / "clients.jsonl").open("ab", buffering=0)
         self._events = (path / "events.jsonl").open("ab", buffering=0)
-        self._last = -1
+        self._last, self._sealed = -1, False
         self.state_dict: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
         """From a trained tree to the names and numbers that ``model.safetensors`` has: those of the user's module."""
 
@@ -111,6 +113,7 @@ class RoundLog:
                 f"rounds.jsonl: round = {number!r} after round {self._last}; each round has one line, in order"
             )
         self._last = number
+        self._unseal()
         _append(self._rounds, _line({**dict.fromkeys(COLUMNS["rounds"]), **row}))
 
     def rounds_so_far(self) -> list[dict[str, object]]:
@@ -129,10 +132,12 @@ class RoundLog:
 
     def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Append one line per row; a row describes one client in one round and phase."""
+        self._unseal()
         _append(self._clients, b"".join(map(_line, rows)))
 
     def event(self, kind: str, **facts: object) -> None:
         """Append an event of ``kind`` (a retry, a failure, a smaller chunk) with the time and further columns."""
+        self._unseal()
         _append(self._events, _line({"time": time.time(), "event": kind, **facts}))
 
     def config(self, toml: str) -> None:
@@ -154,9 +159,18 @@ class RoundLog:
         self._replace(MODEL, lambda temporary: model_file.write(temporary, state, server_round, digest, same))
 
     def summary(self, summary: Mapping[str, object]) -> None:
-        """Replace ``summary.json``."""
+        """Replace ``summary.json``, and write the checksums of all text files: the run has ended."""
         text = json.dumps(plain(dict(summary)), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
         self._replace(SUMMARY, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        sums = checksums.text(self.path)
+        self._replace(CHECKSUMS, lambda temporary: temporary.write_text(sums, encoding="utf-8"))
+        self._sealed = True
+
+    def _unseal(self) -> None:
+        """Delete the checksums before something else is written."""
+        if self._sealed:
+            (self.path / CHECKSUMS).unlink(missing_ok=True)
+            self._sealed = False
 
     def close(self) -> None:
         """Close the files; further calls have no effect."""
@@ -173,6 +187,7 @@ class RoundLog:
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a temporary file and rename it: a reader sees either the old file or the new one, both complete."""
+        self._unseal()
         temporary = self.path / f".{name}.{os.getpid()}"
         try:
             write(temporary)

@@ -24,6 +24,10 @@ def test_a_model_is_read_as_it_was_written(tmp_path: Path) -> None:
         assert tree.digest(found) == tree.digest(MODEL)
 
 
+def test_equal_models_are_equal_bytes(tmp_path: Path) -> None:
+    assert len({saved(tmp_path, tree.digest(MODEL)).read_bytes() for _ in range(12)}) == 1
+
+
 def test_every_flipped_bit_of_a_tensor_is_seen(tmp_path: Path) -> None:
     file = saved(tmp_path, tree.digest(MODEL))
     good = file.read_bytes()
