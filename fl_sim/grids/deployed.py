@@ -35,7 +35,7 @@ GRACE_S = 10.0
 
 MOST_CODE = 9999
 """The largest error code that a device may send; larger ones have a meaning inside this process (``no_answer``)."""
-PULL_S = 60.0
+PULL_S = 30.0
 """How long after the timeout a reply that came in time may take to be pulled."""
 
 

@@ -40,8 +40,7 @@ class PulledReplies:
             known = self._running.get(number)
             pull = known or _Pull(self.grid, number)
             if known is None:
-                pull.start()
-                pull.join(PATIENCE_S)
+                pull.begin()
             if pull.is_alive():
                 self._running[number] = pull
                 continue
@@ -71,6 +70,15 @@ class _Pull(threading.Thread):
         self.grid, self.number = grid, number
         self.replies: list[Message] = []
         self.error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Start, and wait for ``PATIENCE_S``; where the system has no thread to give, pull in this one."""
+        try:
+            self.start()
+        except RuntimeError:
+            self.run()
+        else:
+            self.join(PATIENCE_S)
 
     def run(self) -> None:
         try:

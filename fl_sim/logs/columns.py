@@ -69,7 +69,7 @@ ROUNDS: dict[str, Column] = {
     "val_class_accuracy": Column("fractions", "the same on the central validation share; null without one"),
     "train_loss": Column(
         "per sample",
-        "mean over the completed clients, weighted by examples, of a client's mean loss over its local steps",
+        "mean over completed clients that report a loss, weighted by examples, of a client's mean loss over its steps",
     ),
     "lr": Column("1", "learning rate of the local steps in this round"),
     "clients": Column("clients", "chosen to train in this round"),

@@ -36,7 +36,7 @@ class Tampering(Strategy):
                 header = np.lib.format.magic(1, 0), f"{{'descr': '|O', 'fortran_order': False, 'shape': {shape}, }}\n"
                 data = header[0] + len(header[1]).to_bytes(2, "little") + header[1].encode() + b"\x80\x04."
                 content["arrays"][name] = Array("object", shape, "numpy.ndarray", data)
-            elif how == "unreadable":  # Flower cannot rebuild the message from what it holds
+            elif how == "half":  # objects that are not those that were announced: the SuperLink waits for the others
                 Array.deflate = lambda own: b"Array||1\x00{"  # type: ignore[method-assign]
             return reply
 

@@ -1,80 +1,33 @@
 """A hostile device: each field of its reply is checked within the failure policy, and the others' round goes on."""
 
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
 
 from fl_sim import RoundFailed, RoundLog, load, run_rounds
 from fl_sim.grids.deployed import DeployedGrid
 from fl_sim.grids.no_answer import LATE
 from strategies.fedavg import FedAvg
-from tests.conformance.in_process import InProcessGrid
+from strategies.maxpool import MaxPool
+from tests.fl_sim.grids.untrusted_replies.few_devices import CLIENTS, CULPRIT, NODE, START, devices, rounds
 from tests.fl_sim.grids.untrusted_replies.hostile import (
     ARRAYS,
-    EXAMPLES,
     INTRODUCTIONS,
     NUMBERS,
     Tamper,
     entries,
-    honest,
     leaves,
 )
-
-START = ArrayRecord({"w": Array(np.zeros((2, 3), np.float32)), "n": Array(np.zeros(2, np.int64))})
-CULPRIT, CLIENTS = 2, 4
-NODE = 1002
 
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fl_sim.grids.nodes.POLL_S", 0.01)
-
-
-def devices(tamper: Tamper | None = None, introduction: dict[str, Any] | None = None) -> InProcessGrid:
-    """Four devices; ``tamper`` changes the training replies of one, ``introduction`` its answer to the query."""
-    app = ClientApp()
-
-    @app.query()
-    def query(message: Message, context: Context) -> Message:
-        client = int(context.node_config["partition-id"])
-        facts = {"partition-id": client, "examples": EXAMPLES, "held-out": 5, "python": "3", "kind": "a", "client": 9}
-        facts |= introduction or {} if client == CULPRIT else {}
-        return Message(
-            RecordDict({"node": ConfigRecord({k: v for k, v in facts.items() if v is not None})}), reply_to=message
-        )
-
-    @app.train()
-    def train(message: Message, context: Context) -> Message:
-        content = honest(message.content)
-        if tamper is not None and context.node_config["partition-id"] == CULPRIT:
-            tamper(content)
-        return Message(content, reply_to=message)
-
-    @app.evaluate()
-    def evaluate(message: Message, context: Context) -> Message:
-        numbers = {"num-examples": EXAMPLES, "steps": 1, "held_out": 5.0, "loss_before": 1.0, "loss": 0.5}
-        facts = {"num-bytes": 0, "weight": float(EXAMPLES)}
-        content = RecordDict({"metrics": MetricRecord(numbers), "facts": ConfigRecord(facts)})
-        if tamper is not None and context.node_config["partition-id"] == CULPRIT:
-            tamper(content)
-        return Message(content, reply_to=message)
-
-    return InProcessGrid(app, {1000 + c: c for c in range(CLIENTS)})
-
-
-def rounds(
-    grid: InProcessGrid, failures: str, log: RoundLog | None = None, strategy: Any = None, count: int = 1
-) -> Any:
-    allowed = 0 if failures == "raise" else CLIENTS - 1
-    deployed = DeployedGrid(grid, CLIENTS, {}, allowed_missing=allowed, node_timeout_s=0.05, timeout_s=5, block_size=2)
-    return run_rounds(strategy or FedAvg(), deployed, START, count, log=log, failures=failures)
 
 
 @pytest.mark.parametrize("kind", [*ARRAYS, *NUMBERS])
@@ -124,24 +77,38 @@ def test_without_tolerance_a_node_that_lies_ends_the_run(kind: str) -> None:
         rounds(devices(introduction=INTRODUCTIONS[kind][0]), "raise")
 
 
+def test_where_all_send_the_same_nonsense_it_is_still_compared_with_the_servers_model() -> None:
+    for kind in ("an empty record", "a leaf is missing", "a leaf too many", "another shape"):
+        grid, (change, _) = devices(), ARRAYS[kind]
+        grid.tamper = lambda node, reply, f=change: f(reply.content) or reply if "arrays" in reply.content else reply
+        with pytest.raises(RoundFailed, match="all 4 clients failed; the last: (a reply without|wrong)"):
+            rounds(grid, "tolerate:1")
+
+
 def test_without_a_hostile_device_all_take_part() -> None:
     result = rounds(devices(), "raise", count=2)
     assert [row["completed"] for row in result.rows[1:]] == [4, 4] and result.rows[2]["examples"] == 40
     assert result.arrays["w"].numpy().tolist() == [[2.0] * 3] * 2 and result.rows[2]["bytes_up"] == 4 * 40
 
 
-@pytest.mark.parametrize("strategy", [FedAvg(), FlowerFedAvg(fraction_evaluate=0.0)], ids=["ours", "flower"])
-def test_a_weight_of_0_counts_nothing(strategy: Any, tmp_path: Path) -> None:
-    """The culprit sends 100 in every place with the weight 0: the mean of the others stays."""
+@pytest.mark.parametrize(
+    ("strategy", "pooled"),
+    [(FedAvg(), 5 / 3), (MaxPool(), 3.0), (FlowerFedAvg(fraction_evaluate=0.0), 5 / 3)],
+    ids=["ours", "max", "flower"],
+)
+def test_a_weight_of_0_counts_nothing(strategy: Any, pooled: float, tmp_path: Path) -> None:
+    """The culprit sends 100 in every place with the weight 0; of the others, that of its own block sends 3, two 1."""
 
     def tamper(content: RecordDict) -> None:
         leaves(w=np.full((2, 3), 100, np.float32))(content)
         entries("metrics", num_examples=0)(content)
         entries("facts", weight=0.0)(content)
 
+    grid, three = devices(tamper), leaves(w=np.full((2, 3), 3, np.float32))
+    grid.tamper = lambda n, reply: three(reply.content) or reply if n == 1003 and "arrays" in reply.content else reply
     with RoundLog.create(tmp_path, "zero", "") as log:
-        result = rounds(devices(tamper), "raise", log, strategy)
-    assert result.arrays["w"].numpy().tolist() == [[1.0] * 3] * 2 and result.rows[1]["completed"] == 4
+        result = rounds(grid, "raise", log, strategy)
+    assert result.arrays["w"].numpy() == pytest.approx(np.full((2, 3), pooled)) and result.rows[1]["completed"] == 4
     events = load(log.path).events
     [zero] = events[events["event"] == "zero_weight"].to_dict("records")
     assert (zero["clients"], zero["phase"], zero["round"]) == ([CULPRIT], "train", 1)
@@ -203,54 +170,6 @@ def test_hostile_replies_to_personal_evaluation(kind: str, tmp_path: Path) -> No
     failed = events[events["event"] == "client_failed"]["reason"].tolist()
     assert bool(failed) == bool(reason) and all(re.search(reason, why) for why in failed), failed
     assert ("not_finite" in events["event"].tolist()) == (kind == "a loss of NaN")
-
-
-def test_what_flower_cannot_read_or_what_answers_another_message_is_its_senders_failure(tmp_path: Path) -> None:
-    """Devices 0 and 1 are pulled with the two hostile ones, and lose nothing by it."""
-    grid = devices()
-    pull = grid.pull_messages
-
-    def pulled(message_ids: Any) -> Any:
-        replies = list(pull(message_ids))
-        for reply in replies:
-            sender = reply.metadata.src_node_id
-            if sender == 1002 and "arrays" in reply.content:
-                raise KeyError("arraychunk_ids")  # as Flower raises for objects that it cannot rebuild
-            if sender == 1003 and "arrays" in reply.content:
-                reply.metadata.__dict__["_reply_to_message_id"] = "real-1"
-        return replies
-
-    grid.pull_messages = pulled  # type: ignore[method-assign]
-    with RoundLog.create(tmp_path, "run", "") as log:
-        result = rounds(grid, "tolerate:0.5", log)
-    assert result.rows[1]["completed"] == 2 and result.arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
-    events = load(log.path).events
-    failed = events[events["event"] == "client_failed"].set_index("client")["reason"]
-    assert failed[2].startswith("a reply that Flower cannot read: KeyError")
-    assert failed[3] == "a reply that says it answers another message"
-
-
-def test_a_reply_whose_rest_never_comes_holds_up_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Flower waits for hours for the objects of a reply that a device has announced and not sent."""
-    monkeypatch.setattr("fl_sim.grids.pulled_replies.PATIENCE_S", 0.05)
-    monkeypatch.setattr("fl_sim.grids.deployed.PULL_S", 0.0)
-    grid, ended = devices(), threading.Event()
-    pull = grid.pull_messages
-
-    def pulled(message_ids: Any) -> Any:
-        replies = list(pull(message_ids))
-        if any(x.metadata.src_node_id == 1000 and "arrays" in x.content for x in replies):
-            ended.wait(20)
-        return replies
-
-    grid.pull_messages = pulled  # type: ignore[method-assign]
-    deployed = DeployedGrid(grid, CLIENTS, {}, node_timeout_s=0.05, timeout_s=0.3, block_size=2)
-    with RoundLog.create(tmp_path, "run", "") as log:
-        result = run_rounds(FedAvg(), deployed, START, 1, log=log, failures="tolerate:0.5")
-    ended.set()
-    assert result.rows[1]["completed"] == 3 and result.arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
-    [failed] = load(log.path).events.query("event == 'client_failed'").to_dict("records")
-    assert (failed["client"], failed["reason"]) == (0, "no reply within 0.3 s")
 
 
 @pytest.mark.parametrize("code", [2, LATE])
