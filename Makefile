@@ -1,11 +1,11 @@
-# make install | run | test | test-all | test-faults | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
+# make install | run | test | test-all | test-faults | attacks | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
 # make -j 3 lint test-all: lint, Ray's tests and the other tests run at the same time, as in .ci/run.
 PYTHON ?= python3
 WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
 
-.PHONY: install run test test-all test-most test-ray test-faults lint
+.PHONY: install run test test-all test-most test-ray test-faults attacks lint
 
 install: $(STAMP)
 
@@ -34,6 +34,10 @@ test-ray: install
 
 test-faults: install
 	$(BIN)/python -m pytest -q -m faults -n $(WORKERS) --dist worksteal $(ARGS)
+
+attacks: install
+	$(BIN)/python -m experiments.attacks.kills
+	$(BIN)/python -m experiments.attacks.ends
 
 lint: install
 	$(BIN)/ruff check .

@@ -246,7 +246,7 @@ def run_on(folder: Path, config: Config, quiet: bool, trust_pickle: bool) -> tup
 
 def explain(error: BaseException, summary: Summary) -> None:
     """Print on stderr why a run failed, and where its last good model is."""
-    if isinstance(error, RoundFailed):
+    if isinstance(error, RoundFailed) or is_full(error):
         print(f"run failed: {error}", file=sys.stderr)
     else:
         traceback.print_exception(error)

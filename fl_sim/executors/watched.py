@@ -9,6 +9,8 @@ process of its own: that names the client whose fault it is.
 import os
 from collections.abc import Iterator, Sequence
 
+import torch
+
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, alone
 from fl_sim.blocks.resolve import Block
@@ -41,6 +43,8 @@ class Watched(Inline):
         if not hasattr(os, "fork"):
             raise ValueError(f"client_timeout = {limit_s:g}: this system cannot fork processes; leave it out")
         super().__init__(learner, engine, chunk)
+        if engine == "vmap":  # loads here what each forked process would load again
+            torch.func.vmap(torch.func.grad(torch.square))(torch.ones(2))
         self.limit_s = limit_s
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:

@@ -18,7 +18,7 @@ from strategies.fedavg import FedAvg
 X = torch.linspace(-1, 1, 80).reshape(40, 2)
 TASK = from_arrays(X, (X[:, 0] > 0).long(), clients=torch.arange(40) // 10)
 CULPRIT = 2
-LIMIT_S = 0.4
+LIMIT_S = 1.5
 
 
 def go(out: Path, strategy: FedAvg, engine: str = "loop", **settings: Any) -> Outcome:
@@ -71,9 +71,8 @@ def test_a_block_has_the_bits_of_this_process(engine: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     "engine, how, late, said",
     [
-        ("loop", "hangs", True, "no result within 0.4 s"),
-        ("vmap", "hangs", False, "no result within 0.4 s"),
-        ("vmap", "hangs", True, "no result within 0.4 s"),
+        ("loop", "hangs", True, "no result within 1.5 s"),
+        ("vmap", "hangs", False, "no result within 1.5 s"),
         ("loop", "killed", False, "its process was killed by signal 9"),
         ("loop", "leaves", True, "its process ended with exit code 0"),
     ],
@@ -105,7 +104,7 @@ class Raises(Fails):
 
 
 def test_a_client_that_hangs_fails_a_run_that_tolerates_none(tmp_path: Path) -> None:
-    with pytest.raises(RoundFailed, match=r"client 2, train: no result within 0.4 s \(client_timeout\)"):
+    with pytest.raises(RoundFailed, match=r"client 2, train: no result within 1.5 s \(client_timeout\)"):
         go(tmp_path, Fails(how="hangs"), client_timeout=LIMIT_S, block_size=1)
     [folder] = tmp_path.iterdir()
     assert load(folder).summary["status"] == "failed"
