@@ -174,7 +174,9 @@ def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
     for key, how in rest.items():
         if key not in SUPPLIED[kind] and how not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
             supplied = ", ".join(sorted(SUPPLIED[kind]))
+            own = f"def make({key}=...): return {getattr(component, '__name__', kind)}({key}={key})"
             allowed = f"only {supplied} may have none" if supplied else "each must have one"
+            allowed += f"; write a function that gives it, {own}, and name that"
             raise ConfigError(
                 f"{kind}.name = {label(kind, component)!r}: its parameter {key!r} has no default; {allowed}"
             )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import Strategy
+from flwr.serverapp.strategy import FedXgbBagging, Strategy
 
 from experiments.config.schema import Config
 from fl_sim.errors import ConfigError
@@ -60,6 +60,18 @@ class Personalised(Strategy):
         self.strategy.summary()
 
 
+def adapt(strategy: Strategy, name: str) -> None:
+    """Let a strategy of Flower's read the numbers that clients here report.
+
+    Raises ConfigError for one that joins trees of XGBoost, which no client here trains.
+    """
+    if isinstance(strategy, FedXgbBagging):
+        what = "it joins trees of XGBoost, and clients here train networks"
+        raise ConfigError(f"strategy.name = {name!r}: {what}; run it from a Flower app of yours: --app FOLDER")
+    if getattr(strategy, "train_loss_key", "") == "train_loss":  # QFedAvg's default; clients here report it as "loss"
+        vars(strategy)["train_loss_key"] = "loss"
+
+
 def shared(config: Config, training_clients: int) -> dict[str, object]:
     """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless the user set others.
 
@@ -86,16 +98,17 @@ def shared(config: Config, training_clients: int) -> dict[str, object]:
             f"cohort = {cohort}, strategy.{key} = {params[key]!r}: both say how many clients train; give one of them"
         )
     if "fraction_train" in known and not choosing:
-        params |= {
+        wanted = {
             "fraction_train": cohort / training_clients,
             "min_train_nodes": cohort,
             "min_available_nodes": cohort,
         }
+        params |= {key: value for key, value in wanted.items() if key in known}
     evaluating = sorted(explicit & {"fraction_evaluate", "min_evaluate_nodes"})
     if evaluating and config.personalize_steps:
         key = evaluating[0]
         why = "personal evaluation takes the place of the strategy's own evaluation on clients"
         raise ConfigError(f"strategy.{key} = {params[key]!r}: {why}; leave it out, or personalize_steps")
     if "fraction_evaluate" in known and not evaluating:
-        params |= {"fraction_evaluate": 0.0, "min_evaluate_nodes": 0}
+        params |= {k: v for k, v in {"fraction_evaluate": 0.0, "min_evaluate_nodes": 0}.items() if k in known}
     return params

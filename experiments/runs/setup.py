@@ -19,7 +19,7 @@ from clients.shares import making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import block_size
 from experiments.runs.data import data
-from experiments.runs.foreign_strategy import Personalised, shared
+from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from fl_sim import SimulationGrid, Task, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.dotted import flatten
@@ -230,6 +230,7 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     if mu := getattr(strategy, "proximal_mu", 0):
         what = f"{chosen.name} only asks clients for a proximal term, which plain clients do not have"
         raise ConfigError(f"strategy.proximal_mu = {mu!r}: {what}; use --strategy fedprox --strategy.mu")
+    adapt(strategy, chosen.name)
     takes_share = not chosen.is_object and "fraction_train" in inspect.signature(component).parameters
     settings = {
         "system.stragglers": config.system.stragglers,
