@@ -8,6 +8,7 @@ hash in torch operations, so that every device, with or without ``vmap``, gives 
 """
 
 import math
+import os
 import random
 import sys
 import zlib
@@ -28,6 +29,8 @@ else:
     HAS_WRAPPED_CHECK = True
 _outside_transforms: Callable[[], AbstractContextManager[object]] = getattr(torch._C, "_DisableFuncTorch", nullcontext)
 
+ENTROPY = ((os, "urandom"), (random, "_urandom"))
+"""Where Python draws from the operating system: ``secrets``, ``uuid`` and NumPy generators without a seed do."""
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_GOLDEN)

@@ -17,6 +17,7 @@ from flwr.serverapp.strategy import Result, Strategy
 from experiments.apps.app_log import AppLog
 from experiments.apps.exchange_log import ExchangeLog
 from experiments.apps.project import Project
+from experiments.apps.unkeyed_sources import watched
 from experiments.config.choices import Choice
 from experiments.config.schema import Config
 from experiments.runs.progress import Progress
@@ -68,13 +69,21 @@ class ServerAppRun:
 
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
         try:
-            with flower.driven_by(start), legacy_flower.in_order(self.keep), flower.quiet(self.quiet):
+            with (
+                watched(self.project.folder) as found,
+                flower.driven_by(start),
+                legacy_flower.in_order(self.keep),
+                flower.quiet(self.quiet),
+            ):
                 server_app(self.monitored, context)
         except BaseException as error:
             regular_exit = isinstance(error, SystemExit) and error.code in (None, 0)
             self.failed = self.failed or (None if regular_exit else error)
         finally:
             self.exchanges.close()
+        for what, place in found.items():
+            why = f"the app {what} ({place}): where that enters messages or the model, no digest repeats"
+            self.log.event("not_repeatable", reason=why)
         self.failed = self.failed or self.exchanges.failed
         if self.exchanges.trained_model is not None and not self.strategies:
             model, others = records.split(self.exchanges.trained_model[0])

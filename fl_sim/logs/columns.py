@@ -99,7 +99,8 @@ CLIENTS: dict[str, Column] = {
     "client": Column("number", "partition id"),
     "phase": Column(
         "text",
-        "train; personal (an evaluation on the client, after fine-tuning); of Flower apps also evaluate and query",
+        "train; personal (an evaluation on the client, after fine-tuning); of Flower apps also evaluate, query, "
+        "get_parameters",
     ),
     "status": Column("text", "completed, failed or dropped"),
     "examples": Column("samples", "training samples of the client"),
@@ -195,7 +196,10 @@ SUMMARY_KEYS: dict[str, Column] = {
     "model_notes": Column(
         "text", "what the run does with a network that its user may not expect (events `model`); null where nothing"
     ),
-    "bits_changed": Column("yes/no", "whether an inner chunk was halved after running out of memory, or a client hung"),
+    "bits_changed": Column(
+        "yes/no",
+        "whether an inner chunk was halved after running out of memory, a client hung, or an app's timeout fired",
+    ),
     "versions": Column("table", "of Python and the libraries, by name"),
 }
 

@@ -233,6 +233,16 @@ def test_too_few_nodes_for_an_app_of_the_api_before_messages(attempt: Try) -> No
     assert code == 1 and "waiting for 2 nodes, and there are 1" in summary["error"]
 
 
+def test_where_a_digest_cannot_repeat_an_event_names_the_place(attempt: Try) -> None:
+    start = "r = averaging().start(grid, ArrayRecord([np.random.default_rng(DRAW).normal(size=2)]), 1)"
+    code, _, log, _ = attempt(exchanging(start.replace("DRAW", "")))
+    [reason] = log.events["reason"].dropna()
+    assert code == 0 and "operating system's randomness" in reason and "small0_s.py:" in reason
+    assert events(attempt(exchanging(start.replace("DRAW", "1")))[2]) == []
+    [reason] = attempt(exchanging("time.time()"))[2].events["reason"].dropna()
+    assert "reads the clock (small2_s.py:" in reason
+
+
 def test_run_config_overrides_the_apps_own_and_is_stored(attempt: Try) -> None:
     body = "said(context.run_config)"
     code, summary, _, heard = attempt(exchanging(body), CLIENT, "--run-config", "lr=0.2 num-server-rounds=5")
