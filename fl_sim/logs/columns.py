@@ -71,7 +71,9 @@ ROUNDS: dict[str, Column] = {
         "per sample",
         "mean over completed clients that report a loss, weighted by examples, of a client's mean loss over its steps",
     ),
-    "lr": Column("1", "learning rate of the local steps in this round"),
+    "lr": Column(
+        "1", "learning rate of the local steps in this round; null for a strategy that does not use `local.lr` (maml)"
+    ),
     "clients": Column("clients", "chosen to train in this round"),
     "completed": Column("clients", "whose work was used"),
     "failed": Column("clients", "that answered with an error or not at all; never pooled"),
