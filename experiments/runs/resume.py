@@ -7,7 +7,7 @@ the same log lines.
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.config.plan_checks import scheduled
@@ -53,8 +53,8 @@ def resume(folder: Path, config: Config, trust_pickle: bool = False) -> Resumed:
     for line in wrong:
         instead = "the run starts again" if begin is None else f"the checkpoint of round {begin.round} is used"
         print(f"warning: {line}; {instead}", file=sys.stderr)
-    if begin is not None and begin.untrusted:
-        raise ConfigError(f"resume = {str(folder)!r}: the checkpoint of round {begin.round}: {begin.untrusted}")
+    if begin is not None:
+        check_usable(f"resume = {str(folder)!r}", begin)
     before = flatten(stored.to_dict())
     if begin is not None:  # its chunk may be larger than the stored one, which memory may have reduced since
         config_then = stored_config(begin.facts["config"]).to_dict()
@@ -143,6 +143,8 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
     folder, number = Path(name), int(text) if text.isdigit() else None
     if text and number is None:
         raise ConfigError(f"fork = {config.fork!r}: {text!r} is no round; it must be RUN@N or RUN")
+    if (folder / CONFIG).is_file():
+        check(folder)
     have = [checkpoint.round_of(path) for path in checkpoint.listed(folder)]
     begin, wrong = checkpoint.latest(folder, number, trust_pickle)
     if begin is None:
@@ -153,7 +155,15 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
         raise ConfigError(f"rounds = {config.rounds}: the fork begins at round {begin.round}; give more")
     for line in wrong:
         print(f"warning: {line}; the checkpoint of round {begin.round} is used", file=sys.stderr)
+    check_usable(f"fork = {config.fork!r}", replace(begin, untrusted=""))
     kept = taken_over(begin, config)
-    if kept.untrusted:
-        raise ConfigError(f"fork = {config.fork!r}: the checkpoint of round {begin.round}: {kept.untrusted}")
+    check_usable(f"fork = {config.fork!r}", replace(begin, untrusted=kept.untrusted))
     return kept
+
+
+def check_usable(what: str, begin: Checkpoint) -> None:
+    """Raise ConfigError for a checkpoint with a pickle that is not trusted, and for one of no run of this project."""
+    if not isinstance(begin.facts.get("config"), Mapping):
+        raise ConfigError(f"{what}: the checkpoint of round {begin.round}: it holds no config, as those of runs do")
+    if begin.untrusted:
+        raise ConfigError(f"{what}: the checkpoint of round {begin.round}: {begin.untrusted}")

@@ -144,3 +144,25 @@ def test_a_flipped_model_is_not_returned(finished: Path, tmp_path: Path) -> None
     with pytest.raises(ValueError, match="damaged or replaced"):
         load(folder).model()
     assert json.loads((folder / "summary.json").read_text())["status"] == "completed"
+
+
+def test_a_checkpoint_of_no_run_is_refused(finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    last = checkpoint.read(checkpoint.listed(folder)[-1])
+    checkpoint.save(folder, Checkpoint(2, last.model, 2))
+    out = ["--rounds", "3", "--quiet", "--out", str(tmp_path)]
+    assert run.main(["--resume", str(folder), *out]) == run.main(["--fork", str(folder), *out]) == 2
+    assert capsys.readouterr().err.count("it holds no config, as those of runs do") == 2
+
+
+def test_a_fork_tells_of_a_damaged_checkpoint_and_of_damaged_tables(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    last = checkpoint.listed(folder)[-1]
+    last.write_bytes(last.read_bytes()[:-1])
+    fork = ["--fork", str(folder), "--rounds", "2", "--quiet", "--out", str(tmp_path / "forks")]
+    assert run.main(fork) == 0
+    assert "its checksum is another; it was damaged or cut short; the checkpoint of round 1" in capsys.readouterr().err
+    (folder / "rounds.jsonl").write_bytes((folder / "rounds.jsonl").read_bytes().replace(b"accuracy", b"accuracz"))
+    assert run.main(fork) == 2 and "rounds.jsonl: damaged or changed" in capsys.readouterr().err
