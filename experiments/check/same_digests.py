@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -174,8 +175,9 @@ class TreeProcess:
 def last_of_each(words: Sequence[str]) -> list[str]:
     """A command line of flags with values, in which a flag that is repeated has its last value."""
     starts = [n for n, word in enumerate(words) if word.startswith("--")]
-    last = {words[n]: words[n:end] for n, end in zip(starts, [*starts[1:], len(words)], strict=True)}
-    return [*words[: starts[0] if starts else len(words)], *(word for flag in last.values() for word in flag)]
+    ends = [*starts, len(words)]
+    last = {words[n]: words[n:end] for n, end in pairwise(ends)}
+    return [*words[: ends[0]], *(word for flag in last.values() for word in flag)]
 
 
 def found(summary: Mapping[str, object], run: Path) -> Found:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from clients.app import app
+from experiments.check.same_digests import last_of_each
 from experiments.deploy.flower_simulation import run_through_flower
 from experiments.deploy.server_app import ServeOptions, parse_configs, serve
 from tests.conformance.conftest import SMALL, STRATEGIES, check_same, rows, simulated
@@ -37,7 +38,7 @@ def test_devices_answer_as_the_simulation_does(strategy: str, out: list[str]) ->
 
 def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) -> None:
     words = [
-        [*SMALL, "--strategy", name, "--rounds", "3", *out]
+        last_of_each([*SMALL, "--strategy", name, "--rounds", "3", *out])
         for name in ("flwr.serverapp.strategy:FedAdam", "tests.conformance.stateful:Remembers")
     ]
     configs = [config for each in words for config in parse_configs(each)]
@@ -59,7 +60,7 @@ def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
 def test_running_statistics_are_the_clients_mean_on_devices_too(out: list[str]) -> None:
     """With passes whose last sample joins the batch before it."""
     model = ["--model", "tests.fl_sim.small_federation:normed", "--local.last_batch", "join", "--rounds", "1"]
-    [config] = parse_configs([*SMALL, *model, "--strategy", "maxpool", *out])
+    [config] = parse_configs(last_of_each([*SMALL, *model, "--strategy", "maxpool", *out]))
     [(summary, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions())
     assert error is None
     check_same(summary, simulated(config))

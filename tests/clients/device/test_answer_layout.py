@@ -9,6 +9,7 @@ from flwr.app import Message, RecordDict
 from clients.app import app
 from clients.device.samples import own_samples
 from clients.learner import answer
+from experiments.check.same_digests import last_of_each
 from experiments.deploy.server_app import device_settings, parse_configs
 from experiments.run import main
 from experiments.runs.setup import build
@@ -63,5 +64,5 @@ def test_a_device_trains_with_the_tasks_layout_and_refuses_a_wrong_loss(monkeypa
 def test_the_command_line_names_the_layout(
     words: list[str], code: int, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([*WORDS, *words, "--rounds", "1", "--dry-run", "--out", str(tmp_path)]) == code
+    assert main(last_of_each([*WORDS, *words, "--rounds", "1", "--dry-run", "--out", str(tmp_path)])) == code
     assert problem in capsys.readouterr().err
