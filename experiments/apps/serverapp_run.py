@@ -67,10 +67,11 @@ class ServerAppRun:
         def start(strategy: Strategy, grid: Grid, *args: object, **kwargs: object) -> Result:
             return self.drive(strategy, grid, *args, **kwargs)
 
+        found: dict[str, str] = {}
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
         try:
             with (
-                watched(self.project.folder) as found,
+                watched(self.project.folder, found),
                 flower.driven_by(start),
                 legacy_flower.in_order(self.keep),
                 flower.quiet(self.quiet),

@@ -21,9 +21,8 @@ RANDOM, CLOCK = "draws from the operating system's randomness, without a seed", 
 
 
 @contextmanager
-def watched(folder: Path) -> Iterator[dict[str, str]]:
-    """While open, code in ``folder`` is watched: what it does -> the first place, as ``file:line``."""
-    found: dict[str, str] = {}
+def watched(folder: Path, found: dict[str, str]) -> Iterator[None]:
+    """While open, code in ``folder`` is watched; ``found`` gets what it does -> the first place, as ``file:line``."""
     replaced: list[tuple[Any, str, Any]] = [
         *((module, name, lambda old: _noting(old, found, RANDOM, folder, 0)) for module, name in rng.ENTROPY),
         *((time, name, lambda old: _noting(old, found, CLOCK, folder, 1)) for name in CLOCKS),
@@ -32,7 +31,7 @@ def watched(folder: Path) -> Iterator[dict[str, str]]:
     try:
         for (module, name, make), old in zip(replaced, before, strict=True):
             setattr(module, name, make(old))
-        yield found
+        yield
     finally:
         for (module, name, _), old in zip(replaced, before, strict=True):
             setattr(module, name, old)
