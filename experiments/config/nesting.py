@@ -23,7 +23,10 @@ def nested(settings: Mapping[str, Any]) -> Settings:
     result: Settings = {}
     for key, value in settings.items():
         head, _, rest = key.partition(".")
-        value = plain(value)
+        try:
+            value = plain(value)
+        except RecursionError:
+            raise ConfigError(f"{key}: its value is nested too deeply, or contains itself") from None
         if rest:
             value = {rest: value}
         elif head in PACKAGES and not isinstance(value, Mapping):

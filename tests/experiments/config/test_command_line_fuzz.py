@@ -1,7 +1,9 @@
 """Settings at random, of the right type or not: a config that can be stored and read again, or one line of an error."""
 
+from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as bounds
 from hypothesis import strategies as st
@@ -40,6 +42,17 @@ VALUES = st.one_of(
     st.lists(st.one_of(st.integers(-1, 3), st.sampled_from(WORDS)), max_size=3),
     st.dictionaries(st.sampled_from(["name", "lr", "mu", ""]), st.integers(0, 2), max_size=2),
 )
+
+
+def test_what_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    path, value = tmp_path / "deep.toml", list[Any]()
+    for text in ("rounds = " + "[" * 5000 + "]" * 5000, "rounds = " + "[" * 30 + "]" * 30, "[" + "a." * 5000 + "a]"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"deep.toml: .*nested too deeply"):
+            make(str(path))
+    value.append(value)
+    with pytest.raises(ConfigError, match="seed: its value is nested too deeply"):
+        make(seed=value, rounds=1)
 
 
 @bounds(max_examples=100, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
