@@ -60,15 +60,16 @@ def attack(words: str, number: int, seed: int, folder: Path, whole: dict[str, tu
     ``whole``: the runs undisturbed so far, with the seconds that they took.
     """
     if words not in whole:
-        start, out = time.monotonic(), folder / f"whole-{number}"
+        out = folder / f"whole-{number}"
         if code := forked(words, out):
             return f"the run undisturbed: exit code {code}"
-        whole[words] = time.monotonic() - start, only(out)
+        whole[words] = time.time() - (only(out) / "config.toml").stat().st_mtime, only(out)
     seconds, complete = whole[words]
-    out, drawn = folder / f"killed-{number}", rng.key(seed, "kill", number)
-    for share in ((drawn >> shift) % 1000 / 1000 for shift in range(20)):
-        if forked(words, out, kill_after_s=share * seconds) == -signal.SIGKILL and list(out.glob("*/config.toml")):
-            break  # else it was faster, or had not begun: the next moment is tried
+    out = folder / f"killed-{number}"
+    for attempt in range(20):
+        share = rng.key(seed, "kill", number, attempt) % 1000 / 1000
+        if forked(words, out, kill_after_s=share * seconds) == -signal.SIGKILL:
+            break  # else it was faster: another moment is tried
         shutil.rmtree(out, ignore_errors=True)
     else:
         return "it was never killed while it ran"
@@ -78,7 +79,10 @@ def attack(words: str, number: int, seed: int, folder: Path, whole: dict[str, tu
 
 
 def forked(words: str, out: Path, kill_after_s: float | None = None) -> int:
-    """Run a command in a forked process; returns its exit code, that of SIGKILL where it was killed."""
+    """Run a command in a forked process; returns its exit code, that of SIGKILL where it was killed.
+
+    ``kill_after_s``: seconds from the moment at which it has a run folder.
+    """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
@@ -86,6 +90,8 @@ def forked(words: str, out: Path, kill_after_s: float | None = None) -> int:
         split = words.split()
         os._exit(run.main(split if "--resume" in split else [*split, "--out", str(out)]))
     if kill_after_s is not None:
+        while not list(out.glob("*/config.toml")):
+            time.sleep(0.001)
         time.sleep(kill_after_s)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])

@@ -61,7 +61,7 @@ def break_off(error: BaseException, blocks: int, patch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     "strategy, engine, error, code",
     [
-        ("remembering:Remembers", "loop", Interrupted(signal.SIGTERM), 143),
+        ("remembering:Counts", "loop", Interrupted(signal.SIGTERM), 143),
         ("flwr.serverapp.strategy:FedAdam", "vmap", MemoryError("in the executor"), 1),
     ],
 )
