@@ -18,7 +18,7 @@ from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.learning.batch_means import COUNTED
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.samples.task_checks import check_outputs
-from fl_sim.learning.trials.own_parameters import others_than, parameters_of, untrained
+from fl_sim.learning.trials.own_parameters import of_the_loss, others_than, parameters_of, untrained
 from fl_sim.learning.trials.sample_numbers import EVALUATED, FIRST, checked, close, examined, rows_of
 from fl_sim.tree import Tree
 
@@ -119,7 +119,7 @@ def _training_values(loss: Loss, model: Tree, count: int) -> tuple[Tensor, str]:
         value = checked("loss", loss.task.loss(*copied((outputs, data))), count, data["y"])
     used = parameters_of(value)
     others = others_than(used, leaves.values())
-    if loss.trainable and len(others) == len(used):
+    if loss.trainable and len(of_the_loss(others, outputs)) == len(used):  # else the check of networks says more
         cure = "compute it from outputs with torch alone, without .detach(), .item(), argmax or NumPy"
         raise ConfigError(f"loss has no gradient: no parameter that trains takes part in it; {cure}")
     return value.detach(), untrained(others, outputs)

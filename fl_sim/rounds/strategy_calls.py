@@ -9,7 +9,7 @@ from fl_sim.errors import RoundFailed
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.monitored import clients_of, phase_of
-from fl_sim.grids.untrusted_replies.exchange_replies import readable
+from fl_sim.grids.untrusted_replies.exchange_replies import Expected, readable
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
@@ -82,7 +82,10 @@ class StrategyCalls:
     def begin_own(self, messages: list[Message]) -> Exchange:
         """Start the count of an exchange that a hook of the strategy begins itself."""
         clients = clients_of(self.grid, messages)
-        return Exchange(self.run.round, phase_of(messages), messages, clients, sink=self.log_clients)
+        exchange = Exchange(self.run.round, phase_of(messages), messages, clients, sink=self.log_clients)
+        own_pools = self.grid.own_pools and not self.foreign
+        exchange.expected = Expected(max_examples=self.grid.max_examples, own_pools=own_pools)
+        return exchange
 
     def end_own(self, exchange: Exchange, good: list[Message], error: RoundFailed | None) -> None:
         """Log an exchange that a hook of the strategy began itself, and keep its failure."""

@@ -33,18 +33,20 @@ def others_than(leaves: Sequence[Tensor], own: Iterable[Tensor]) -> list[Tensor]
     return [x for x in leaves if id(x) not in known]
 
 
+def of_the_loss(parameters: Sequence[Tensor], outputs: Any) -> list[Tensor]:
+    """Those of ``parameters`` that take no part in the ``outputs`` of a network."""
+    try:
+        return others_than(parameters, [x for part in nested.tensors(outputs) for x in parameters_of(part)])
+    except TypeError:  # outputs of a class that is not known
+        return list(parameters)
+
+
 def untrained(parameters: Sequence[Tensor], outputs: Any) -> str:
     """Sentences on parameters that take part in a loss but are not the model's, and the cure; empty without any.
 
     They are the network's, where they take part in its ``outputs`` too, such as those of layers in a plain list.
     """
-    if not parameters:
-        return ""
-    try:
-        inner = [x for part in nested.tensors(outputs) for x in parameters_of(part)]
-    except TypeError:  # outputs of a class that is not known
-        inner = []
-    of_loss = others_than(parameters, inner)
+    of_loss = of_the_loss(parameters, outputs)
     parts = {"the loss": of_loss, "the network": others_than(parameters, of_loss)}
     return "; ".join(_sentence(whose, part) for whose, part in parts.items() if part)
 
