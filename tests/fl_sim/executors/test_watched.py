@@ -103,6 +103,30 @@ class Raises(Fails):
         raise ArithmeticError
 
 
+@dataclass
+class Slow(FedAvg):
+    """Each client takes 0.9 s: on the loop after the one before it, or before its block trains."""
+
+    early: bool = False
+
+    def streams(self, sizes: Any, local: Any, draw: Any) -> Any:
+        if draw.server_round:  # 0 where only the number of steps is asked for
+            time.sleep(0.9 * self.early)
+        return super().streams(sizes, local, draw)
+
+    def local_update(self, *args: Any) -> Any:
+        time.sleep(0.9 * (not self.early))
+        return super().local_update(*args)
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_the_limit_is_that_of_a_client(early: bool, tmp_path: Path) -> None:
+    """Two clients of a block take 1.8 s; where it cannot be told which of them does, each is tried alone."""
+    outcome = go(tmp_path, Slow(early=early), client_timeout=LIMIT_S, rounds=1, cohort=2)
+    assert outcome.log.clients["status"].tolist() == ["completed"] * 2
+    assert outcome.summary["bits_changed"] == early == ("fallback" in outcome.log.events["event"].tolist())
+
+
 def test_a_client_that_hangs_fails_a_run_that_tolerates_none(tmp_path: Path) -> None:
     with pytest.raises(RoundFailed, match=r"client 2, train: no result within 1.5 s \(client_timeout\)"):
         go(tmp_path, Fails(how="hangs"), client_timeout=LIMIT_S, block_size=1)
