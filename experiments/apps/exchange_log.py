@@ -42,7 +42,7 @@ class ExchangeLog:
         self.trained_model: tuple[ArrayRecord, int] | None = None
         """The last model sent for training, and the round before that."""
         self.exchanged = hashlib.sha256()
-        self.threads: set[int] = set()
+        self.threads: set[threading.Thread] = set()
         self.secrets = False
         self.bar: tqdm[Any] | None = None
         self.start = time.perf_counter()
@@ -99,7 +99,7 @@ class ExchangeLog:
 
     def _hash(self, exchange: Exchange, good: list[Message]) -> None:
         """Add an exchange to the digest, in the order of its messages, and tell where it cannot repeat."""
-        self.threads.add(threading.get_ident())
+        self.threads.add(threading.current_thread())
         if len(self.threads) == 2:  # once, when the second one appears
             what = "messages are sent by several threads of the app, whose order may differ from run to run"
             self.log.event("not_repeatable", round=exchange.server_round, reason=what)
