@@ -107,7 +107,7 @@ class Exchange:
         gathered, errors = [], 0
         for reply in replies:
             gathered.append(reply)
-            errors += reply.has_error() and not no_answer.excused(reply, self.app_owned)
+            errors += reply.has_error() and not no_answer.excused(reply, self.app_owned, self.phase == "train")
             if errors > policy.allowed(len(self.messages)):
                 break
         return gathered
@@ -124,7 +124,7 @@ class Exchange:
             if message is None:
                 self._stray(reply, policy)
                 continue
-            if no_answer.excused(reply, self.app_owned):
+            if no_answer.excused(reply, self.app_owned, self.phase == "train"):
                 self._excuse(message, reply)
                 continue
             report = read(reply, self.expected.own_facts)
@@ -140,7 +140,8 @@ class Exchange:
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
-        if self.messages and not self.completed and (self.failures or not self.app_owned):
+        late = not self.app_owned and any(code == no_answer.LATE for _, code, _ in self.unanswered)
+        if self.messages and not self.completed and (self.failures or late):
             last = self.failures[-1][1] if self.failures else self.unanswered[-1][2]
             what = f"all {len(self.messages)} clients failed; the last: {last}"
             raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")

@@ -8,7 +8,9 @@ from flwr.app import Error, Message
 
 LATE, NO_NODE, NO_FUNCTION = 10001, 10002, 10003
 """Codes: the client's call took longer than the timeout; no such node; the app has no function for such a message."""
-EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function"}
+MOD_REFUSED = 6
+"""Flower's own code: a mod of the ClientApp lacks what it needs, such as the clipping norm in a message to evaluate."""
+EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function", MOD_REFUSED: "mod_refused"}
 """Code -> the event that records it."""
 
 
@@ -17,10 +19,13 @@ def of(message: Message, code: int, reason: str) -> Message:
     return Message(Error(code, reason), reply_to=message)
 
 
-def excused(reply: Message, app_owned: bool) -> bool:
+def excused(reply: Message, app_owned: bool, training: bool) -> bool:
     """Whether a reply stands for no answer, and is no failure of the client.
 
-    A strategy must name nodes and functions that exist; an app that sends messages itself is told, as by Flower.
+    A strategy must name nodes and functions that exist; an app that sends messages itself is told, as by Flower. A mod
+    that refuses a message has failed in ``training`` alone, as Flower's mods for privacy refuse every evaluation.
     """
     code = reply.error.code if reply.has_error() else 0
+    if code == MOD_REFUSED:
+        return not training
     return code == LATE or (app_owned and code in EVENTS)

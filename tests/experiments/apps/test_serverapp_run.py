@@ -173,7 +173,7 @@ class Spy(Grid):
     )
     code, first, log, heard = attempt(server + exchanging(body), echo)
     assert (code, heard, log.rounds["round"].tolist()) == (0, "(True, [np.str_('a'), np.str_('bc')])", [0, 1, 2])
-    assert "no_new_model" in events(log) and sorted(set(log.clients["client"])) == [0, 1, 2]
+    assert "no_new_model" in events(log) and sorted(log.clients["client"]) == [0, 0, 1, 1, 2, 2]
     assert attempt(server + exchanging(body), echo)[1]["digest"] == first["digest"] is not None
 
 
@@ -248,3 +248,17 @@ def test_run_config_overrides_the_apps_own_and_is_stored(attempt: Try) -> None:
     code, summary, _, heard = attempt(exchanging(body), CLIENT, "--run-config", "lr=0.2 num-server-rounds=5")
     assert (code, heard) == (0, "({'lr': 0.2, 'num-server-rounds': 5},)")
     assert "lr = 0.2" in (Path(summary["run_dir"]) / "config.toml").read_text()
+
+
+def test_a_mod_may_refuse_to_evaluate(attempt: Try) -> None:
+    """Flower's mods for differential privacy do, since messages to evaluate hold no clipping norm."""
+    client = CLIENT.replace(
+        "app = ClientApp()", "from flwr.clientapp.mod import fixedclipping_mod as mod\napp = ClientApp(mods=[mod])"
+    )
+    start = "from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping as Private\n"
+    start += "inner = FedAvg(min_available_nodes=2)\n"
+    start += "r = Private(inner, 0.0, 2.0, 2).start(grid, ArrayRecord([np.zeros(2)]), 1)\n"
+    start += "said(len(r.evaluate_metrics_clientapp), float(np.abs(r.arrays.to_numpy_ndarrays()[0]).sum()) > 0)"
+    code, _, log, heard = attempt(exchanging(start), client)
+    assert (code, heard) == (0, "(0, True)") and events(log).count("mod_refused") == 3
+    assert attempt(exchanging(SEND), client)[0] == 1  # in training it is a failure
