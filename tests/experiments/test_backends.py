@@ -17,6 +17,7 @@ def test_two_runs_differ_in_bits_or_in_rows_or_not_at_all(tmp_path: Path) -> Non
     assert difference(plain, again, rounded=False) == ("same bits, same rows", True)
     assert difference(plain, batched, rounded=True)[1] and not difference(plain, batched, rounded=False)[1]
     assert not difference(plain, finished(tmp_path, engine="loop", seed=1), rounded=True)[1]
+    (again / "checksums.json").unlink()  # else the log that is shortened here is refused as damaged
     log = again / "clients.jsonl"
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:-1]))
     assert difference(plain, again, rounded=False) == ("same bits, other rows", False)
