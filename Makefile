@@ -38,6 +38,7 @@ test-faults: install
 attacks: install
 	$(BIN)/python -m experiments.attacks.kills
 	$(BIN)/python -m experiments.attacks.ends
+	$(BIN)/python -m experiments.attacks.flips
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,1 +1,1 @@
-"""Attacks on runs that anyone can repeat: kills at random moments, and every way in which a run may end."""
+"""Attacks that anyone can repeat: kills at random moments, every way in which a run may end, flipped bits in files."""

@@ -1,4 +1,4 @@
-"""``python -m experiments.check.attacks.flips``: one flipped bit in each kind of file that is read, 30 times each.
+"""``python -m experiments.attacks.flips``: one flipped bit in each kind of file that is read, 30 times each.
 
 A small run is made in a temporary folder. A flip is *seen* where reading raises an error or warns, or where what is
 read is right nevertheless (a cache that is decoded anew); *without effect* where what is read is the same and nothing
