@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.config.recipe_files import make
@@ -70,3 +71,13 @@ def test_natural_clients_and_a_partition_that_is_passed_draw_nothing() -> None:
     passed = Partition.of([[0, 1], [2, 3]])
     with pytest.raises(ConfigError, match="clients = 3: the partition that was passed has 2 clients"):
         check_used(build(make(task=task, partition=passed, clients=3)))
+
+
+def test_no_client_may_own_more_samples_than_max_examples(tmp_path: Path) -> None:
+    """A device could not claim more either, so that simulation and deployment refuse the same."""
+    samples = np.zeros((12, 2), np.float32)
+    given = {"task": from_arrays(samples, np.arange(12) % 3), "model": "lr", "clients": 3, "partition": "iid"}
+    settings = {**given, "rounds": 1, "cohort": 3, "out": str(tmp_path), "quiet": True}
+    assert run(**settings, system={"max_examples": 4}).summary["status"] == "completed"
+    with pytest.raises(ConfigError, match=r"max_examples = 3: a client of this partition owns 4 .*; give at least 4"):
+        run(**settings, system={"max_examples": 3})
