@@ -99,7 +99,8 @@ def form_problem(
             return f"wrong shape: {key} is {_short(value.shape)}, must be {tuple(sent.shape)}"
         wanted = str(sent.dtype).removeprefix("torch.")
         if str(value.dtype) != wanted:
-            return f"wrong dtype: {key} is {value.dtype}, must be {wanted}, as it was sent; reply with .astype({wanted!r})"
+            cure = f"as it was sent; reply with .astype({wanted!r})"
+            return f"wrong dtype: {key} is {value.dtype}, must be {wanted}, {cure}"
     return ""
 
 

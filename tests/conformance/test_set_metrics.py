@@ -137,7 +137,8 @@ def test_central_and_per_client_equal_plain_torch(engine: str, size: int, tmp_pa
 
 def test_blocks_are_in_order_and_classes_need_no_common_block(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mine = {"last": LastLogits(), "spread": spread, "confusion": "confusion"}
-    settings = {**SETTINGS, "partition": "iid", "personalize_steps": 0, "validation": 0.2, "out": str(tmp_path)}
+    shared = {k: v for k, v in SETTINGS.items() if not k.startswith("personalize")}
+    settings = {**shared, "partition": "iid", "validation": 0.2, "out": str(tmp_path)}
     monkeypatch.setattr(set_evaluation, "BLOCK", 5)
     outcome = run(task=task(), model=linear(), set_metrics=mine, **settings)
     weight, bias = outcome.model["weight"], outcome.model["bias"]
