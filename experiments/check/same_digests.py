@@ -58,7 +58,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "flower FedAdam": (f"--strategy flwr.serverapp.strategy:FedAdam {SMALL} --cohort 0",),
     "flower FedTrimmedAvg": (f"--strategy flwr.serverapp.strategy:FedTrimmedAvg --engine loop {SMALL} --cohort 0",),
     "flower app": ("--app {tree}/tests/apps/plain --rounds 2",),
-    "flower app talk": ("--app {tree}/tests/apps/talk",),
+    "flower app talk": ("--app {tree}/tests/apps/talk --clients 10",),
     "resume": (f"{KEPT}", "--resume {run} --rounds 4"),
     "resume maml, adam": (f"--strategy maml --strategy.optimizer adam {KEPT}", "--resume {run} --rounds 4"),
     "resume FedAdam": (f"--strategy flwr.serverapp.strategy:FedAdam {KEPT} --cohort 0", "--resume {run} --rounds 4"),
