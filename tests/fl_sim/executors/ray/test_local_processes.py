@@ -18,7 +18,7 @@ from fl_sim.executors.ray.local_processes import check_alive, end_processes, has
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A Ray of this process whose processes are in ``dead`` once they have ended."""
-    made = SimpleNamespace(dead=[], get_logs_dir_path=lambda: "/tmp/ray/x/logs")
+    made = SimpleNamespace(dead=[], get_logs_dir_path=lambda: "session/logs")
     made.dead_processes = lambda: made.dead
     monkeypatch.setitem(sys.modules, "ray._private.worker", SimpleNamespace(_global_node=made, shutdown=None))
     monkeypatch.setattr(local_processes.importlib, "import_module", lambda name: sys.modules[name])
@@ -36,7 +36,7 @@ def test_a_process_that_died_is_named_and_what_it_leaves_is_ended(node: SimpleNa
     assert not has_died()
     check_alive()
     node.dead = [("raylet", SimpleNamespace(returncode=-9))]
-    with pytest.raises(RoundFailed, match="Ray's process raylet was killed by signal 9; its logs are in /tmp/ray/x"):
+    with pytest.raises(RoundFailed, match="Ray's process raylet was killed by signal 9; its logs are in session/logs"):
         check_alive()
     assert child.wait(5) == -signal.SIGKILL and has_died()
 
@@ -58,5 +58,12 @@ def test_a_guardian_ends_a_run_whose_process_is_gone(tmp_path: Any, monkeypatch:
         assert told.exists() == gone
 
 
-def test_nothing_is_ended_where_nothing_was_started() -> None:
-    end_processes()
+def test_a_process_that_ray_did_not_start_is_not_ended() -> None:
+    child = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(60)"])
+    try:
+        end_processes()
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.2)
+    finally:
+        child.kill()
+        child.wait()
