@@ -88,7 +88,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
     Raises
     ------
     ValueError
-        For a client that trains nothing in this round.
+        For a client that trains nothing in this round; for a fork, whose rounds cannot be run again from the first.
     RoundFailed
         Where an earlier round fails when it is run again.
     """
@@ -114,6 +114,11 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
         and tree.digest(kept) == digests.get(server_round - 1)
     ):
         return records.encode(kept), 0, ""
+    if (first := min(digests, default=0)) > 0:
+        what = (
+            f"{str(log.path)!r} is a fork that begins at round {first}; its rounds cannot be run again from the first"
+        )
+        raise ConfigError(f"{what}; only the round after that of its model.safetensors can be replayed")
     if server_round > 1:
         print(f"recomputing rounds 1..{server_round - 1} on {setup.engine.name}", file=sys.stderr)
     check, config = DigestCheck(digests, log.summary.get("versions", {})), setup.config

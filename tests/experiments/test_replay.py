@@ -193,6 +193,17 @@ def test_a_run_of_an_app_cannot_be_replayed(looped: Path, tmp_path: Path, capsys
     assert code == 2 and "a run of a Flower app (--app)" in err and "Traceback" not in err
 
 
+def test_a_fork_is_not_run_again_from_another_model(
+    looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forked = Path(shutil.copytree(looped, tmp_path / "forked"))
+    rows = (forked / "rounds.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    (forked / "rounds.jsonl").write_text("".join(rows[1:]), encoding="utf-8")  # as a fork's: without round 0
+    (forked / "checksums.json").unlink()
+    code, _, err = call(capsys, forked, "--round", 2, "--client", clients_of_round(looped, 2)[0])
+    assert code == 2 and "is a fork that begins at round 1" in err
+
+
 def test_a_difference_from_the_log_is_reported_with_its_first_round(
     looped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
