@@ -55,14 +55,16 @@ def processes_of_ray() -> Iterator[None]:
 def has_died() -> bool:
     """Whether the Ray that was started here has ended without being asked: it must not be called any more.
 
-    Its other processes are ended, when this is seen first.
+    Its other processes are ended, when this is seen first. ``ray.shutdown()`` disconnects before it ends the processes,
+    so those that are seen dead after that were asked to end.
     """
     if _died:
         return True
     worker: Any = importlib.import_module("ray._private.worker")
-    node = vars(worker)["_global_node"]
-    dead = [(name, process.returncode) for name, process in node.dead_processes()] if node is not None else []
-    if not dead:
+    node, dead = vars(worker)["_global_node"], []
+    with suppress(RuntimeError):  # ray.shutdown() in another thread changes the table while it is read
+        dead = [(name, process.returncode) for name, process in node.dead_processes()] if node is not None else []
+    if not dead or not vars(worker)["global_worker"].connected:
         return False
     name, code = dead[0]
     how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}"

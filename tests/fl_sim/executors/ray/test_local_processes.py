@@ -20,7 +20,9 @@ def node(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     """A Ray of this process whose processes are in ``dead`` once they have ended."""
     made = SimpleNamespace(dead=[], get_logs_dir_path=lambda: "session/logs")
     made.dead_processes = lambda: made.dead
-    monkeypatch.setitem(sys.modules, "ray._private.worker", SimpleNamespace(_global_node=made, shutdown=None))
+    made.worker = SimpleNamespace(connected=True)
+    module = SimpleNamespace(_global_node=made, shutdown=None, global_worker=made.worker)
+    monkeypatch.setitem(sys.modules, "ray._private.worker", module)
     monkeypatch.setattr(local_processes.importlib, "import_module", lambda name: sys.modules[name])
     monkeypatch.setattr(local_processes, "_died", [])
     monkeypatch.setattr(local_processes, "will_crash", lambda library: None)
@@ -39,6 +41,22 @@ def test_a_process_that_died_is_named_and_what_it_leaves_is_ended(node: SimpleNa
     with pytest.raises(RoundFailed, match="Ray's process raylet was killed by signal 9; its logs are in session/logs"):
         check_alive()
     assert child.wait(5) == -signal.SIGKILL and has_died()
+
+
+def test_processes_that_were_asked_to_end_have_not_died(node: SimpleNamespace) -> None:
+    """While ``ray.shutdown()`` ends them, the watchdog looks at them: it would take each end of Ray for a crash."""
+    node.dead = [("raylet", SimpleNamespace(returncode=0))]
+    node.worker.connected = False
+    assert not has_died()
+    check_alive()
+
+
+def test_a_table_of_processes_that_changes_while_it_is_read_is_read_again_later(node: SimpleNamespace) -> None:
+    def changed() -> None:
+        raise RuntimeError("dictionary changed size during iteration")
+
+    node.dead_processes = changed
+    assert not has_died()
 
 
 def test_a_guardian_ends_a_run_whose_process_is_gone(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
