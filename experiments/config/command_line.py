@@ -13,7 +13,7 @@ from experiments.config.axes import over
 from experiments.config.choices import PACKAGES
 from experiments.config.flags import Flag, Options, flag_schema, no_value, run_tyro, values_of
 from experiments.config.nesting import nested
-from experiments.config.recipe_files import read_folder
+from experiments.config.recipe_files import fork_parts, read_folder
 from experiments.config.schema import Config
 from experiments.config.values import check
 from fl_sim.dotted import flatten
@@ -60,7 +60,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         alien = recipe or ("--fork" if other else "--vmap_over")
         raise ConfigError(f"resume = {folder!r}: one run goes on, with its own config; leave {alien!r} out")
     if folder or (other and not recipe):
-        recipe = read_folder("resume", folder) if folder else read_folder("fork", other.partition("@")[0])
+        recipe = read_folder("resume", folder) if folder else read_folder("fork", fork_parts(other)[0])
     if "trust_pickle" in {key for key, _ in flags} and not (folder or other):
         raise ConfigError("trust_pickle = true: is for a checkpoint; give it with --resume RUN or --fork RUN@N")
     base = recipe_files.read(recipe) if recipe else {}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any
 
-from experiments.config.choices import offered, parameters
+from experiments.config.choices import PACKAGES, offered, parameters
 from experiments.config.schema import Config, refused_by, signature
 from experiments.config.tables import SECTIONS
 from fl_sim.dotted import flatten
@@ -122,12 +122,14 @@ def values(c: Config) -> dict[str, object]:
     """All settings by dotted key, those of components without their names."""
     tables = {f.name: getattr(c, f.name) for f in fields(Config)}
     plain = {name: vars(value) if name in SECTIONS else value for name, value in tables.items()}
-    return flatten({**plain, **{kind: dict(plain[kind].params) for kind in ("task", "partition", "model", "strategy")}})
+    return flatten({**plain, **{kind: dict(plain[kind].params) for kind in PACKAGES}})
 
 
 def default_values(c: Config) -> dict[str, object]:
-    """The defaults of ``values``."""
-    own = {f"strategy.{k}": p.default for k, p in parameters("strategy", c.strategy.component).items()}
+    """The defaults of ``values``; a parameter of an object from Python has none, but the value that it has."""
+    own = {
+        f"{kind}.{k}": p.default for kind in PACKAGES for k, p in parameters(kind, getattr(c, kind).component).items()
+    }
     rest = values(Config(c.task, c.partition, c.model, c.strategy))
     return {**rest, **own}
 

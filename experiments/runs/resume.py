@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from experiments.config.plan_checks import scheduled
-from experiments.config.recipe_files import make
+from experiments.config.recipe_files import fork_parts, make
 from experiments.config.schema import Config
 from experiments.config.stored import stored_config
 from experiments.runs import stop
@@ -79,13 +79,13 @@ def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> 
         differences = ", ".join(f"{k} = {new.get(k)!r} (it began with {old.get(k)!r})" for k in changed)
         cure = "a run goes on as it began; leave that out, or begin a new one with --fork"
         raise ConfigError(f"resume = {str(folder)!r}: {differences}: {cure}")
-    if config.rounds != old["rounds"] or config.schedule_rounds != old.get("schedule_rounds", 0):
-        setting = scheduled(config)
-        same = (config.schedule_rounds or config.rounds) == (old.get("schedule_rounds", 0) or old["rounds"])
-        if setting and not same:
-            why = f"{setting} depends on the number of rounds, which was {old['rounds']}"
-            cure = "only a run with schedule_rounds set can be made longer"
-            raise ConfigError(f"rounds = {config.rounds}: {why}; {cure}")
+    before = old.get("schedule_rounds", 0)
+    setting = scheduled(config)
+    if setting and (config.schedule_rounds or config.rounds) != (before or old["rounds"]):
+        key = "rounds" if config.schedule_rounds == before else "schedule_rounds"
+        why = f"{setting} depends on the number of rounds, which was {before or old['rounds']}"
+        cure = "only a run with schedule_rounds set can be made longer"
+        raise ConfigError(f"{key} = {getattr(config, key)}: {why}; {cure}")
 
 
 def free(key: str) -> bool:
@@ -139,8 +139,8 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
     """
     if not config.fork:
         return None
-    name, _, text = config.fork.partition("@")
-    folder, number = Path(name), int(text) if text.isdigit() else None
+    name, text = fork_parts(config.fork)
+    folder, number = Path(name), int(text) if text.isdecimal() else None
     if text and number is None:
         raise ConfigError(f"fork = {config.fork!r}: {text!r} is no round; it must be RUN@N or RUN")
     if (folder / CONFIG).is_file():

@@ -14,8 +14,11 @@ import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from experiments.config.choices import BY_RUN
+from clients.shares import LAYOUT
+from experiments.config.choices import BY_RUN, PACKAGES
+from experiments.config.plan_checks import default_values, values
 from experiments.config.schema import Config
+from experiments.config.stored import OLD_DEFAULTS
 from experiments.runs.setup import Setup
 from fl_sim import Callback, Run, tree
 from fl_sim.dotted import flatten
@@ -28,6 +31,8 @@ OURS = ("cohort", "seed", "server_lr", "weighting")
 """Attributes of this project's strategies that are numbers of the run, and no state."""
 OWNERS = ("task.", "partition.", "clients", "validation")
 """Beginnings of the settings that decide which client owns which samples."""
+NO_OWNERS = [f"task.{name}" for name in LAYOUT]
+"""Settings of tasks that do not: they say what the labels mean."""
 
 
 def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
@@ -35,28 +40,40 @@ def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
 
     Raises ConfigError for a setting that the states of clients, or of the strategy, do not allow.
     """
-    old, new = (flatten(settings) for settings in (begin.facts["config"], config.to_dict()))
-    changed = {k for k in {*old, *new} if old.get(k) != new.get(k)}
-    both = {*old} & {*new}  # an older run lacks the settings that were added since
+    was, now = settings_then(begin.facts["config"], config), settings_now(config)
+    changed = {key for key in now if was[key] != now[key]}
     numbers = {k for k in changed if k.startswith("strategy.") and k.removeprefix("strategy.") not in BY_RUN}
-    restarted = bool(numbers) or "server.lr" in changed & both
+    restarted = bool(numbers) or "server.lr" in changed
     kept = replace(begin, strategy={}, untrusted="") if restarted else begin
     kept = replace(kept, states={}) if numbers else kept
     if kept.states and "run" in begin.facts:
         why = "the run was a deployment, whose clients keep their states on their devices"
         raise ConfigError(f"fork = {config.fork!r}: {why}; resume it, or change a number of the strategy")
-    moved = sorted(k for k in changed & both if k.startswith(OWNERS))
+    moved = sorted(k for k in changed if k.startswith(OWNERS) and k not in NO_OWNERS)
     if kept.states and moved:
-        was = (
-            f"{len(kept.states)} clients have states, which belong to the samples that they had ({old.get(moved[0])!r})"
-        )
-        raise ConfigError(f"{moved[0]} = {new.get(moved[0])!r}: fork: {was}; leave it out, or fork another strategy")
+        why = f"{len(kept.states)} clients have states, which belong to the samples that they had ({was[moved[0]]!r})"
+        raise ConfigError(f"{moved[0]} = {now[moved[0]]!r}: fork: {why}; leave it out, or fork another strategy")
     if "dtype" in changed:
         if kept.states or any(holds_arrays(value) for value in kept.strategy.values()):
-            why = f"fork: the states of {config.strategy.name} are {old.get('dtype')}"
+            why = f"fork: the states of {config.strategy.name} are {was['dtype']}"
             raise ConfigError(f"dtype = {config.dtype!r}: {why}; leave it out, or change a number of the strategy")
         kept = replace(kept, model=tree.to(kept.model, getattr(torch, config.dtype)))
     return replace(kept, positions={}, facts={"restarted": restarted})
+
+
+def settings_now(config: Config) -> dict[str, object]:
+    """All settings by dotted key, with the names of components."""
+    return {**values(config), **{f"{kind}.name": getattr(config, kind).name for kind in PACKAGES}}
+
+
+def settings_then(stored: Mapping[str, Any], config: Config) -> dict[str, object]:
+    """The settings of the run that is forked, by the keys of ``settings_now``.
+
+    A setting that ``stored`` lacks was None, or did not exist yet: the run had its default.
+    """
+    now = settings_now(config)
+    before = {**now, **default_values(config), **OLD_DEFAULTS, **flatten(stored)}
+    return {key: before[key] for key in now}
 
 
 def holds_arrays(value: object) -> bool:

@@ -1,0 +1,52 @@
+"""A tiny task and networks by name, for runs, forks, resumes and deployments that change one setting each."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from fl_sim import Task, from_arrays, tree
+from fl_sim.registry import offer
+from fl_sim.tree import Tree
+from tests.conformance.stateful import Remembers
+
+NAMES = __name__
+"""What names of these components begin with."""
+
+
+@offer("task")
+def tiny() -> Task:
+    """Forty samples of four natural clients in two classes."""
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    return from_arrays(x, (x.sum(1) > 0).long(), clients=torch.arange(40) % 7 % 4, name="tiny")
+
+
+@offer("task")
+def other() -> Task:
+    """The same samples under another name, with the classes exchanged."""
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    return from_arrays(x, (x.sum(1) <= 0).long(), clients=torch.arange(40) % 7 % 4, name="other")
+
+
+@offer("model")
+def linear(inputs: Sequence[int], outputs: int) -> nn.Module:
+    """A linear network."""
+    return nn.Linear(3, outputs)
+
+
+@offer("model")
+def two_layers(inputs: Sequence[int], outputs: int) -> nn.Module:
+    """Two linear layers."""
+    return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, outputs))
+
+
+class Keeps(Remembers):
+    """No paper: ``Remembers``, whose server keeps a velocity."""
+
+    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+        """One step along the velocity."""
+        change = tree.sub(pooled, model)
+        velocity = self.server_state.get("velocity")
+        velocity = change if velocity is None else tree.add(change, velocity, 0.5)
+        self.server_state = {"velocity": velocity}
+        return tree.add(model, velocity, self.server_lr)
