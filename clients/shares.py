@@ -4,7 +4,7 @@ import inspect
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,20 @@ def laid_out(task: Task, settings: Mapping[str, Any]) -> Task:
     return replace(task, **{k: settings[k] for k in LAYOUT if settings.get(k) is not None}).settled()
 
 
-def prepared(task: Task, seed: int, validation: float, standardize: bool, augment: bool) -> tuple[Task, Tree]:
-    """(the task on the samples that its clients share out, with its transform; the central validation samples).
+@dataclass(frozen=True)
+class Prepared:
+    """How samples are prepared: the settings ``standardize``, ``standardize_on`` and ``augment`` of a run."""
+
+    standardize: bool = False
+    standardize_on: str = "train"
+    """Whose samples the mean and the deviation are of: ``train`` (those that clients train on) or ``all``."""
+    augment: bool = False
+    never_train: int = 0
+    """How many clients, those with the last ids, never train."""
+
+
+def without_validation(task: Task, seed: int, validation: float) -> tuple[Task, Tree]:
+    """(the checked task on the samples that its clients share out, the central validation samples).
 
     Parameters
     ----------
@@ -36,8 +48,6 @@ def prepared(task: Task, seed: int, validation: float, standardize: bool, augmen
         Seed of the partition; it also keys the choice of validation samples.
     validation : float
         Share of the training samples that is kept centrally, 0..1.
-    standardize, augment : bool
-        Whether the transform standardises and augments samples; see ``transform``.
 
     Raises
     ------
@@ -51,7 +61,7 @@ def prepared(task: Task, seed: int, validation: float, standardize: bool, augmen
         order = rng.permutation(rng.key(seed, "validation"), task.num_train)
         kept = task.subset(np.sort(order[:count])).train
         task = task.subset(np.sort(order[count:]))
-    return replace(task, transform=transform(task, standardize, augment)), kept
+    return task, kept
 
 
 def divided(
@@ -65,6 +75,18 @@ def divided(
     with making("partition.name", name):
         partition = divide(task, clients, seed, **params) if callable(divide) else divide
     return as_partition(partition, name, task.num_train).hold_out(held_out, seed)
+
+
+def transformed(task: Task, partition: Partition, how: Prepared) -> Task:
+    """The task with its transform, which standardises and augments as ``how`` says.
+
+    A simulation and each device call this, so that they standardise with the same numbers. Raises ConfigError as
+    ``transform`` does.
+    """
+    rows = None
+    if how.standardize and how.standardize_on == "train":
+        rows = partition.trained_on(len(partition) - how.never_train)
+    return replace(task, transform=transform(task, how.standardize, how.augment, rows))
 
 
 def as_partition(source: Any, name: str, samples: int) -> Partition:
@@ -132,11 +154,12 @@ def call(maker: Any, arguments: Mapping[str, Any]) -> Any:
     return maker(**{k: v for k, v in arguments.items() if k in takes})
 
 
-def transform(task: Task, standardize: bool, augment: bool) -> Any:
+def transform(task: Task, standardize: bool, augment: bool, rows: np.ndarray | None = None) -> Any:
     """The task's transform, with standardisation and augmentation switched on if requested.
 
-    Images are standardised by channel, other samples by feature. Raises ConfigError for a task with a transform of its
-    own, and for augmentation of samples that are no images of at least 5 x 5 pixels.
+    Images are standardised by channel, other samples by feature, with the mean and the standard deviation of the
+    training samples ``rows`` (default: all); a deviation of 0 becomes 1. Raises ConfigError for a task with a transform
+    of its own, and for augmentation of samples that are no images of at least 5 x 5 pixels.
     """
     current = task.transform
     for key, wanted in (("standardize", standardize), ("augment", augment)):
@@ -152,7 +175,8 @@ def transform(task: Task, standardize: bool, augment: bool) -> Any:
     if not isinstance(current, Transform):
         return current
     if standardize:
-        flat = x.transpose(0, 1).flatten(1) if x.ndim == 4 else x.flatten(1).T
+        used = x if rows is None or len(rows) == len(x) else x[torch.from_numpy(rows)]
+        flat = used.transpose(0, 1).flatten(1) if x.ndim == 4 else used.flatten(1).T
         moments = [torch.var_mean(channel.double() * current.scale, correction=0) for channel in flat]
         shape = (-1, 1, 1) if x.ndim == 4 else x.shape[1:]
         mean, std = torch.stack([m for _, m in moments]), torch.stack([v for v, _ in moments]).sqrt()

@@ -33,7 +33,7 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
     """
     prefixes = ("task", "partition", "task-clients", "clients")
     relevant = {k: v for k, v in spec.items() if k.partition(".")[0] in prefixes}
-    relevant |= {k: spec.get(k) for k in ("validation", "standardize", "augment")}
+    relevant |= {k: spec.get(k) for k in ("validation", "standardize", "standardize_on", "augment", "holdout_clients")}
     code = _code_hash(*(str(spec[k]) for k in ("task", "partition")))
     key = hashlib.sha256(json.dumps([client, sorted(relevant.items()), code]).encode())
     folder = cache.cache_folder() / f"device-{key.hexdigest()[:16]}"

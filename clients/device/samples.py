@@ -21,7 +21,7 @@ from clients.device.folder import from_folder
 from clients.device.partition import DevicePartition
 from clients.device.sample_cache import cached_samples
 from clients.device.spec import ExperimentSpec
-from clients.shares import call, divided, laid_out, prepared
+from clients.shares import Prepared, call, divided, laid_out, transformed, without_validation
 from fl_sim import registry
 from fl_sim.dotted import table
 from fl_sim.learning.task import Task
@@ -75,12 +75,18 @@ def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, obj
     task = laid_out(call(make, arguments), params)
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
-    validation, flags = float(spec.get("validation", 0.0)), [bool(spec.get(k)) for k in ("standardize", "augment")]
-    task, _ = prepared(task, seed, validation, *flags)
-    clients, name = int(spec["clients"]), str(spec["partition"])
+    validation, clients, name = float(spec.get("validation", 0.0)), int(spec["clients"]), str(spec["partition"])
+    how = Prepared(
+        standardize=bool(spec.get("standardize")),
+        standardize_on=str(spec.get("standardize_on", "all")),
+        augment=bool(spec.get("augment")),
+        never_train=int(spec.get("holdout_clients", 0)),
+    )
+    task, _ = without_validation(task, seed, validation)
     partition = divided(task, divide, clients, seed, held_out, name, **options)
     if len(partition) != clients:
         raise ValueError(f"partition.name = {name!r}: makes {len(partition)} clients here, {clients} on the server")
+    task = transformed(task, partition, how)
     rows = torch.from_numpy(np.ascontiguousarray(partition.client(client)))
     own = DevicePartition(client, len(partition), *partition.sizes(client))
     return replace(task, train={k: v[rows] for k, v in task.train.items()}, test={}, labels=None, clients=None), own

@@ -54,6 +54,8 @@ def idle(c: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     if not c.personalize_steps:
         found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
+    if not c.standardize:
+        found["standardize_on"] = "acts in standardize; set standardize = true too"
     if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):
         found["chunk"] = "acts in the engine vmap, and this run is on the loop"
     if "data_dir" not in signature(c.task.component) and not takes_anything(c.task.component):

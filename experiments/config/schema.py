@@ -68,6 +68,8 @@ class Config:
     """Random crops and flips of training images."""
     standardize: bool = False
     """Inputs minus their mean in the training set, divided by their standard deviation; off: pixels in [0, 1]."""
+    standardize_on: Literal["train", "all"] = "train"
+    """Samples that give them: train: those that clients train on; all: held-out ones and unseen clients' too."""
     set_metrics: SetMetrics = ""
     """Metrics of a whole set (f1,auroc,confusion,calibration,class_accuracy): central sets, and each client's own."""
     evaluate_every: Count = 1

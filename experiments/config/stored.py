@@ -23,7 +23,7 @@ from experiments.config.schema import Config, refused_by
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
-OLD_DEFAULTS: dict[str, object] = {}
+OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all"}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 
@@ -39,12 +39,12 @@ def of_today(settings: Settings) -> Settings:
         name = settings.get(kind, {}).get("name")
         if isinstance(name, str) and ":" in name:
             check_component(kind, name)
-    lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
     merged = dict(settings)
-    for key, value in nested(lacking).items():
-        merged[key] = {**value, **merged.get(key, {})} if isinstance(value, dict) else value
     if "app" in merged:
         return merged
+    lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
+    for key, value in nested(lacking).items():
+        merged[key] = {**value, **merged.get(key, {})} if isinstance(value, dict) else value
     refused = refused_by(choose("strategy", {"name": "fedavg", **merged.get("strategy", {})}))
     rate = merged.get("local", {}).get("lr")
     if "local.lr" in refused and rate and merged.get("personalize_steps") and not merged.get("personalize_lr"):

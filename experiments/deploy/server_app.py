@@ -228,7 +228,8 @@ def device_settings(setup: Setup) -> dict[str, object]:
         settings |= {kind: choice.name, **{f"{kind}.{k}": v for k, v in choice.params.items() if v is not None}}
     if config.clients and "clients" in inspect.signature(config.task.component).parameters:
         settings["task-clients"] = config.clients
-    numbers = ("seed", "dtype", "precision", "threads", "standardize", "augment", "validation")
+    numbers = ["seed", "dtype", "precision", "threads", "augment", "validation"]
+    numbers += ["standardize", "standardize_on", "holdout_clients"]
     if config.set_metrics:
         settings["set_metrics"] = config.set_metrics
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 
-from clients.shares import LAYOUT, call, divided, laid_out, making, prepared
+from clients.shares import LAYOUT, Prepared, call, divided, laid_out, making, transformed, without_validation
 from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config
 from fl_sim import Task
@@ -20,7 +20,7 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     or personal evaluation needs more clients or samples than there are.
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
-    numbers = (config.data_dir, config.validation, config.clients, config.standardize, config.augment)
+    numbers = (config.data_dir, config.validation, config.clients, how_prepared(config))
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _cache:
         _cache.clear()
@@ -63,9 +63,17 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     task = laid_out(task, chosen.params)
     params = dict(divide.params)
     seed, held_out = params.pop("seed"), params.pop("held_out")
-    task, kept = prepared(task, seed, config.validation, config.standardize, config.augment)
+    task, kept = without_validation(task, seed, config.validation)
     count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
-    return task, kept, divided(task, divide.component, count, seed, held_out, divide.name, **params)
+    partition = divided(task, divide.component, count, seed, held_out, divide.name, **params)
+    return transformed(task, partition, how_prepared(config)), kept, partition
+
+
+def how_prepared(config: Config) -> Prepared:
+    """How the run's samples are prepared; the clients that never train matter only to ``standardize_on = train``."""
+    matters = config.standardize and config.standardize_on == "train"
+    never_train = config.holdout_clients if matters else 0
+    return Prepared(config.standardize, config.standardize_on, config.augment, never_train)
 
 
 def names(config: Config, task: Task, partition: Partition) -> dict[str, list[object]]:

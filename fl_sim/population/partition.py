@@ -14,6 +14,9 @@ import numpy as np
 
 from fl_sim import rng
 
+MANY = 50
+"""Draws for each sample above which no sample is taken to be left out."""
+
 
 class Partition(ABC):
     """Which client owns which training samples. A client's indices are its training part, then its held-out part."""
@@ -69,6 +72,14 @@ class Partition(ABC):
         -------
         (K, 3) int64: training samples, held-out samples, clients of these sizes.
         """
+
+    def trained_on(self, end: int) -> np.ndarray:
+        """(n,) int64, ascending, each once: the samples in the training parts of the clients 0..end-1.
+
+        None is a held-out sample, nor, where ``end`` is the first of the clients that never train, one of theirs.
+        """
+        parts = [self.client(c)[: self.sizes(c)[0]] for c in self.working(0, end)]
+        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
     @abstractmethod
     def hold_out(self, share: float, seed: int) -> "Partition":
@@ -176,6 +187,21 @@ class Resampled(Partition):
         """See ``Partition.size_counts``: one row, since all clients have the same size."""
         count = self.clients if first is None else min(first, self.clients)
         return np.array([[*self.sizes(0), count]] if count else np.empty((0, 3)), dtype=np.int64)
+
+    def trained_on(self, end: int) -> np.ndarray:
+        """See ``Partition.trained_on``. Above MANY draws a sample it is all samples for training.
+
+        One of them would then be missing with a probability below e^-MANY, and to find out takes a draw each.
+        """
+        pool = np.arange(self.samples) if self.order is None else np.sort(self.order[: self.samples - self.test])
+        train = self.sizes(0)[0]
+        if end * train > MANY * len(pool):
+            return pool
+        used = np.zeros(self.samples, bool)
+        for first in range(0, end, 1000):
+            for drawn in self.several(range(first, min(first + 1000, end))):
+                used[drawn[:train]] = True
+        return np.flatnonzero(used)
 
     def hold_out(self, share: float, seed: int) -> "Resampled":
         """See ``Partition.hold_out``: a keyed ``share`` of all samples is reserved for held-out parts.

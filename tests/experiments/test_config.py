@@ -50,6 +50,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "system": {"stragglers": 0.0, "max_examples": 1e9},
         "augment": False,
         "standardize": False,
+        "standardize_on": "train",
         "set_metrics": "",
         "evaluate_every": 1,
         "personalize_steps": 0,

@@ -52,6 +52,7 @@ SETTINGS: dict[str, Entry] = {
     "weighting": ("uniform",),
     "augment": (True, {}, REFUSED),
     "standardize": (True,),
+    "standardize_on": ("all", {"standardize": True, "partition.held_out": 0.4, "rounds": 2}),
     "set_metrics": ("class_accuracy",),
     "evaluate_every": (2, {"rounds": 3}),
     "personalize_steps": (2, {"partition.held_out": 0.4}),
