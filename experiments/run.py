@@ -229,7 +229,7 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
         from experiments.deploy.flower_simulation import run_through_flower
         from experiments.deploy.server_app import deployable
 
-        configs = [deployable(replace(config, engine="loop")) for config in call.configs]
+        configs = [deployable(replace(config, engine="loop"), simulated=True) for config in call.configs]
         return run_through_flower(configs, trust_pickle=call.trust_pickle)
     return (
         execute(ready(config, call.trust_pickle), call.quiet, trust_pickle=call.trust_pickle) for config in call.configs

@@ -16,6 +16,8 @@ LABELS = {
     "loss": "test loss",
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
+    "train_set_accuracy": "accuracy on all training samples",
+    "train_set_loss": "loss on all training samples",
 }
 """Labels of the vertical axis; a metric that is not in this table is labelled by its name."""
 

@@ -104,8 +104,14 @@ def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str, bool]:
     return [deployable(config) for config in call.configs], call.resume, call.trust_pickle
 
 
-def deployable(config: Config) -> Config:
-    """The config with the loop engine, as devices train. Raises ConfigError for settings that devices cannot follow."""
+def deployable(config: Config, simulated: bool = False) -> Config:
+    """The config with the loop engine, as devices train. Raises ConfigError for settings that devices cannot follow.
+
+    ``simulated``: in Flower's simulation, where this process has the samples of all clients.
+    """
+    if config.evaluate_train and not simulated:
+        why = "devices train on samples that the server does not have; leave it out"
+        raise ConfigError(f"evaluate_train = True: {why}")
     if config.checkpoint_every > KEPT:
         why = f"devices keep their states of {KEPT} rounds; give at most that"
         raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: {why}")

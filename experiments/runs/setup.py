@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import strategy as flower_strategies
 
 from clients.app import LearnerApp, make_app
@@ -20,11 +20,10 @@ from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import block_size
 from experiments.runs.data import data
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
-from fl_sim import SimulationGrid, Task, tree
+from fl_sim import SimulationGrid, Task
 from fl_sim.blocks.learner import Learner
 from fl_sim.dotted import flatten
 from fl_sim.engines.choose import Choice
-from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
@@ -36,10 +35,10 @@ from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, columns_of
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
+from fl_sim.rounds.central_evaluation import evaluator, rows_of_training
 from fl_sim.rounds.driver import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
-from fl_sim.wire.set_records import Flat, to_record
 from strategies.base.strategy import Strategy, name_of
 
 
@@ -108,7 +107,9 @@ def build(
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     own = replace(task, client_names=None, class_names=None)  # workers need no names
     loss, engine, notes = of_config(config, own, dtype)
-    check_set_metrics(loss, validation, partition, config.personalize_steps)
+    rows = rows_of_training(partition, config.holdout_clients, loss.device) if config.evaluate_train else None
+    more = {} if rows is None else {"training": len(rows)}
+    check_set_metrics(loss, validation, partition, config.personalize_steps, more)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
@@ -130,7 +131,7 @@ def build(
         initial=records.encode(loss.initial()),
         train_config=train,
         evaluate_config=personal,
-        evaluate_fn=evaluator(config, loss, validation, workers),
+        evaluate_fn=evaluator(app.learner, validation, workers, config.evaluate_every, config.rounds, rows),
         notes=notes,
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
@@ -280,19 +281,3 @@ def make_executor(config: Config, learner: Learner, engine: str) -> Executor:
     from fl_sim.executors.ray.executor import RayExecutor  # imported here, because all else works without Ray
 
     return RayExecutor(learner, engine, config.chunk, config.ray, config.threads, config.client_timeout)
-
-
-def evaluator(config: Config, loss: Loss, validation: Tree, workers: Executor) -> EvaluateFn:
-    """Central evaluation on test and validation samples, in every ``evaluate_every``-th round and in the last."""
-
-    def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if server_round % config.evaluate_every and server_round != config.rounds:
-            return None
-        model = tree.to(records.decode(arrays), loss.dtype)  # strategies such as FedAdam turn float32 into float64
-
-        def evaluated(samples: Tree) -> dict[str, Flat]:
-            return {**workers.evaluate(model, samples), **to_record(evaluate_sets(loss, model, samples))}
-
-        return MetricRecord({**evaluated(loss.task.test), **{f"val_{k}": v for k, v in evaluated(validation).items()}})
-
-    return central

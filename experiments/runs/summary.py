@@ -13,7 +13,8 @@ Summary = dict[str, Any]
 
 
 LAST = (
-    *("val_accuracy", "personal_accuracy", "personal_accuracy_before", "personal_loss"),
+    *("val_accuracy", "train_set_accuracy", "train_set_loss"),
+    *("personal_accuracy", "personal_accuracy_before", "personal_loss"),
     *("unseen_accuracy", "unseen_loss"),
 )
 """Columns of rounds whose last number is in the summary under the same name."""

@@ -17,7 +17,9 @@ WEIGHT = "a block's weight"
 """The key of a block's weight among its means, where that is not its number of samples: where labels are ignored."""
 
 
-def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None = None) -> dict[str, float]:
+def evaluate(
+    loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None = None, rows: Tensor | None = None
+) -> dict[str, float]:
     """Mean loss and metrics over all samples, in evaluation mode.
 
     On a GPU all blocks are started before the first result is read; with a ``recorder`` they are replayed from a CUDA
@@ -33,19 +35,22 @@ def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None
         x (N, ...), y (N, ...), on any device; may be empty.
     recorder : GraphRecorder | None (default: None)
         Keeps CUDA graphs between calls.
+    rows : Tensor | None (default: None)
+        (n,) int64, beside ``data``: the samples that count, in this order; they are gathered block by block.
+        None: all.
 
     Returns
     -------
     dict[str, float]
         By name; {} where there are no samples.
     """
-    total = len(data["y"]) if data else 0
+    total = num_rows(data, rows)
     starts, names = range(0, total, BLOCK), list[str]()
     if not total:
         return {}
 
     def all_blocks(*leaves: Tensor) -> tuple[Tensor, ...]:
-        blocks = [_block_means(loss, dict(zip(model, leaves, strict=True)), data, start) for start in starts]
+        blocks = [_block_means(loss, dict(zip(model, leaves, strict=True)), data, start, rows) for start in starts]
         names[:] = blocks[0]
         return tuple(torch.stack([block[name] for block in blocks]) for name in names)
 
@@ -57,50 +62,65 @@ def evaluate(loss: Loss, model: Tree, data: Tree, recorder: GraphRecorder | None
         columns = recorder((shapes, tuple((k, v.data_ptr()) for k, v in data.items())), all_blocks, leaves, names)
     sizes = [min(BLOCK, total - start) for start in starts]
     by_name = {name: column.tolist() for name, column in zip(names, columns, strict=True)}
-    rows = ({name: mean[i] for name, mean in by_name.items()} for i in range(len(sizes)))
-    return means((_sums(row, size) for row, size in zip(rows, sizes, strict=True)), total)
+    block_means = ({name: mean[i] for name, mean in by_name.items()} for i in range(len(sizes)))
+    return means((_sums(mean, size) for mean, size in zip(block_means, sizes, strict=True)), total)
 
 
-def evaluate_models(loss: Loss, models: Sequence[Tree], data: Tree) -> list[dict[str, float]]:
+def evaluate_models(
+    loss: Loss, models: Sequence[Tree], data: Tree, rows: Tensor | None = None
+) -> list[dict[str, float]]:
     """``evaluate`` of several models, to rounding: one pass over the samples evaluates all of them under ``vmap``.
 
     Where vmap cannot take the model or one of the metrics, they are evaluated one after another.
     """
-    total = len(data["y"]) if data else 0
+    total = num_rows(data, rows)
     sums: dict[str, Tensor] = {}
     weights: Tensor | int = 0
     try:
         stacked = tree.stack([{k: v.to(loss.device) for k, v in model.items()} for model in models])
         with torch.no_grad():
             for start in range(0, total, BLOCK):
-                rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
-                batch = Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device))
+                samples = block_of(data, start, loss.device, rows)
+                batch = Batch(samples, torch.zeros(2, dtype=torch.int32, device=loss.device))
                 block_means = torch.func.vmap(lambda model, b=batch: _means_of(loss, model, b))(stacked)
-                weight = block_means.pop(WEIGHT, len(rows["y"]))
+                weight = block_means.pop(WEIGHT, len(samples["y"]))
                 weights = weights + weight
                 sums = {k: sums.get(k, 0.0) + v.double() * weight for k, v in block_means.items()}
     except Exception:  # vmap cannot take it; an error of the model or of a metric is raised again here
-        return [evaluate(loss, model, data) for model in models]
+        return [evaluate(loss, model, data, rows=rows) for model in models]
     total_weight = weights.clamp(min=1) if isinstance(weights, Tensor) else weights
     columns = {k: (v / total_weight).tolist() for k, v in sums.items()}
     return [{k: v[number] for k, v in columns.items()} for number in range(len(models))]
 
 
-def block_sums(loss: Loss, model: Tree, data: Tree, start: int) -> dict[str, float]:
-    """Loss and metrics summed over the block that begins at sample ``start``; ``model`` is on the loss's device."""
-    size = min(BLOCK, len(data["y"]) - start)
-    return _sums({name: float(mean) for name, mean in _block_means(loss, model, data, start).items()}, size)
+def num_rows(data: Tree, rows: Tensor | None = None) -> int:
+    """How many samples count: all of ``data``, which may be empty, or its ``rows``."""
+    return (len(data["y"]) if data else 0) if rows is None else len(rows)
 
 
-def _block_means(loss: Loss, model: Tree, data: Tree, start: int) -> Tree:
-    rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
+def block_of(data: Tree, start: int, device: torch.device, rows: Tensor | None = None) -> Tree:
+    """The block of samples that begins at sample ``start``, or at ``rows[start]``, on ``device``."""
+    chosen = slice(start, start + BLOCK) if rows is None else rows[start : start + BLOCK]
+    return {k: v[chosen].to(device) for k, v in data.items()}
+
+
+def block_sums(loss: Loss, model: Tree, data: Tree, start: int, rows: Tensor | None = None) -> dict[str, float]:
+    """Loss and metrics summed over the block that begins at ``start``; ``model`` is on the loss's device."""
+    size = min(BLOCK, num_rows(data, rows) - start)
+    return _sums({name: float(mean) for name, mean in _block_means(loss, model, data, start, rows).items()}, size)
+
+
+def _block_means(loss: Loss, model: Tree, data: Tree, start: int, rows: Tensor | None = None) -> Tree:
+    samples = block_of(data, start, loss.device, rows)
     try:
         with torch.no_grad():
-            return _means_of(loss, model, Batch(rows, torch.zeros(2, dtype=torch.int32, device=loss.device)))
+            return _means_of(loss, model, Batch(samples, torch.zeros(2, dtype=torch.int32, device=loss.device)))
     except ValueError as error:
         if ONE_VALUE not in str(error):
             raise
-        raise ValueError(f"{error}: {len(data['y'])} samples are evaluated {BLOCK} at a time; {OWN_BATCH}") from error
+        raise ValueError(
+            f"{error}: {num_rows(data, rows)} samples are evaluated {BLOCK} at a time; {OWN_BATCH}"
+        ) from error
 
 
 def _means_of(loss: Loss, model: Tree, batch: Batch) -> Tree:

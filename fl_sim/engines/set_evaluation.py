@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from fl_sim.engines.evaluate import BLOCK
+from fl_sim.engines.evaluate import BLOCK, block_of, num_rows
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.sets.set_values import set_values
 from fl_sim.tree import Tree
@@ -22,24 +22,26 @@ PARTS = {"": "set:after", "_before": "set:before"}
 TARGETS, MASK = "set:targets", "set:mask"
 
 
-def evaluate_sets(loss: Loss, model: Tree, data: Tree) -> dict[str, Tensor]:
+def evaluate_sets(loss: Loss, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, Tensor]:
     """The set metrics of a model on samples x (N, ...), y (N, ...), in evaluation mode; {} where there are none.
+
+    ``rows`` as in ``evaluate``: the samples that count.
 
     Values are those of ``set_values``, from outputs in blocks of ``BLOCK`` samples, in their order.
     """
-    if not loss.task.set_metrics or not data or not len(data["y"]):
+    if not loss.task.set_metrics or not num_rows(data, rows):
         return {}
     on_device = {k: v.to(loss.device) for k, v in model.items()}
-    return set_values(loss.task, outputs_of(loss, on_device, data))
+    return set_values(loss.task, outputs_of(loss, on_device, data, rows))
 
 
-def outputs_of(loss: Loss, model: Tree, data: Tree) -> Iterator[tuple[Tensor, Tensor]]:
+def outputs_of(loss: Loss, model: Tree, data: Tree, rows: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
     """The outputs (B, ...) and targets (B, ...) of each block of samples."""
     words = torch.zeros(2, dtype=torch.int32, device=loss.device)
-    for start in range(0, len(data["y"]), BLOCK):
-        rows = {k: v[start : start + BLOCK].to(loss.device) for k, v in data.items()}
+    for start in range(0, num_rows(data, rows), BLOCK):
+        samples = block_of(data, start, loss.device, rows)
         with torch.no_grad():
-            yield loss.evaluated(model, Batch(rows, words))
+            yield loss.evaluated(model, Batch(samples, words))
 
 
 def parts_of(loss: Loss, before: Tree, after: Tree, batch: Batch) -> Tree:

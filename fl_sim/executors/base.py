@@ -6,6 +6,8 @@ Every executor returns results in the order of the plans, which a config fixes: 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 
+from torch import Tensor
+
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.results import BlockResult
 from fl_sim.tree import Tree
@@ -49,8 +51,12 @@ class Executor(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """Loss and metrics as of ``fl_sim.engines.evaluate.evaluate``: the same bits, in lockstep equal to rounding."""
+    def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
+        """Loss and metrics as of ``fl_sim.engines.evaluate.evaluate``: the same bits, in lockstep equal to rounding.
+
+        ``rows`` (n,) int64: the samples of ``data`` that count, on the same device; ``data`` is then mostly the
+        learner's own, of which workers have a copy already. None: all.
+        """
 
     def summary(self) -> dict[str, object]:
         """Facts for summary.json."""

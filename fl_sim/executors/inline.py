@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from torch import Tensor
+
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines.evaluate import evaluate
@@ -28,6 +30,6 @@ class Inline(Executor):
             self.chunk = result.chunk
             yield result
 
-    def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
-        """Evaluate in this process."""
-        return evaluate(self.learner.loss, model, data, self.recorder)
+    def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
+        """Evaluate in this process; CUDA graphs are for sets that are evaluated as a whole."""
+        return evaluate(self.learner.loss, model, data, self.recorder if rows is None else None, rows)

@@ -44,6 +44,8 @@ class Request:
     plans: Sequence[BlockPlan] = ()
     pool: Pool | None = None
     data: Tree | None = None
+    rows: Tensor | None = None
+    """The samples of ``data`` that count; None: all."""
     result: Any = None
     error: BaseException | None = None
 
@@ -146,12 +148,14 @@ class Lockstep:
         try:
             if self._interrupt is not None:
                 raise self._interrupt
-            evaluations: dict[int, list[Request]] = {}
+            evaluations: dict[object, list[Request]] = {}
             for request in requests:
                 if request.data is not None:
-                    evaluations.setdefault(id(request.data), []).append(request)
+                    same = tuple(id(v) for v in request.data.values()), id(request.rows)
+                    evaluations.setdefault(same, []).append(request)
             for group in evaluations.values():
-                metrics = evaluate_models(self.learner.loss, [request.model for request in group], group[0].data or {})
+                models, first = [request.model for request in group], group[0]
+                metrics = evaluate_models(self.learner.loss, models, first.data or {}, first.rows)
                 for request, result in zip(group, metrics, strict=True):
                     request.result = result
             self._train([request for request in requests if request.data is None])
@@ -285,7 +289,7 @@ class LockstepExecutor(Executor):
         """The results of all blocks, computed once every run has a request."""
         return iter(self.lockstep.submit(self.number, Request(model, plans, pool)))
 
-    def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
+    def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
         """The metrics, computed once every run has a request."""
-        metrics: dict[str, float] = self.lockstep.submit(self.number, Request(model, data=data))
+        metrics: dict[str, float] = self.lockstep.submit(self.number, Request(model, data=data, rows=rows))
         return metrics

@@ -67,9 +67,17 @@ ROUNDS: dict[str, Column] = {
         "global model predicts right; null for a class without labels",
     ),
     "val_class_accuracy": Column("fractions", "the same on the central validation share; null without one"),
+    "train_set_accuracy": Column(
+        "fraction",
+        "with `--evaluate_train`: of the global model on the training samples of all clients that train, without "
+        "held-out samples and unseen clients; null where not evaluated",
+    ),
+    "train_set_loss": Column("per sample", "the same of the loss: mean over all these samples, by one model"),
+    "train_set_class_accuracy": Column("fractions", "the same of `class_accuracy`"),
     "train_loss": Column(
         "per sample",
-        "mean over completed clients that report a loss, weighted by examples, of a client's mean loss over its steps",
+        "mean over completed clients that report a loss, weighted by examples, of a client's mean loss over its steps: "
+        "of models that are being trained, on those clients alone; `train_set_loss` is that of the global model",
     ),
     "lr": Column(
         "1", "learning rate of the local steps in this round; null for a strategy that does not use `local.lr` (maml)"
@@ -162,6 +170,10 @@ SUMMARY_KEYS: dict[str, Column] = {
     "accuracy": Column("fraction", "of the final model on the central test set; null for a regression"),
     "loss": Column("per sample", "of the final model on the central test set"),
     "val_accuracy": Column("fraction", "of the final model on the central validation share; null without one"),
+    "train_set_accuracy": Column(
+        "fraction", "of the final model on all training samples; null without `--evaluate_train`"
+    ),
+    "train_set_loss": Column("per sample", "the same of the loss"),
     "personal_accuracy_before": Column(
         "fraction", "last of the rounds' column, as the four that follow; null without a personal evaluation"
     ),

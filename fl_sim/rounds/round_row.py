@@ -13,7 +13,9 @@ from fl_sim.wire.set_records import from_record
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
 """Phase -> the prefix of its columns; a number whose name begins with it keeps the name."""
-CENTRAL = ("accuracy", "loss", "val_accuracy", "val_loss", "class_accuracy", "val_class_accuracy")
+CENTRAL = tuple(
+    f"{part}{name}" for name in ("accuracy", "loss", "class_accuracy") for part in ("", "val_", "train_set_")
+)
 """Documented columns that central evaluation fills."""
 SYNONYM = re.compile(
     r"(?:(?:test|eval|evaluate|evaluation|central|centrali[sz]ed|server|global)[_-])*(accuracy|acc|loss)", re.IGNORECASE

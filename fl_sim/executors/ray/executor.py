@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from fl_sim import tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, alone
-from fl_sim.engines.evaluate import BLOCK, means
+from fl_sim.engines.evaluate import BLOCK, means, num_rows
 from fl_sim.engines.results import BlockResult, joined
 from fl_sim.engines.run_block import failed_result
 from fl_sim.executors.base import Executor
@@ -29,7 +30,7 @@ from fl_sim.executors.ray.options import Ray
 from fl_sim.executors.ray.ray_workers import RayWorkers, shut_down_workers, workers_for
 from fl_sim.executors.ray.serialize import pack, unpack
 from fl_sim.executors.ray.work_items import TIMED_OUT, WorkItem
-from fl_sim.executors.ray.worker import ComputeSettings
+from fl_sim.executors.ray.worker import ROWS, ComputeSettings
 from fl_sim.executors.ray.worker_handle import LearnerMessage, WorkerHandle
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
@@ -129,20 +130,21 @@ class RayExecutor(Executor):
         result.plan = plan
         return result
 
-    def evaluate(self, model: Tree, data: Tree) -> dict[str, float]:
+    def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
         """Evaluation blocks are computed on all workers and summed in their order: the bits of one process."""
-        total = len(data["y"]) if data else 0
+        total = num_rows(data, rows)
         if not total:
             return {}
         starts = range(0, total, BLOCK)
         workers, dispatch = self._start(len(starts))
         key, reference = self._store_model(workers, (model, None))
-        samples = self._store_data(workers, data)
+        samples = "" if data is self.learner.data else self._store_data(workers, data)
+        chosen = "" if rows is None else self._store_data(workers, {ROWS: rows})
         size = math.ceil(len(starts) / (EVALUATION_ITEMS * workers.count))
         groups = [starts[i : i + size] for i in range(0, len(starts), size)]
         items = [
             WorkItem(
-                partial(self._send_evaluation, key, reference, samples, group),
+                partial(self._send_evaluation, key, reference, samples, chosen, group),
                 len(group),
                 f"central evaluation from sample {group[0]}",
             )
@@ -227,7 +229,7 @@ class RayExecutor(Executor):
             workers.drop_unused_arrays()
         return self._stored.learner
 
-    def _send_missing(self, worker: WorkerHandle, model: str, reference: object, data: str = "") -> str:
+    def _send_missing(self, worker: WorkerHandle, model: str, reference: object, *data: str) -> str:
         """Send a worker the objects that an item needs and that it does not have; returns the learner's key."""
         learner = self._learner_message.key
         worker.send_learner(self._learner_message)  # another run's executor may have started it
@@ -237,7 +239,7 @@ class RayExecutor(Executor):
                 "worker_started", worker=worker.number, node=worker.facts["node"], device=worker.facts["kind"]
             )
         for key, _, samples in self._stored.data:
-            if key == data and key not in worker.loaded:
+            if key in data and key not in worker.loaded:
                 worker.actor.load.remote(key, learner, samples)
         if model not in worker.loaded:
             stale = [
@@ -247,7 +249,7 @@ class RayExecutor(Executor):
             ]
             worker.loaded -= set(stale)
             worker.actor.load.remote(model, learner, reference, stale)
-        worker.loaded |= {model, *([data] if data else [])}
+        worker.loaded |= {model, *filter(None, data)}
         return learner
 
     def _block_item(self, plan: BlockPlan, model: str, reference: object, engine: str = "") -> WorkItem:
@@ -267,9 +269,11 @@ class RayExecutor(Executor):
         several = split if len(plan.orders) > 1 else None
         return WorkItem(send, max(plan.steps, 1), name, plan.number, limit_s=limit_s, split=several)
 
-    def _send_evaluation(self, model: str, reference: object, data: str, starts: range, worker: WorkerHandle) -> object:
-        learner = self._send_missing(worker, model, reference, data)
-        return worker.actor.evaluate.remote(learner, model, data, starts)
+    def _send_evaluation(
+        self, model: str, reference: object, data: str, rows: str, starts: range, worker: WorkerHandle
+    ) -> object:
+        learner = self._send_missing(worker, model, reference, data, rows)
+        return worker.actor.evaluate.remote(learner, model, data, rows, starts)
 
 
 def _shapes(data: Tree) -> dict[str, tuple[torch.Size, torch.dtype]]:

@@ -18,6 +18,9 @@ from fl_sim.engines.run_block import run_plan
 from fl_sim.executors.ray.serialize import Packed, pack, unpack
 from fl_sim.registry import search_last
 
+ROWS = "rows"
+"""The name under which the indices of samples that are evaluated are sent."""
+
 
 @dataclass(frozen=True)
 class ComputeSettings:
@@ -116,13 +119,19 @@ class Worker:
         return pack(result), time.perf_counter() - start
 
     def evaluate(
-        self, learner: str, model: str, data: str, starts: Sequence[int]
+        self, learner: str, model: str, data: str, rows: str, starts: Sequence[int]
     ) -> tuple[list[dict[str, float]], float]:
-        """(sums over the evaluation blocks that begin at the samples ``starts``, seconds)."""
+        """(sums over the evaluation blocks that begin at the samples ``starts``, seconds).
+
+        ``data``: the key of the samples, empty for the learner's own; ``rows``: that of the ones that count, or empty.
+        """
         start = time.perf_counter()
-        loss = self.learner(learner).loss
+        own = self.learner(learner)
         weights, _ = self.get(model)
-        return [block_sums(loss, weights, self.get(data), first) for first in starts], time.perf_counter() - start
+        samples = self.get(data) if data else own.data
+        chosen = self.get(rows)[ROWS] if rows else None
+        sums = [block_sums(own.loss, weights, samples, first, chosen) for first in starts]
+        return sums, time.perf_counter() - start
 
     def apply(self, settings: ComputeSettings) -> None:
         """Set up this process with a run's settings, where it is not yet."""

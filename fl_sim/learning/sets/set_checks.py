@@ -69,8 +69,8 @@ def chosen_metrics(names: str, own: Mapping[Any, object], task: Task) -> dict[st
 
 
 def columns_of(name: str) -> tuple[str, ...]:
-    """The columns that a metric fills: central, of the validation share, of clients before fine-tuning."""
-    return name, f"val_{name}", f"{name}_before"
+    """The columns that a metric fills: of the test, validation and training set, of clients before fine-tuning."""
+    return name, f"val_{name}", f"train_set_{name}", f"{name}_before"
 
 
 def _offered_as(name: str, given: str) -> SetMetric:
@@ -79,11 +79,14 @@ def _offered_as(name: str, given: str) -> SetMetric:
     return offered(given)[given]
 
 
-def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_tuning: int) -> None:
+def check_set_metrics(
+    loss: Loss, validation: Tree, partition: Partition, fine_tuning: int, more: Mapping[str, int] | None = None
+) -> None:
     """Try a task's set metrics on a few samples with the initial model.
 
     Raises ConfigError that names the metric where one fails, gives no number, means nothing for the task, or would keep
     more than ``LIMIT`` bytes. ``fine_tuning``: steps of personal evaluation; 0: there is none.
+    ``more``: the sizes of further sets by name.
     """
     task = loss.task
     if not task.set_metrics:
@@ -95,6 +98,7 @@ def check_set_metrics(loss: Loss, validation: Tree, partition: Partition, fine_t
     if not isinstance(outputs, Tensor):
         raise ConfigError(f"set_metrics: the model gives a {type(outputs).__name__}; they need one tensor")
     sets = {"test": len(task.test["y"]) if task.test else 0, "validation": len(validation["y"]) if validation else 0}
+    sets |= more or {}
     if fine_tuning:
         sets["largest held-out"] = int(partition.size_counts()[:, 1].max())
     for name, metric in task.set_metrics.items():

@@ -55,6 +55,7 @@ SETTINGS: dict[str, Entry] = {
     "standardize_on": ("all", {"standardize": True, "partition.held_out": 0.4, "rounds": 2}),
     "set_metrics": ("class_accuracy",),
     "evaluate_every": (2, {"rounds": 3}),
+    "evaluate_train": (True,),
     "personalize_steps": (2, {"partition.held_out": 0.4}),
     "personalize_lr": (0.4, PERSONAL),
     "personalize_optimizer": ("adam", PERSONAL),

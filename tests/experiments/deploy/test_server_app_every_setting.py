@@ -14,7 +14,7 @@ from tests.conformance.in_process import InProcessGrid
 from tests.experiments.config.setting_walks import REFUSED, or_refused, settings, wrote
 from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 
-NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21}
+NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21, "evaluate_train": True}
 """Values of settings that devices refuse."""
 ONLY_TOLD = {"threads", "task.class_axis"}
 """Settings that change no number here: the devices are told them."""

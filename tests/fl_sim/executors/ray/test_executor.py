@@ -28,9 +28,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.ray, pytest.mark.usefixtures("ray_wo
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
 def test_any_number_of_workers_gives_the_bits_of_one_process(tmp_path: Path, engine: str) -> None:
     """Digests, evaluations and all clients' numbers are those of the inline executor, with 4, 1 and 2 workers."""
-    plain = inline(tmp_path, engine=engine)
+    plain = inline(tmp_path, engine=engine, evaluate_train=True)
     for workers in (4, 1, 2):
-        on_workers = on_ray(tmp_path, ray={"num_workers": workers, "engine": engine})
+        on_workers = on_ray(tmp_path, ray={"num_workers": workers, "engine": engine}, evaluate_train=True)
         assert table(on_workers.log.rounds) == table(plain.log.rounds)
         assert table(on_workers.log.clients) == table(plain.log.clients)
         assert table(on_workers.log.events) == []

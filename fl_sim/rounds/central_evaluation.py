@@ -1,0 +1,66 @@
+"""Central evaluation of the global model: on the test set, the validation share, and all training samples.
+
+Legend: n training samples of all clients that train.
+"""
+
+import torch
+from flwr.app import ArrayRecord, MetricRecord
+from torch import Tensor
+
+from fl_sim import tree
+from fl_sim.blocks.learner import Learner
+from fl_sim.engines.set_evaluation import evaluate_sets
+from fl_sim.executors.base import Executor
+from fl_sim.population.partition import Partition
+from fl_sim.population.training_rows import training_rows
+from fl_sim.rounds.driver import EvaluateFn
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+from fl_sim.wire.set_records import Flat, to_record
+
+_rows: dict[tuple[int, int, torch.device], tuple[Partition, Tensor]] = {}
+"""The last result of ``rows_of_training``, which several runs share, with the partition whose id is in the key."""
+
+
+def rows_of_training(partition: Partition, holdout_clients: int, device: torch.device) -> Tensor:
+    """(n,) int64, on ``device``: the training samples of all clients that train."""
+    key = id(partition), holdout_clients, device
+    if key not in _rows:
+        _rows.clear()
+        found = training_rows(partition, len(partition) - holdout_clients)
+        _rows[key] = partition, torch.from_numpy(found).to(device)
+    return _rows[key][1]
+
+
+def evaluator(
+    learner: Learner, validation: Tree, workers: Executor, every: int, last: int, rows: Tensor | None = None
+) -> EvaluateFn:
+    """Evaluation in every ``every``-th round and in round ``last``.
+
+    Parameters
+    ----------
+    learner : Learner
+        Its loss has the test set; ``rows`` are of its samples.
+    validation : Tree
+        Samples of the validation share; may be empty.
+    workers : Executor
+        Computes loss and metrics.
+    rows : Tensor, optional
+        (n,) int64, on the learner's device: the training samples on which the model is evaluated too
+        (``train_set_loss``, ``train_set_NAME`` of each metric); None: on none.
+    """
+    loss = learner.loss
+
+    def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+        if server_round % every and server_round != last:
+            return None
+        model = tree.to(records.decode(arrays), loss.dtype)  # strategies such as FedAdam turn float32 into float64
+
+        def evaluated(samples: Tree, rows: Tensor | None = None, prefix: str = "") -> dict[str, Flat]:
+            found = {**workers.evaluate(model, samples, rows), **to_record(evaluate_sets(loss, model, samples, rows))}
+            return {f"{prefix}{k}": v for k, v in found.items()}
+
+        found = {**evaluated(loss.task.test), **evaluated(validation, prefix="val_")}
+        return MetricRecord(found if rows is None else {**found, **evaluated(learner.data, rows, "train_set_")})
+
+    return central
