@@ -1,11 +1,14 @@
 # make install | run | test | test-all | test-faults | attacks | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
+# make test-flower: both suites (test-most, test-ray) on another version of Flower; FLOWER=1.42.0 names it. Not part of CI.
 # make -j 3 lint test-all: lint, Ray's tests and the other tests run at the same time, as in .ci/run.
 PYTHON ?= python3
 WORKERS ?= 3
 BIN := .venv/bin
 STAMP := .venv/.installed
+FLOWER ?= 1.42.*
+FLOWER_VENV := .venv-flower
 
-.PHONY: install run test test-all test-most test-ray test-faults attacks lint
+.PHONY: install run test test-all test-most test-ray test-faults test-flower attacks lint
 
 install: $(STAMP)
 
@@ -34,6 +37,15 @@ test-ray: install
 
 test-faults: install
 	$(BIN)/python -m pytest -q -m faults -n $(WORKERS) --dist worksteal $(ARGS)
+
+# An environment of its own, which sees all packages of .venv behind its own Flower.
+test-flower: install
+	$(BIN)/python -m venv --clear $(FLOWER_VENV)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> "$$($(FLOWER_VENV)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/behind.pth"
+	$(FLOWER_VENV)/bin/python -m pip install -q 'flwr[simulation]==$(FLOWER)'
+	$(FLOWER_VENV)/bin/python -c 'import flwr; print("flwr", flwr.__version__, flwr.__file__)'
+	$(MAKE) -k test-most test-ray BIN=$(FLOWER_VENV)/bin
 
 attacks: install
 	$(BIN)/python -m experiments.attacks.kills

@@ -31,6 +31,8 @@ _outside_transforms: Callable[[], AbstractContextManager[object]] = getattr(torc
 
 ENTROPY = ((os, "urandom"), (random, "_urandom"))
 """Where Python draws from the operating system: ``secrets``, ``uuid`` and NumPy generators without a seed do."""
+SEEDERS = ((random.Random, "seed", 3), (random, "seed", 2))
+"""Where Python's generators are seeded, and how many calls above a replacement the code is that wants that."""
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 _STEPS = np.arange(1, 4097, dtype=np.uint64) * np.uint64(_GOLDEN)

@@ -43,6 +43,7 @@ class ExchangeLog:
         """The last model sent for training, and the round before that."""
         self.exchanged = hashlib.sha256()
         self.threads: set[threading.Thread] = set()
+        self.threads_told = False
         self.secrets = False
         self.bar: tqdm[Any] | None = None
         self.start = time.perf_counter()
@@ -92,6 +93,14 @@ class ExchangeLog:
             self.bar = self.bar if self.bar is not None else tqdm(desc=self.title, unit="exchange")
             self.bar.update(1)
 
+    def note_thread(self, server_round: int) -> None:
+        """Tell where a second thread of the app sends messages or drives a strategy."""
+        self.threads.add(threading.current_thread())
+        if len(self.threads) == 2 and not self.threads_told:
+            self.threads_told = True
+            what = "messages are sent by several threads of the app, whose order may differ from run to run"
+            self.log.event("not_repeatable", round=server_round, reason=what)
+
     def close(self) -> None:
         """Close the progress bar."""
         if self.bar is not None:
@@ -99,10 +108,7 @@ class ExchangeLog:
 
     def _hash(self, exchange: Exchange, good: list[Message]) -> None:
         """Add an exchange to the digest, in the order of its messages, and tell where it cannot repeat."""
-        self.threads.add(threading.current_thread())
-        if len(self.threads) == 2:  # once, when the second one appears
-            what = "messages are sent by several threads of the app, whose order may differ from run to run"
-            self.log.event("not_repeatable", round=exchange.server_round, reason=what)
+        self.note_thread(exchange.server_round)
         sent = sorted(exchange.messages, key=lambda m: m.metadata.message_id)
         for message in sent + sorted(good, key=lambda m: m.metadata.reply_to_message_id):
             meta = message.metadata

@@ -5,6 +5,7 @@
 
 import platform
 import sys
+import threading
 import traceback
 from collections.abc import Collection, Mapping
 from dataclasses import replace
@@ -33,6 +34,8 @@ REASONS = {
     "cohort": "its strategy chooses the clients of a round (as a rule by fraction-train in its own config)",
 }
 """Why a setting means nothing to an app, where there is more to say."""
+_RUNNING = threading.Lock()
+"""Held while an app runs."""
 
 
 def run_app(
@@ -68,9 +71,20 @@ def run_app(
     Raises
     ------
     ConfigError
-        For bad input; the message names the setting.
+        For bad input, the message names the setting; and where another app runs in this process.
     """
     project, config = plan(path, config, explicit, app_config, run_config)
+    if not _RUNNING.acquire(blocking=False):
+        why = "another Flower app runs in this process, whose modules and random generators both would use"
+        raise ConfigError(f"app = {path!r}: {why}; start it afterwards, or in a process of its own")
+    try:
+        return _run(project, config, explicit, quiet)
+    finally:
+        _RUNNING.release()
+
+
+def _run(project: Project, config: Config, explicit: Collection[str], quiet: bool) -> Summary:
+    """Run a project that has been read; see ``run_app``."""
     torch.set_num_threads(config.threads)
     with rng.keyed_globals(rng.key(config.seed, "app")), imported(project) as (server_app, client_app):
         grid = SimulationGrid(client_app, config.clients, seed=config.seed, run_config=project.run_config)

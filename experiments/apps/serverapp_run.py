@@ -52,6 +52,7 @@ class ServerAppRun:
 
     def __init__(self, project: Project, config: Config, quiet: bool, log: AppLog, grid: SimulationGrid) -> None:
         self.project, self.config, self.quiet, self.log, self.grid = project, config, quiet, log, grid
+        grid.nan_passes = True
         self.exchanges = ExchangeLog(log, grid, "" if quiet else project.name)
         begin, end = self.exchanges.begin, self.exchanges.end
         self.monitored = MonitoredGrid(grid, Failures.parse(config.failures), begin, end)
@@ -112,6 +113,7 @@ class ServerAppRun:
             "seed": self.config.seed,
         }
         with self.monitored.lock:
+            self.exchanges.note_thread(len(self.log.rows))
             self.log.base = len(self.log.rows)
             self.strategies.append(name)
             try:

@@ -5,6 +5,7 @@ systems/     the compared systems, one file each; each runs as a child process
 children/    the child processes: how they are started, frozen, measured and ended, and the protocol with their parent
 tables/      measured figures as Markdown tables (README.md, docs/speed.md) and bar charts
 sweep/ gpu/  two more commands, ``experiments.bench.sweep`` (``--vmap_over``) and ``experiments.bench.gpu`` (one GPU)
+apps/        ``experiments.bench.apps``: Flower apps on Flower's own simulation and on this project
 """
 
 from pathlib import Path

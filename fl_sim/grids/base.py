@@ -33,6 +33,9 @@ class ClientGrid(Grid):
     """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
     own_pools: bool = False
     """Whether replies were made or checked by this grid, so that a record ``pool`` in one is its own partial pool."""
+    nan_passes: bool = False
+    """Whether a strategy of Flower's gets replies to an evaluation that hold NaN, as it does on Flower; else no mean
+    contains such a reply."""
     max_examples: float = 1e9
     """The largest weight of a client: a reply with a larger one is its client's failure."""
     reduced_chunk: int = 0

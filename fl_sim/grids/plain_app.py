@@ -7,7 +7,7 @@ from flwr.clientapp import ClientApp
 
 from fl_sim import rng
 from fl_sim.grids import no_answer
-from fl_sim.grids.messages import answered, client_of, settings_of
+from fl_sim.grids.messages import CLIENT_ERROR, answered, client_of, settings_of
 from fl_sim.wire import flower
 
 
@@ -47,7 +47,9 @@ class PlainApp:
         """The client's reply, with an id; its new state is kept only where the app returned a proper reply.
 
         An error of the kinds of ``no_answer`` for a node that does not exist, for a message that the app has no
-        function for, and where the call took more than ``timeout`` seconds of wall time, whose state is kept.
+        function for, and where the call took more than ``timeout`` seconds of wall time, whose state is kept. A client
+        of the API before messages that says by its status that it cannot train has failed; one that cannot evaluate has
+        no function for that.
         """
         client, node, kind = client_of(message), message.metadata.dst_node_id, message.metadata.message_type
         if not 0 <= client < self.num_clients:
@@ -77,6 +79,9 @@ class PlainApp:
         if timeout is not None and seconds > timeout and not reply.has_error():
             late = f"no reply within {timeout:g} s: the client's call took {seconds:.1f} s"
             return no_answer.of(message, no_answer.LATE, late)
+        if reply.has_content() and (why := flower.refusal(reply.content)):
+            training = kind.partition(".")[0] == "train"
+            return no_answer.of(message, CLIENT_ERROR if training else no_answer.NO_FUNCTION, why)
         if not reply.metadata.message_id:
             flower.set_message_id(reply, f"{message.metadata.message_id}r")
         return reply

@@ -26,7 +26,7 @@ class WrappedGrid(FlowerGrid):
     def __init__(self, grid: Grid, monitored: MonitoredGrid, inner: ClientGrid) -> None:
         super().__init__(grid)
         self.monitored, self.inner = monitored, inner
-        self.max_examples = inner.max_examples
+        self.max_examples, self.nan_passes = inner.max_examples, inner.nan_passes
 
     @property
     def on_event(self) -> OnEvent:

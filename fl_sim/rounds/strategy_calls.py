@@ -1,6 +1,7 @@
 """Calls a strategy's hooks and exchanges their messages: keyed, counted, checked, logged."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import Message
@@ -112,6 +113,8 @@ class StrategyCalls:
             exchange.expected, like = expected_replies.of_foreign(
                 run.strategy, phase, messages, opened, self.initial, self.grid.max_examples
             )
+            if self.grid.nan_passes and exchange.expected.not_finite == "left out":
+                exchange.expected = replace(exchange.expected, not_finite="null")
             return exchange, list(exchange.checked(replies, like, self.failures))
         except RoundFailed:
             self.log_exchange(exchange)

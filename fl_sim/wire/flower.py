@@ -215,6 +215,15 @@ def is_legacy(messages: Iterable[Message]) -> bool:
     return first is not None and any(name.startswith(("fitins.", "evaluateins.")) for name in first.content)
 
 
+def refusal(content: RecordDict) -> str:
+    """Why a reply of that older API is no result of training or evaluation, by its own status; "" where it is one."""
+    for name in ("fitres.status", "evaluateres.status"):
+        status: Any = content.get(name, {})
+        if status.get("code", 0):
+            return f"the client answers with status {status['code']} instead of a result: {status.get('message')}"
+    return ""
+
+
 def without_secrets(content: RecordDict) -> tuple[RecordDict, bool]:
     """(a content without the records of SecAgg+, whether there are any): keys and ciphertexts, new in each run."""
     secret = [name for name in content if name.startswith("secaggplus")]

@@ -63,7 +63,7 @@ def test_an_app_runs_from_the_shell_and_twice_to_the_same_digest(make: Make, cal
     app = make("plain")
     command = [sys.executable, "-m", "experiments.run", "--app", str(app), "--json", "--out", "shell"]
     env = {**os.environ, "PYTHONHASHSEED": "3", "MPLBACKEND": "Agg"}
-    shell = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    shell = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert shell.returncode == 0, shell.stderr
     summary = json.loads(shell.stdout.splitlines()[-1])
     assert (summary["status"], summary["rounds"], summary["task"], summary["strategy"]) == (

@@ -5,6 +5,7 @@ JSON: the app's whole config. Exit code 0 where the ServerApp ended without an e
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -43,15 +44,17 @@ class Configured(ClientApp):
 
 
 class ConfiguredServer(ServerApp):
-    """A ServerApp that gets the app's config; keeps the exception that ended it."""
+    """A ServerApp that gets the app's config, once all nodes are known; keeps the exception that ended it."""
 
-    def __init__(self, app: ServerApp, config: Mapping[str, Any]) -> None:
+    def __init__(self, app: ServerApp, config: Mapping[str, Any], clients: int) -> None:
         super().__init__()
-        self.app, self.config = app, config
+        self.app, self.config, self.clients = app, config, clients
         self.error: BaseException | None = None
 
     def __call__(self, grid: Grid, context: Context) -> None:
-        """Run the app."""
+        """Run the app; on a busy machine it would begin before Flower has registered the nodes."""
+        while len(list(grid.get_node_ids())) < self.clients:
+            time.sleep(0.05)
         try:
             self.app(grid, configured(context, self.config))
         except BaseException as error:
@@ -66,7 +69,7 @@ def main(folder: str, clients: str, config: str) -> int:
     for reference in Project.read(str(Path(folder))).components.values():
         module, _, name = reference.partition(":")
         apps.append(getattr(import_module(module), name))
-    server = ConfiguredServer(apps[0], values)
+    server = ConfiguredServer(apps[0], values, int(clients))
     backend: Any = {"client_resources": {"num_cpus": 1, "num_gpus": 0.0}, "init_args": {"num_cpus": CPUS}}
     run_simulation(server, Configured(apps[1], values), int(clients), backend_config=backend)
     return int(server.error is not None)

@@ -1,93 +1,10 @@
 """Apps of a few lines, in the styles of Flower's users: each does what it does on Flower, and its digest repeats."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from experiments.run import main
-from fl_sim import load
-from fl_sim.logs.reader import RunLog
-
-PYPROJECT = """
-[project]
-name = "{name}"
-version = "1"
-[tool.flwr.app.components]
-serverapp = "{name}_s:app"
-clientapp = "{name}_c:app"
-[tool.flwr.app.config]
-lr = 0.1
-num-server-rounds = 2
-"""
-SERVER = """
-import threading, time
-import numpy as np
-from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
-app = ServerApp()
-def messages(grid, kind="train"):
-    return [Message(RecordDict({"arrays": ArrayRecord([np.zeros(2)])}), node, kind) for node in grid.get_node_ids()]
-def averaging(**more):
-    return FedAvg(**{"fraction_evaluate": 0.0, **more})
-def said(*words):
-    open("said.txt", "w").write(repr(words))
-"""
-CLIENT = """
-import time
-import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-app = ClientApp()
-@app.train()
-def train(message, context):
-    n = context.node_config["partition-id"]
-    new = ArrayRecord([x + n + 1 for x in message.content["arrays"].to_numpy_ndarrays()])
-    return Message(RecordDict({"arrays": new, "metrics": MetricRecord({"num-examples": n + 1})}), reply_to=message)
-@app.evaluate()
-def evaluate(message, context):
-    n = context.node_config["partition-id"]
-    return Message(RecordDict({"metrics": MetricRecord({"num-examples": 2, "loss": 1.0})}), reply_to=message)
-"""
-Try = Callable[..., tuple[int, dict[str, Any], RunLog, str]]
-
-
-@pytest.fixture
-def attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Try:
-    """``attempt(server, client, "--clients", "3")``: (exit code, summary, round log, what the app said)."""
-    monkeypatch.chdir(tmp_path)
-    made = iter(range(99))
-
-    def run(
-        server: str, client: str = CLIENT, *words: str, head: str = SERVER
-    ) -> tuple[int, dict[str, Any], RunLog, str]:
-        name = f"small{next(made)}"
-        folder = tmp_path / name
-        folder.mkdir()
-        (folder / "pyproject.toml").write_text(PYPROJECT.format(name=name))
-        (folder / f"{name}_s.py").write_text(head + server)
-        (folder / f"{name}_c.py").write_text(client)
-        code = main(["--app", str(folder), "--quiet", "--json", "--out", "runs", *(words or ("--clients", "3"))])
-        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-        heard = (tmp_path / "said.txt").read_text() if (tmp_path / "said.txt").exists() else ""
-        return code, summary, load(summary["run_dir"]), heard
-
-    return run
-
-
-def exchanging(body: str) -> str:
-    """A server that talks to clients itself."""
-    return "@app.main()\ndef main(grid, context):\n" + "".join(f"    {line}\n" for line in body.splitlines())
-
-
-def events(log: RunLog) -> list[str]:
-    return log.events["event"].tolist()[1:]
-
-
-SEND = "replies = list(grid.send_and_receive(messages(grid)))\n"
+from tests.experiments.apps.small_apps import CLIENT, COMPONENTS, LEGACY, SEND, WORKFLOW, Try, events, exchanging
 
 
 def test_nodes_are_a_list_and_messages_that_nobody_answers_are_told(attempt: Try) -> None:
@@ -145,6 +62,17 @@ def test_numbers_that_do_not_enter_the_model_fail_no_run(attempt: Try) -> None:
     assert attempt(exchanging(own), bad)[3] == "([0, 1, 2],)"  # an app that averages itself gets all
 
 
+def test_a_strategy_gets_nan_of_an_evaluation_and_the_rest_of_that_reply(attempt: Try) -> None:
+    bad = CLIENT.replace('"loss": 1.0', '"loss": 1.0 + n, "auc": float("nan") if n == 1 else 0.5')
+    start = "r = FedAvg().start(grid, ArrayRecord([np.zeros(2)]), 1)\nm = r.evaluate_metrics_clientapp[1]\n"
+    start += "said(round(m['loss'], 9), str(m['auc']))"
+    code, summary, log, heard = attempt(exchanging(start), bad)
+    assert (code, heard) == (0, "(2.0, 'nan')")  # as with Flower: the loss of all three
+    row = log.rounds.iloc[-1]
+    assert (round(row["evaluate_loss"], 9), row["completed"]) == (2.0, 3) and row["evaluate_auc"] != row["evaluate_auc"]
+    assert "not_finite" in events(log) and summary["not_finite"] == "auc, evaluate_auc"
+
+
 def test_a_strategy_may_return_no_model_keep_text_in_it_and_be_wrapped(attempt: Try) -> None:
     server = """
 class Own(FedAvg):
@@ -177,43 +105,6 @@ class Spy(Grid):
     assert attempt(server + exchanging(body), echo)[1]["digest"] == first["digest"] is not None
 
 
-LEGACY = """
-import numpy as np
-from flwr.client import NumPyClient
-from flwr.clientapp import ClientApp
-class Half(NumPyClient):
-    def __init__(self, n): self.n = n
-    def get_parameters(self, config): return [np.random.normal(size=2)]
-    def fit(self, parameters, config):
-        assert self.n != BAD
-        return [p / 2 + self.n for p in parameters], self.n + 1, {}
-    def evaluate(self, parameters, config): return float(parameters[0].sum()), 3, {}
-app = ClientApp(client_fn=lambda context: Half(context.node_config["partition-id"]).to_client())
-"""
-COMPONENTS = """
-from flwr.server import ServerAppComponents, ServerConfig
-from flwr.server.strategy import FedAvg
-from flwr.serverapp import ServerApp
-def server_fn(context):
-    rounds = context.run_config["num-server-rounds"]
-    return ServerAppComponents(strategy=FedAvg(min_available_clients=2), config=ServerConfig(num_rounds=rounds))
-app = ServerApp(server_fn=server_fn)
-"""
-WORKFLOW = """
-import numpy as np
-from flwr.common import ndarrays_to_parameters
-from flwr.server import LegacyContext, ServerConfig
-from flwr.server.strategy import FedAvg
-from flwr.server.workflow import DefaultWorkflow
-from flwr.serverapp import ServerApp
-app = ServerApp()
-@app.main()
-def main(grid, context):
-    strategy = FedAvg(initial_parameters=ndarrays_to_parameters([np.ones(2)]), min_available_clients=2)
-    DefaultWorkflow()(grid, LegacyContext(context=context, config=ServerConfig(num_rounds=2), strategy=strategy))
-"""
-
-
 @pytest.mark.parametrize("server", [COMPONENTS, WORKFLOW])
 def test_apps_of_the_api_before_messages_run_exchange_by_exchange(server: str, attempt: Try) -> None:
     client = LEGACY.replace("BAD", "-1")
@@ -241,6 +132,23 @@ def test_where_a_digest_cannot_repeat_an_event_names_the_place(attempt: Try) -> 
     assert events(attempt(exchanging(start.replace("DRAW", "1")))[2]) == []
     [reason] = attempt(exchanging("time.time()"))[2].events["reason"].dropna()
     assert "reads the clock (small2_s.py:" in reason
+
+
+@pytest.mark.parametrize(
+    "line, told",
+    [
+        ("import random; random.Random()", "randomness"),
+        ("import random; random.Random(3); random.seed(4)", ""),
+        ("import random; random.seed()", "randomness"),
+        ("from datetime import datetime; datetime.now()", "clock"),
+        ("import datetime as dt; dt.date.today()", "clock"),
+        ("from time import time_ns as now; now()", "clock"),
+        ("import tempfile; tempfile.mkdtemp()", ""),
+    ],
+)
+def test_generators_without_a_seed_and_clocks_are_told(line: str, told: str, attempt: Try) -> None:
+    reasons = attempt(exchanging(line))[2].events["reason"].dropna().tolist()
+    assert len(reasons) == bool(told) and all(told in reason and "small0_s.py:" in reason for reason in reasons)
 
 
 def test_run_config_overrides_the_apps_own_and_is_stored(attempt: Try) -> None:
