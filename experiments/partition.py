@@ -7,6 +7,7 @@ names of a group of natural clients are separated by "; ".
 
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from fl_sim.logs.folder import new_folder
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 2 for bad input."""
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         call = parse(list(sys.argv[1:] if argv is None else argv))
         config = call.configs[0]

@@ -16,6 +16,9 @@ from fl_sim import rng
 from fl_sim.learning.task import Task
 from fl_sim.population.partition import Listed, Partition
 
+MOST_REPAIRED = 0.05
+"""The share of samples that are moved, or of clients that were too small, above which there is a warning."""
+
 
 def check(task: Task, clients: int, min_samples: int = 1) -> None:
     """Raise ValueError that names the setting unless N samples suffice for ``min_samples`` for each of C clients."""
@@ -80,7 +83,7 @@ def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> L
 
     Clients that are too small are filled up in the order of their ids. Each sample is taken from the client that is
     largest at that moment (the lowest id among equals), at random by a key of ``seed``. Warns if more than 5 % of the
-    samples are moved.
+    samples are moved, or more than 5 % of the clients were too small.
     """
     order = np.argsort(owner, kind="stable")
     sizes = np.bincount(owner, minlength=clients)
@@ -105,11 +108,12 @@ def build(owner: np.ndarray, clients: int, seed: int, min_samples: int = 1) -> L
         parts[giver] = np.sort(np.array(left, dtype=np.int64))
     for c, added in received.items():
         parts[c] = np.sort(np.append(parts[c], np.array(added, dtype=np.int64)))
-    if moved > 0.05 * len(owner):
+    if moved > MOST_REPAIRED * len(owner) or len(poor) > MOST_REPAIRED * clients:
         warnings.warn(
-            f"partition: {moved} of {len(owner)} samples ({moved / len(owner):.0%}) were moved "
-            f"to give each of {clients} clients at least {min_samples}; "
+            f"partition: {moved} of {len(owner)} samples ({moved / len(owner):.1%}) were moved "
+            f"to give each of {clients} clients at least {min_samples}: "
+            f"{len(poor)} clients ({len(poor) / clients:.1%}) had fewer, and have {min_samples} now; "
             "the partition is more even than its parameters say",
             stacklevel=3,
         )
-    return Partition.of(parts, moved)
+    return Partition.of(parts, moved, filled=len(poor))

@@ -83,9 +83,9 @@ def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]
     -------
     dict
         ``clients``; ``samples``; ``min``, ``median`` and ``max``, the samples of a client; ``moved``, the samples that
-        the partition gave to another client so that each has enough. With labels also the means over clients of
-        ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total variation), over the clients that
-        ``frame`` has; ``shown`` is their number where ``frame`` does not have all.
+        the partition gave to another client so that each has enough; ``filled``, how many clients got them. With labels
+        also the means over clients of ``labels``, ``largest_share``, ``entropy`` (bits) and ``distance`` (total
+        variation), over the clients that ``frame`` has; ``shown`` is their number where ``frame`` does not have all.
     """
     rows, kinds = frame(partition, labels), partition.size_counts()
     size, clients = kinds[:, :2].sum(1), kinds[:, 2]
@@ -96,6 +96,7 @@ def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]
         "median": median(size, clients),
         "max": size.max(),
         "moved": partition.moved,
+        "filled": partition.filled,
         **({"shown": len(rows)} if len(rows) < len(partition) else {}),
     }
     if labels is not None:

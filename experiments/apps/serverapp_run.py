@@ -154,6 +154,7 @@ class ServerAppRun:
             "bytes_down": sums["bytes_down"],
             "clients_failed": sums["failed"],
             "moved": 0,
+            "filled": 0,
             "not_finite": not_finite(self.log.path),
             "model_notes": None,
             "bits_changed": self.log.timeouts > 0,

@@ -142,6 +142,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
         engine=setup.engine.name,
         note=setup.engine.reason,
         moved=setup.partition.moved,
+        filled=setup.partition.filled,
         machine=platform.machine(),
     )
     log_samples(setup, log, quiet)

@@ -62,6 +62,7 @@ def summarise(
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),
         "moved": setup.partition.moved,
+        "filled": setup.partition.filled,
         "not_finite": not_finite(path),
         "model_notes": "; ".join(setup.notes) or None,
         "bits_changed": bool(setup.grid.reduced_chunk) or setup.grid.bits_changed,

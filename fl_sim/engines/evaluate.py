@@ -1,6 +1,6 @@
 """Central evaluation of global models, in blocks of a fixed size: one process and several give the same bits."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,8 +13,10 @@ from fl_sim.tree import Tree
 
 BLOCK = 500
 """Samples of a block."""
-WEIGHT = "a block's weight"
+WEIGHT = "\0weight"
 """The key of a block's weight among its means, where that is not its number of samples: where labels are ignored."""
+LABELS = "\0labels of "
+"""With a metric's name the key of its number of labels, where its value is a count too: of ``fl_sim.accuracy``."""
 
 
 def evaluate(
@@ -85,12 +87,13 @@ def evaluate_models(
                 block_means = torch.func.vmap(lambda model, b=batch: _means_of(loss, model, b))(stacked)
                 weight = block_means.pop(WEIGHT, len(samples["y"]))
                 weights = weights + weight
-                sums = {k: sums.get(k, 0.0) + v.double() * weight for k, v in block_means.items()}
+                counts = _counts(block_means)
+                sums = {k: sums.get(k, 0) + (v if k in counts else v.double() * weight) for k, v in block_means.items()}
     except Exception:  # vmap cannot take it; an error of the model or of a metric is raised again here
         return [evaluate(loss, model, data, rows=rows) for model in models]
-    total_weight = weights.clamp(min=1) if isinstance(weights, Tensor) else weights
-    columns = {k: (v / total_weight).tolist() for k, v in sums.items()}
-    return [{k: v[number] for k, v in columns.items()} for number in range(len(models))]
+    counts, total_weight = _counts(sums), weights.clamp(min=1) if isinstance(weights, Tensor) else weights
+    columns = {k: (v if k in counts else v / total_weight).tolist() for k, v in sums.items()}
+    return [_divided({k: v[number] for k, v in columns.items()}) for number in range(len(models))]
 
 
 def num_rows(data: Tree, rows: Tensor | None = None) -> int:
@@ -105,7 +108,10 @@ def block_of(data: Tree, start: int, device: torch.device, rows: Tensor | None =
 
 
 def block_sums(loss: Loss, model: Tree, data: Tree, start: int, rows: Tensor | None = None) -> dict[str, float]:
-    """Loss and metrics summed over the block that begins at ``start``; ``model`` is on the loss's device."""
+    """Loss and metrics summed over the block that begins at ``start``; ``model`` is on the loss's device.
+
+    A metric that is ``fl_sim.accuracy`` has two whole numbers: how many labels are right, and how many there are.
+    """
     size = min(BLOCK, num_rows(data, rows) - start)
     return _sums({name: float(mean) for name, mean in _block_means(loss, model, data, start, rows).items()}, size)
 
@@ -124,22 +130,39 @@ def _block_means(loss: Loss, model: Tree, data: Tree, start: int, rows: Tensor |
 
 
 def _means_of(loss: Loss, model: Tree, batch: Batch) -> Tree:
-    """Loss and metrics of a block, and its weight under WEIGHT where that is not its number of samples."""
-    block_means, weight = loss.weighted_metrics(model, batch)
+    """Loss and metrics of a block, or their counts, and its weight where that is not its number of samples."""
+    block_means, weight, counts = loss.weighted_metrics(model, batch)
+    block_means |= {name: count.right for name, count in counts.items()}
+    block_means |= {LABELS + name: count.labels for name, count in counts.items()}
     return {**block_means, WEIGHT: weight.double()} if isinstance(weight, Tensor) else block_means
 
 
+def _counts(names: Mapping[str, object]) -> set[str]:
+    """Which of the names are those of whole numbers."""
+    return {own for name in names if name.startswith(LABELS) for own in (name, name.removeprefix(LABELS))}
+
+
 def _sums(block_means: dict[str, float], size: int) -> dict[str, float]:
-    """The means of a block of ``size`` samples, times its weight; the weight itself stays."""
-    weight = block_means.get(WEIGHT, size)
-    return {name: weight if name == WEIGHT else value * weight for name, value in block_means.items()}
+    """The means of a block of ``size`` samples, times its weight; counts, and the weight itself, stay."""
+    weight, whole = block_means.get(WEIGHT, size), {WEIGHT, *_counts(block_means)}
+    return {name: value if name in whole else value * weight for name, value in block_means.items()}
 
 
 def means(blocks: Iterable[dict[str, float]], total: int) -> dict[str, float]:
-    """The sums of blocks, added in their order and divided by ``total`` samples, or by the sum of their weights."""
+    """The sums of blocks, added in their order and divided by ``total`` samples, or by the sum of their weights.
+
+    An accuracy is the quotient of its counts.
+    """
     sums: dict[str, float] = {}
     for block in blocks:
         for name, value in block.items():
-            sums[name] = sums.get(name, 0.0) + value
-    weight = max(sums.pop(WEIGHT, total), 1)
-    return {name: value / weight for name, value in sums.items()}
+            sums[name] = sums.get(name, 0) + value
+    weight, counts = max(sums.pop(WEIGHT, total), 1), _counts(sums)
+    return _divided({name: value if name in counts else value / weight for name, value in sums.items()})
+
+
+def _divided(numbers: dict[str, float]) -> dict[str, float]:
+    """Two counts become their quotient, which is the float nearest to the fraction; 0 where there is no label."""
+    counts = {name: numbers[LABELS + name] for name in numbers if LABELS + name in numbers}
+    exact = {name: numbers[name] / max(labels, 1) for name, labels in counts.items()}
+    return {name: exact.get(name, value) for name, value in numbers.items() if not name.startswith(LABELS)}

@@ -17,6 +17,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.blocks.plan import even_slices
+from fl_sim.grids import no_answer
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.messages import CLIENT_ERROR, check_settings, settings_of
 from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
@@ -27,7 +28,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.pool import Pool
 
-NO_REPLY, NO_NODE = 4, 5
+NO_REPLY, NO_NODE = 4, no_answer.NODE_UNAVAILABLE
 """Flower's error codes for a missing reply and for a missing node."""
 GRACE_S = 10.0
 """How much longer a message lives than this grid waits for its reply: this grid, not Flower, reports the timeout."""

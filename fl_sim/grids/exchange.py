@@ -79,18 +79,23 @@ class Exchange:
     """Model bytes of the good replies."""
     sums: dict[str, Any] = field(default_factory=dict)
     """Sums of ``examples`` and ``steps`` over the good replies."""
+    not_sent: set[str] = field(default_factory=set)
+    """Ids of messages that never left the server."""
+
+    @property
+    def model_bytes(self) -> list[int]:
+        """Model bytes that each message carries."""
+        sizes: dict[int, int] = {}
+        for content in (message.content for message in self.messages):
+            if id(content) not in sizes:
+                sizes[id(content)] = sum(map(records.num_bytes, records.of(content, ArrayRecord).values()))
+        return [sizes[id(message.content)] for message in self.messages]
 
     @property
     def bytes_down(self) -> int:
-        """Model bytes that the messages carry."""
-        sizes: dict[int, int] = {}
-        total = 0
-        for message in self.messages:
-            content = message.content
-            if id(content) not in sizes:
-                sizes[id(content)] = sum(map(records.num_bytes, records.of(content, ArrayRecord).values()))
-            total += sizes[id(content)]
-        return total
+        """Model bytes of the messages that were sent; those to clients that failed or were late, too."""
+        numbers = (message.metadata.message_id for message in self.messages)
+        return sum(n for number, n in zip(numbers, self.model_bytes, strict=True) if number not in self.not_sent)
 
     def sum(self, column: str) -> int | None:
         """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them reports it."""
@@ -124,6 +129,8 @@ class Exchange:
             if message is None:
                 self._stray(reply, policy)
                 continue
+            if no_answer.not_sent(reply):
+                self.not_sent.add(message.metadata.message_id)
             if no_answer.excused(reply, self.app_owned, self.phase == "train"):
                 self._excuse(message, reply)
                 continue

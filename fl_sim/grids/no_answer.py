@@ -10,6 +10,8 @@ LATE, NO_NODE, NO_FUNCTION = 10001, 10002, 10003
 """Codes: the client's call took longer than the timeout; no such node; the app has no function for such a message."""
 MOD_REFUSED = 6
 """Flower's own code: a mod of the ClientApp lacks what it needs, such as the clipping norm in a message to evaluate."""
+NODE_UNAVAILABLE = 5
+"""Flower's own code: the node is not connected, so that the message was not sent."""
 EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function", MOD_REFUSED: "mod_refused"}
 """Code -> the event that records it."""
 
@@ -29,3 +31,8 @@ def excused(reply: Message, app_owned: bool, training: bool) -> bool:
     if code == MOD_REFUSED:
         return not training
     return code == LATE or (app_owned and code in EVENTS)
+
+
+def not_sent(reply: Message) -> bool:
+    """Whether the message never left the server, because there is no such node, or it is not connected."""
+    return reply.has_error() and reply.error.code in (NO_NODE, NODE_UNAVAILABLE)

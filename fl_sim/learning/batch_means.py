@@ -3,6 +3,9 @@
 Legend: B batch.
 """
 
+from collections.abc import Container, Mapping
+from typing import NamedTuple, Self
+
 import torch
 from torch import Tensor
 
@@ -64,3 +67,38 @@ def mean(values: Tensor, mask: Tensor | None, weights: Tensor | None, whole: tor
         return values if bool(weights.any()) else torch.zeros_like(values, requires_grad=True)
     real = weights if mask is None else torch.where(mask, weights, 0)
     return (torch.where(real > 0, values, 0.0) * real).sum() / real.sum().clamp(min=1)
+
+
+class Count(NamedTuple):
+    """How many labels are predicted right, and how many there are, both () int64."""
+
+    right: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, hits: Tensor, y: Tensor, mask: Tensor | None, weights: Tensor | None) -> Self:
+        """Of a batch: the ``hits`` (B,) int64 and labels y (B, ...) of its samples; the rest is as of ``mean``."""
+        labels = weight_of(len(y), mask, weights) * (1 if weights is not None else y[0].numel())
+        right = hits if mask is None else torch.where(mask, hits, 0)
+        return cls(right.sum(), labels if isinstance(labels, Tensor) else hits.new_full((), labels))
+
+    @property
+    def quotient(self) -> Tensor:
+        """``right / labels``, () float64: the double that is nearest to the fraction; 0 where there is no label."""
+        return self.right.double() / self.labels.clamp(min=1).double()
+
+
+def means_of(
+    values: Mapping[str, Tensor],
+    hits: Container[str],
+    y: Tensor,
+    mask: Tensor | None,
+    weights: Tensor | None,
+    whole: torch.dtype,
+) -> tuple[dict[str, Tensor], dict[str, Count]]:
+    """(the mean of each of a batch's loss and metrics, the counts of those that are ``hits``, (B,) int64 each)."""
+    counts = {name: Count.of(v, y, mask, weights) for name, v in values.items() if name in hits}
+    found = {
+        name: counts[name].quotient if name in counts else mean(v, mask, weights, whole) for name, v in values.items()
+    }
+    return found, counts

@@ -22,8 +22,8 @@ from fl_sim.kernels.low_rank import formed
 from fl_sim.kernels.module_copies import cast, copy_of
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.batch import Batch
-from fl_sim.learning.batch_means import mean, weight_of, weights_of, with_weights
-from fl_sim.learning.measures import SampleFunction
+from fl_sim.learning.batch_means import Count, mean, means_of, weight_of, weights_of, with_weights
+from fl_sim.learning.measures import SampleFunction, countable
 from fl_sim.learning.networks.network_forms import Forms
 from fl_sim.learning.networks.state_form import StateForm
 from fl_sim.learning.task import Task
@@ -276,20 +276,22 @@ class Loss:
     def metrics(self, model: Mapping[str, Tensor], batch: Batch) -> dict[str, Tensor]:
         """Mean loss and metrics over the real samples, in evaluation mode: no dropout, no augmentation.
 
-        All are 0 where the batch has no samples, or no labels that count.
+        ``fl_sim.accuracy`` is float64, the exact quotient of two counts. All are 0 where no sample or no label counts.
         """
         return self.weighted_metrics(model, batch)[0]
 
-    def weighted_metrics(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[dict[str, Tensor], Tensor | int]:
-        """(``metrics``, the batch's weight in a mean over batches: its real samples, or its labels that count)."""
+    def weighted_metrics(
+        self, model: Mapping[str, Tensor], batch: Batch
+    ) -> tuple[dict[str, Tensor], Tensor | int, dict[str, Count]]:
+        """(``metrics``, the batch's weight in a mean over batches, the counts of metrics that are ``accuracy``)."""
         functions: dict[str, Any] = {"loss": self.task.loss, **self.task.metrics}
         if len(batch.data["y"]) == 0:
-            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0
+            return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0, {}
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
-        weights = weights_of(data, self.task.ignore_index)
-        values = {name: self._called(function, outputs, data) for name, function in functions.items()}
-        means = {name: mean(v, batch.mask, weights, self.dtype) for name, v in values.items()}
-        return means, weight_of(len(data["y"]), batch.mask, weights)
+        weights, hits = weights_of(data, self.task.ignore_index), countable(functions, self.task.ignore_index)
+        values = {name: self._called(hits.get(name, f), outputs, data) for name, f in functions.items()}
+        means, counts = means_of(values, hits, data["y"], batch.mask, weights, self.dtype)
+        return means, weight_of(len(data["y"]), batch.mask, weights), counts
 
     def evaluated(self, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(the model's outputs (B, ...), the targets (B, ...)) of a batch in evaluation mode, padding included."""

@@ -131,10 +131,31 @@ def accuracy(outputs: Tensor, batch: Tree, class_axis: ClassAxis = "auto", ignor
 
     With several labels a sample the mean over them; shapes, parameters and errors are those of ``cross_entropy``.
     """
-    y = batch["y"]
+    right = _right(outputs, batch["y"], class_axis, ignore_index)
+    return _mean_of_labels(right.to(outputs.dtype), batch["y"], ignore_index)
+
+
+def hits(outputs: Tensor, batch: Tree, class_axis: ClassAxis = "auto", ignore_index: int | None = None) -> Tensor:
+    """How many labels of each sample are predicted right, (B,) int64; parameters and errors are ``accuracy``'s."""
+    right = _right(outputs, batch["y"], class_axis, ignore_index)
+    return right.long() if right.ndim == 1 else right.flatten(1).sum(1)
+
+
+def _right(outputs: Tensor, y: Tensor, class_axis: ClassAxis, ignore_index: int | None) -> Tensor:
+    """Whether the largest of the outputs is at a label, bool of y's shape; False at a label that is ignored."""
     axis = -1 if outputs.ndim == 2 and y.ndim == 1 else class_axis_of(outputs, y, class_axis)
-    hits = (outputs.argmax(axis) == y).to(outputs.dtype)
-    return _mean_of_labels(hits if ignore_index is None else hits * (y != ignore_index), y, ignore_index)
+    right = outputs.argmax(axis) == y
+    return right if ignore_index is None else right & (y != ignore_index)
+
+
+def countable(metrics: Mapping[str, SampleFunction], ignore_index: int | None) -> dict[str, SampleFunction]:
+    """Name -> ``hits`` for each of the metrics that is ``accuracy``, so that its labels can be counted."""
+    found: dict[str, SampleFunction] = {}
+    for name, function in metrics.items():
+        bound = function if isinstance(function, partial) and not function.args else partial(function)
+        if bound.func is accuracy and bound.keywords.get("ignore_index") == ignore_index:
+            found[name] = partial(hits, **bound.keywords)
+    return found
 
 
 def _mean_of_labels(values: Tensor, y: Tensor, ignore_index: int | None) -> Tensor:

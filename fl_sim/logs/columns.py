@@ -56,7 +56,9 @@ def _personal(prefix: str, whom: str) -> dict[str, Column]:
 ROUNDS: dict[str, Column] = {
     "round": Column("number", "0 is the initial model, 1 the model after the first round"),
     "accuracy": Column(
-        "fraction", "of the global model on the central test set; null where not evaluated, or a regression"
+        "fraction",
+        "of the global model on the central test set, the labels that are predicted right divided by all, rounded "
+        "once; null where not evaluated, or a regression",
     ),
     "loss": Column("per sample", "of the global model on the central test set; null where not evaluated"),
     "val_accuracy": Column("fraction", "of the global model on the central validation share; null without one"),
@@ -85,11 +87,17 @@ ROUNDS: dict[str, Column] = {
     "clients": Column("clients", "chosen to train in this round"),
     "completed": Column("clients", "whose work was used"),
     "failed": Column("clients", "that answered with an error or not at all; never pooled"),
-    "dropped": Column("clients", "stragglers whose partial work was not used"),
+    "dropped": Column("clients", "stragglers whose partial work was not used; calls of a Flower app that timed out"),
     "examples": Column("samples", "training samples of the completed clients"),
     "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
-    "bytes_down": Column("bytes", "of models that a real deployment would send to clients in this round"),
-    "bytes_up": Column("bytes", "of models that a real deployment would send to the server in this round"),
+    "bytes_down": Column(
+        "bytes",
+        "of models that a real deployment would send to clients for training: to all that were chosen, those that fail "
+        "and dropped stragglers too, but not where a node is not connected",
+    ),
+    "bytes_up": Column(
+        "bytes", "of models in the replies of the completed clients, as a real deployment would send them"
+    ),
     "seconds": Column("s", "wall time of the round without evaluation"),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
     "padded_share": Column(
@@ -189,6 +197,7 @@ SUMMARY_KEYS: dict[str, Column] = {
     "bytes_up": Column("bytes", "sum over rounds"),
     "clients_failed": Column("clients", "sum over rounds"),
     "moved": Column("samples", "that the partition moved so that no client is too small"),
+    "filled": Column("clients", "that were too small, and got these samples"),
     "stopped": Column("text", "why the run ended before its last round; null if it did not"),
     "error": Column("text", "why the run failed; null otherwise"),
     "run_dir": Column("text", "the run's folder"),

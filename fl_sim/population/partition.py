@@ -25,6 +25,8 @@ class Partition(ABC):
     """Whether every sample has exactly one owner. False: clients share samples, and a client may own one repeatedly."""
     moved: int = 0
     """How many samples a partitioner moved between clients because some were empty or too small."""
+    filled: int = 0
+    """How many clients these were: each was given the samples that it lacked."""
     idle: Sequence[int] = ()
     """Ids, ascending, of clients that own no sample and never train; they keep their ids, and no other id shifts."""
 
@@ -36,12 +38,12 @@ class Partition(ABC):
         return [int(c) for c in ids]
 
     @staticmethod
-    def of(parts: Sequence[np.ndarray], moved: int = 0, idle: Sequence[int] = ()) -> "Listed":
+    def of(parts: Sequence[np.ndarray], moved: int = 0, idle: Sequence[int] = (), filled: int = 0) -> "Listed":
         """A partition from one index array per client; only clients of ``idle`` may own no sample."""
         sizes = np.array([len(part) for part in parts], dtype=np.int64)
         starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         indices = np.concatenate(list(parts)).astype(np.int64) if len(parts) else np.empty(0, np.int64)
-        return Listed(indices, starts, np.zeros(len(parts), np.int64), moved, tuple(idle))
+        return Listed(indices, starts, np.zeros(len(parts), np.int64), moved, tuple(idle), filled)
 
     @abstractmethod
     def __len__(self) -> int:
@@ -102,6 +104,7 @@ class Listed(Partition):
     """(C,) int64: how many samples at the end of a client's range are held out as its own test part."""
     moved: int = 0
     idle: Sequence[int] = ()
+    filled: int = 0
 
     def __len__(self) -> int:
         """C, the number of clients."""

@@ -32,7 +32,8 @@ def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int
     lr : float or None
         The clients' learning rate in this round.
     dropped : int
-        Stragglers whose partial work was not used.
+        Stragglers whose partial work was not used. They get no message here; in a deployment they would be sent the
+        model as all others are, before they turn out to be slow.
     samples, places : int
         Real samples in the clients' batches, and the batches' room for samples, padding included.
     """
@@ -42,10 +43,10 @@ def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int
         "clients": len(exchange.messages) + dropped,
         "completed": exchange.completed,
         "failed": len(exchange.failures),
-        "dropped": dropped,
+        "dropped": dropped + len(exchange.unanswered),
         "examples": exchange.sum("examples"),
         "steps": exchange.sum("steps"),
-        "bytes_down": exchange.bytes_down,
+        "bytes_down": exchange.bytes_down + dropped * max(exchange.model_bytes, default=0),
         "bytes_up": exchange.bytes_up,
         "padded_share": 1 - samples / places if places else None,
         "update_norm": 0.0,

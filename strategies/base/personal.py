@@ -4,6 +4,7 @@ Wang et al., "Federated Evaluation of On-device Personalization", 2019, arXiv:19
 metric on a client's own held-out samples, of the global model and of the model after fine-tuning.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -39,8 +40,24 @@ def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, fl
     numbers: dict[str, float | int] = {"clients": len(clients), "share_worse": float((better < 0).mean())}
     numbers |= {"loss_before": float(column["loss_before"].mean()), "loss": float(column["loss"].mean())}
     if both:
-        after = column["accuracy"]
-        numbers |= {"accuracy_before": float(column["accuracy_before"].mean()), "accuracy": float(after.mean())}
-        numbers["accuracy_weighted"] = float(np.average(after, weights=column["held_out"]))
+        before, after, sizes = column["accuracy_before"], column["accuracy"], column["held_out"]
+        numbers |= {"accuracy_before": _mean(before, sizes), "accuracy": _mean(after, sizes)}
+        hits = _hits(after, sizes)
+        weighted = np.average(after, weights=sizes) if hits is None else hits.sum() / sizes.sum()
+        numbers["accuracy_weighted"] = float(weighted)
         numbers |= {"accuracy_p10": float(np.percentile(after, 10)), "accuracy_worst": float(after.min())}
     return {f"{prefix}_{k}": v for k, v in numbers.items()}
+
+
+def _hits(shares: np.ndarray, sizes: np.ndarray) -> np.ndarray | None:
+    """(C,) how many samples of each client are right, where every share is the float nearest to such a fraction."""
+    hits = np.rint(shares * sizes)
+    return hits if (hits / sizes == shares).all() else None
+
+
+def _mean(shares: np.ndarray, sizes: np.ndarray) -> float:
+    """The mean over C clients; of clients of one size the quotient of two counts, as if they were one."""
+    hits = _hits(shares, sizes)
+    if hits is None:  # several labels a sample, or a metric of the user's
+        return float(shares.mean())
+    return float(hits.sum() / sizes.sum()) if (sizes == sizes[0]).all() else math.fsum(shares) / len(shares)

@@ -146,22 +146,47 @@ class TestRepair:
     def test_moved_samples_are_counted_and_reported(self, name: str) -> None:
         with pytest.warns(
             UserWarning,
-            match=r"partition: (\d+) of 100 samples \(\d+%\) were moved to give each of 20 clients at least 5",
+            match=r"partition: \d+ of 100 samples \([\d.]+%\) were moved to give each of 20 clients at least 5: "
+            r"\d+ clients \([\d.]+%\) had fewer, and have 5 now; the partition is more even than its parameters say",
         ):
             partition = PARTITIONS[name](even(100), 20, 0, alpha=1e-6, min_samples=5)
         # Each client must end with exactly 5. Each class of 10 (dirichlet) or all 100 samples (quantity) had one owner,
         # so at most 10 clients had samples, and at least 10 x 5 were moved.
         assert np.diff(partition.starts).tolist() == [5] * 20 and 50 <= partition.moved <= 95
+        assert 10 <= partition.filled <= 19
 
-    def test_up_to_five_percent_are_moved_without_a_warning(self, name: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            partition = PARTITIONS[name](even(400), 20, 0, alpha=1e-6)
+    def test_few_samples_for_many_clients_are_reported_too(self, name: str) -> None:
         # At most 10 clients had samples before the repair: 10 to 19 clients were empty, and 19 of 400 is 4.75 %.
-        assert np.diff(partition.starts).min() == 1 and 10 <= partition.moved <= 19
+        with pytest.warns(UserWarning, match=r"had fewer, and have 1 now"):
+            partition = PARTITIONS[name](even(400), 20, 0, alpha=1e-6)
+        assert np.diff(partition.starts).min() == 1 and 10 <= partition.moved == partition.filled <= 19
 
     def test_nothing_moves_where_nothing_must(self, name: str) -> None:
-        assert make(name, even(500), 10, alpha=100.0).moved == 0
+        partition = make(name, even(500), 10, alpha=100.0)
+        assert partition.moved == partition.filled == 0
+
+
+@pytest.mark.parametrize(
+    "small, large, parts",
+    [
+        (
+            [0] * 40,
+            [20] * 60,
+            ("40 of 1200 samples (3.3%)", "at least 1: 40 clients (40.0%) had fewer, and have 1 now"),
+        ),
+        ([3] * 5, [10] * 95, ()),  # 5 of 965 samples, 5 of 100 clients
+        ([3] * 6, [10] * 94, ("6 of 958 samples (0.6%)", "at least 4: 6 clients (6.0%) had fewer, and have 4 now")),
+    ],
+)
+def test_a_repair_warns_by_clients_as_well_as_by_samples(
+    small: list[int], large: list[int], parts: tuple[str, ...]
+) -> None:
+    from clients.partitions._repair import build
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build(np.repeat(np.arange(100), small + large), 100, seed=0, min_samples=1 if len(small) > 6 else 4)
+    assert [all(part in str(w.message) for part in parts) for w in caught] == ([True] if parts else [])
 
 
 def test_a_repair_takes_from_the_largest() -> None:
@@ -171,7 +196,10 @@ def test_a_repair_takes_from_the_largest() -> None:
     # the lower id gives the fourth.
     with pytest.warns(UserWarning, match="4 of 9 samples"):
         partition = build(np.array([0] * 6 + [1] * 3), 4, seed=0, min_samples=2)
-    assert [len(partition.client(c)) for c in range(4)] == [2, 3, 2, 2] and partition.moved == 4
+    assert [len(partition.client(c)) for c in range(4)] == [2, 3, 2, 2] and (partition.moved, partition.filled) == (
+        4,
+        2,
+    )
     assert set(partition.client(1)) == {6, 7, 8}
 
 

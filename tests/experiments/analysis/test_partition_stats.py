@@ -10,7 +10,7 @@ from experiments.analysis.partition_stats import BUBBLES, counts, draw, frame, s
 from fl_sim.population.partition import Partition
 
 LABELS = np.array([5, 5, 5, 7, 7, 7, 7, 7])
-PARTITION = Partition.of([np.array([0, 1, 3, 4]), np.array([5, 6, 7]), np.array([2])], moved=1)
+PARTITION = Partition.of([np.array([0, 1, 3, 4]), np.array([5, 6, 7]), np.array([2])], moved=1, filled=1)
 """Samples with label 5 and 7: (2, 2), (0, 3), (1, 0) at the three clients; (3, 5) in all."""
 
 
@@ -35,8 +35,8 @@ def test_a_row_a_client() -> None:
 
 def test_the_summary() -> None:
     found = summary(PARTITION, LABELS)
-    assert {k: found[k] for k in ("clients", "samples", "min", "median", "max", "moved")} == {
-        **{"clients": 3, "samples": 8, "min": 1, "median": 3, "max": 4, "moved": 1}
+    assert {k: found[k] for k in ("clients", "samples", "min", "median", "max", "moved", "filled")} == {
+        **{"clients": 3, "samples": 8, "min": 1, "median": 3, "max": 4, "moved": 1, "filled": 1}
     }
     assert (
         found["distance"] == pytest.approx(3 / 8)
@@ -46,7 +46,7 @@ def test_the_summary() -> None:
 
 
 def test_without_labels_there_are_sizes_alone() -> None:
-    assert set(summary(PARTITION, None)) == {"clients", "samples", "min", "median", "max", "moved"}
+    assert set(summary(PARTITION, None)) == {"clients", "samples", "min", "median", "max", "moved", "filled"}
     assert frame(PARTITION, None)[["labels", "largest_share", "entropy", "distance"]].isna().all(axis=None)
 
 

@@ -151,6 +151,42 @@ def test_the_number_of_clients_is_limited_and_they_are_the_same_in_each_round(ta
     assert evaluated[0] == evaluated[1] and len(evaluated[0]) == 6 and sum(c >= 8 for c in evaluated[0]) == 3
 
 
+def test_accuracies_are_exact_quotients(federation: Any) -> None:
+    """Seven clients of 3 to 27 held-out samples, on both engines; over clients of one size they are counts again."""
+    draw = np.random.default_rng(0)
+    sizes = [6, 14, 18, 22, 26, 34, 54]
+    clients = [(draw.normal(size=(n, 2)), draw.integers(0, 2, n)) for n in sizes]
+    everyone = federation(torch.nn.Linear(2, 2), clients, torch.float32, held_out=0.5, outputs=2)
+    personal = {"personalize.steps": 1, "personalize.lr": 0.1, "personalize.batch_size": 0}
+    for engine in ("loop", "vmap"):
+        trained = everyone.train(FedAvg(), STILL, evaluate=personal, engine=engine)
+        answers = {answer.client: answer.metrics for answer in trained.answers if "held_out" in answer.metrics}
+        assert [answers[c]["held_out"] for c in range(7)] == [n // 2 for n in sizes]
+        hits = {
+            c: {k: round(m[k] * m["held_out"]) for k in ("accuracy", "accuracy_before")} for c, m in answers.items()
+        }
+        assert all(m[k] == hits[c][k] / m["held_out"] for c, m in answers.items() for k in hits[c])
+        total = sum(own["accuracy"] for own in hits.values())
+        assert trained.rows[-1]["personal_accuracy_weighted"] == total / sum(n // 2 for n in sizes)
+
+
+@pytest.mark.parametrize("size", [3, 7, 49, 100])
+def test_a_mean_over_clients_of_one_size_is_a_quotient_of_counts(size: int) -> None:
+    for total in range(3 * size + 1):
+        hits = [min(size, max(0, total - size * c)) for c in range(3)]
+        rows = [{"held_out": size, "loss_before": 0.0, "loss": 0.0} for _ in hits]
+        rows = [{**row, "accuracy_before": 0.0, "accuracy": h / size} for row, h in zip(rows, hits, strict=True)]
+        numbers = summarise("personal", rows)
+        assert numbers["personal_accuracy"] == numbers["personal_accuracy_weighted"] == total / (3 * size)
+
+
+def test_numbers_of_a_user_s_own_accuracy_are_averaged_as_floats() -> None:
+    shares = [np.float32(1 / 3).item(), np.float32(0.7).item()]
+    rows = [{"held_out": 3, "loss_before": 0.0, "loss": 0.0, "accuracy_before": a, "accuracy": a} for a in shares]
+    numbers = summarise("personal", rows)
+    assert numbers["personal_accuracy"] == numbers["personal_accuracy_weighted"] == sum(shares) / 2
+
+
 def test_a_regression_is_worse_where_its_loss_is() -> None:
     rows = [{"held_out": 1, "loss_before": 1.0, "loss": loss} for loss in (0.5, 2.0, 1.0, 3.0)]
     numbers = summarise("personal", rows)
