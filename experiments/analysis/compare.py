@@ -9,8 +9,10 @@ from fl_sim.logs.reader import RunLog
 
 
 def _last(log: RunLog, column: str) -> float:
-    """The last value of a column that is not null; NaN where all are."""
-    values = log.rounds[column].dropna()
+    """The last value of a column that is not null, of a run that has ended only of its final model; NaN without one."""
+    rounds = log.rounds
+    digest = rounds["digest"].iloc[-1] if log.summary and len(rounds) else None
+    values = (rounds if digest is None else rounds[rounds["digest"] == digest])[column].dropna()
     return float(values.iloc[-1]) if len(values) else float("nan")
 
 
@@ -28,6 +30,7 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
     rounds = log.summary.get("rounds_to_target") if target is None else to_target(log, target).rounds
     return {
         "accuracy": _last(log, "accuracy"),
+        "val_accuracy": _last(log, "val_accuracy"),
         "personal_accuracy": _last(log, "personal_accuracy"),
         "loss": _last(log, "loss"),
         "rounds_to_target": float("nan") if rounds is None else float(rounds),

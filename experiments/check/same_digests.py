@@ -76,7 +76,7 @@ CASES: dict[str, tuple[str, ...]] = {
     "cosine, server.lr": (f"--local.lr_schedule cosine --server.lr 0.5 --weighting uniform {SKEWED} --rounds 3",),
     "steps, step schedule": (f"--local.lr_schedule step --local.steps 5 {SKEWED} --rounds 4",),
     "validation, standardize": (f"--validation 0.1 --standardize true --evaluate_every 2 {SKEWED} --rounds 3",),
-    "stop.target": (f"--stop.target 0.2 {SKEWED} --local.epochs 3 --rounds 9",),
+    "stop.target": (f"--stop.target 0.2 --stop.on test {SKEWED} --local.epochs 3 --rounds 9",),
     "chunk, odd blocks": (f"--engine vmap --chunk 2 {SKEWED} --block_size 3",),
     "partition iid": (f"--partition iid {SMALL}",),
     "partition labels": (f"--partition labels {SMALL}",),

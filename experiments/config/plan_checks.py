@@ -44,9 +44,17 @@ def check_plan(c: Config) -> None:
         raise ConfigError(
             f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out"
         )
+    if c.stop.rule and c.stop.on == "validation" and not c.validation:
+        raise no_validation(c.stop.rule, c.validation)
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
         why = "personal evaluation needs test samples of each client's own, but partition.held_out = 0"
         raise ConfigError(f"personalize_steps = {c.personalize_steps}: {why}; set --partition.held_out 0.2")
+
+
+def no_validation(rule: str, share: float) -> ConfigError:
+    """The error for a rule that ends a run by the validation share, and there is none."""
+    cure = "give a share (--validation 0.1), or let test data choose the last round (--stop.on test)"
+    return ConfigError(f"{rule}: reads the central validation samples, and validation = {share:g} keeps none; {cure}")
 
 
 def idle(c: Config) -> dict[str, str]:
@@ -54,6 +62,8 @@ def idle(c: Config) -> dict[str, str]:
     found: dict[str, str] = {}
     if not c.personalize_steps:
         found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
+    if not c.stop.rule:
+        found["stop.on"] = "says what stop.target and stop.patience read; set one of them too"
     if not c.standardize:
         found["standardize_on"] = "acts in standardize; set standardize = true too"
     if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):

@@ -23,7 +23,7 @@ from experiments.config.schema import Config, refused_by
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
-OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all"}
+OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all", "stop.on": "test"}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
 
 

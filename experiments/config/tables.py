@@ -1,7 +1,7 @@
 """The tables of a config that are not part of local training: ``server``, ``system`` and ``stop``."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -32,9 +32,17 @@ class Stop:
     """When a run ends early (``stop.*``): after the round that meets a condition, with status ``stopped``."""
 
     target: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Central accuracy (a fraction) at which a run ends; 0: none."""
+    """Accuracy (a fraction) on the samples of stop.on at which a run ends; 0: none."""
     patience: Annotated[int, Ge(0)] = 0
     """Evaluations in a row without a new best accuracy (or loss, if there is none) after which a run ends; 0: none."""
+    on: Literal["validation", "test"] = "validation"
+    """Central samples that stop.target and stop.patience read: validation, or test, which chooses by test data."""
+
+    @property
+    def rule(self) -> str:
+        """The first rule that is set, as ``stop.target = 0.9``; empty where none is."""
+        rules = [f"stop.{name} = {value}" for name in ("target", "patience") if (value := getattr(self, name))]
+        return rules[0] if rules else ""
 
 
 SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "stop": Stop}

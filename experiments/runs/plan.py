@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
@@ -36,6 +37,8 @@ def check_used(setup: Setup) -> None:
     for key, value in (("target", config.target), ("stop.target", config.stop.target)):
         if value and "accuracy" not in loss.task.metrics:
             raise ConfigError(f"{key} = {value}: task {task.name} has no accuracy; leave it out, or bring the metric")
+    if config.stop.rule and config.stop.on == "validation" and not setup.validation:
+        raise no_validation(config.stop.rule, config.validation)
     drawn = config.validation or config.partition.params.get("held_out") or config.partition.name != NATURAL
     if config.partition.params.get("seed") and not drawn and len(setup.partition) == task.num_clients:
         why = "each natural client is one client, so that nothing is drawn"

@@ -13,6 +13,9 @@ FINAL_REASONS = ("stop.target", "stop.patience")
 class Stopping(Callback):
     """Ends a run by its settings ``stop.target``, ``stop.patience`` and ``time_limit``.
 
+    The first two read the central evaluation of the samples that ``stop.on`` names: nothing else of a run is chosen by
+    an evaluation, and by the test set only where ``stop.on = test`` says so.
+
     Parameters
     ----------
     config : Config
@@ -29,23 +32,26 @@ class Stopping(Callback):
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         """Check the three conditions, after the evaluation of the initial model too."""
         stop, limit = self.config.stop, self.config.time_limit
-        accuracy = row.get("accuracy")
+        prefix = "val_" if stop.on == "validation" else ""
+        accuracy = row.get(f"{prefix}accuracy")
         if stop.target and accuracy is not None and accuracy >= stop.target:
-            run.stop(f"stop.target = {stop.target}: accuracy {accuracy:.4f} in round {row['round']}")
-        elif stop.patience and evaluations_since_best([*run.rows, row]) >= stop.patience:
-            run.stop(
-                f"stop.patience = {stop.patience}: as many evaluations without an improvement, in round {row['round']}"
-            )
+            run.stop(f"stop.target = {stop.target}: {prefix}accuracy {accuracy:.4f} in round {row['round']}")
+        elif stop.patience and evaluations_since_best([*run.rows, row], prefix) >= stop.patience:
+            what = f"as many evaluations of the {stop.on} samples without an improvement"
+            run.stop(f"stop.patience = {stop.patience}: {what}, in round {row['round']}")
         elif limit and time.monotonic() - self.start >= limit:
             run.stop(f"time_limit = {limit:g}: over after round {row['round']}")
 
 
-def evaluations_since_best(rows: list[dict[str, Any]]) -> int:
+def evaluations_since_best(rows: list[dict[str, Any]], prefix: str = "") -> int:
     """Number of evaluations after the best one; 0 where the last one is the best, or where the last round has none.
 
-    The best one has the highest accuracy; where no round has an accuracy, the lowest loss.
+    The best one has the highest accuracy; where no round has an accuracy, the lowest loss. ``prefix`` : of the columns'
+    names, ``val_`` for the validation share.
     """
-    key, sign = ("accuracy", 1.0) if any(row.get("accuracy") is not None for row in rows) else ("loss", -1.0)
+    key, sign = f"{prefix}accuracy", 1.0
+    if all(row.get(key) is None for row in rows):
+        key, sign = f"{prefix}loss", -1.0
     values = [sign * row[key] for row in rows if row.get(key) is not None]
     if not values or rows[-1].get(key) is None:
         return 0

@@ -80,3 +80,19 @@ def test_garbage_test_labels_change_no_choice(tmp_path: Path, strategy: str) -> 
 def test_training_labels_do_change_the_choices(tmp_path: Path) -> None:
     """The test above is able to fail."""
     assert choices(outcome(tmp_path, "fedavg", (Y + 1) % 3, Y_TEST)) != choices(outcome(tmp_path, "fedavg", Y, Y_TEST))
+
+
+@pytest.mark.parametrize("rule", ["target", "patience"])
+def test_garbage_test_labels_end_no_run(tmp_path: Path, rule: str) -> None:
+    """stop.target and stop.patience read the validation share; the test set only where stop.on says so."""
+    stop = {"target": {"target": 0.6}, "patience": {"patience": 2}}[rule]
+    base = {"model": "lr", "local": {"lr": 1.0}, "rounds": 12, "validation": 0.2, "clients": 4, "out": str(tmp_path)}
+    ends: dict[tuple[str, int], Any] = {}
+    for on in ("validation", "test"):
+        for shift in (0, 1):
+            task = from_arrays(X, Y, x_test=X_TEST, y_test=(Y_TEST + shift) % 3)
+            result = run(task=task, stop={**stop, "on": on}, **base)
+            ends[on, shift] = choices(result)
+            assert (shift and on == "test") or result.summary["stopped"].startswith(f"stop.{rule} = ")
+    assert ends["validation", 0] == ends["validation", 1]
+    assert ends["test", 0]["digest"] != ends["test", 1]["digest"]

@@ -142,6 +142,13 @@ def test_compare_is_one_row_a_strategy_over_seeds(runs: list[Path]) -> None:
     )
 
 
+def test_compare_gives_no_other_models_accuracy_to_the_final_one(tmp_path: Path) -> None:
+    for name, summary in (("ended", {"status": "stopped"}), ("running", None)):
+        make(tmp_path, name, 0, [0.1, 0.5, None], summary)
+    table = analysis.compare([tmp_path]).set_index("strategy")
+    assert np.isnan(table.loc["ended", "accuracy"]) and table.loc["running", "accuracy"] == 0.5  # so far
+
+
 def test_compare_tells_settings_apart_and_the_same_run_once(tmp_path: Path) -> None:
     for mu, accuracy in [(0.1, 0.5), (0.1, 0.6), (1.0, 0.7)]:
         make(tmp_path, "fedprox", 0, [accuracy], {"status": "completed"}, mu=mu)

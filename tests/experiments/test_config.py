@@ -73,7 +73,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "checkpoint_every": 0,
         "checkpoint_keep": 2,
         "schedule_rounds": 0,
-        "stop": {"target": 0.0, "patience": 0},
+        "stop": {"target": 0.0, "patience": 0, "on": "validation"},
         "time_limit": 0.0,
         "fork": "",
     }

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from experiments.config.command_line import parse
 from experiments.config.recipe_files import make
 from experiments.config.stored import stored_config
 from experiments.deploy.server_app import parse_configs
+from experiments.runs.plan import check_used
+from experiments.runs.setup import build
 from fl_sim.errors import ConfigError
+from fl_sim.learning.arrays import from_arrays
 
 FLOWER = "flwr.serverapp.strategy:FedAdam"
 
@@ -30,6 +34,7 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ({"schedule_rounds": 9}, "schedule_rounds = 9: does nothing here: nothing in this run depends on"),
         ({"strategy": "maml", "schedule_rounds": 9}, "schedule_rounds = 9"),
         ({"strategy": "perfedavg", "strategy.delta": 0.1}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
+        ({"stop.on": "test"}, "stop.on = 'test': does nothing here: says what stop.target and stop.patience read"),
         ({"strategy": FLOWER, "strategy.eta_l": 0.2}, "strategy.eta_l = 0.2: .*Flower only stores it"),
     ],
 )
@@ -91,3 +96,24 @@ def test_the_clients_of_flower_s_strategies_are_the_run_s_unless_they_are_given(
     }
     old = {k: v for k, v in given.to_dict().items() if k != "personalize_optimizer"}
     assert "fraction_evaluate" not in stored_config(old).strategy.given
+
+
+@pytest.mark.parametrize("rule", ["stop.target = 0.9", "stop.patience = 3"])
+def test_a_rule_that_ends_a_run_reads_no_test_data_unless_it_says_so(rule: str) -> None:
+    key, _, value = rule.partition(" = ")
+    given = {key: float(value) if "." in value else int(value)}
+    cure = r"give a share .--validation 0.1., or let test data choose the last round .--stop.on test."
+    with pytest.raises(ConfigError, match=f"{rule}: reads the central validation samples, and validation = 0 .*{cure}"):
+        make(**given)
+    assert make(**given, validation=0.1).stop.on == "validation" and make(**given, **{"stop.on": "test"})
+    whole = make(**given, **{"stop.on": "test"}).to_dict()
+    older = {**whole, "stop": {k: v for k, v in whole["stop"].items() if k != "on"}}
+    assert stored_config(older).stop.on == "test"  # what a run did before the setting existed
+    assert stored_config({**older, "stop": {"target": 0.0, "patience": 0}}).stop.on == "validation"
+
+
+def test_a_share_that_rounds_to_no_sample_ends_no_run_either(tmp_path: Path) -> None:
+    task = from_arrays(np.eye(8, dtype=np.float32), np.arange(8) % 2)
+    config = make(task=task, model="lr", clients=2, validation=0.01, **{"stop.target": 0.9})
+    with pytest.raises(ConfigError, match="stop.target = 0.9: reads .*validation = 0.01 keeps none"):
+        check_used(build(config))

@@ -82,8 +82,9 @@ SETTINGS: dict[str, Entry] = {
     "checkpoint_every": (3, {"checkpoint_keep": 0, "rounds": 3}),
     "checkpoint_keep": (1, KEPT),
     "schedule_rounds": (9, {"local.lr_schedule": "cosine", "rounds": 2}),
-    "stop.target": (0.01,),
-    "stop.patience": (1, {"local.lr": 0.0, "rounds": 2}),
+    "stop.target": (0.01, {"validation": 0.2}),
+    "stop.patience": (1, {"local.lr": 0.0, "rounds": 2, "validation": 0.2}),
+    "stop.on": ("test", {"local.lr": 0.0, "rounds": 2, "validation": 0.2, "stop.patience": 1}),
     "time_limit": (1e-9,),
 }
 HOW = {key: entry[2] for key, entry in SETTINGS.items() if len(entry) > 2}

@@ -244,8 +244,8 @@ def test_two_processes_never_write_into_one_folder(broken: Path, capsys: pytest.
 @pytest.mark.parametrize(
     "flags, rounds, why",
     [
-        (["--stop.target", "0.2"], 1, "stop.target = 0.2: accuracy 0."),
-        (["--stop.patience", "2", "--local.lr", "0.0000001"], 2, "stop.patience = 2"),
+        (["--stop.target", "0.2", "--stop.on", "test"], 1, "stop.target = 0.2: accuracy 0."),
+        (["--stop.patience", "2", "--stop.on", "test", "--local.lr", "0.0000001"], 2, "stop.patience = 2"),
         (["--time_limit", "0.000001"], 0, "time_limit = 1e-06"),
     ],
 )

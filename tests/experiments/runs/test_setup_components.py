@@ -55,7 +55,10 @@ def test_the_default_of_flower_s_strategies_acts_where_it_is_given(tmp_path: Pat
         ({"chunk": 2, "model": "cnn"}, "chunk = 2: acts in the engine vmap, but this run is on the loop"),
         ({"system.stragglers": 0.01}, "system.stragglers = 0.01: of 4 clients a round that is none"),
         ({"task": "sinusoid", "target": 0.5}, "target = 0.5: task sinusoid has no accuracy"),
-        ({"task": "sinusoid", "stop.target": 0.5}, "stop.target = 0.5: task sinusoid has no accuracy"),
+        (
+            {"task": "sinusoid", "stop.target": 0.5, "stop.on": "test"},
+            "stop.target = 0.5: task sinusoid has no accuracy",
+        ),
     ],
 )
 def test_what_only_data_and_network_show_to_do_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
