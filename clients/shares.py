@@ -1,6 +1,7 @@
 """A task's samples and their owners, prepared in the same way in a simulation and on a device."""
 
 import inspect
+import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,12 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fl_sim import Task, Transform, rng
+from fl_sim import Task, Transform, registry, rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.samples.task_checks import checked
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
 
+PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
+"""This project's own packages."""
 LAYOUT = ("class_axis", "ignore_index")
 """Settings ``task.*`` that every task has: fields of ``Task``, which its maker need not know."""
 
@@ -57,6 +60,10 @@ def without_validation(task: Task, seed: int, validation: float) -> tuple[Task, 
     kept: Tree = {}
     task = checked(task)
     count = round(validation * task.num_train)
+    if count == task.num_train:
+        raise ValueError(
+            f"validation = {validation}: keeps all {count} training samples of {task.name!r}; choose a smaller share"
+        )
     if count:
         order = rng.permutation(rng.key(seed, "validation"), task.num_train)
         kept = task.subset(np.sort(order[:count])).train
@@ -98,7 +105,7 @@ def as_partition(source: Any, name: str, samples: int) -> Partition:
     """
     if not isinstance(source, Partition):
         try:
-            source = Partition.of([np.asarray(part, dtype=np.int64).reshape(-1) for part in source])
+            source = Partition.of([_indices(part) for part in source])
         except (TypeError, ValueError) as error:
             what = f"makes a {type(source).__name__} that cannot be read ({error})"
             raise ConfigError(
@@ -113,11 +120,26 @@ def as_partition(source: Any, name: str, samples: int) -> Partition:
         )
     owned = np.sort(np.concatenate([partition.client(c) for c in sampled_clients(partition)]))
     if owned[0] < 0 or owned[-1] >= samples:
-        raise ConfigError(f"partition.name = {name!r}: indices must be numbers of 0..{samples - 1}")
+        bad = owned[0] if owned[0] < 0 else owned[-1]
+        raise ConfigError(f"partition.name = {name!r}: index {bad}; indices must be numbers of 0..{samples - 1}")
     if partition.exclusive and (owned[1:] == owned[:-1]).any():
         rule = f"different numbers of 0..{samples - 1}, each owned by one client"
         raise ConfigError(f"partition.name = {name!r}: indices must be {rule}")
     return partition
+
+
+def _indices(part: Any) -> np.ndarray:
+    """(n,) int64: the indices of one client. Raises ValueError for a mask, and for what are no whole numbers."""
+    found = np.asarray(part).reshape(-1)
+    whole = found if found.dtype.kind in "iu" else found.astype(np.int64)
+    if found.dtype.kind == "b" or (whole != found).any():
+        what = (
+            "a mask of truth values; np.flatnonzero gives its indices"
+            if found.dtype.kind == "b"
+            else "no whole numbers"
+        )
+        raise ValueError(f"a client's indices are {what}")
+    return whole.astype(np.int64)
 
 
 def sampled_clients(partition: Partition, most: int = 1000) -> Sequence[int]:
@@ -134,14 +156,17 @@ def sampled_clients(partition: Partition, most: int = 1000) -> Sequence[int]:
 def making(key: str, name: str) -> Iterator[None]:
     """Context manager around code of a user that makes a component: an error of any type becomes a ConfigError.
 
-    ValueError and OSError pass, because they are reported as bad input anyway, and so does KeyboardInterrupt.
+    KeyboardInterrupt passes, and so do a ValueError and an OSError of this project's own code, which name the cause.
     """
     try:
         yield
-    except (ValueError, OSError, KeyboardInterrupt):
+    except KeyboardInterrupt:
         raise
     except BaseException as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
+        own = any(last.filename.startswith(os.path.join(registry.HOME, package, "")) for package in PACKAGES)
+        if isinstance(error, ConfigError) or (own and isinstance(error, (ValueError, OSError))):
+            raise
         where = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"
         raise ConfigError(f"{key} = {name!r}: cannot be made: {where}") from error
 

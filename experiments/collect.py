@@ -30,6 +30,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--note", default="", help="a sentence for readers of the table")
     options = parser.parse_args(argv)
     try:
+        if options.name != Path(options.name).name or options.name.startswith("."):
+            raise ValueError(f"name = {options.name!r}: a study's files lie in {RESULTS}; give a name without a folder")
         logs = read(*options.runs)
         frame = compare(logs)
         curves(logs, RESULTS / f"{options.name}.png")

@@ -131,8 +131,10 @@ def run(
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     take_task(settings)
-    if any(not isinstance(callback, Callback) for callback in callbacks):
-        raise ConfigError(f"callbacks = {list(callbacks)!r}: each must be an instance of a subclass of fl_sim.Callback")
+    if not isinstance(callbacks, Iterable) or any(not isinstance(callback, Callback) for callback in callbacks):
+        raise ConfigError(
+            f"callbacks = {callbacks!r}: must be a list, and each of it be an instance of a subclass of fl_sim.Callback"
+        )
     if isinstance(settings.get("partition"), (list, tuple)):
         # the bound on indices is checked again once the task is built
         settings["partition"] = as_partition(settings["partition"], "index arrays", 2**62)

@@ -51,6 +51,11 @@ def listed(root: Path) -> Listing:
         counts = _some([f"{ending} {count}" for ending, count in kinds])
         what = f"{len(others)} files in class folders are left out for their endings ({counts})"
         notes.append(f"{root}: {what}; the first is {others[0].relative_to(root)}; pictures end with {_endings()}")
+    if broken := [
+        file for file in root.glob("*/**/*") if _is_picture(file) and file.is_symlink() and not file.exists()
+    ]:
+        what = f"{len(broken)} links to pictures lead nowhere and are left out"
+        notes.append(f"{root}: {what}; the first is {min(broken).relative_to(root)}")
     if loose := [file for file in _seen(root, "*") if _is_picture(file)]:
         notes.append(f"{root}: {len(loose)} pictures in no class folder are left out; the first is {loose[0].name}")
     return Listing(entries, tuple(notes))

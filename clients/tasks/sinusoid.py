@@ -27,11 +27,13 @@ def sinusoid(clients: int = 1000, samples: int = 50, seed: int = 0) -> Task:
     """One wave of ``samples`` points for each of ``clients`` natural clients: x, y (N, 1) float32.
 
     The central test set are 100 further waves. A client's wave does not depend on the number of clients. Raises
-    ValueError for numbers below 1.
+    ValueError for numbers below 1, and for a seed outside 0..2^63 - 1.
     """
     for name, value in [("clients", clients), ("samples", samples)]:
         if value < 1:
             raise ValueError(f"task.{name} = {value}: must be at least 1")
+    if not 0 <= seed < 1 << 63:
+        raise ValueError(f"task.seed = {seed}: must lie in 0..2^63 - 1")
     return Task(
         name="sinusoid",
         train=_waves(rng.key(seed, "sinusoid"), clients, samples),

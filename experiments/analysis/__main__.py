@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--png", type=Path, metavar="PATH", help="draw the curves into this file")
     options = parser.parse_args(arguments)
     try:
+        if options.target is not None and not 0 < options.target <= 1:
+            raise ValueError(f"target = {options.target!r}: is an accuracy, a fraction above 0 and at most 1")
         logs = read(*options.runs)
         print(format_table(compare(logs, options.target)))
         if options.png:

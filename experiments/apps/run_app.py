@@ -21,6 +21,7 @@ from experiments.apps.run_config import read_run_config
 from experiments.apps.serverapp_run import ServerAppRun, Summary
 from experiments.command_ends import exit_code, reason
 from experiments.config.schema import Config
+from experiments.config.stored_apps import SIGNATURE, signature
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 from fl_sim.leaving import no_exit
@@ -165,7 +166,8 @@ def to_toml(project: Project, config: Config, explicit: Collection[str]) -> str:
     }
     title = f"# One run of the Flower app {project.name}: "
     title += "python -m experiments.run THIS_FILE repeats it while its code is the same.\n"
-    return title + tomli_w.dumps({**settings, "app_config": project.run_config})
+    signed = {SIGNATURE: signature(str(project.folder), project.run_config)}
+    return title + tomli_w.dumps({**settings, **signed, "app_config": project.run_config})
 
 
 def explain(error: BaseException, summary: Summary) -> None:

@@ -95,7 +95,7 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     """
     names = names_in(kind, table["name"])
     components = [load(kind, name) for name in names]
-    takes = [parameters(kind, component) for component in components]
+    takes = [parameters(kind, *pair) for pair in zip(components, names, strict=True)]
     labels = [name if isinstance(name, str) else label(kind, name) for name in names]
     twice = next((text for text in labels if labels.count(text) > 1), None)
     if twice is not None:
@@ -121,7 +121,7 @@ def load(kind: str, name: Any) -> Any:
         return name
     try:
         return registry.find(PACKAGES[kind], kind, name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ValueError) and str(error).startswith(f"{kind}.name = "):
             raise ConfigError(str(error)) from error
         if ":" in name:  # a user's module may fail in any way while it is imported
@@ -147,29 +147,30 @@ def label(kind: str, component: Any) -> str:
     return f"{maker.__module__}:{maker.__qualname__}"
 
 
-def parameters(kind: str, component: Any) -> dict[str, Parameter]:
+def parameters(kind: str, component: Any, name: object = None) -> dict[str, Parameter]:
     """A component's settable parameters: numbers and texts in its signature, and those common to its kind.
 
-    An object that is used as it is has only those common to its kind.
+    An object that is used as it is has only those common to its kind. ``name``: the text by which a user named it, for
+    errors.
     """
     found: dict[str, Parameter] = {}
     if _is_maker(component):
         docs = field_docs(component)
-        for key, p in _signature(kind, component).items():
+        for key, p in _signature(kind, component, name if isinstance(name, str) else "").items():
             hint = type(p.default) if p.annotation is inspect.Parameter.empty else p.annotation
             if key not in SUPPLIED[kind] and key != "name" and _is_plain(hint):
                 found[key] = Parameter(hint, p.default, docs.get(key, ""))
     return {**found, **COMMON.get(kind, {})}
 
 
-def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
+def _signature(kind: str, component: Any, name: str) -> dict[str, inspect.Parameter]:
     """The parameters with a default. Raises ConfigError where the run does not supply a parameter without one."""
     try:
         optional = registry.parameters(component)
         rest = {k: p.kind for k, p in inspect.signature(component).parameters.items() if k not in optional}
     except (ValueError, TypeError, NameError) as error:
         raise ConfigError(
-            f"{kind}.name = {label(kind, component)!r}: its signature cannot be read ({error})"
+            f"{kind}.name = {name or label(kind, component)!r}: its signature cannot be read ({error})"
         ) from error
     for key, how in rest.items():
         if key not in SUPPLIED[kind] and how not in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
@@ -178,7 +179,7 @@ def _signature(kind: str, component: Any) -> dict[str, inspect.Parameter]:
             allowed = f"only {supplied} may have none" if supplied else "each must have one"
             allowed += f"; write a function that gives it, {own}, and name that"
             raise ConfigError(
-                f"{kind}.name = {label(kind, component)!r}: its parameter {key!r} has no default; {allowed}"
+                f"{kind}.name = {name or label(kind, component)!r}: its parameter {key!r} has no default; {allowed}"
             )
     return optional
 

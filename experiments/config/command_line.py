@@ -15,6 +15,7 @@ from experiments.config.flags import Flag, Options, flag_schema, no_value, run_t
 from experiments.config.nesting import nested
 from experiments.config.recipe_files import fork_parts, read_folder
 from experiments.config.schema import Config
+from experiments.config.stored_apps import SIGNATURE, check_own
 from experiments.config.values import check
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
@@ -65,6 +66,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         raise ConfigError("trust_pickle = true: is for a checkpoint; give it with --resume RUN or --fork RUN@N")
     base = recipe_files.read(recipe) if recipe else {}
     app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
+    signed = base.pop(SIGNATURE, "")
     names = nested({key: text for key, text in flags if key in NAMES})
     schema = flag_schema(recipe_files.overlay(base, names))
     if wants_help:
@@ -77,6 +79,8 @@ def parse(argv: Sequence[str]) -> Invocation:
         if not app:
             why = f"one run goes on, but the strategies and seeds given make {len(configs)}; leave them out"
         raise ConfigError(f"resume = {folder!r}: {why}")
+    if app and not options.get("app"):
+        check_own(recipe, app, app_config, signed)
     if options.get("run_config") and not (app or options.get("app")):
         raise ConfigError(f"run_config = {options['run_config']!r}: is the config of a Flower app; give it with --app")
     if app and axes:

@@ -11,6 +11,7 @@ from experiments.config.nesting import Settings, nested
 from experiments.config.plan_checks import idle, values, without_idle
 from experiments.config.schema import Config
 from experiments.config.stored import of_today
+from experiments.config.stored_apps import KEYS
 from experiments.config.strategy_tables import general, kept_of, names_in
 from experiments.config.values import has_several_seeds
 from fl_sim import registry
@@ -38,7 +39,7 @@ def read(recipe: str) -> Settings:
     """The settings of ``experiments/recipes/RECIPE.toml``, or of the file RECIPE if it ends with ``.toml``.
 
     They are checked without the flags. The stored config of an app's run names a Flower app (``app = "PATH"``) and
-    holds the app's own config (table ``app_config``). Raises ConfigError.
+    holds the app's own config (table ``app_config``) and the HMAC of both. Raises ConfigError.
     """
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
@@ -51,7 +52,7 @@ def read(recipe: str) -> Settings:
         settings = nested(read_toml(path))
         settings = of_today(settings) if is_stored(path) else settings
         one_of(settings.get("local", {}))
-        of_an_app = ("app", "app_config") if "app" in settings else ()
+        of_an_app = KEYS if "app" in settings else ()
         expand({k: v for k, v in settings.items() if k not in of_an_app}, plan=False)
     except ValueError as error:  # of TOML, of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error

@@ -38,8 +38,8 @@ def _set_metrics(text: str) -> str:
         raise ValueError(str(error).partition(": ")[2]) from error
 
 
-Whole = Annotated[int, Ge(0)]
-Count = Annotated[int, Ge(1)]
+Whole = Annotated[int, Ge(0), Lt(2**63)]
+Count = Annotated[int, Ge(1), Lt(2**63)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]

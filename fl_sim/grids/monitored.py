@@ -139,13 +139,17 @@ def _answers(exchange: Exchange, replies: Iterable[Message], good: Iterable[Mess
     for message in exchange.messages:
         number = message.metadata.message_id
         reply = failed.get(number)
-        code = reply.error.code if reply is not None and reply.has_error() else 0
-        if code in (no_answer.LATE, no_answer.NO_NODE):
+        none = no_answer.code_of(reply) if reply is not None else 0
+        if none in (no_answer.LATE, no_answer.NO_NODE):
             continue
         if number in passed:
             reply = passed[number]
-        elif reply is None or not code or code == no_answer.NO_FUNCTION:
-            reason = reply.error.reason if reply is not None and code else "the reply cannot be used: see the log"
+        elif reply is None or not reply.has_error() or none == no_answer.NO_FUNCTION:
+            reason = (
+                reply.error.reason
+                if reply is not None and reply.has_error()
+                else "the reply cannot be used: see the log"
+            )
             reply = Message(Error(CLIENT_ERROR, reason), reply_to=message)
         answers.append(reply)
     return answers

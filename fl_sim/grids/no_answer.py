@@ -12,13 +12,27 @@ MOD_REFUSED = 6
 """Flower's own code: a mod of the ClientApp lacks what it needs, such as the clipping norm in a message to evaluate."""
 NODE_UNAVAILABLE = 5
 """Flower's own code: the node is not connected, so that the message was not sent."""
+
+
+class NoAnswer(Error):
+    """An error that this process made: the code of one that came from a device never means any of these."""
+
+
 EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function", MOD_REFUSED: "mod_refused"}
 """Code -> the event that records it."""
 
 
 def of(message: Message, code: int, reason: str) -> Message:
     """The error reply that stands for no answer to ``message``."""
-    return Message(Error(code, reason), reply_to=message)
+    return Message(NoAnswer(code, reason), reply_to=message)
+
+
+def code_of(reply: Message) -> int:
+    """The code where a reply stands for no answer, of a key of ``EVENTS``; 0 for all other replies."""
+    if not reply.has_error():
+        return 0
+    code = int(reply.error.code)
+    return code if isinstance(reply.error, NoAnswer) or code == MOD_REFUSED else 0
 
 
 def excused(reply: Message, app_owned: bool, training: bool) -> bool:
@@ -27,7 +41,7 @@ def excused(reply: Message, app_owned: bool, training: bool) -> bool:
     A strategy must name nodes and functions that exist; an app that sends messages itself is told, as by Flower. A mod
     that refuses a message has failed in ``training`` alone, as Flower's mods for privacy refuse every evaluation.
     """
-    code = reply.error.code if reply.has_error() else 0
+    code = code_of(reply)
     if code == MOD_REFUSED:
         return not training
     return code == LATE or (app_owned and code in EVENTS)
@@ -35,4 +49,4 @@ def excused(reply: Message, app_owned: bool, training: bool) -> bool:
 
 def not_sent(reply: Message) -> bool:
     """Whether the message never left the server, because there is no such node, or it is not connected."""
-    return reply.has_error() and reply.error.code in (NO_NODE, NODE_UNAVAILABLE)
+    return reply.has_error() and (code_of(reply) == NO_NODE or reply.error.code == NODE_UNAVAILABLE)

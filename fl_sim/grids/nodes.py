@@ -54,6 +54,8 @@ class Nodes:
     """Whether the second of two nodes that say that they are one client is refused; else the run fails."""
     pending: dict[str, int] = field(default_factory=dict)
     """Message id -> node, of queries without an answer yet."""
+    waited_for: dict[str, float] = field(default_factory=dict)
+    """Message id -> until when (monotonic clock) exchanges wait for the answer to a query: once for each node."""
 
     def find(self, grid: Grid, experiment: ConfigRecord, timeout_s: float, allowed_missing: int = 0) -> None:
         """Wait until all clients' nodes are connected.
@@ -73,7 +75,8 @@ class Nodes:
         """The clients of ``clients`` whose node is not connected; each new node gets a query for its client id.
 
         Waits at most ``timeout_s``: with ``patient`` for all of these clients, else only for the answers of nodes that
-        are connected.
+        are connected. A node that does not answer is waited for once, and not again in each exchange; its late answer
+        counts.
         """
         end, pulled = time.monotonic() + timeout_s, PulledReplies(grid)
         while True:
@@ -81,11 +84,13 @@ class Nodes:
             new = sorted(there - {*self.of.values(), *self.refused, *self.pending.values()})
             queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
             if queries:
-                self.pending |= {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
+                asked = {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
+                self.pending |= asked
+                self.waited_for |= dict.fromkeys(asked, time.monotonic() + timeout_s)
             for number, reply, problem in pulled(self.pending):
                 self._introduce(there, self.pending.pop(number), reply, problem)
-            absent = [c for c in clients if self.of.get(c) not in there]
-            if not absent or time.monotonic() > end or not (patient or self.pending):
+            absent, now = [c for c in clients if self.of.get(c) not in there], time.monotonic()
+            if not absent or now > end or not (patient or any(now < self.waited_for[i] for i in self.pending)):
                 return absent
             time.sleep(POLL_S)
 

@@ -14,11 +14,11 @@ from annotated_types import Ge, Lt
 class Local:
     """Training inside one client (``local.*``)."""
 
-    epochs: Annotated[int, Ge(1)] = 1
+    epochs: Annotated[int, Ge(1), Lt(2**63)] = 1
     """Passes over the client's training samples in a round. Ignored where steps > 0."""
-    steps: Annotated[int, Ge(0)] = 0
+    steps: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Optimiser steps in a round; 0 means that epochs decides."""
-    batch_size: Annotated[int, Ge(0)] = 32
+    batch_size: Annotated[int, Ge(0), Lt(2**63)] = 32
     """Samples a step; 0 means all of the client's samples."""
     last_batch: Literal["keep", "drop", "join"] = "keep"
     """A pass's last batch, where it is smaller: keep it; drop it, unless it is the only one; or, where it is a single

@@ -60,7 +60,7 @@ def of_foreign(
     expected = Expected(
         key,
         most,
-        own or ((key,) if averages else ()),
+        (*(own or ((key,) if averages else ())), *(flower.required_by_wrappers(strategy) if training else ())),
         enter_model=[loss] if (loss := getattr(inner, "train_loss_key", "")) else [],
         not_finite="failure" if private else "null" if training or not (averages or own) else "left out",
         zero_is_failure=False,

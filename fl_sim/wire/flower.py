@@ -19,6 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import strategy as strategies
 from flwr.serverapp.strategy import Strategy
 from flwr.supercore.constant import DEFAULT_SIMULATION_CONFIG
+from flwr.supercore.differential_privacy import KEY_NORM_BIT
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
@@ -183,6 +184,14 @@ def is_private(strategy: Strategy) -> bool:
     inner = getattr(strategy, "strategy", None)
     own = any(kind.__name__.startswith("DifferentialPrivacy") for kind in type(strategy).__mro__)
     return own or (isinstance(inner, Strategy) and is_private(inner))
+
+
+def required_by_wrappers(strategy: Strategy) -> tuple[str, ...]:
+    """The numbers without which Flower's wrappers around a strategy raise as they aggregate replies to training."""
+    inner = getattr(strategy, "strategy", None)
+    rest = required_by_wrappers(inner) if isinstance(inner, Strategy) else ()
+    own = isinstance(strategy, strategies.DifferentialPrivacyClientSideAdaptiveClipping)
+    return ((KEY_NORM_BIT,) if own else ()) + rest
 
 
 def averages(strategy: Strategy, hook: str = "aggregate_train") -> bool:

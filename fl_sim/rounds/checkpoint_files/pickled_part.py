@@ -5,6 +5,7 @@ It is read where its HMAC fits the key of this user (``fl_sim.logs.own_key``), o
 
 import io
 import pickle
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -44,8 +45,19 @@ def write(attributes: Mapping[str, object], objects: Mapping[int, int]) -> bytes
 
 
 def sign(data: bytes, beside: str) -> str:
-    """The HMAC of a pickle and of the text beside it, whose objects it refers to."""
-    return own_key.sign(PURPOSE, _signed(data, beside))
+    """The HMAC of a pickle and of the text beside it, whose objects it refers to.
+
+    Empty, with a warning, where this user's key can be neither read nor made.
+    """
+    signature = own_key.sign(PURPOSE, _signed(data, beside))
+    if not signature:
+        later = "the checkpoints of this run are not signed, and --resume and --fork will need --trust_pickle"
+        warnings.warn(
+            f"FL_SIM_HOME: the key {own_key.key_file()} can be neither used nor made; {later}; make its folder "
+            "writable, or the key readable for its owner only",
+            stacklevel=2,
+        )
+    return signature
 
 
 def why_not(data: bytes, beside: str, signature: str) -> str:

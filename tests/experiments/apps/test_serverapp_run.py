@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.config.command_line import parse
+from fl_sim.logs.toml import read_toml
 from tests.experiments.apps.small_apps import CLIENT, COMPONENTS, LEGACY, SEND, WORKFLOW, Try, events, exchanging
 
 
@@ -155,7 +157,10 @@ def test_run_config_overrides_the_apps_own_and_is_stored(attempt: Try) -> None:
     body = "said(context.run_config)"
     code, summary, _, heard = attempt(exchanging(body), CLIENT, "--run-config", "lr=0.2 num-server-rounds=5")
     assert (code, heard) == (0, "({'lr': 0.2, 'num-server-rounds': 5},)")
-    assert "lr = 0.2" in (Path(summary["run_dir"]) / "config.toml").read_text()
+    stored = Path(summary["run_dir"]) / "config.toml"
+    assert "lr = 0.2" in stored.read_text()
+    again = parse([str(stored)])  # the user's own key signed it
+    assert (again.app, again.app_config["lr"]) == (read_toml(stored)["app"], 0.2)
 
 
 def test_a_mod_may_refuse_to_evaluate(attempt: Try) -> None:

@@ -1,18 +1,19 @@
 """Replies of ordinary apps: weights of 0, numbers that are not finite, and what Flower's averages need in common."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from flwr.app import Array, ArrayRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.serverapp.strategy import DifferentialPrivacyClientSideAdaptiveClipping, QFedAvg
 from flwr.serverapp.strategy import FedAvg as FlowerFedAvg
-from flwr.serverapp.strategy import QFedAvg
 
 from fl_sim import RoundFailed, RoundLog, SimulationGrid, load, run_rounds
 from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.grids.no_answer import LATE, NO_FUNCTION, NO_NODE
 from fl_sim.grids.untrusted_replies.claims import finite, shortened, whole
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected, error_text
 from fl_sim.wire import flower, reply_form
@@ -172,3 +173,24 @@ def test_an_accuracy_that_some_clients_lack_is_in_no_mean() -> None:
     assert summarise("personal", [full, some]) == {
         "personal_clients": 2, "personal_share_worse": 0.0, "personal_loss_before": 1.0, "personal_loss": 0.5,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("code", [LATE, NO_NODE, NO_FUNCTION])
+def test_an_error_with_a_code_of_this_process_is_a_failure_on_any_flower_grid(code: int) -> None:
+    """Flower's own grid behind ``run_rounds``: what a device writes into its error excuses nothing."""
+
+    class Devices(SimulationGrid):
+        def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
+            replies = list(super().send_and_receive(messages, timeout=timeout))
+            told = Message(Error(code, "busy"), reply_to=list(messages)[CULPRIT])
+            return [told if n == CULPRIT else reply for n, reply in enumerate(replies)]
+
+    client_app = app(changed())
+    with pytest.raises(RoundFailed, match="train: busy"):
+        run_rounds(flowers(), Devices(client_app, 3), START, 1)
+
+
+def test_without_the_norm_bit_adaptive_clipping_is_a_failure_of_each_client() -> None:
+    wrapper = DifferentialPrivacyClientSideAdaptiveClipping(flowers(), 0.0, 3, clipped_count_stddev=1.0)
+    with pytest.raises(RoundFailed, match="norm_bit = None: each reply must report this number"):
+        rounds(app(changed()), wrapper)

@@ -70,6 +70,16 @@ def test_a_pickle_signed_for_other_text_is_not_read() -> None:
     assert from_bytes(data.replace(b'[\\\\\\"k\\\\\\", 2]', b'[\\\\\\"k\\\\\\", 3]')).untrusted != ""
 
 
+def test_where_no_key_can_be_made_a_warning_says_what_is_not_signed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "home").write_text("a file")
+    monkeypatch.setenv("FL_SIM_HOME", str(tmp_path / "home"))
+    with pytest.warns(UserWarning, match="FL_SIM_HOME: the key .*home/key .* --trust_pickle"):
+        data = to_bytes(example({"odd": Odd([1.0])}))
+    assert "nobody signed it" in from_bytes(data).untrusted
+
+
 def test_plain_attributes_need_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FL_SIM_HOME", str(tmp_path / "none"))
     assert from_bytes(to_bytes(example({"k": [1, (2,)]}))).strategy == {"k": [1, (2,)]}
