@@ -131,7 +131,7 @@ def run(
     Raises ConfigError (a ValueError) for bad input, before any work, and RoundFailed for a failed run.
     """
     take_task(settings)
-    if not isinstance(callbacks, Iterable) or any(not isinstance(callback, Callback) for callback in callbacks):
+    if not hasattr(callbacks, "__iter__") or any(not isinstance(callback, Callback) for callback in callbacks):
         raise ConfigError(
             f"callbacks = {callbacks!r}: must be a list, and each of it be an instance of a subclass of fl_sim.Callback"
         )

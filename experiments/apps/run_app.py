@@ -19,9 +19,9 @@ from experiments.apps.app_log import AppLog
 from experiments.apps.project import ROUNDS, Project, imported
 from experiments.apps.run_config import read_run_config
 from experiments.apps.serverapp_run import ServerAppRun, Summary
+from experiments.apps.stored_apps import SIGNATURE, signature
 from experiments.command_ends import exit_code, reason
 from experiments.config.schema import Config
-from experiments.config.stored_apps import SIGNATURE, signature
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 from fl_sim.leaving import no_exit

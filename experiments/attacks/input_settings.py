@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from experiments.attacks.input_cases import DATA, FEW, FLAGS, MODELS, TOML, Input
+from experiments.attacks.input_cases import FEW, FLAGS, TOML, Input
 from experiments.attacks.input_files import files
+from experiments.attacks.input_objects import DATA, MODELS
 from experiments.config.choices import PACKAGES, load, offered, parameters
 from experiments.config.schema import Config
 from experiments.config.tables import SECTIONS

@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
+from experiments.apps.stored_apps import SIGNATURE, check_own
 from experiments.config import recipe_files
 from experiments.config.axes import over
 from experiments.config.choices import PACKAGES
@@ -15,7 +16,6 @@ from experiments.config.flags import Flag, Options, flag_schema, no_value, run_t
 from experiments.config.nesting import nested
 from experiments.config.recipe_files import fork_parts, read_folder
 from experiments.config.schema import Config
-from experiments.config.stored_apps import SIGNATURE, check_own
 from experiments.config.values import check
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError

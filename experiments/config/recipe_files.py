@@ -5,13 +5,13 @@ A flag, or a keyword from Python, overrides the recipe; the recipe overrides the
 
 from pathlib import Path
 
+from experiments.apps.stored_apps import KEYS
 from experiments.config.choices import PACKAGES, label, load, parameters
 from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested
 from experiments.config.plan_checks import idle, values, without_idle
 from experiments.config.schema import Config
 from experiments.config.stored import of_today
-from experiments.config.stored_apps import KEYS
 from experiments.config.strategy_tables import general, kept_of, names_in
 from experiments.config.values import has_several_seeds
 from fl_sim import registry
@@ -101,7 +101,7 @@ def _kept(kind: str, old: Settings, over: Settings) -> Settings:
     if not another and not any("." in key for key in (*old, *over)):
         return old
     names = names_in(kind, {"name": "fedavg", **old, **over}["name"])
-    takes = {n if isinstance(n, str) else label(kind, n): parameters(kind, load(kind, n)) for n in names}
+    takes = {n if isinstance(n, str) else label(kind, n): parameters(kind, load(kind, n), n) for n in names}
     if another:
         known = {key for own in takes.values() for key in own}
         old = {key: value for key, value in old.items() if key in known or "." in key}

@@ -87,6 +87,8 @@ def from_arrays(
         found = _read(x, y, clients, x_test, y_test, outputs, test_share, loss is not None, ignore_index)
     except (BadSamples, ConfigError) as error:
         raise ValueError(f"from_arrays: {error}") from None
+    if not isinstance(name, str):
+        raise ValueError(f"from_arrays: name = {name!r}: must be text")
     return _task(found, loss, metrics, outputs, class_axis, name)
 
 

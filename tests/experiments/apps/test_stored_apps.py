@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.apps.stored_apps import signature
 from experiments.config.command_line import parse
-from experiments.config.stored_apps import signature
 from fl_sim.errors import ConfigError
 
 
