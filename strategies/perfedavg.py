@@ -11,12 +11,13 @@ algorithm 1 with equations 8 and 10.
 The running statistics of a model with BatchNorm are those of the batches D', at u.
 
 H is the Hessian of l, and v = grad l(u; D'). Order ``exact`` computes the product H v itself, ``hf`` the difference
-(grad l(w + delta v; D'') - grad l(w - delta v; D'')) / (2 delta), and ``fo`` leaves H v out.
+(grad l(w + h v; D'') - grad l(w - h v; D'')) / (2 h), and ``fo`` leaves H v out. The paper has the constant h = delta;
+the scaled step and its derivation are in ``strategies/base/hessian_products.py``.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from fl_sim import Batch, Local, Loss, tree
 from fl_sim.local import Draw, Metrics, Sizes, Streams, passes, train
 from fl_sim.tree import Tree
 from strategies.base import Strategy
+from strategies.base.hessian_products import accuracy, difference_product, exact_product, scaled_step
 
 
 @dataclass
@@ -36,15 +38,33 @@ class PerFedAvg(Strategy):
     """alpha: the inner step."""
     order: Literal["fo", "hf", "exact"] = "fo"
     """First order, Hessian-free, or with the exact Hessian-vector product."""
+    hf_step: Literal["scaled", "fixed"] = "scaled"
+    """Step h of the finite difference of hf: scaled to |w|, |v| and the dtype, or fixed: delta."""
     delta: Annotated[float, Gt(0)] = 1e-3
-    """Step of the finite difference of ``hf``."""
+    """The step where hf_step is fixed."""
     weighting = "uniform"
     partial_work = "keep"
 
     @property
     def idle_parameters(self) -> Mapping[str, str]:
-        """``delta``, unless ``order`` is ``hf``."""
-        return {} if self.order == "hf" else {"delta": "acts with strategy.order hf"}
+        """``hf_step``, unless ``order`` is ``hf``, and ``delta``, unless that is ``fixed``."""
+        if self.order != "hf":
+            return dict.fromkeys(("hf_step", "delta"), "acts with strategy.order hf")
+        return {} if self.hf_step == "fixed" else {"delta": "acts with strategy.hf_step fixed"}
+
+    @property
+    def refuses_bf16(self) -> str:
+        """Order ``hf`` takes the difference of two gradients, of which bf16 leaves no digit."""
+        why = "strategy.order hf takes a difference of two gradients, of which bf16 leaves no digit"
+        return why if self.order == "hf" else ""
+
+    def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
+        """How far ``hf`` is off from the exact product on this network, where that is much or the network has kinks."""
+        if self.order != "hf":
+            return ()
+        step = self.delta if self.hf_step == "fixed" else None
+        found = accuracy(loss, self.inner_lr, step, local.batch_size)
+        return (found.sentence,) if found is not None and found.sentence else ()
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """D' are FedAvg's passes over the client's samples; D and D'' are independent draws of the same number."""
@@ -80,9 +100,7 @@ class PerFedAvg(Strategy):
 
     def hessian_product(self, at: Tree, vector: Tree, batch: Batch, loss: Loss) -> Tree:
         """H(at; batch) vector."""
-        if self.order == "hf":
-            ahead, _, _ = loss.gradient(tree.add(at, vector, self.delta), batch)
-            behind, _, _ = loss.gradient(tree.add(at, vector, -self.delta), batch)
-            return tree.scale(tree.sub(ahead, behind), 1 / (2 * self.delta))
-        gradient = torch.func.grad(lambda p: loss({**at, **p}, batch))
-        return cast(Tree, torch.func.vjp(gradient, {k: at[k] for k in vector})[1](vector)[0])
+        if self.order == "exact":
+            return exact_product(at, vector, batch, loss)
+        step = self.delta if self.hf_step == "fixed" else scaled_step(at, vector, loss)
+        return difference_product(at, vector, batch, loss, step)

@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from experiments.config.choices import PACKAGES, offered, parameters
@@ -35,6 +35,8 @@ def check_plan(c: Config) -> None:
     if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
         why = f"means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
         raise ConfigError(f"precision = {c.precision!r}: {why}")
+    if c.precision == "bf16" and (strategy := made(c)) is not None and strategy.refuses_bf16:
+        raise ConfigError(f"precision = 'bf16': {strategy.refuses_bf16}; leave it out")
     if c.client_timeout and (c.engine == "flower" or (c.engine != "ray" and c.device != "cpu")):
         why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
@@ -75,6 +77,8 @@ def idle(c: Config) -> dict[str, str]:
     if not may_count_rounds(c):
         found["schedule_rounds"] = "nothing in this run depends on the number of rounds"
     defaults, now = default_values(c), values(c)
+    if c.strategy.is_object and is_dataclass(c.strategy.component):
+        defaults |= {f"strategy.{f.name}": f.default for f in fields(c.strategy.component)}
     found |= {f"strategy.{name}": why for name, why in idle_parameters(c).items()}
     return {key: why for key, why in found.items() if key in now and now[key] != defaults.get(key)}
 
@@ -115,12 +119,10 @@ def is_flowers(component: object) -> bool:
 
 def idle_parameters(c: Config) -> Mapping[str, str]:
     """The strategy's parameters that do nothing beside its other settings, and why."""
-    if c.strategy.is_object:
-        return {}
     strategy, found = made(c), dict[str, str]()
     if strategy is not None:
         return strategy.idle_parameters
-    if is_flowers(c.strategy.component):
+    if is_flowers(c.strategy.component) and not c.strategy.is_object:
         found |= dict.fromkeys(STORED_ONLY, "Flower only stores it; the rate of clients is local.lr")
     return found
 

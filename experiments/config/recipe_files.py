@@ -135,7 +135,8 @@ def configs(recipe: Settings, over: Settings) -> list[Config]:
     nothing = [idle(config) for config in found]
     common = {key: why for key, why in nothing[0].items() if all(key in other for other in nothing)}
     alone = [idle(config) for config in expand(recipe, plan=False)] if common and recipe else []
-    said = {general(key) for key in flatten(over)}
+    said, chosen = {general(key) for key in flatten(over)}, found[0].strategy
+    said |= {f"strategy.{key}" for key in chosen.given} if chosen.is_object else set()
     for key, why in common.items():
         if key in said or (alone and all(key in other for other in alone)):
             raise ConfigError(f"{key} = {values(found[0])[key]!r}: does nothing here: {why}; leave it out")

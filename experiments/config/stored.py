@@ -25,10 +25,12 @@ from fl_sim.errors import ConfigError
 
 OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all", "stop.on": "test"}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
+OLD_NUMBERS: dict[tuple[str, str], dict[str, object]] = {("strategy", "perfedavg"): {"hf_step": "fixed"}}
+"""The same for parameters of one component, by its kind and name."""
 
 
 def of_today(settings: Settings) -> Settings:
-    """The settings of a stored config, with ``OLD_DEFAULTS`` for keys that did not exist when it was written.
+    """The settings of a stored config, with the values of ``OLD_DEFAULTS`` and ``OLD_NUMBERS`` for keys that it lacks.
 
     A setting that the run's strategy refuses today, or that does nothing, is left out; of maml's, ``local.lr`` was the
     rate of personal evaluation, and becomes ``personalize_lr``. Before ``personalize_optimizer`` existed, the numbers
@@ -42,8 +44,7 @@ def of_today(settings: Settings) -> Settings:
     merged = dict(settings)
     if "app" in merged:
         return merged
-    lacking = {key: value for key, value in OLD_DEFAULTS.items() if key not in flatten(settings)}
-    for key, value in nested(lacking).items():
+    for key, value in nested(lacked_by(settings)).items():
         merged[key] = {**value, **merged.get(key, {})} if isinstance(value, dict) else value
     refused = refused_by(choose("strategy", {"name": "fedavg", **merged.get("strategy", {})}))
     rate = merged.get("local", {}).get("lr")
@@ -59,6 +60,15 @@ def of_today(settings: Settings) -> Settings:
         by_run = [k for k in BY_RUN if k in table and k in known and table[k] == known[k].default]
         merged = without(merged, [f"strategy.{k}" for k in by_run])
     return without(merged, list(idle(single(expand(merged, plan=False)))))
+
+
+def lacked_by(settings: Mapping[str, Any]) -> dict[str, object]:
+    """By dotted key, what ``OLD_DEFAULTS`` and ``OLD_NUMBERS`` say of the keys that a stored config lacks."""
+    found = dict(OLD_DEFAULTS)
+    for (kind, name), old in OLD_NUMBERS.items():
+        if settings.get(kind, {}).get("name") == name:
+            found |= {f"{kind}.{key}": value for key, value in old.items()}
+    return {key: value for key, value in found.items() if key not in flatten(settings)}
 
 
 def stored_config(settings: Mapping[str, object]) -> Config:

@@ -112,6 +112,7 @@ def build(
     check_set_metrics(loss, validation, partition, config.personalize_steps, more)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
+    told = strategy.network_notes(loss, config.local) if isinstance(strategy, Strategy) else ()
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
@@ -132,7 +133,7 @@ def build(
         train_config=train,
         evaluate_config=personal,
         evaluate_fn=evaluator(app.learner, validation, workers, config.evaluate_every, config.rounds, rows),
-        notes=notes,
+        notes=(*notes, *told),
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
 

@@ -100,6 +100,15 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """The name of the setting by which a round depends on the total number of rounds; empty: none."""
         return ""
 
+    @property
+    def refuses_bf16(self) -> str:
+        """Why the algorithm's numbers are wrong where matrix products are in bf16; empty where they are not."""
+        return ""
+
+    def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
+        """What a run must be told of this algorithm on this network, one sentence each; asked once, before the run."""
+        return ()
+
     def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
         return {k: v for k, v in vars(self).items() if k not in ("model", "statistics", "unanswered")}

@@ -15,18 +15,19 @@ from strategies.perfedavg import PerFedAvg
 
 
 @pytest.mark.parametrize(
-    "order, delta, expected",
+    "order, step, expected",
     [
         # l(w) = mean (w x - y)^2. D: x = (1, 2), y = (2, 0): gradient 5 w - 2. D': x = 3, y = 1: gradient 18 w - 6.
         # D'': x = 2: second derivative 8. w = 1, alpha 1/10: u = 1 - 0.3 = 0.7, gradient of D' there 6.6;
         # (1 - 0.1 * 8) 6.6 = 1.32. lr 1/2: 1 - 0.66 = 0.34; without H: 1 - 3.3 = -2.3.
-        ("fo", 1e-3, -2.3),
-        ("exact", 1e-3, 0.34),
-        ("hf", 1e-3, 0.34),  # of a quadratic the central difference is exact, whatever delta
-        ("hf", 10.0, 0.34),
+        ("fo", {}, -2.3),
+        ("exact", {}, 0.34),
+        ("hf", {"hf_step": "fixed"}, 0.34),  # of a quadratic the central difference is exact, whatever the step
+        ("hf", {"hf_step": "fixed", "delta": 10.0}, 0.34),
+        ("hf", {"hf_step": "scaled"}, 0.34),
     ],
 )
-def test_a_step_on_a_quadratic(federation: Any, batch_of: Any, order: Any, delta: float, expected: float) -> None:
+def test_a_step_on_a_quadratic(federation: Any, batch_of: Any, order: Any, step: Any, expected: float) -> None:
     loss = federation(nn.Linear(1, 1, bias=False), [([[1.0]], [[1.0]])]).loss
     inner, outer, hessian = (
         batch_of([[1.0], [2.0]], [[2.0], [0.0]]),
@@ -35,10 +36,8 @@ def test_a_step_on_a_quadratic(federation: Any, batch_of: Any, order: Any, delta
     )
     batches = {"train": [outer], "inner": [inner], **({"hessian": [hessian]} if order != "fo" else {})}
     model = {"weight": torch.ones(1, 1, dtype=torch.float64)}
-    new, _, metrics = PerFedAvg(inner_lr=0.1, order=order, delta=delta).local_update(
-        model, {}, batches, loss, Local(lr=0.5)
-    )
-    assert new["weight"].item() == pytest.approx(expected, rel=1e-9)
+    new, _, metrics = PerFedAvg(inner_lr=0.1, order=order, **step).local_update(model, {}, batches, loss, Local(lr=0.5))
+    assert new["weight"].item() == pytest.approx(expected, rel=1e-8 if "scaled" in step.values() else 1e-13)
     assert metrics["loss"].item() == pytest.approx((3 * 0.7 - 1) ** 2, rel=1e-12)  # after the inner step, on D'
 
 
@@ -66,17 +65,15 @@ def test_the_finite_difference_tends_to_the_exact_product(smooth: Any, batch_of:
     batch, vector = batch_of(x[:30], y[:30]), smooth.loss.gradient(model, batch_of(x[30:], y[30:]))[0]
     exact = PerFedAvg(order="exact").hessian_product(model, vector, batch, smooth.loss)
 
-    def error(delta: float) -> float:
-        return float(
-            tree.norm(
-                tree.sub(PerFedAvg(order="hf", delta=delta).hessian_product(model, vector, batch, smooth.loss), exact)
-            )
-        )
+    def error(delta: float, kind: Any = "fixed") -> float:
+        rule = PerFedAvg(order="hf", hf_step=kind, delta=delta)
+        return float(tree.norm(tree.sub(rule.hessian_product(model, vector, batch, smooth.loss), exact)))
 
     assert error(1e-1) / error(1e-2) == pytest.approx(100, rel=0.1) and error(1e-2) / error(1e-3) == pytest.approx(
         100, rel=0.1
     )
     assert error(1e-3) < 1e-6 * float(tree.norm(exact)) and float(tree.norm(exact)) > 1e-2
+    assert error(1e-3, "scaled") == error(9.0, "scaled") < 1e-9 * float(tree.norm(exact))
 
 
 def test_the_exact_product_is_the_hessian_times_the_vector(smooth: Any, batch_of: Any) -> None:

@@ -14,6 +14,7 @@ from experiments.runs.plan import check_used
 from experiments.runs.setup import build
 from fl_sim.errors import ConfigError
 from fl_sim.learning.arrays import from_arrays
+from strategies.perfedavg import PerFedAvg
 
 FLOWER = "flwr.serverapp.strategy:FedAdam"
 
@@ -35,6 +36,16 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ({"strategy": "maml", "schedule_rounds": 9}, "schedule_rounds = 9"),
         ({"strategy": "perfedavg", "strategy.delta": 0.1}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
         ({"stop.on": "test"}, "stop.on = 'test': does nothing here: says what stop.target and stop.patience read"),
+        (
+            {"strategy": "perfedavg", "strategy.hf_step": "fixed"},
+            "strategy.hf_step = 'fixed': .*strategy.order hf",
+        ),
+        (
+            {"strategy": "perfedavg", "strategy.order": "hf", "strategy.delta": 0.1},
+            "strategy.delta = 0.1: .*acts with strategy.hf_step fixed",
+        ),
+        ({"strategy": PerFedAvg(delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
+        ({"strategy": PerFedAvg(order="hf", delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.hf_step fixed"),
         ({"strategy": FLOWER, "strategy.eta_l": 0.2}, "strategy.eta_l = 0.2: .*Flower only stores it"),
     ],
 )
@@ -57,7 +68,7 @@ def test_what_does_nothing_is_refused(settings: dict[str, Any], message: str, tm
         {"schedule_rounds": 9, "local.lr_schedule": "cosine"},
         {"schedule_rounds": 9, "strategy": "reptile", "strategy.anneal": "linear"},
         {"schedule_rounds": 9, "strategy": "tests.conformance.stateful:Remembers"},
-        {"strategy": "perfedavg", "strategy.delta": 0.1, "strategy.order": "hf"},
+        {"strategy": "perfedavg", "strategy.delta": 0.1, "strategy.order": "hf", "strategy.hf_step": "fixed"},
         {"personalize_steps": 1, "personalize_every": 2, "partition.held_out": 0.1},
     ],
 )
@@ -117,3 +128,12 @@ def test_a_share_that_rounds_to_no_sample_ends_no_run_either(tmp_path: Path) -> 
     config = make(task=task, model="lr", clients=2, validation=0.01, **{"stop.target": 0.9})
     with pytest.raises(ConfigError, match="stop.target = 0.9: reads .*validation = 0.01 keeps none"):
         check_used(build(config))
+
+
+def test_differences_of_gradients_in_bf16_are_refused_before_any_run() -> None:
+    settings: dict[str, Any] = {"strategy": "perfedavg", "precision": "bf16"}
+    with pytest.raises(ConfigError, match="precision = 'bf16': strategy.order hf takes a difference of two gradients"):
+        make(**settings, **{"strategy.order": "hf"})
+    with pytest.raises(ConfigError, match="precision = 'bf16'"):
+        make(strategy=PerFedAvg(order="hf"), precision="bf16")
+    assert make(**settings, **{"strategy.order": "exact"}).precision == "bf16"

@@ -60,3 +60,14 @@ def test_the_rate_of_personal_evaluation_is_that_of_the_call_for_every_strategy(
     assert make(str(path), strategy="maml", personalize_lr=0.2).personalize_lr == 0.2
     assert make(str(path), strategy="fedavg").personalize_lr == 0.0  # local.lr, which it stores
     assert make(strategy="maml", personalize_steps=1, **{"partition.held_out": 0.2}).personalize_lr == 0.1
+
+
+def test_an_older_run_of_perfedavg_has_the_fixed_step_of_its_time() -> None:
+    old = make(str(OLD / "perfedavg-finished" / CONFIG))
+    assert (old.strategy.params["order"], old.strategy.params["hf_step"]) == ("hf", "fixed")
+    assert stored_config(old.to_dict()) == old
+    today = make(strategy="perfedavg", **{"strategy.order": "hf"})
+    assert today.strategy.params["hf_step"] == "scaled" and stored_config(today.to_dict()) == today
+    first = of_today({"strategy": {"name": "perfedavg", "order": "fo", "delta": 1e-3}})  # there no step acts
+    assert first["strategy"] == {"name": "perfedavg", "order": "fo", "delta": 1e-3}
+    assert "hf_step" not in of_today({"strategy": {"name": "fedavg"}})["strategy"]
