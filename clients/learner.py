@@ -13,7 +13,7 @@ from fl_sim.blocks.plan import plan_blocks
 from fl_sim.engines.results import ClientResult
 from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
-from fl_sim.grids.messages import arrays_of
+from fl_sim.grids.messages import received_of
 from fl_sim.kernels.module_copies import copy_of
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.networks.module_checks import lazy_tensors, problem, written
@@ -23,7 +23,6 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.samples.sample_cures import cure_of_inputs, cure_of_targets
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
-from fl_sim.wire import records
 
 
 def make_module(model: object, params: Mapping[str, object], task: Task, seed: int, name: str) -> nn.Module:
@@ -131,5 +130,5 @@ def answer(
         Client id -> its state; empty where it has none yet.
     """
     [plan] = plan_blocks(learner, message.metadata.message_type, [(0, client, settings)], states, 1)
-    model = learner.loss.received(records.decode(arrays_of(message)))
+    model = learner.loss.received(received_of(message))
     return run_plan(plan, model, learner, "loop", 1, None).clients[0]

@@ -35,7 +35,7 @@ from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.precision import prepare
 from fl_sim.learning.loss import Batch
-from fl_sim.learning.rule import Metrics
+from fl_sim.learning.rule import Metrics, Update
 from fl_sim.learning.settings import Local
 from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
@@ -72,7 +72,7 @@ class Replay:
 
 @dataclass
 class _DebuggedRule(LocalRule):
-    """A rule that opens the debugger at the first line of ``local_update``."""
+    """A rule that opens the debugger at the first line of ``local_update``, or of ``payload_update``."""
 
     rule: LocalRule
 
@@ -82,6 +82,21 @@ class _DebuggedRule(LocalRule):
         """The rule's own update, under the debugger."""
         result = pdb.Pdb().runcall(self.rule.local_update, model, state, batches, loss, local)
         return cast(tuple[Tree, Tree, Metrics], result)
+
+    def payload_update(
+        self,
+        model: Tree,
+        payload: Mapping[str, Tree],
+        state: Tree,
+        batches: Mapping[str, Iterable[Batch]],
+        loss: Loss,
+        local: Local,
+    ) -> Update:
+        """The rule's own update with a payload, under the debugger."""
+        if type(self.rule).payload_update is LocalRule.payload_update:
+            return self.local_update(model, state, batches, loss, local)
+        result = pdb.Pdb().runcall(self.rule.payload_update, model, payload, state, batches, loss, local)
+        return cast(Update, result)
 
 
 def replay(run: str | Path, server_round: int, client: int, setup: Setup | None = None, debug: bool = False) -> Replay:

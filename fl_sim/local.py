@@ -4,7 +4,19 @@ The definitions are in ``fl_sim.learning``: ``rule`` (what a rule is, and which 
 ``training`` (one optimiser step a batch).
 """
 
-from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, mean_metrics, passes
-from fl_sim.learning.training import Gradient, train
+from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, Update, mean_metrics, passes
+from fl_sim.learning.training import Gradient, num_steps, train
 
-__all__ = ["Draw", "Gradient", "LocalRule", "Metrics", "Sizes", "Streams", "mean_metrics", "passes", "train"]
+__all__ = [
+    "Draw",
+    "Gradient",
+    "LocalRule",
+    "Metrics",
+    "Sizes",
+    "Streams",
+    "Update",
+    "mean_metrics",
+    "num_steps",
+    "passes",
+    "train",
+]

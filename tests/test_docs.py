@@ -130,6 +130,7 @@ def test_the_notebook_snippet_works(tmp_path: Path) -> None:
     assert names["outcome"].log.rounds["top1"].notna().all()
 
 
-def test_the_example_strategy_passes_the_contract(tmp_path: Path) -> None:
-    (tmp_path / "fedmomentum.py").write_text(blocks(CONTRIBUTING, "python")[0])
-    run_command("python -m experiments.check fedmomentum.py", tmp_path)
+def test_the_example_strategies_pass_the_contract(tmp_path: Path) -> None:
+    for name, example in zip(("fedmomentum", "normalised"), blocks(CONTRIBUTING, "python"), strict=True):
+        (tmp_path / f"{name}.py").write_text(example)
+        run_command(f"python -m experiments.check {name}.py", tmp_path)

@@ -10,10 +10,11 @@ from fl_sim import SimulationGrid, tree
 from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.blocks.resolve import Block, resolve
-from fl_sim.grids.messages import client_of
+from fl_sim.grids.messages import client_of, received_of
 from fl_sim.learning.returned import trees
+from fl_sim.learning.rule import LocalRule
 from fl_sim.tree import Tree
-from fl_sim.wire import records
+from fl_sim.wire import payload, records
 
 RESULTS = ("reply", "state", "metrics")
 
@@ -25,24 +26,25 @@ def check_local_update_is_pure(make: Make) -> None:
         learner, model = app_of(strategy, batch_norm).learner, loss.initial()
         grid = SimulationGrid(app_of(strategy, batch_norm), len(SIZES))
         whole = {"local.batch_size": 0} if batch_norm else {}  # BatchNorm refuses a batch of one sample
-        messages = strategy.configure_train(1, records.encode(model), records.config({**TRAINING, **whole}), grid)
+        messages = list(strategy.configure_train(1, records.encode(model), records.config({**TRAINING, **whole}), grid))
+        received = payload.join(model, payload.split(received_of(messages[0]))[1])
         orders = [
             (0, client_of(m), grid.settings(m))
             for m in messages
             if partition.sizes(client_of(m))[0] >= (4 if batch_norm else 1)
         ]
 
-        def call(block: Block, batch_norm: bool = batch_norm, model: Tree = model) -> Any:
+        def call(block: Block, batch_norm: bool = batch_norm, received: Tree = received) -> Any:
             (loss, partition), job = world(batch_norm), block.jobs[0]
             streams = {k: plain_batches(loss.task.train, job, k, partition, loss.device) for k in job.streams}
-            return block.rule.local_update(model, job.state, streams, loss, block.local)
+            return block.rule.payload_update(*payload.split(received), job.state, streams, loss, block.local)
 
         for plan in plan_blocks(learner, "train", orders, {}, 1):
-            block, _ = resolve(plan, learner, model)
-            state = _checked(call, block, {"global model": model, "samples": learner.data}, batch_norm)
+            block, _ = resolve(plan, learner, received)
+            state = _checked(call, block, {"global model": received, "samples": learner.data}, batch_norm)
             if state:
-                again, _ = resolve(replace(plan, states={plan.orders[0].client: state}), learner, model)
-                _checked(call, again, {"global model": model, "samples": learner.data}, batch_norm)
+                again, _ = resolve(replace(plan, states={plan.orders[0].client: state}), learner, received)
+                _checked(call, again, {"global model": received, "samples": learner.data}, batch_norm)
 
 
 def _checked(call: Callable[[Block], Any], block: Block, given: dict[str, Tree], batch_norm: bool) -> Tree:
@@ -50,7 +52,8 @@ def _checked(call: Callable[[Block], Any], block: Block, given: dict[str, Tree],
     done: list[Any] = []
     handed = {**given, "client's state": block.jobs[0].state}
     tensors = {f"the {what}'s {name}": x for what, leaves in handed.items() for name, x in leaves.items()}
-    method = type(block.rule).local_update
+    own = type(block.rule).payload_update is not LocalRule.payload_update
+    method = type(block.rule).payload_update if own else type(block.rule).local_update
     for _ in range(2):
         written = written_by(lambda: done.append(trees(call(block))), tensors, method)
         assert not written, f"local_update writes into {written}" + " (BatchNorm's buffers)" * batch_norm

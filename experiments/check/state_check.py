@@ -10,9 +10,10 @@ from fl_sim import SimulationGrid, rng, tree
 from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.blocks.resolve import resolve
-from fl_sim.grids.messages import arrays_of, client_of
+from fl_sim.grids.messages import client_of, received_of
+from fl_sim.learning.returned import call
 from fl_sim.tree import Tree
-from fl_sim.wire import records
+from fl_sim.wire import payload
 
 
 def check_each_client_gets_its_own_state(make: Make) -> None:
@@ -49,13 +50,14 @@ def states_by_hand(make: Make, sent: Iterable[Message]) -> dict[int, Tree]:
     learner, states = app_of(strategy).learner, dict[int, Tree]()
     grid = SimulationGrid(app_of(strategy), len(SIZES), holdout_clients=UNSEEN)
     for message in sent:
-        client, model = client_of(message), loss.received(records.decode(arrays_of(message)))
+        client, model = client_of(message), loss.received(received_of(message))
         [plan] = plan_blocks(learner, "train", [(0, client, grid.settings(message))], {}, 1)
         block, _ = resolve(plan, learner, model)
         [job] = block.jobs
-        own = states[client] if client in states else block.rule.initial_state(tree.clone(model))
+        first, _ = payload.split(tree.clone(model))
+        own = states[client] if client in states else block.rule.initial_state(first)
         streams = {k: plain_batches(learner.data, job, k, partition, loss.device) for k in job.streams}
         with rng.keyed_globals(job.draw("globals")):
-            _, new, _ = block.rule.local_update(tree.clone(model), tree.clone(own), streams, loss, block.local)
+            _, new, _ = call(block.rule, tree.clone(model), tree.clone(own), streams, loss, block.local)
         states |= {client: tree.clone(new)} if new else {}
     return states

@@ -13,7 +13,7 @@ from experiments.runs.setup import Setup, build
 from fl_sim import Callback, PoolingStrategy, Run, run_rounds, tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
-from fl_sim.grids.messages import arrays_of, client_of, settings_of
+from fl_sim.grids.messages import client_of, received_of, settings_of
 from fl_sim.logs.columns import MODEL
 from fl_sim.logs.reader import RunLog
 from fl_sim.tree import Tree
@@ -152,7 +152,7 @@ def block_of_one(setup: Setup, message: Message, client: int) -> tuple[BlockPlan
     learner, kind = setup.learner, message.metadata.message_type
     settings = settings_of(message, setup.config.seed)
     [plan] = plan_blocks(learner, kind, [(0, client, settings)], setup.grid.states, 1)
-    return plan, learner.loss.received(records.decode(arrays_of(message)))
+    return plan, learner.loss.received(received_of(message))
 
 
 def not_trained(client: int, server_round: int, trained: Sequence[int], dropped: Sequence[int]) -> ValueError:

@@ -16,6 +16,7 @@ from fl_sim.learning.returned import checked
 from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
+from fl_sim.wire import payload
 
 
 class Job(NamedTuple):
@@ -81,4 +82,5 @@ def _initial_state(rule: LocalRule, model: Tree) -> Tree:
     """The state of clients that have none yet; for most rules {}, and then the model is not copied."""
     if type(rule).initial_state is LocalRule.initial_state:
         return {}
-    return checked("the state of initial_state", rule.initial_state(tree.clone(model)))
+    own, _ = payload.split(tree.clone(model))
+    return checked("the state of initial_state", rule.initial_state(own))

@@ -10,7 +10,7 @@ from fl_sim.blocks.resolve import Block
 from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.set_evaluation import split
-from fl_sim.learning.returned import trees
+from fl_sim.learning.returned import call
 from fl_sim.tree import Tree
 
 
@@ -25,8 +25,7 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
         try:
             with rng.keyed_globals(job.draw("globals")):
                 received, state = tree.clone(model), tree.clone(job.state)
-                result = block.rule.local_update(received, state, batches, learner.loss, block.local)
-            reply, state, metrics = trees(result)
+                reply, state, metrics = call(block.rule, received, state, batches, learner.loss, block.local)
         except KeyboardInterrupt:
             raise
         except BaseException:  # sys.exit too is the failure of the client that called it
@@ -47,5 +46,5 @@ def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[st
     }
     with rng.keyed_globals(job.draw("globals")):
         own = tree.clone(model), tree.clone(job.state)
-        reply, _, metrics = block.rule.local_update(*own, batches, learner.loss, block.local)
+        reply, _, metrics = call(block.rule, *own, batches, learner.loss, block.local)
     return reply, {k: float(v) for k, v in split(metrics)[0].items()}

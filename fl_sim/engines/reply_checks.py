@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fl_sim.learning.rule import LocalRule
 from fl_sim.tree import Tree
+from fl_sim.wire import payload
 
 
 def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
@@ -20,18 +21,19 @@ def table(columns: Mapping[str, Tensor]) -> dict[str, list[float]]:
     return dict(zip(columns, rows, strict=True))
 
 
-def shape_problem(replies: Mapping[str, Tensor], model: Tree, trainable: tuple[str, ...], rule: LocalRule) -> str:
-    """Why stacked replies (C, ...) do not fit the model that clients received; empty where they fit."""
+def shape_problem(replies: Mapping[str, Tensor], form: Tree, trainable: tuple[str, ...], rule: LocalRule) -> str:
+    """Why stacked replies (C, ...) do not fit ``form``, the global model and the rule's payload; empty if they do."""
     if rule.reply_kind == "none":
         return ""
-    missing, unknown = sorted(set(trainable) - set(replies)), sorted(set(replies) - set(model))
+    required = {*trainable, *(k for k in form if payload.BETWEEN in k)}
+    missing, unknown = sorted(required - set(replies)), sorted(set(replies) - set(form))
     if missing or unknown:
         return f"wrong keys: missing {missing}, unknown {unknown}"
     for k, x in replies.items():
-        if x.shape[1:] != model[k].shape:
-            return f"wrong shape: {k} is {tuple(x.shape[1:])}, must be {tuple(model[k].shape)}"
-        if x.dtype != model[k].dtype:
-            return f"wrong dtype: {k} is {x.dtype}, must be {model[k].dtype}"
+        if x.shape[1:] != form[k].shape:
+            return f"wrong shape: {k} is {tuple(x.shape[1:])}, must be {tuple(form[k].shape)}"
+        if x.dtype != form[k].dtype:
+            return f"wrong dtype: {k} is {x.dtype}, must be {form[k].dtype}"
     return ""
 
 
@@ -89,11 +91,11 @@ def own_state(states: Mapping[str, Tensor], index: int) -> Tree:
 
 
 def update_norms(replies: Mapping[str, Tensor], model: Tree, rule: LocalRule) -> dict[str, Tensor]:
-    """``update_norm``: Euclidean norm of each client's update, (C,); {} where a reply holds no floats."""
+    """``update_norm``: norm of each client's update, without its payload, (C,); {} where a reply holds no floats."""
     anchored = rule.reply_kind == "weights"
     squares = [
         torch.linalg.vector_norm((x - model[k] if anchored else x).reshape(len(x), -1), dim=1)
         for k, x in replies.items()
-        if x.is_floating_point()
+        if x.is_floating_point() and payload.BETWEEN not in k
     ]
     return {"update_norm": torch.linalg.vector_norm(torch.stack(squares), dim=0)} if squares else {}

@@ -30,6 +30,7 @@ from fl_sim.engines.reply_checks import (
 )
 from fl_sim.engines.results import BlockResult, ClientResult, joined
 from fl_sim.engines.set_evaluation import client_sets, split
+from fl_sim.learning.returned import reply_form
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 
@@ -119,6 +120,7 @@ def collect_results(
         [failed_result(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved],
         chunk=chunk,
     )
+    form = reply_form(block.rule, model, learner.loss.trainable)
     for outcome in outcomes:
         if outcome.note:
             result.notes.append(outcome.note)
@@ -126,11 +128,11 @@ def collect_results(
             result.clients += [_client_result(job, reason=outcome.error) for job in outcome.jobs]
             continue
         result.places, result.samples = result.places + outcome.places, result.samples + outcome.samples
-        results = _client_results(outcome, block, model, learner)
+        results = _client_results(outcome, block, form, learner)
         valid = [i for i, client in enumerate(results) if not client.reason]
         if pool is not None and valid:
             partial = (
-                result.partial if result.partial is not None else pool.start({k: model[k] for k in outcome.replies})
+                result.partial if result.partial is not None else pool.start({k: form[k] for k in outcome.replies})
             )
             chosen = outcome.replies if len(valid) == len(results) else tree.take(outcome.replies, torch.tensor(valid))
             weights = torch.tensor([results[i].weight for i in valid], dtype=torch.float64)
@@ -153,9 +155,9 @@ def failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
     )
 
 
-def _client_results(outcome: Outcome, block: Block, model: Tree, learner: Learner) -> list[ClientResult]:
-    problem = shape_problem(outcome.replies, model, learner.loss.trainable, block.rule)
-    norms = {} if problem else update_norms(outcome.replies, model, block.rule)
+def _client_results(outcome: Outcome, block: Block, form: Tree, learner: Learner) -> list[ClientResult]:
+    problem = shape_problem(outcome.replies, form, learner.loss.trainable, block.rule)
+    norms = {} if problem else update_norms(outcome.replies, form, block.rule)
     means, parts = split(outcome.metrics)
     numbers = table({**means, **norms, **({} if problem else state_sums(outcome.states))})
     nan = nan_states(outcome.states) if not all(map(math.isfinite, numbers.pop(STATE_SUM, ()))) else {}

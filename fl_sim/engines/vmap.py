@@ -20,7 +20,7 @@ from fl_sim.engines.loop import run_loop
 from fl_sim.engines.outcome import Outcome
 from fl_sim.kernels.cuda_graphs import Function, GraphRecorder
 from fl_sim.kernels.low_rank import formed
-from fl_sim.learning.returned import trees
+from fl_sim.learning.returned import call
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -128,7 +128,7 @@ def train_clients(
             for name, p in streams.items()
         }
         rule, local = rule_with(numbers)
-        results = trees(rule.local_update(start, state, batches, loss, local))
+        results = call(rule, start, state, batches, loss, local)
         output_names[:] = [list(result) for result in results]
         return tuple(formed(x) for result in results for x in result.values())
 

@@ -10,6 +10,7 @@ from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
 from fl_sim.grids.client_states import ClientStates
 from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.tree import Tree
 from fl_sim.wire import flower
 from fl_sim.wire.pool import Pool
 
@@ -24,13 +25,17 @@ End = Callable[[Exchange, list[Message], RoundFailed | None], None]
 class ClientGrid(Grid):
     """A grid whose nodes are an experiment's clients.
 
-    ``run_rounds`` sets ``pool``, ``on_event`` and ``on_block``, and reads the rest.
+    ``run_rounds`` sets ``pool``, ``reply_form``, ``on_event`` and ``on_block``, and reads the rest.
     """
 
     pool: Pool | None = None
     """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
+    reply_form: Callable[[Tree], Tree] = staticmethod(lambda model: model)
+    """The form of a reply to ``train``, with its payload, as a function of the global model."""
     statistics: Sequence[str] = ()
     """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
+    trainable: Sequence[str] = ()
+    """The leaves of the clients' model that are trained; none where not known."""
     own_pools: bool = False
     """Whether replies were made or checked by this grid, so that a record ``pool`` in one is its own partial pool."""
     nan_passes: bool = False
@@ -125,6 +130,7 @@ class FlowerGrid(ClientGrid):
     def __init__(self, grid: Grid) -> None:
         super().__init__()
         self.grid, self.statistics = grid, tuple(getattr(grid, "statistics", ()))
+        self.trainable = tuple(getattr(grid, "trainable", ()))
 
     def set_run(self, run: Any) -> None:
         """Set Flower's description of the run."""

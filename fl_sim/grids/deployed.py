@@ -25,7 +25,7 @@ from fl_sim.grids.pulled_replies import PulledReplies
 from fl_sim.grids.untrusted_replies.device_replies import from_device, model_problems
 from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS, read, zero_weight
 from fl_sim.tree import Tree
-from fl_sim.wire import records
+from fl_sim.wire import payload, records
 from fl_sim.wire.pool import Pool
 
 NO_REPLY, NO_NODE = 4, no_answer.NODE_UNAVAILABLE
@@ -230,8 +230,10 @@ class DeployedGrid(ClientGrid):
         pool = self.pool if sent and sent[0].metadata.message_type.startswith("train") else None
         if pool is not None and good:
             first = sent[position[good[0].metadata.reply_to_message_id]]
-            model = records.decode(next(iter(records.of(first.content, ArrayRecord).values())))
-            problems = model_problems(good, model, self.trainable or tuple(set(model) - set(self.statistics)))
+            form = self._form(first)
+            beside = [k for k in form if payload.BETWEEN in k]
+            trainable = self.trainable or tuple(set(form) - set(self.statistics))
+            problems = model_problems(good, form, {*trainable, *beside})
             for reply, why in zip(good, problems, strict=True):
                 if why:
                     message = sent[position[reply.metadata.reply_to_message_id]]
@@ -256,16 +258,21 @@ class DeployedGrid(ClientGrid):
             if "state-round" in facts:
                 self.states[reply.metadata.src_node_id] = {"round": torch.tensor(int(str(facts["state-round"])))}
 
+    def _form(self, message: Message) -> Tree:
+        """What replies to a message for training look like, in the order of a simulation's."""
+        model, _ = payload.split(payload.decode(payload.records_of(message.content)))
+        return self.reply_form(model)
+
     def _pooled(self, pool: Pool, message: Message, members: Sequence[Message]) -> Iterator[Message]:
         """A block's replies, the first of which carries the partial pool of all; a reply of weight 0 is not in it."""
-        model = records.decode(next(iter(records.of(message.content, ArrayRecord).values())))
+        form = self._form(message)
         kept = [reply for reply in members if not zero_weight(read(reply))]
         covered = [reply.metadata.reply_to_message_id for reply in kept]
         partial: Tree | None = None
         for reply in kept:
-            single = records.decode(next(iter(records.of(reply.content, ArrayRecord).values())))
+            single = payload.decode(payload.records_of(reply.content))
             weight = torch.tensor([float(str(reply.content.config_records["facts"]["weight"]))], dtype=torch.float64)
-            started = pool.start({k: model[k] for k in single}) if partial is None else partial
+            started = pool.start({k: form[k] for k in single}) if partial is None else partial
             partial = pool.add(started, {k: v[None] for k, v in single.items()}, weight)
         for reply in members:
             first = bool(kept) and reply is kept[0]

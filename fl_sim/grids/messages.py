@@ -3,17 +3,16 @@
 import traceback
 from collections.abc import Callable
 
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl_sim.blocks.learner import Settings
 from fl_sim.engines.results import ClientResult
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import flower, payload, records
 from fl_sim.wire.set_records import SETS
 
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
-_NO_ARRAYS = ArrayRecord()
 
 
 def check_settings(settings: Settings) -> None:
@@ -29,9 +28,9 @@ def client_of(message: Message) -> int:
     return message.metadata.dst_node_id - flower.FIRST_NODE
 
 
-def arrays_of(message: Message) -> ArrayRecord:
-    """The model that a message carries; messages of one round share the object."""
-    return next(iter(records.of(message.content, ArrayRecord).values()), None) or _NO_ARRAYS
+def received_of(message: Message) -> Tree:
+    """The model that a message carries, and its payload, as one tree."""
+    return payload.decode(payload.records_of(message.content))
 
 
 def settings_of(message: Message, seed: int, skip: str = "") -> Settings:
@@ -113,5 +112,5 @@ def reply_to(
     if partial is not None:
         content["pool"] = records.encode(partial)
     elif answer.reply:
-        content["arrays"] = records.encode(answer.reply)
+        content |= payload.encode(answer.reply)
     return flower.reply(flower.trusted(RecordDict, content), message)

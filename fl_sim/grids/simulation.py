@@ -20,11 +20,14 @@ from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
 from fl_sim.grids.base import Begin, ClientGrid, End, OnEvent
 from fl_sim.grids.exchange import Failures
-from fl_sim.grids.messages import arrays_of, check_settings, client_of, reply_to, settings_of
+from fl_sim.grids.messages import check_settings, client_of, reply_to, settings_of
 from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.plain_app import PlainApp
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import flower, payload, records
+
+Arrays = Mapping[str, ArrayRecord]
+"""The records of a message that hold the model and its payload."""
 
 
 class SimulationGrid(ClientGrid):
@@ -67,12 +70,13 @@ class SimulationGrid(ClientGrid):
         self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
         self.learner: Learner | None = getattr(client_app, "learner", None)
         self.own_pools = self.learner is not None
+        self.trainable = self.learner.loss.trainable if self.learner is not None else ()
         self.statistics = self.learner.loss.buffers if self.learner is not None else ()
         self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)
         self.block_size, self.seed, self.chunk = block_size, seed, self.executor.chunk if self.executor else chunk
         self._plain_app = PlainApp(client_app, num_clients, seed, run_config or {})
         self._working: dict[tuple[int, int], Sequence[int]] = {}
-        self._model: tuple[ArrayRecord | None, Tree] = (None, {})
+        self._model: tuple[Arrays, Tree] = ({}, {})
 
     @property
     def on_event(self) -> OnEvent:
@@ -164,14 +168,14 @@ class SimulationGrid(ClientGrid):
         The executor gets all blocks of a model at once and decides itself when it runs them.
         """
         read = _Reader(self)
-        groups: dict[tuple[str, int], tuple[ArrayRecord, list[tuple[int, int, Settings]]]] = {}
+        groups: dict[tuple[object, ...], tuple[Arrays, list[tuple[int, int, Settings]]]] = {}
         for position, message in enumerate(messages):
             arrays, settings = read(message)
-            group = groups.setdefault((message.metadata.message_type, id(arrays)), (arrays, []))
+            group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
             group[1].append((position, client_of(message), settings))
         answers = []
-        for (message_type, _), (arrays, orders) in groups.items():
-            plans = plan_blocks(learner, message_type, orders, self.states, self.block_size)
+        for (message_type, *_), (arrays, orders) in groups.items():
+            plans = plan_blocks(learner, str(message_type), orders, self.states, self.block_size)
             pool = self.pool if message_type == "train" else None
             answers.append(executor.run(plans, self._received(arrays, learner), pool))
         return (
@@ -202,22 +206,22 @@ class SimulationGrid(ClientGrid):
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
         return settings_of(message, self.seed)
 
-    def _received(self, record: ArrayRecord, learner: Learner) -> Tree:
-        """The model of a record as clients get it; once for all messages that share the record."""
-        if self._model[0] is not record:
-            self._model = (record, learner.loss.received(records.decode(record)))
+    def _received(self, arrays: Arrays, learner: Learner) -> Tree:
+        """Model and payload as clients get them; once for all messages that share their records."""
+        if not self._model[0] or list(map(id, self._model[0].values())) != list(map(id, arrays.values())):
+            self._model = (arrays, learner.loss.received(payload.decode(arrays)))
         return self._model[1]
 
 
 class _Reader:
-    """Reads (model, settings) of messages, once for all messages that share their records."""
+    """Reads (records of arrays, settings) of messages, once for all messages that share their records."""
 
     def __init__(self, grid: SimulationGrid) -> None:
         self.grid = grid
-        self.contents: dict[int, tuple[ArrayRecord, Settings]] = {}
+        self.contents: dict[int, tuple[Arrays, Settings]] = {}
         self.settings: dict[tuple[int, ...], Settings] = {}
 
-    def __call__(self, message: Message) -> tuple[ArrayRecord, Settings]:
+    def __call__(self, message: Message) -> tuple[Arrays, Settings]:
         content = message.content
         known = self.contents.get(id(content))
         if known is None:
@@ -225,5 +229,5 @@ class _Reader:
             if configs not in self.settings:
                 self.settings[configs] = self.grid.settings(message)
                 check_settings(self.settings[configs])
-            known = self.contents[id(content)] = arrays_of(message), self.settings[configs]
+            known = self.contents[id(content)] = payload.records_of(content), self.settings[configs]
         return known

@@ -1,26 +1,53 @@
-"""What a local rule returns: (reply, new state, metrics), each tensors by name; refused by name where it is not."""
+"""Calls a local rule, whose result is tensors by name; refused by name where it is not."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.rule import LocalRule
+from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
+from fl_sim.wire import payload
 
 PARTS = ("reply", "new state", "metrics")
 
 
-def trees(result: Any) -> tuple[Tree, Tree, Tree]:
-    """The three parts of a rule's result. Runs under ``vmap`` too, where it sees one client's tensors.
+def call(
+    rule: LocalRule, received: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
+) -> tuple[Tree, Tree, Tree]:
+    """(reply, new state, metrics) of one client.
 
-    Raises TypeError that names the part, the entry and its type: an error in a client's code is that client's failure.
+    ``received`` and the reply are model and payload as one tree, as in ``fl_sim.wire.payload``. Raises what the rule
+    raises, and TypeError as ``trees`` does.
     """
-    if not isinstance(result, tuple | list) or len(result) != 3:
+    return trees(rule.payload_update(*payload.split(received), state, batches, loss, local))
+
+
+def reply_form(rule: LocalRule, received: Tree, trainable: Sequence[str]) -> Tree:
+    """What a reply to ``received`` looks like: the model, and the payload of ``rule.up``."""
+    model = {k: x for k, x in received.items() if payload.BETWEEN not in k}
+    return payload.join(model, rule.up({k: model[k] for k in trainable}))
+
+
+def trees(result: Any) -> tuple[Tree, Tree, Tree]:
+    """The three parts of a rule's result, with the payload in the reply.
+
+    Runs under ``vmap`` too, where it sees one client's tensors. Raises TypeError that names the part, the entry and its
+    type: an error in a client's code is that client's failure.
+    """
+    if not isinstance(result, tuple | list) or len(result) not in (3, 4):
         raise TypeError(f"local_update returned {_kind(result)}; it must return (reply, new state, metrics)")
     reply, state, metrics = (
-        checked(f"the {what} of local_update", part) for what, part in zip(PARTS, result, strict=True)
+        checked(f"the {what} of local_update", part) for what, part in zip(PARTS, result[:3], strict=True)
     )
+    if len(result) == 4:
+        if not isinstance(result[3], Mapping):
+            raise TypeError(f"the payload of payload_update is {_kind(result[3])}; it must be trees by name")
+        beside = {name: checked(f"{name} in the payload of payload_update", part) for name, part in result[3].items()}
+        reply = payload.join(reply, beside)
     return reply, state, metrics
 
 

@@ -19,6 +19,8 @@ from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 
 Metrics = dict[str, Tensor]
+Update = tuple[Tree, Tree, Metrics] | tuple[Tree, Tree, Metrics, Mapping[str, Tree]]
+"""What a rule returns: (reply, new state, metrics), or (reply, new state, metrics, payload of the reply)."""
 Streams = dict[str, list[np.ndarray]]
 """The batches of one client by the stream's name: one array of sample positions per step.
 
@@ -81,6 +83,44 @@ class LocalRule(ABC):
         the rule's parameters: the state does not depend on the client.
         """
         return {}
+
+    def up(self, trained: Tree) -> Mapping[str, Tree]:
+        """The form of the payload that each reply has beside the model: trees of the right names, shapes and dtypes.
+
+        A tree of one number is a scalar of each client. Default: {}, none. A pure function of ``trained``, the leaves
+        of the global model that are trained, and of the rule's parameters. A reply with another payload is a failure of
+        its client.
+        """
+        return {}
+
+    def payload_update(
+        self,
+        model: Tree,
+        payload: Mapping[str, Tree],
+        state: Tree,
+        batches: Mapping[str, Iterable[Batch]],
+        loss: Loss,
+        local: Local,
+    ) -> Update:
+        """``local_update`` of a rule with a payload: named trees that travel beside the model. Engines call this.
+
+        Default: ``local_update``, without a payload.
+
+        Parameters
+        ----------
+        payload : Mapping of str to Tree
+            The trees in the message beside the model, such as the server's control variate; {} where it has none.
+        model, state, batches, loss, local
+            As in ``local_update``.
+
+        Returns
+        -------
+        reply, new_state, metrics
+            As in ``local_update``.
+        payload : Mapping of str to Tree
+            The trees of the reply, with the form of ``up``. May be left out where there are none.
+        """
+        return self.local_update(model, state, batches, loss, local)
 
     @abstractmethod
     def local_update(

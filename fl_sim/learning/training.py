@@ -1,6 +1,6 @@
 """Local training of one client: one optimiser step a batch."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
@@ -18,6 +18,12 @@ Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
 
 The function must not keep ``model``, because the next step may write into its tensors.
 """
+
+
+def num_steps(batches: Sequence[Batch]) -> Tensor | int:
+    """How many of a client's batches are steps, and not padding."""
+    padded = [batch.active for batch in batches if batch.active is not None]
+    return torch.stack(padded).sum() + (len(batches) - len(padded)) if padded else len(batches)
 
 
 def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradient) -> tuple[Tree, Metrics]:

@@ -13,12 +13,18 @@ from flwr.serverapp.strategy import Strategy
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, reply_form
+from fl_sim.wire.payload import RECORD
 from fl_sim.wire.pool import PoolingStrategy
 from fl_sim.wire.reply_form import Likes, NumbersForm
 
 
-def of_own(strategy: PoolingStrategy, phase: str, own_pools: bool, max_examples: float) -> Expected:
-    """What replies to a strategy with a pool must be, in ``train`` or in its evaluation."""
+def of_own(
+    strategy: PoolingStrategy, phase: str, own_pools: bool, max_examples: float, beside: Sequence[str] = ()
+) -> Expected:
+    """What replies to a strategy with a pool must be, in ``train`` or in its evaluation.
+
+    ``beside`` : names of the payload's trees.
+    """
     training = phase == "train"
     return Expected(
         flower.weight_key(strategy),
@@ -29,6 +35,7 @@ def of_own(strategy: PoolingStrategy, phase: str, own_pools: bool, max_examples:
         one_model=training and not own_pools,
         combined=training,
         own_model=True,
+        payload=[] if own_pools else [RECORD + name for name in beside],
         own_pools=own_pools,
     )
 

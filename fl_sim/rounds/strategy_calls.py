@@ -15,7 +15,7 @@ from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, reply_form
+from fl_sim.wire import flower, payload, reply_form
 from fl_sim.wire.pool import PoolingStrategy
 
 
@@ -44,6 +44,9 @@ class StrategyCalls:
         self.run, self.grid, self.failures, self.seed = run, grid, failures, seed
         self.timeout, self.log = timeout, log
         self.foreign = not isinstance(run.strategy, PoolingStrategy)
+        inner = flower.innermost(run.strategy)
+        if isinstance(inner, PoolingStrategy):
+            inner.trainable, grid.reply_form = grid.trainable, inner.reply_form
         self.initial: Tree = {}
         """The run's first model, whose dtypes replies to a foreign strategy may have."""
         self._own_exchange_failed: RoundFailed | None = None
@@ -93,6 +96,14 @@ class StrategyCalls:
         self.log_exchange(exchange)
         self._own_exchange_failed = self._own_exchange_failed or error
 
+    def check_private(self) -> None:
+        """Raise RoundFailed where a strategy for differential privacy would pass on a payload without noise."""
+        _, beside = payload.split(self.grid.reply_form(self.run.model))
+        if beside:
+            what = f"clients of {type(flower.innermost(self.run.strategy)).__name__} send {', '.join(beside)}"
+            who = type(self.run.strategy).__name__
+            raise RoundFailed(f"{what} beside the model, to which {who} adds no noise; use one of the two alone")
+
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Exchange, Iterable[Message]]:
         """Send the round's messages; returns the exchange and the good replies.
 
@@ -104,9 +115,13 @@ class StrategyCalls:
         exchange = Exchange(run.round, phase, messages, clients, unseen, sink=self.log_clients)
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
         if isinstance(run.strategy, PoolingStrategy):
-            exchange.expected = expected_replies.of_own(run.strategy, phase, own_pools, self.grid.max_examples)
-            like = reply_form.as_model(run.model) if phase == "train" else reply_form.anything
+            model, beside = payload.split(run.strategy.reply_form(run.model)) if phase == "train" else ({}, {})
+            most = self.grid.max_examples
+            exchange.expected = expected_replies.of_own(run.strategy, phase, own_pools, most, tuple(beside))
+            like = reply_form.as_model(model, beside) if phase == "train" else reply_form.anything
             return exchange, exchange.checked(replies, like, self.failures)
+        if phase == "train" and flower.is_private(run.strategy):
+            self.check_private()
         try:
             replies = exchange.gather(replies, self.failures)
             opened = [reply for reply in replies if readable(reply)]

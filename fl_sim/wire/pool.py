@@ -50,6 +50,8 @@ class PoolingStrategy(Strategy):
     """Clients of the round whose partial work is not used: set by ``configure_train``."""
     statistics: Sequence[str] = ()
     """The model's leaves that are running statistics (BatchNorm's buffers), not trained: set by ``run_rounds``."""
+    trainable: Sequence[str] = ()
+    """The model's leaves that are trained: set by ``run_rounds``; empty where it does not know them."""
     unanswered: Sequence[str] = ()
     """Statistics that no reply of the round contained, so that they stay as they are: set by ``aggregate_train``."""
 
@@ -65,6 +67,10 @@ class PoolingStrategy(Strategy):
     def reply_pool(self) -> Pool:
         """The pool that reduces whole replies, running statistics included; default: ``pool``."""
         return self.pool
+
+    def reply_form(self, model: Tree) -> Tree:
+        """A tree that looks like a reply to ``train``: the model, and the payload of replies; default: the model."""
+        return model
 
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""

@@ -12,6 +12,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_sim.tree import Tree
+from fl_sim.wire import payload
 
 Likes = Callable[[Message, Message], Mapping[str, Tree]]
 """``(message, reply) -> record name -> a tree of the expected form``; a record without an entry may have any form."""
@@ -22,9 +23,10 @@ def anything(message: Message, reply: Message) -> Mapping[str, Tree]:
     return {}
 
 
-def as_model(model: Tree) -> Likes:
-    """Every ArrayRecord of a reply looks like ``model``."""
-    return lambda message, reply: dict.fromkeys(reply.content.array_records, model)
+def as_model(model: Tree, trees: Mapping[str, Tree]) -> Likes:
+    """A reply's payload looks like ``trees``, by name; every other ArrayRecord looks like ``model``."""
+    beside = {payload.RECORD + name: tree for name, tree in trees.items()}
+    return lambda message, reply: {name: beside.get(name, model) for name in reply.content.array_records}
 
 
 def as_sent(types: Mapping[str, str]) -> Likes:

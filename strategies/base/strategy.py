@@ -16,9 +16,11 @@ from flwr.serverapp import Grid
 from fl_sim import Batch, Local, LocalRule, Loss, Pool, PoolingStrategy, dotted, rng, tree
 from fl_sim.local import Metrics, train
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import flower, payload, records
+from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
 from strategies.base.personal import summarise
+from strategies.base.pooled import Pooled
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
 
@@ -56,6 +58,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     Assign a new mapping; checkpoints keep it.
     """
 
+    payload_pools: ClassVar[Mapping[str, Pool]] = {}
+    """The reductions of the payload's trees in replies (``up``), by name; the weighted mean of those not named."""
+    population: int = 0
+    """Number of clients that may train: set by ``configure_train``."""
+
     required_numbers: ClassVar[Mapping[str, Sequence[str]]] = {
         "train": ("num-examples",),
         "personal": ("held_out", "loss_before", "loss"),
@@ -75,9 +82,37 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     @property
     def reply_pool(self) -> Pool:
-        """``pool`` for what is trained, the weighted mean for running statistics."""
+        """``pool`` for what is trained, the weighted mean for running statistics, ``payload_pools`` for the payload."""
         pool = self.pool
-        return MeanOfStatistics(pool, self.statistics) if self.statistics and type(pool) is not Mean else pool
+        pool = MeanOfStatistics(pool, self.statistics) if self.statistics and type(pool) is not Mean else pool
+        if type(self).up is LocalRule.up or {type(p) for p in (pool, *self.payload_pools.values())} == {Mean}:
+            return pool
+        return PayloadPool(pool, self.payload_pools, Mean())
+
+    def down(self, trained: Tree) -> Mapping[str, Tree]:
+        """The payload of a round's messages: named trees that clients get beside the model. Default: {}, none.
+
+        ``trained`` are the leaves of the global model that are trained. What the server kept is in ``server_state``;
+        ``payload_update`` gets the trees with floats in the run's dtype.
+        """
+        return {}
+
+    def reply_form(self, model: Tree) -> Tree:
+        """A tree that looks like a reply to ``train``: the model, and the payload of ``up``."""
+        return payload.join(model, self.up(self._trained(model)))
+
+    def _trained(self, model: Tree) -> Tree:
+        """The leaves that are trained."""
+        rest = set(self.statistics)
+        floats = (k for k, x in model.items() if x.is_floating_point() and k not in rest)
+        return {k: model[k] for k in self.trainable or floats}
+
+    def payload_step(self, model: Tree, pooled: Pooled, server_round: int) -> Tree:
+        """The new global model, for an algorithm with a payload. Default: ``server_step`` of the pooled model.
+
+        ``model`` and ``pooled`` are copies that this function may write into.
+        """
+        return self.server_step(model, pooled.model, server_round)
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """The new global model. Default: ``model + server_lr * (pooled - model)``.
@@ -111,7 +146,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
-        return {k: v for k, v in vars(self).items() if k not in ("model", "statistics", "unanswered")}
+        return {
+            k: v
+            for k, v in vars(self).items()
+            if k not in ("model", "population", "statistics", "trainable", "unanswered")
+        }
 
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over what a checkpoint kept (``__getstate__``)."""
@@ -131,6 +170,8 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
         ids = _ids(grid.get_node_ids())
+        self.population = len(ids)
+        model = {"arrays": arrays, **self._payload()}
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)
         dropped = set(work) if self.partial_work == "drop" else set()
@@ -142,9 +183,15 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
                 share = work.get(c)
                 if share not in contents:
                     own = {} if share is None else {"system.work": share}
-                    contents[share] = RecordDict({"arrays": arrays, "config": records.config({**settings, **own})})
+                    contents[share] = RecordDict({**model, "config": records.config({**settings, **own})})
                 sent.append((contents[share], ids[c]))
         return flower.requests(sent, MessageType.TRAIN)
+
+    def _payload(self) -> dict[str, ArrayRecord]:
+        """The records of the payload of a round's messages."""
+        if type(self).down is Strategy.down:
+            return {}
+        return payload.encode(payload.join({}, self.down(tree.clone(self._trained(self.model)))))
 
     def round_settings(self, server_round: int, config: Mapping[str, object]) -> dict[str, Any]:
         """The settings in a round's messages: the run's (``config``), the algorithm's numbers, and the round."""
@@ -158,22 +205,26 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """Merge partial pools (or single models) as they come, then take the server step."""
         partial: Tree | None = None
         losses = weights = 0.0
+        clients: list[Mapping[str, Any]] = []
+        with_payload = type(self).payload_step is not Strategy.payload_step
         for reply in replies:
             partial = self._take(partial, reply)
             numbers = records.numbers(reply.content)
+            clients += [numbers] if with_payload else []
             if isinstance(loss := numbers.get("loss"), (int, float)):
                 losses += loss * numbers["num-examples"]
                 weights += numbers["num-examples"]
         if partial is None:
             return None, None
         metrics = MetricRecord({"loss": losses / weights} if weights else {})
-        pooled = self.reply_pool.finish(partial, self.model)
+        pooled, beside = payload.split(self.reply_pool.finish(partial, self.reply_form(self.model)))
         statistics = self._statistics(pooled)
-        if type(self).server_step is Strategy.server_step:
+        if type(self).server_step is Strategy.server_step and not with_payload:
             new = self.server_step(self.model, pooled, server_round)
         else:  # an override may write into the models, which others read too, and into its result later
             statistics = tree.clone(statistics)
-            new = tree.clone(self.server_step(tree.clone(self.model), pooled, server_round))
+            every = Pooled(pooled, beside, clients)
+            new = tree.clone(self.payload_step(tree.clone(self.model), every, server_round))
         return records.encode({**new, **statistics}), metrics
 
     def _statistics(self, pooled: Tree) -> Tree:
@@ -189,7 +240,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             return block if partial is None else self.reply_pool.merge(partial, block)
         if not content:
             return partial
-        single = records.decode(next(iter(content.values())))
+        single = payload.decode(payload.records_of(reply.content))
         examples = records.numbers(reply.content)["num-examples"]
         weight = float(examples) if self.weighting == "examples" else 1.0
         pool = self.reply_pool

@@ -124,6 +124,34 @@ def targets(federation: Callable[..., Federation]) -> Callable[..., Federation]:
     return make
 
 
+class Slope(nn.Module):
+    """The output w x, for a number w."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w * x
+
+
+@pytest.fixture
+def quadratics(federation: Callable[..., Federation]) -> Callable[..., Federation]:
+    """``quadratics([(curvature a, minimum m) of each client])``: losses a (w - m)^2 / 2 of a number w.
+
+    Each client has one sample x = sqrt(a), y = m sqrt(a), and the loss is (w x - y)^2 / 2.
+    """
+
+    def make(clients: Sequence[tuple[float, float]], copies: Sequence[int] | None = None) -> Federation:
+        counts = copies or [1] * len(clients)
+        samples = [
+            (np.full((n, 1), a**0.5), np.full((n, 1), m * a**0.5)) for n, (a, m) in zip(counts, clients, strict=True)
+        ]
+        return federation(Slope(), samples, loss=lambda outputs, batch: squared_error(outputs, batch) / 2)
+
+    return make
+
+
 @pytest.fixture
 def smooth(federation: Callable[..., Federation]) -> Federation:
     """Five clients of 4 to 20 samples and a tanh network: differentiable to any order."""

@@ -11,7 +11,7 @@ from fl_sim.blocks.learner import Settings
 from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, finite, is_number, shortened, weight_problem, whole
 from fl_sim.grids.untrusted_replies.exchange_replies import POOL
 from fl_sim.tree import Tree
-from fl_sim.wire import array_bytes, records
+from fl_sim.wire import array_bytes, payload
 from fl_sim.wire.set_records import SETS
 
 MOST_NUMBERS = 10_000
@@ -64,7 +64,7 @@ def from_device(
     configs = {k: v for k, v in content.items() if isinstance(v, ConfigRecord)}
     facts = dict(configs.get("facts", {}))
     counts = f"{len(arrays)} records of arrays and {len(metrics)} of metrics"
-    if len(arrays) > 1 or len(metrics) != 1 or POOL in arrays:
+    if len([k for k in arrays if not k.startswith(payload.RECORD)]) > 1 or len(metrics) != 1 or POOL in arrays:
         return content, f"{counts} ({shortened(sorted(content))}); a device sends at most one of its model, and one"
     if unknown := sorted(set(configs) - {"facts", SETS}):
         return content, f"unknown records {shortened(unknown)}"
@@ -112,24 +112,24 @@ def _facts_problem(facts: Mapping[str, Any], settings: Settings, said: Mapping[s
     return ""
 
 
-def model_problems(replies: Sequence[Message], model: Tree, required: Collection[str]) -> list[str]:
+def model_problems(replies: Sequence[Message], form: Tree, required: Collection[str]) -> list[str]:
     """Of each device's reply, why its model or update cannot be pooled with those of the others, or "".
 
-    A reply has one ArrayRecord and a weight. The names of its arrays are those of most replies, and of the larger set
-    where two are as frequent; they are names of ``model``, the ``required`` ones among them. Shapes and dtypes are
-    those of ``model``.
+    A reply has one ArrayRecord, those of its payload, and a weight. The names of its arrays are those of most replies,
+    and of the larger set where two are as frequent; they are names of ``form``, the ``required`` ones among them.
+    Shapes and dtypes are those of ``form``.
     """
     found = []
     for reply in replies:
-        record = next(iter(records.of(reply.content, ArrayRecord).values()), ArrayRecord())
-        found.append(array_bytes.values_of(record))
-    names = Counter(frozenset(x) for x in found if set(required) <= set(x) <= set(model))
-    common = max(names, key=lambda x: (names[x], len(x)), default=frozenset(model))
-    like = {k: model[k] for k in model if k in common}
+        parts = [payload.named(n, array_bytes.values_of(r)) for n, r in payload.records_of(reply.content).items()]
+        found.append({k: x for part in parts for k, x in part.items()})
+    names = Counter(frozenset(x) for x in found if set(required) <= set(x) <= set(form))
+    common = max(names, key=lambda x: (names[x], len(x)), default=frozenset(form))
+    like = {k: form[k] for k in form if k in common}
     problems = []
     for reply, values in zip(replies, found, strict=True):
         weight = "weight" in reply.content.config_records["facts"]
         lacks = "" if values and weight else "a reply without a model, or without its weight"
-        form = array_bytes.form_problem(values, like, free_bytes=False)
-        problems.append(lacks or form or array_bytes.size_problem(values, True))
+        other = array_bytes.form_problem(values, like, free_bytes=False)
+        problems.append(lacks or other or array_bytes.size_problem(values, True))
     return problems

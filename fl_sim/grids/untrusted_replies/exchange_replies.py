@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_sim.grids.untrusted_replies.claims import finite, shortened, weight_problem
 from fl_sim.wire import array_bytes, records
+from fl_sim.wire.payload import RECORD
 from fl_sim.wire.reply_form import Likes, NumbersForm
 from fl_sim.wire.set_records import SETS, from_record, record_problem
 
@@ -46,6 +47,8 @@ class Expected:
     """Whether a pool or an average combines the arrays."""
     own_model: bool = False
     """Whether arrays must look like the run's own model, bytes included."""
+    payload: Collection[str] = ()
+    """The names of the records of arrays that each reply must have beside its model; read where ``own_model`` is."""
     own_pools: bool = False
     """Whether the grid itself made the records named ``pool``, from replies that it has checked."""
     numbers_form: NumbersForm | None = None
@@ -164,8 +167,11 @@ def _arrays_problem(message: Message, reply: Message, report: Report, likes: Lik
     arrays = {k: v for k, v in report.arrays.items() if not (expected.own_pools and k == POOL)}
     if expected.own_model and POOL in arrays:
         return f"a record of arrays named {POOL!r}, which only a grid makes"
-    if expected.one_model and len(arrays) != 1:
-        return f"{len(arrays)} records of arrays; a reply must have one"
+    beside = {k for k in arrays if k.startswith(RECORD)} if expected.own_model else set()
+    if expected.one_model and len(arrays) - len(beside) != 1:
+        return f"{len(arrays) - len(beside)} records of arrays; a reply must have one"
+    if beside != set(expected.payload) and (arrays or expected.one_model) and expected.own_model:
+        return f"the payload {shortened(sorted(beside))}; a reply must have {sorted(expected.payload)}"
     if not arrays or expected.any_arrays:
         return ""
     try:
