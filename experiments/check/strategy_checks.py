@@ -39,7 +39,8 @@ from fl_sim.grids.messages import client_of
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.pool import Pool
-from strategies.base.strategy import Strategy, name_of
+from strategies.base.naming import name_of
+from strategies.base.strategy import Strategy
 
 # Checks of any Flower strategy ---------------------------------------------------------------------------------------
 

@@ -29,7 +29,8 @@ from fl_sim.learning.loss import Loss
 from fl_sim.rounds.callbacks import RunResult
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from strategies.base.strategy import Strategy, name_of
+from strategies.base.naming import name_of
+from strategies.base.strategy import Strategy
 
 Make = Callable[[], Any]
 """Builds a new strategy; all checks of a strategy get the same function, so that its plain run is computed once."""

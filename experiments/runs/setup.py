@@ -39,7 +39,8 @@ from fl_sim.rounds.central_evaluation import evaluator, rows_of_training
 from fl_sim.rounds.driver import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
-from strategies.base.strategy import Strategy, name_of
+from strategies.base.naming import name_of
+from strategies.base.strategy import Strategy
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,11 @@ from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
+from strategies.base.naming import name_of
 from strategies.base.personal import summarise
 from strategies.base.pooled import Pooled
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
-
-PACKAGE = "strategies"
-"""A strategy in this package is named by the last part of its module in messages, configs and run folders.
-
-Old runs contain these names, so that they must not change.
-"""
 
 
 class Strategy(PoolingStrategy, LocalRule, ABC):
@@ -289,15 +284,6 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
         """(gradient, loss (), new buffers) of one step at ``model``; ``anchor`` is the received global model."""
         return loss.step_gradient(model, batch)
-
-
-def name_of(cls: type) -> str:
-    """The name by which a client finds its half of a strategy.
-
-    The last part of the module for strategies of this project; ``package.module:Class`` for a user's own.
-    """
-    package, _, module = cls.__module__.rpartition(".")
-    return module.replace("_", "-") if package == PACKAGE else f"{cls.__module__}:{cls.__qualname__}"
 
 
 def _ids(nodes: Iterable[int]) -> Sequence[int]:

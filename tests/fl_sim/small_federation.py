@@ -18,7 +18,7 @@ from fl_sim.learning.rule import Draw, Sizes
 from fl_sim.rounds.callbacks import RunResult
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from strategies.base.strategy import name_of
+from strategies.base.naming import name_of
 from strategies.fedavg import FedAvg
 
 SIZES = [4, 9]

@@ -17,7 +17,7 @@ from fl_sim.engines.results import BlockResult, ClientResult
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from strategies.base.strategy import name_of
+from strategies.base.naming import name_of
 
 
 class Targets(nn.Module):

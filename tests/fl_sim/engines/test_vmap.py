@@ -20,7 +20,8 @@ from fl_sim.learning.settings import Local
 from fl_sim.learning.transform import Transform
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from strategies.base.strategy import Strategy, name_of
+from strategies.base.naming import name_of
+from strategies.base.strategy import Strategy
 from strategies.fedavg import FedAvg
 
 SETTINGS = {"local.epochs": 2, "local.batch_size": 4, "local.lr": 0.05, "local.momentum": 0.9}

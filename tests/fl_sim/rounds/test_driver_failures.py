@@ -30,7 +30,7 @@ from fl_sim.learning.measures import cross_entropy
 from fl_sim.learning.rule import Draw, Metrics, Sizes, Streams
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from strategies.base.strategy import name_of
+from strategies.base.naming import name_of
 from strategies.fedavg import FedAvg
 
 CLIENTS, CULPRIT, MARK = 6, 3, 1000.0
