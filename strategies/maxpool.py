@@ -26,6 +26,7 @@ class MaxPool(Strategy):
 
     of: Literal["weights", "deltas"] = "weights"
     """What is pooled: models by maximum, or updates by largest magnitude."""
+    refuses = ("weighting",)
 
     def __post_init__(self) -> None:
         self.reply_kind = "update" if self.of == "deltas" else "weights"

@@ -11,6 +11,7 @@ from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
+from experiments.runs.unused_numbers import check_numbers
 from fl_sim import tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
@@ -46,6 +47,7 @@ def check_used(setup: Setup) -> None:
     if config.clients and config.partition.is_object and config.clients != len(setup.partition):
         what = f"the partition that was passed has {len(setup.partition)} clients"
         raise ConfigError(f"clients = {config.clients}: {what}; leave it out")
+    check_numbers(setup)
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:

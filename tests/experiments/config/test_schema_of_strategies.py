@@ -1,0 +1,82 @@
+"""Settings of training and aggregation, and each parameter of a strategy, act or are refused with every strategy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+
+from experiments.config.choices import Parameter, offered, parameters
+from tests.experiments.config.setting_walks import REFUSED, folder_of, or_refused, settings, wrote
+from tests.experiments.config.test_schema_every_setting import SETTINGS
+
+OURS = offered("strategy")
+FLOWERS = [f"flwr.serverapp.strategy:{name}" for name in ("FedAvg", "FedAdam", "FedMedian", "Krum")]
+SHARED = [key for key in SETTINGS if key.startswith("local.") or key in ("server.lr", "weighting", "system.stragglers")]
+"""Settings that fedavg follows, as ``test_schema_every_setting.py`` shows; what other strategies do is shown here."""
+_wrote: dict[str, object] = {}
+
+
+def wrote_once(given: dict[str, Any]) -> object:
+    """What a run wrote; one run for equal settings."""
+    key = repr({k: v for k, v in given.items() if k != "out"})
+    if key not in _wrote:
+        _wrote[key] = wrote(folder_of(given))
+    return _wrote[key]
+
+
+BESIDE: dict[str, dict[str, Any]] = {
+    "maml": {"strategy.inner_steps": 2},  # the last batch of a pass is that of the second step
+    "perfedavg": {"local.steps": 2},
+    "reptile": {"local.steps": 2},
+}
+"""Settings by which the shared ones act: a straggler whose work is kept has more than one step."""
+
+
+@pytest.mark.parametrize("key", SHARED)
+@pytest.mark.parametrize("strategy", [name for name in OURS if name not in ("fedavg", "fedprox")])
+def test_a_setting_acts_or_is_refused_with_each_strategy(key: str, strategy: str, tmp_path: Path) -> None:
+    value, base = (*SETTINGS[key], {})[:2]
+    refused = getattr(OURS[strategy], "refuses", ())
+    value = {"weighting": {"uniform": "examples"}.get(OURS[strategy].weighting, "uniform")}.get(key, value)
+    beside = BESIDE.get(strategy, {}) if key in ("local.last_batch", "system.stragglers") else {}
+    entry = value, {k: v for k, v in {**base, **beside}.items() if k not in refused}
+    before, after = (settings(key, entry, each, tmp_path, strategy=strategy) for each in (False, True))
+    found = or_refused(key, lambda: wrote(folder_of(after)))
+    assert found == REFUSED if key in refused else found not in (REFUSED, wrote_once(before))
+
+
+@pytest.mark.parametrize("key", ["server.lr", "weighting", "system.stragglers"])
+@pytest.mark.parametrize("strategy", FLOWERS)
+def test_what_flower_s_strategies_decide_themselves_is_refused(key: str, strategy: str, tmp_path: Path) -> None:
+    given = settings(key, SETTINGS[key], True, tmp_path, strategy=strategy)
+    assert or_refused(key, lambda: folder_of(given)) == REFUSED
+
+
+def others(parameter: Parameter) -> Iterator[object]:
+    """Values of a parameter that are not its default."""
+    hint, default = parameter.hint, parameter.default
+    if get_origin(hint) is Literal:
+        yield from (value for value in get_args(hint) if value != default)
+    elif isinstance(default, bool):
+        yield not default
+    elif isinstance(default, (int, float)):
+        yield default + 1 if isinstance(default, int) else 1.5 * default + 0.01
+    else:
+        raise AssertionError(f"{parameter}: say here which other values it has")
+
+
+OWN = [
+    (name, key, value)
+    for name, component in OURS.items()
+    for key, parameter in parameters("strategy", component).items()
+    for value in others(parameter)
+]
+
+
+@pytest.mark.parametrize("strategy, key, value", OWN, ids=[f"{name}.{key}-{value}" for name, key, value in OWN])
+def test_each_parameter_of_a_strategy_acts_or_is_refused(strategy: str, key: str, value: Any, tmp_path: Path) -> None:
+    steps = {"local.steps": 2} if strategy == "fedprox" else {}  # its first step is FedAvg's
+    given = settings("", (None,), False, tmp_path, strategy=strategy, rounds=2, **steps)
+    found = or_refused(f"strategy.{key}", lambda: wrote(folder_of({**given, f"strategy.{key}": value})))
+    assert found == REFUSED or found != wrote_once(given)
