@@ -181,7 +181,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if call.resume:
                 resume(Path(call.resume), call.configs[0], call.trust_pickle)  # its errors
             return show([planned(config, call.trust_pickle) for config in call.configs], call.json)
-        for config in call.configs[1:]:
+        checked_later = not call.vmap_over and call.configs[0].engine != "flower"  # the first run, as it starts
+        for config in call.configs[checked_later:] if not call.resume else ():
             ready(config, call.trust_pickle)  # an error of a later run is reported before the first one starts
         return run_all(call)
     except (ValueError, OSError) as error:

@@ -9,9 +9,9 @@ import torch
 
 from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
+from experiments.runs.checks.unused_numbers import check_numbers
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
-from experiments.runs.unused_numbers import check_numbers
 from fl_sim import tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError

@@ -51,8 +51,9 @@ def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
         raise ConfigError(f"fork = {config.fork!r}: {why}; resume it, or change a number of the strategy")
     moved = sorted(k for k in changed if k.startswith(OWNERS) and k not in NO_OWNERS)
     if kept.states and moved:
-        why = f"{len(kept.states)} clients have states, which belong to the samples that they had ({was[moved[0]]!r})"
-        raise ConfigError(f"{moved[0]} = {now[moved[0]]!r}: fork: {why}; leave it out, or fork another strategy")
+        key, then = moved[0], was[moved[0]]
+        why = f"{len(kept.states)} clients have states, which belong to the samples that they had ({key} = {then!r})"
+        raise ConfigError(f"{key} = {now[key]!r}: fork: {why}; leave it out, or fork another strategy")
     if "dtype" in changed:
         if kept.states or any(holds_arrays(value) for value in kept.strategy.values()):
             why = f"fork: the states of {config.strategy.name} are {was['dtype']}"

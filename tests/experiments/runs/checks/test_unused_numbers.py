@@ -12,8 +12,8 @@ from flwr.serverapp import Grid
 
 from experiments.config.recipe_files import make
 from experiments.config.stored import stored_config
+from experiments.runs.checks.unused_numbers import _tried
 from experiments.runs.resume import ready
-from experiments.runs.unused_numbers import _tried
 from fl_sim import Local
 from fl_sim.errors import ConfigError
 from fl_sim.local import Draw, Sizes, Streams, passes

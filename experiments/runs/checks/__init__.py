@@ -1,0 +1,1 @@
+"""Checks of a run that need its parts, and try them, before it starts."""
