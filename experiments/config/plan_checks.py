@@ -11,7 +11,6 @@ from experiments.config.schema import Config, refused_by, signature
 from experiments.config.tables import SECTIONS
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
-from fl_sim.executors.ray.options import Ray
 from strategies.base.strategy import Strategy
 
 PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "batch_size", "clients", "every")]
@@ -29,23 +28,12 @@ def check_plan(c: Config) -> None:
     if c.cohort > total - c.holdout_clients:
         rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
-    if c.local.momentum and c.local.optimizer != "sgd":
-        why = f"means nothing to local.optimizer = {c.local.optimizer!r}; leave it out"
-        raise ConfigError(f"local.momentum = {c.local.momentum}: {why}")
-    if c.precision != "full" and (c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu")):
-        why = f"means nothing with device = {c.device!r}, dtype = {c.dtype!r}; leave it out"
-        raise ConfigError(f"precision = {c.precision!r}: {why}")
     if c.precision == "bf16" and (strategy := made(c)) is not None and strategy.refuses_bf16:
         raise ConfigError(f"precision = 'bf16': {strategy.refuses_bf16}; leave it out")
     if c.client_timeout and (c.engine == "flower" or (c.engine != "ray" and c.device != "cpu")):
         why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
-    if c.engine != "ray" and c.ray != Ray():
-        key, value = next((k, v) for k, v in vars(c.ray).items() if v != getattr(Ray(), k))
-        raise ConfigError(
-            f"ray.{key} = {value!r}: means nothing with engine = {c.engine!r}; add --engine ray, or leave it out"
-        )
     if c.stop.rule and c.stop.on == "validation" and not c.validation:
         raise no_validation(c.stop.rule, c.validation)
     if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
@@ -70,6 +58,12 @@ def idle(c: Config) -> dict[str, str]:
         found["standardize_on"] = "acts in standardize; set standardize = true too"
     if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):
         found["chunk"] = "acts in the engine vmap, and this run is on the loop"
+    if c.engine != "ray":
+        found |= {f"ray.{name}": f"the engine is {c.engine}; add --engine ray" for name in vars(c.ray)}
+    if c.local.optimizer != "sgd":
+        found["local.momentum"] = f"local.optimizer is {c.local.optimizer}"
+    if c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu"):
+        found["precision"] = f"device is {c.device}, dtype is {c.dtype}"
     if "data_dir" not in signature(c.task.component) and not takes_anything(c.task.component):
         found["data_dir"] = f"task {c.task.name} reads no folder"
     if not c.local.batch_size and not (c.personalize_steps and c.personalize_batch_size):

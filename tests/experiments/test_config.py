@@ -67,6 +67,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "precision": "full",
         "device": "cpu",
         "seed": 0,
+        "evaluate_train": False,
         "out": "runs",
         "failures": "raise",
         "client_timeout": 0.0,
@@ -91,6 +92,8 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
         "server.lr": 1e-5,
         "partition.held_out": 0.1,
     }
+    if (kind, name) == ("strategy", "maxpool"):
+        del odd["weighting"]
     config = make(**{kind: name, **odd})
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())
@@ -281,7 +284,7 @@ def test_bfloat16_rounds_and_trains(engine: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [{"precision": "tf32"}, {"precision": "bf16", "dtype": "float64"}])
 def test_a_precision_without_meaning_is_refused(settings: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="precision = .*means nothing"):
+    with pytest.raises(ConfigError, match="precision = .*does nothing here"):
         make(**settings)
 
 

@@ -5,9 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tomli_w
 
 from experiments.config.command_line import parse
-from experiments.config.recipe_files import make
+from experiments.config.nesting import Settings
+from experiments.config.recipe_files import configs, make
 from experiments.config.stored import stored_config
 from experiments.deploy.server_app import parse_configs
 from experiments.runs.plan import check_used
@@ -46,6 +48,13 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ),
         ({"strategy": PerFedAvg(delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
         ({"strategy": PerFedAvg(order="hf", delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.hf_step fixed"),
+        ({"ray": {"num_workers": 2}}, "ray.num_workers = 2: does nothing here: the engine is auto; add --engine ray"),
+        (
+            {"local": {"optimizer": "adam", "momentum": 0.5}},
+            "local.momentum = 0.5: does nothing here: local.optimizer is",
+        ),
+        ({"precision": "tf32"}, "precision = 'tf32': does nothing here: device is cpu, dtype is float32"),
+        ({"precision": "bf16", "dtype": "float64"}, "precision = 'bf16'"),
         ({"strategy": FLOWER, "strategy.eta_l": 0.2}, "strategy.eta_l = 0.2: .*Flower only stores it"),
     ],
 )
@@ -55,7 +64,7 @@ def test_what_does_nothing_is_refused(settings: dict[str, Any], message: str, tm
     path = tmp_path / "recipe.toml"
     table = {k: v for k, v in settings.items() if "." not in k and k != "strategy"}
     if len(table) == len(settings):
-        path.write_text("".join(f"{k} = {v!r}\n" for k, v in table.items()))
+        path.write_text(tomli_w.dumps(table))
         with pytest.raises(ConfigError, match=message):
             make(str(path), out="elsewhere")
 
@@ -85,6 +94,21 @@ def test_what_a_flag_switches_off_leaves_the_recipe_s_settings_behind() -> None:
     words = "--strategy maml,perfedavg --strategy.order 1 --seed 1 --strategy.perfedavg.order fo"
     both = parse(words.split()).configs
     assert [c.strategy.params["order"] for c in both] == [1, "fo"]
+
+
+@pytest.mark.parametrize(
+    "recipe, over",
+    [
+        ({"engine": "ray", "ray": {"num_workers": 2}}, {"engine": "vmap"}),
+        ({"local": {"momentum": 0.9}}, {"local": {"optimizer": "adam"}}),
+        ({"precision": "bf16"}, {"dtype": "float64"}),
+    ],
+)
+def test_what_a_call_makes_meaningless_is_left_out_of_its_recipe(recipe: Settings, over: Settings) -> None:
+    """So a run on Ray is forked on vmap, though its folder says how many workers it had."""
+    assert configs(recipe, over) == configs({}, over)
+    with pytest.raises(ConfigError, match="does nothing here"):
+        configs({}, {**recipe, **over, "local": {**recipe.get("local", {}), **over.get("local", {})}})
 
 
 def test_a_stored_config_is_read_without_what_does_nothing() -> None:
