@@ -154,9 +154,9 @@ def read_folder(key: str, name: str) -> str:
     return str(folder / CONFIG)
 
 
-def fork_parts(fork: str) -> tuple[str, str]:
-    """(the run folder, the text of the round or "") of ``RUN@N`` or ``RUN``; the path of RUN may hold ``@`` too."""
+def fork_parts(fork: str) -> tuple[str, str | None]:
+    """(the run folder, the text of the round or None) of ``RUN@N`` or ``RUN``; the path of RUN may hold ``@`` too."""
     name, at, text = fork.rpartition("@")
     if not at or (Path(fork).is_dir() and not (Path(name) / CONFIG).is_file()):
-        return fork, ""
+        return fork, None
     return name, text

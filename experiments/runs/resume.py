@@ -60,11 +60,11 @@ def resume(folder: Path, config: Config, trust_pickle: bool = False) -> Resumed:
         config_then = stored_config(begin.facts["config"]).to_dict()
         before |= {k: v for k, v in flatten(config_then).items() if k != "chunk"}
     check_unchanged(folder, before, config)
+    if begin is not None and begin.round > config.rounds:
+        raise ConfigError(f"rounds = {config.rounds}: {folder} has done {begin.round}; give at least as many")
     done = summary_of(folder)
     if done and begin is not None and is_done(done, begin, config):
         return Resumed(folder, begin, done)
-    if begin is not None and begin.round > config.rounds:
-        raise ConfigError(f"rounds = {config.rounds}: {folder} has done {begin.round}; give at least as many")
     return Resumed(folder, begin)
 
 
@@ -140,8 +140,8 @@ def forked(config: Config, trust_pickle: bool = False) -> Checkpoint | None:
     if not config.fork:
         return None
     name, text = fork_parts(config.fork)
-    folder, number = Path(name), int(text) if text.isdecimal() else None
-    if text and number is None:
+    folder, number = Path(name), int(text) if text is not None and text.isdecimal() else None
+    if text is not None and number is None:
         raise ConfigError(f"fork = {config.fork!r}: {text!r} is no round; it must be RUN@N or RUN")
     if (folder / CONFIG).is_file():
         check(folder)
