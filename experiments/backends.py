@@ -24,9 +24,8 @@ import fl_sim
 from experiments.command_ends import ended
 from experiments.deploy.server_app import DEFAULT
 from experiments.installation import child_environment
-from experiments.provenance import commit
+from experiments.provenance import origin
 from fl_sim import registry
-from fl_sim.logs.writer import versions
 
 RUN = "-m experiments.run {arguments}"
 BACKENDS = {
@@ -83,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs[name] = by_strategy(out)
     table, agree = comparison(runs)
     text = "\n".join(
-        [HEAD, *table, "", "Wall time, start-up included, and commands:", "", "```", *times, "```", "", about()]
+        [HEAD, *table, "", "Wall time, start-up included, and commands:", "", "```", *times, "```", "", about(runs)]
     )
     TABLE.parent.mkdir(parents=True, exist_ok=True)
     TABLE.write_text(f"{text}\n", encoding="utf-8")
@@ -101,10 +100,9 @@ def by_strategy(out: Path) -> dict[str, Path]:
     return {fl_sim.load(folder).config["strategy"]["name"]: folder for folder in folders}
 
 
-def about() -> str:
-    """A sentence with the commit and the library versions of the compared runs."""
-    used = [f"{name} {version}" for name, version in versions().items() if version]
-    return f"Commit {commit(Path(__file__).parent)}; {', '.join(used)}."
+def about(runs: Mapping[str, Mapping[str, Path]]) -> str:
+    """Where the compared runs come from, given by backend and strategy."""
+    return origin([fl_sim.load(folder) for folders in runs.values() for folder in folders.values()], "nothing")
 
 
 def comparison(runs: Mapping[str, Mapping[str, Path]]) -> tuple[list[str], bool]:

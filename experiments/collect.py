@@ -1,11 +1,10 @@
 """``python -m experiments.collect NAME RUN [RUN ...]``: keep a study's table and curves.
 
-Writes NAME.csv, NAME.md (table, command, commit, machine, versions) and NAME.png (curves) in ``experiments/results``,
-from the logs of the runs.
+Writes NAME.csv, NAME.md (table, command; commit, machine, seeds and versions of the runs; what was tuned on what) and
+NAME.png (curves) in ``experiments/results``, from the logs of the runs.
 """
 
 import argparse
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from experiments.analysis.curves import curves
 from experiments.analysis.frames import read
 from experiments.analysis.text_table import format_table
 from experiments.command_ends import ended
-from experiments.provenance import commit
+from experiments.provenance import origin
 
 RESULTS = Path(__file__).parent / "results"
 """Folder of published results."""
@@ -26,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
     parser.add_argument("name", help="the files' name, without ending")
     parser.add_argument("runs", nargs="+", help="run folders, or folders of them")
+    parser.add_argument(
+        "--tuned", required=True, help="what was tuned on what: 'nothing', or 'lr of 3 on the validation share'"
+    )
     parser.add_argument("--command", default="", help="the command that made the runs, for the record")
     parser.add_argument("--note", default="", help="a sentence for readers of the table")
     options = parser.parse_args(argv)
@@ -33,16 +35,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.name != Path(options.name).name or options.name.startswith("."):
             raise ValueError(f"name = {options.name!r}: a study's files lie in {RESULTS}; give a name without a folder")
         logs = read(*options.runs)
-        frame = compare(logs)
+        frame, about = compare(logs), origin(logs, options.tuned)
         curves(logs, RESULTS / f"{options.name}.png")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     frame.to_csv(RESULTS / f"{options.name}.csv", index=False)
-    versions = ", ".join(f"{k} {v}" for k, v in logs[0].summary.get("versions", {}).items())
     table = format_table(frame)
-    origin = f"commit {commit(RESULTS)}; {platform.machine()}, {versions}"
-    footer = f"Collected at {origin}. Seconds are of a shared machine. {options.note}".rstrip()
+    footer = f"{about} Seconds are of a shared machine. {options.note}".rstrip()
     text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{footer}\n"
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")
     print(table)

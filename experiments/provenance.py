@@ -1,11 +1,22 @@
-"""The machine and the software that produced a result: processor, memory, versions, commit; no host or folder names."""
+"""Where a result comes from: machine, versions, commit, seeds, what was tuned on what; no host or folder names.
 
+A run's event ``start`` holds its commit and machine (``of_run``); a page of results states them (``origin``).
+"""
+
+import functools
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from fl_sim.logs.reader import RunLog
+
+ROOT = Path(__file__).parents[1]
+"""The project's folder, where it is a clone."""
 PACKAGES = ("torch", "numpy", "flwr", "ray", "pfl", "blazefl")
 """Packages whose versions are recorded."""
 
@@ -69,3 +80,30 @@ def commit(root: Path) -> str | None:
 
     head = git("rev-parse", "--short", "HEAD")
     return head and head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+
+
+@functools.cache
+def of_run() -> dict[str, object]:
+    """The commit of this project (None where it is no clone), and the processor and its cores, for a run's log."""
+    own = commit(ROOT) if (ROOT / ".git").exists() else None
+    return {"commit": own, "cpu": processor(Path("/proc/cpuinfo")), "cores": cores()}
+
+
+def origin(logs: Sequence["RunLog"], tuned: str) -> str:
+    """Sentences for a page of results: commits, machines, seeds and versions of the runs, and ``tuned``.
+
+    What the log of an older run does not hold is said to be unknown. Raises ValueError where ``tuned`` is empty: it
+    says which settings were chosen on which data, or that none were.
+    """
+    if not tuned.strip():
+        raise ValueError("tuned = '': say what was tuned on what, such as 'nothing', or 'lr on the validation share'")
+    starts = [log.events[log.events["event"] == "start"].to_dict("records") for log in logs]
+    first = [rows[0] if rows else {} for rows in starts]
+    commits = sorted({str(row.get("commit") or "unknown") for row in first})
+    machines = sorted({f"{row['cpu']}, {int(row['cores'])} cores" if row.get("cpu") else "unknown" for row in first})
+    seeds = sorted({int(log.config.get("seed", 0)) for log in logs})
+    known = {f"{name} {version}" for log in logs for name, version in log.summary.get("versions", {}).items()}
+    return (
+        f"{len(logs)} runs at commit {', '.join(commits)}; machine: {'; '.join(machines)}; "
+        f"seeds {', '.join(map(str, seeds))}; {', '.join(sorted(known))}. Tuned: {tuned.strip()}."
+    )

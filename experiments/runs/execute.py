@@ -13,6 +13,7 @@ from typing import Any
 
 from experiments.command_ends import reason
 from experiments.config.schema import Config
+from experiments.provenance import of_run
 from experiments.runs.data import names
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
@@ -144,6 +145,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
         moved=setup.partition.moved,
         filled=setup.partition.filled,
         machine=platform.machine(),
+        **of_run(),
     )
     log_samples(setup, log, quiet)
     for note in setup.notes:

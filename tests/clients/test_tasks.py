@@ -192,31 +192,6 @@ class TestSynthetic:
         # relative error of the estimates is 1 / sqrt(2 * 39) = 11 %.
         assert spread(alike) == pytest.approx(0.129, rel=0.5) and spread(apart) == pytest.approx(3.003, rel=0.5)
 
-    def test_the_paper_s_iid_data_are_what_their_script_s_steps_give(self, fake_data: Path) -> None:
-        """Sizes, one model, then each client's inputs: one linear model separates the classes of all clients."""
-        task = build("synthetic", fake_data, clients=4, iid=True, seed=3)
-        draw = rng.legacy(3)
-        sizes = draw.lognormal(4, 2, 4).astype(int) + 50
-        weight, bias = draw.normal(0, 1, (60, 10)), draw.normal(0, 1, 10)
-        assert task.clients is not None and np.bincount(task.clients).tolist() == [int(0.9 * n) for n in sizes]
-        for k in range(4):
-            x = draw.multivariate_normal(np.zeros(60), np.diag(np.arange(1, 61) ** -1.2), sizes[k])
-            ours = {
-                tuple(row) for row in task.train["x"][torch.from_numpy(task.clients == k)].double().numpy().round(4)
-            }
-            assert ours <= {tuple(row) for row in x.astype(np.float32).astype(np.float64).round(4)}
-        for part in (task.train, task.test):
-            assert ((part["x"].double().numpy() @ weight + bias).argmax(1) == part["y"].numpy()).mean() > 0.999
-
-    def test_the_default_data_stay_as_they_were(self, fake_data: Path) -> None:
-        task = build("synthetic", fake_data, clients=3)
-        assert tree.digest(task.train)[:12] == "3483cc33ef30"
-
-    @pytest.mark.parametrize("key", ["alpha", "beta"])
-    def test_what_does_nothing_beside_iid_is_refused(self, key: str, fake_data: Path) -> None:
-        with pytest.raises(ValueError, match=rf"task\.{key} = 0.5: does nothing with task.iid"):
-            build("synthetic", fake_data, iid=True, **{key: 0.5})
-
     @pytest.mark.parametrize(
         "key, value", [("clients", 0), ("alpha", -1.0), ("beta", float("inf")), ("alpha", float("nan")), ("seed", -1)]
     )

@@ -7,18 +7,27 @@ from pathlib import Path
 import pandas as pd
 
 from experiments import collect
+from experiments.provenance import of_run
 from experiments.run import main as run
 
 
 def test_it_keeps_table_command_and_picture(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(collect, "RESULTS", tmp_path)
     assert run(["--rounds", "1", "--clients", "4", "--seed", "0,1", "--out", str(tmp_path / "runs"), "--quiet"]) == 0
-    assert collect.main(["study", str(tmp_path / "runs"), "--command", "the command", "--note", "A note."]) == 0
+    words = ["study", str(tmp_path / "runs"), "--command", "the command", "--note", "A note."]
+    assert collect.main([*words, "--tuned", ""]) == 2 and "say what was tuned on what" in capsys.readouterr().err
+    assert collect.main([*words, "--tuned", "lr on the validation share"]) == 0
     rows = pd.read_csv(tmp_path / "study.csv")
     text = (tmp_path / "study.md").read_text(encoding="utf-8")
     assert rows["seeds"].tolist() == [2] and "the command" in text and text.rstrip().endswith("A note.")
+    here = of_run()
+    assert f"2 runs at commit {here['commit'] or 'unknown'}; machine: {here['cpu']}, {here['cores']} cores; " in text
+    assert "; seeds 0, 1; " in text and "Tuned: lr on the validation share. " in text
     assert (tmp_path / "study.png").stat().st_size > 5000
-    assert collect.main(["study", str(tmp_path / "nothing")]) == 2 and "error: " in capsys.readouterr().err
+    assert (
+        collect.main(["study", str(tmp_path / "nothing"), "--tuned", "nothing"]) == 2
+        and "error: " in capsys.readouterr().err
+    )
 
 
 def test_collect_and_backends_need_nothing_of_the_bench() -> None:
