@@ -40,6 +40,12 @@ def check_used(setup: Setup) -> None:
             raise ConfigError(f"{key} = {value}: task {task.name} has no accuracy; leave it out, or bring the metric")
     if config.stop.rule and config.stop.on == "validation" and not setup.validation:
         raise no_validation(config.stop.rule, config.validation)
+    if config.validation and not setup.validation:
+        what = f"of {task.num_train} training samples that is none"
+        raise ConfigError(f"validation = {config.validation}: {what}; give a larger share, or leave it out")
+    if config.task.params.get("class_axis") in (1, -1) and task.train["y"].ndim < 2:
+        what = f"does nothing here: each sample of task {task.name} has one label"
+        raise ConfigError(f"task.class_axis = {config.task.params['class_axis']}: {what}; leave it out")
     drawn = config.validation or config.partition.params.get("held_out") or config.partition.name != NATURAL
     if config.partition.params.get("seed") and not drawn and len(setup.partition) == task.num_clients:
         why = "each natural client is one client, so that nothing is drawn"

@@ -50,8 +50,6 @@ def seen(how: str, setup: Setup) -> str:
     """What shows a setting that changes neither numbers nor logs; empty for one that does."""
     if how == "threads":
         return str(setup.config.threads)
-    if how == "task":
-        return repr(setup.task.class_axis)
     return f"{type(setup.executor)} {vars(setup.executor).get('chunk')}" if how == "executor" else ""
 
 

@@ -23,7 +23,7 @@ KEPT: dict[str, Any] = {"rounds": 3, "checkpoint_every": 1, "checkpoint_keep": 0
 # Each entry: another value, settings that both runs have, and REFUSED or how the change shows where no log does.
 SETTINGS: dict[str, Entry] = {
     "task.name": (f"{WORLD}:other",),
-    "task.class_axis": (-1, {}, "task"),
+    "task.class_axis": (-1, {"task": f"{WORLD}:several", "task.class_axis": 1}),
     "task.ignore_index": (0,),
     "partition.name": ("iid",),
     "partition.seed": (3, {"partition.held_out": 0.4}),

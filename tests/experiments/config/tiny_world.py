@@ -28,9 +28,18 @@ def other() -> Task:
     return from_arrays(x, (x.sum(1) <= 0).long(), clients=torch.arange(40) % 7 % 4, name="other")
 
 
+@offer("task")
+def several() -> Task:
+    """Three labels for each of the same samples, in as many classes, so that classes may lie on both axes."""
+    x = torch.randn(40, 3, generator=torch.Generator().manual_seed(0))
+    return from_arrays(x[:, None], x.argsort(1), clients=torch.arange(40) % 7 % 4, class_axis=1, name="several")
+
+
 @offer("model")
 def linear(inputs: Sequence[int], outputs: int) -> nn.Module:
-    """A linear network."""
+    """A linear network; of samples (1, 3) it gives (3, 3): three classes of three labels."""
+    if len(inputs) > 1:
+        return nn.Sequential(nn.Flatten(), nn.Linear(3, 9), nn.Unflatten(1, (3, 3)))
     return nn.Linear(3, outputs)
 
 

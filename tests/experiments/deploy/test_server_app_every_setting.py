@@ -16,7 +16,7 @@ from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 
 NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21, "evaluate_train": True}
 """Values of settings that devices refuse."""
-ONLY_TOLD = {"threads", "task.class_axis"}
+ONLY_TOLD = {"threads"}
 """Settings that change no number here: the devices are told them."""
 
 

@@ -55,6 +55,8 @@ def test_the_default_of_flower_s_strategies_acts_where_it_is_given(tmp_path: Pat
         ({"chunk": 2, "model": "cnn"}, "chunk = 2: acts in the engine vmap, but this run is on the loop"),
         ({"system.stragglers": 0.01}, "system.stragglers = 0.01: of 4 clients a round that is none"),
         ({"task": "sinusoid", "target": 0.5}, "target = 0.5: task sinusoid has no accuracy"),
+        ({"validation": 1e-5}, "validation = 1e-05: of 1438 training samples that is none"),
+        ({"task.class_axis": -1}, "task.class_axis = -1: does nothing here: each sample of task digits has one label"),
         (
             {"task": "sinusoid", "stop.target": 0.5, "stop.on": "test"},
             "stop.target = 0.5: task sinusoid has no accuracy",
