@@ -24,6 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+UNPREPARED = 98
+"""The exit code where the preparations of an attempt fail."""
 MARK = "FL_SIM_ATTACK"
 """The environment variable by which processes that are left are found."""
 MOST = 20_000
@@ -87,12 +89,18 @@ def attempt(words: str, preamble: str, code: str, folder: Path, gigabytes: float
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + int(gigabytes * 2**30),) * 2)
         names: dict[str, Any] = {"__name__": "attack"}
-        exec(preamble, names)
         try:
-            exec(code, names)
-        except BaseException as error:
+            exec(preamble, names)
             if words:
-                raise  # the preparations must not fail
+                exec(code, names)
+        except BaseException:
+            status = UNPREPARED
+            traceback.print_exc()
+            os._exit(status)
+        try:
+            if not words:
+                exec(code, names)
+        except BaseException as error:
             (folder / "raised").write_text(" ".join(cls.__name__ for cls in type(error).__mro__))
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             status = 2

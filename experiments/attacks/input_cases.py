@@ -27,9 +27,11 @@ import numpy as np
 import torch
 from torch import nn
 from experiments.run import run, from_arrays
-from fl_sim import load, squared_error
+from fl_sim import load
 X, Y = np.random.default_rng(0).normal(size=(40, 3)).astype("float32"), np.arange(40) % 2
 C = np.arange(40) % 4
+def squared_error(outputs, y):
+    return ((outputs - y) ** 2).mean(1)
 def few(**own):
     return run(**{"task": from_arrays(X, Y, clients=C), "model": "lr", "rounds": 1, **own})
 def data(**own):

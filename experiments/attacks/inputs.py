@@ -58,6 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             assert process.stdout is not None
             for one, line in zip(chosen, process.stdout, strict=False):
                 end = json.loads(line)
+                if end["code"] == input_attempts.UNPREPARED:
+                    raise SystemExit(f"{one.name}: cannot be tried on {options.tree}: {end['err']}")
                 found = verdict(one, end)
                 counts[found] += 1
                 if found != "refused" or options.show:
