@@ -65,7 +65,7 @@ def generated() -> Iterator[Input]:
         engine = " --engine ray" * key.startswith("ray.")
         for text in FLAG_VALUES.get(kind, ()):
             own = without(few, key)
-            yield Input(f"--{key} {text}", f"{re.escape(key)} = '?{text}", f"{own}{words}{engine} --{key} {text}")
+            yield Input(f"--{key} {text}", f"{re.escape(key)} = '?{text}", f"{own}{words}{engine} --{key}={text}")
         for text in PYTHON_VALUES.get(kind, ()):
             given = {**needs, **({"engine": "ray"} if engine else {})}
             pairs = ", ".join(f"{name!r}: {value!r}" for name, value in given.items())
@@ -73,7 +73,7 @@ def generated() -> Iterator[Input]:
             yield Input(f"run({key}={text})", says, code=f"few(**{{{pairs}{', ' * bool(pairs)}{key!r}: {text}}})")
         last = key.rpartition(".")[2]
         wrong = key[:-1] if len(last) > 3 else f"{key}{key[-1]}"
-        yield Input(f"--{wrong} 1", f"{re.escape(wrong)} = '1'.*{last}'", f"{few}{words} --{wrong} 1")
+        yield Input(f"--{wrong} 1", f"{re.escape(wrong)} = '1': ", f"{few}{words} --{wrong} 1")
 
 
 def without(words: str, key: str) -> str:
