@@ -3,11 +3,11 @@
 import re
 import tomllib
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 
 from flwr.app import UserConfig
 
-from experiments.config.values import unknown_key
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from fl_sim.logs.toml import read_toml
@@ -25,7 +25,10 @@ def read_run_config(text: str, known: Mapping[str, object]) -> UserConfig:
     config: UserConfig = {}
     for key, value in found.items():
         if key not in known:
-            raise unknown_key(f"run_config {key}", str(value), [f"run_config {name}" for name in known])
+            near = get_close_matches(key, list(known), 1, 0.5)
+            hint = f" (did you mean {near[0]}?)" if near else ""
+            has = f"it has {', '.join(known) or 'none'}"
+            raise ConfigError(f"run_config {key} = {value!r}: no key of the app's config{hint}; {has}")
         if not isinstance(value, (bool, int, float, str)):
             raise ConfigError(f"run_config {key} = {value!r}: is neither number, text, true nor false")
         config[key] = value

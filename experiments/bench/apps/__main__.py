@@ -8,6 +8,7 @@ user waits for. A turn is ours, stock, ours. Exit codes: 0; 1 if ours failed whe
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -74,7 +75,7 @@ def timed(words: Sequence[str], folder: str, limit: float, **env: str) -> Ended:
     try:
         out, errors = process.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
-        os.killpg(process.pid, 9)
+        os.killpg(process.pid, signal.SIGKILL)
         out, errors = process.communicate()
     return Ended(time.perf_counter() - start, process.returncode, out.splitlines(), errors)
 

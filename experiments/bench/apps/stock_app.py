@@ -4,8 +4,10 @@ JSON: the app's whole config. Exit code 0 where the ServerApp ended without an e
 """
 
 import json
+import os
 import sys
 import time
+import traceback
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -76,4 +78,11 @@ def main(folder: str, clients: str, config: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    exit_code = 1
+    try:
+        exit_code = main(*sys.argv[1:])
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(exit_code)  # where Ray did not start, the ServerApp waits for ever in Flower's thread

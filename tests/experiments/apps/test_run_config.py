@@ -23,7 +23,7 @@ def test_pairs_are_read_as_flower_reads_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("lt=0.2", "did you mean 'run_config lr'"),
+        ("lt=0.2", "did you mean lr?); it has lr, a.b, name, flag"),
         ("lr 0.2", "is no pair key=value"),
         ("lr=fast", "lr=fast cannot be read"),
         ("lr=1 lr=2", "lr is given twice"),

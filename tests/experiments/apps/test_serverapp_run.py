@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from experiments.config.command_line import parse
+from experiments.run import main
 from fl_sim.logs.toml import read_toml
 from tests.experiments.apps.small_apps import CLIENT, COMPONENTS, LEGACY, SEND, WORKFLOW, Try, events, exchanging
 
@@ -175,3 +176,31 @@ def test_a_mod_may_refuse_to_evaluate(attempt: Try) -> None:
     code, _, log, heard = attempt(exchanging(start), client)
     assert (code, heard) == (0, "(0, True)") and events(log).count("mod_refused") == 3
     assert attempt(exchanging(SEND), client)[0] == 1  # in training it is a failure
+
+
+def test_the_number_of_nodes_is_flowers_default_and_an_engine_is_refused(
+    attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert attempt(exchanging("said(grid.get_node_ids())"), CLIENT, "--seed", "1")[3] == "([2, 3],)"
+    assert main(["--app", str(tmp_path / "small0"), "--engine", "loop"]) == 2
+    assert "engine: means nothing to a Flower app: its ClientApp is called once" in capsys.readouterr().err
+
+
+def test_records_named_like_our_own_and_mixed_dtypes_reach_a_strategy_that_aggregates_itself(attempt: Try) -> None:
+    server = """
+class Own(FedAvg):
+    def aggregate_train(self, server_round, replies):
+        arrays = [r.content["pool"].to_numpy_ndarrays()[0] for r in replies]
+        said(sorted(a.dtype.name for a in arrays), r_facts(replies))
+        return ArrayRecord([np.mean([a.astype(float) for a in arrays], axis=0)]), None
+def r_facts(replies):
+    return sorted(r.content["facts"]["weight"] for r in replies)
+"""
+    client = CLIENT.replace("x + n + 1 for x", "(x + n + 1).astype(['f2', 'f8', 'i4'][n]) for x").replace(
+        '{"arrays": new', '{"facts": ConfigRecord({"weight": "heavy", "num-bytes": str(n)}), "pool": new'
+    )
+    code, _, log, heard = attempt(
+        server + exchanging("Own(fraction_evaluate=0.0).start(grid, ArrayRecord([np.zeros(2, np.float32)]), 1)"), client
+    )
+    assert (code, heard) == (0, "(['float16', 'float64', 'int32'], ['heavy', 'heavy', 'heavy'])")
+    assert log.model()["0"].tolist() == [2.0, 2.0]

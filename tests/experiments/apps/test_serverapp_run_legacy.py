@@ -1,6 +1,8 @@
 """Apps of Flower's API before messages: their order, and clients that say by their status that they cannot."""
 
-from tests.experiments.apps.small_apps import COMPONENTS, LEGACY, Try, events
+import pytest
+
+from tests.experiments.apps.small_apps import COMPONENTS, LEGACY, WORKFLOW, Try, events
 
 CLIENT = LEGACY.replace("BAD", "-1")
 ORDERED = COMPONENTS.replace(
@@ -36,3 +38,18 @@ def test_a_client_that_cannot_evaluate_is_an_event_and_one_that_cannot_train_a_f
     code, summary, log, _ = attempt(COMPONENTS, unable, "--clients", "2", "--failures", "tolerate:0.5", head="")
     assert (code, summary["clients_failed"]) == (0, 2)
     assert log.rounds["completed"].tolist()[-4:] == [1, 2, 1, 2]
+
+
+def test_secure_aggregation_repeats_though_its_secrets_do_not(attempt: Try) -> None:
+    server = WORKFLOW.replace("min_available_clients=2)", "fraction_evaluate=0.0)").replace(
+        "DefaultWorkflow()(", "from flwr.server.workflow import SecAggPlusWorkflow\n    "
+        "DefaultWorkflow(SecAggPlusWorkflow(num_shares=1.0, reconstruction_threshold=0.5, max_weight=8))("
+    )  # fmt: skip
+    mods = ", mods=[__import__('flwr.client.mod', fromlist=['mod']).secaggplus_mod])"
+    client = CLIENT.rstrip().removesuffix(")") + mods
+    code, first, log, _ = attempt(server, client, head="")
+    assert (code, log.rounds["exchange"].tolist()[1:]) == (0, ["train"] * 8)  # four stages a round
+    assert set(events(log)) == {"not_repeatable"} and "SecAgg+" in log.events["reason"].dropna().iloc[0]
+    # as without it, p <- p / 2 + 4 / 3, to the nearest of 2^22 steps between -8 and 8
+    assert log.model()["0"].tolist() == pytest.approx([0.25 + 4 / 3 * 1.5] * 2, abs=1e-4)
+    assert attempt(server, client, head="")[1]["digest"] == first["digest"]
