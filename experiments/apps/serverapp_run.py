@@ -6,6 +6,7 @@ clients itself (``send_and_receive``, ``push_messages``) gets one row of the rou
 """
 
 import math
+import threading
 import time
 from dataclasses import replace
 from inspect import signature
@@ -31,6 +32,8 @@ from fl_sim.wire import flower, legacy_flower, records
 
 Summary = dict[str, object]
 """The fields of summary.json."""
+GRACE_S = 1.0
+"""How long a thread may send nothing after the app's main function has returned."""
 
 
 class ServerAppRun:
@@ -69,6 +72,7 @@ class ServerAppRun:
             return self.drive(strategy, grid, *args, **kwargs)
 
         found: dict[str, str] = {}
+        before = set(threading.enumerate())
         context = flower.context(flower.SERVER_NODE, {}, RecordDict(), self.project.run_config)
         try:
             with (
@@ -78,11 +82,14 @@ class ServerAppRun:
                 flower.quiet(self.quiet),
             ):
                 server_app(self.monitored, context)
+                self.await_threads([t for t in threading.enumerate() if t not in before and not t.daemon])
         except BaseException as error:
             regular_exit = isinstance(error, SystemExit) and error.code in (None, 0)
             self.failed = self.failed or (None if regular_exit else error)
         finally:
             self.exchanges.close()
+            with self.monitored.lock:
+                self.monitored.closed = "the app's main function has returned, and its run has ended"
         for what, place in found.items():
             why = f"the app {what} ({place}): where that enters messages or the model, no digest repeats"
             self.log.event("not_repeatable", reason=why)
@@ -94,6 +101,22 @@ class ServerAppRun:
                 lost = f"torch cannot hold these arrays: {', '.join(others)[:500]}"
                 self.log.event("model_not_saved", names=others, reason=lost)
         return self.failed
+
+    def await_threads(self, threads: list[threading.Thread]) -> None:
+        """Let threads that outlive the app's main function finish, as Python does before a process ends.
+
+        Given up for one that sends nothing for ``GRACE_S``, as the idle threads of a pool do.
+        """
+        for thread in threads:
+            exchanges = -1
+            while thread.is_alive() and exchanges != len(self.log.rows):
+                exchanges = len(self.log.rows)
+                thread.join(GRACE_S)
+                with self.monitored.lock:  # an exchange that is under way ends
+                    pass
+        if any(thread.is_alive() for thread in threads):
+            why = "threads of the app go on after its main function has returned: what they send from now on fails"
+            self.log.event("not_repeatable", reason=why)
 
     def keep(self, arrays: ArrayRecord) -> None:
         """The final model of an app of the API before messages."""

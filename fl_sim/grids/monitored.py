@@ -45,6 +45,8 @@ class MonitoredGrid(Grid):
         self.grid, self.failures, self.begin, self.end = grid, failures, begin, end
         self.lock = threading.RLock()
         """Held during an exchange."""
+        self.closed = ""
+        """Why no message can be sent any more; "" while they can."""
         self._polls = NodePolls()
         self._counting = True
         self._replies: dict[str, Message] = {}
@@ -114,6 +116,8 @@ class MonitoredGrid(Grid):
     def _exchange(self, sent: list[Message], timeout: float | None, pushed: bool = False) -> list[Message]:
         with self.lock:
             self._polls.clear()
+            if self.closed:
+                raise RoundFailed(self.closed)
             if not self._counting:
                 return list(self.grid.send_and_receive(sent, timeout=timeout))
             exchange = self.begin(sent)

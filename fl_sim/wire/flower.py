@@ -1,9 +1,9 @@
 """The only module, with ``legacy_flower``, that uses anything of Flower beyond its documented API.
 
-A ``Grid`` of one's own needs three private parts of flwr 1.41: the process-global identity that ``Message`` reads, an
-id for each message, and an empty ``Run``. Foreign strategies draw from global generators, which are keyed here by
-(seed, round), so that Flower's own strategies are reproducible. Messages' contents are copied as a network would copy
-them, so that no client can change another's.
+A ``Grid`` of one's own needs three private parts of flwr 1.41 and 1.42: the process-global identity that ``Message``
+reads, an id for each message, and an empty ``Run``. Foreign strategies draw from global generators, which are keyed
+here by (seed, round), so that Flower's own strategies are reproducible. Messages' contents are copied as a network
+would copy them, so that no client can change another's.
 """
 
 import logging

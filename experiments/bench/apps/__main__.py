@@ -84,6 +84,7 @@ def stock(app: Listed, limit: float) -> Ended:
     """The app on Flower's own simulation, whose clients import it from its folder."""
     path = os.pathsep.join(p for p in (str(ROOT), str(app.folder), os.environ.get("PYTHONPATH", "")) if p)
     quiet = {"FLWR_TELEMETRY_ENABLED": "0", "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": path}
+    quiet["RAY_worker_niceness"] = "0"  # Ray's default, 15, is starved beside other work
     words = ["experiments.bench.apps.stock_app", str(app.folder), str(app.clients), json.dumps(app.config)]
     for _ in range(3):
         with tempfile.TemporaryDirectory() as folder:

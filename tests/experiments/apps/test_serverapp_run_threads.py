@@ -1,5 +1,11 @@
 """Threads of an app lose nothing, and an event says that their order may differ; two apps at once are refused."""
 
+import builtins
+from pathlib import Path
+
+import pytest
+
+from experiments.apps import serverapp_run
 from tests.experiments.apps.small_apps import CLIENT, Try, events, exchanging
 
 STRATEGIES = """
@@ -26,3 +32,34 @@ def test_a_second_app_in_the_same_process_is_refused(attempt: Try) -> None:
     code, _, log, heard = attempt(exchanging(body), CLIENT)
     assert (code, heard) == (0, "(2,)") and len(log.rounds) == 0
     assert attempt(exchanging("said(1)"))[0] == 0  # the next one is not
+
+
+LEFT = """
+def work():
+    for _ in range(2):
+        got.append(len(grid.send_and_receive(messages(grid))))
+        time.sleep(0.02)
+    said(got)
+    forever.wait()
+    try:
+        grid.send_and_receive(messages(grid))
+    except Exception as error:
+        said(str(error))
+got, forever = [], threading.Event()
+import builtins
+builtins.forever = forever, threading.Thread(target=work)
+builtins.forever[1].start()
+"""
+
+
+def test_a_thread_that_outlives_the_main_function_loses_nothing(
+    attempt: Try, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(serverapp_run, "GRACE_S", 0.1)
+    code, _, log, heard = attempt(exchanging(LEFT))
+    assert (code, heard, len(log.rounds)) == (0, "([3, 3],)", 3)
+    assert "go on after its main function has returned" in log.events["reason"].dropna().iloc[-1]
+    forever, thread = vars(builtins).pop("forever")
+    forever.set()
+    thread.join()
+    assert "its run has ended" in (tmp_path / "said.txt").read_text()
