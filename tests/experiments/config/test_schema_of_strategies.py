@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from experiments.config.choices import Parameter, offered, parameters
-from tests.experiments.config.setting_walks import REFUSED, folder_of, or_refused, settings, wrote
+from tests.experiments.config.setting_walks import REFUSED, WORLD, folder_of, or_refused, settings, wrote
 from tests.experiments.config.test_schema_every_setting import SETTINGS
 
 OURS = offered("strategy")
@@ -25,12 +25,15 @@ def wrote_once(given: dict[str, Any]) -> object:
     return _wrote[key]
 
 
-BESIDE: dict[str, dict[str, Any]] = {
-    "maml": {"strategy.inner_steps": 2},  # the last batch of a pass is that of the second step
-    "perfedavg": {"local.steps": 2},
-    "reptile": {"local.steps": 2},
-}
-"""Settings by which the shared ones act: a straggler whose work is kept has more than one step."""
+MORE_STEPS = ("local.last_batch", "system.stragglers", "local.momentum", "local.lr_schedule")
+"""Settings that act where a client takes several steps."""
+
+
+def beside(strategy: str, key: str) -> dict[str, Any]:
+    """Settings by which ``key`` acts: maml takes the second batch of a pass in its second inner step."""
+    if key not in MORE_STEPS:
+        return {}
+    return {"strategy.inner_steps": 2} if strategy == "maml" else {"local.steps": 4}
 
 
 @pytest.mark.parametrize("key", SHARED)
@@ -39,8 +42,8 @@ def test_a_setting_acts_or_is_refused_with_each_strategy(key: str, strategy: str
     value, base = (*SETTINGS[key], {})[:2]
     refused = getattr(OURS[strategy], "refuses", ())
     value = {"weighting": {"uniform": "examples"}.get(OURS[strategy].weighting, "uniform")}.get(key, value)
-    beside = BESIDE.get(strategy, {}) if key in ("local.last_batch", "system.stragglers") else {}
-    entry = value, {k: v for k, v in {**base, **beside}.items() if k not in refused}
+    base = {k: v for k, v in base.items() if k != "local.epochs"}
+    entry = value, {k: v for k, v in {**base, **beside(strategy, key)}.items() if k not in refused}
     before, after = (settings(key, entry, each, tmp_path, strategy=strategy) for each in (False, True))
     found = or_refused(key, lambda: wrote(folder_of(after)))
     assert found == REFUSED if key in refused else found not in (REFUSED, wrote_once(before))
@@ -56,7 +59,9 @@ def test_what_flower_s_strategies_decide_themselves_is_refused(key: str, strateg
 def others(parameter: Parameter) -> Iterator[object]:
     """Values of a parameter that are not its default."""
     hint, default = parameter.hint, parameter.default
-    if get_origin(hint) is Literal:
+    if default == "":
+        yield "0"  # a layer of the tiny world's network
+    elif get_origin(hint) is Literal:
         yield from (value for value in get_args(hint) if value != default)
     elif isinstance(default, bool):
         yield not default
@@ -76,7 +81,8 @@ OWN = [
 
 @pytest.mark.parametrize("strategy, key, value", OWN, ids=[f"{name}.{key}-{value}" for name, key, value in OWN])
 def test_each_parameter_of_a_strategy_acts_or_is_refused(strategy: str, key: str, value: Any, tmp_path: Path) -> None:
-    steps = {"local.steps": 2} if strategy == "fedprox" else {}  # its first step is FedAvg's
-    given = settings("", (None,), False, tmp_path, strategy=strategy, rounds=2, **steps)
+    more = {"local.steps": 2, "model": f"{WORLD}:two_layers"}  # a first step is often FedAvg's
+    more = {k: v for k, v in more.items() if k not in getattr(OURS[strategy], "refuses", ())}
+    given = settings("", (None,), False, tmp_path, strategy=strategy, rounds=2, **more)
     found = or_refused(f"strategy.{key}", lambda: wrote(folder_of({**given, f"strategy.{key}": value})))
     assert found == REFUSED or found != wrote_once(given)
