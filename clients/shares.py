@@ -72,16 +72,26 @@ def without_validation(task: Task, seed: int, validation: float) -> tuple[Task, 
 
 
 def divided(
-    task: Task, divide: object, clients: int, seed: int, held_out: float, name: str, **params: object
+    task: Task,
+    divide: object,
+    clients: int,
+    seed: int,
+    held_out: float,
+    name: str,
+    unseen: tuple[int, float] | None = None,
+    **params: object,
 ) -> Partition:
     """The partition of the task's training samples, with each client's held-out part.
+
+    ``unseen`` : (how many clients never train, the share that these hold out); None: they hold out ``held_out`` too.
 
     ``divide`` is a function ``(task, clients, seed, **params)``, a Partition, or a list of index arrays; ``name`` is
     its name in error messages. Raises ConfigError as ``as_partition`` does.
     """
     with making("partition.name", name):
         partition = divide(task, clients, seed, **params) if callable(divide) else divide
-    return as_partition(partition, name, task.num_train).hold_out(held_out, seed)
+    whole = as_partition(partition, name, task.num_train)
+    return whole.hold_out(held_out, seed) if unseen is None else whole.hold_out_unseen(held_out, *unseen, seed)
 
 
 def transformed(task: Task, partition: Partition, how: Prepared) -> Task:

@@ -6,7 +6,7 @@ Communication", 2018, arXiv:1802.07876, algorithm 1.
 
     client:  theta_0 = w;   theta_{i+1} = theta_i - inner_lr * grad l(theta_i; support_i)   for i < n
              g_k = grad_w l(theta_n; query)
-    server:  w <- optimiser(w, mean_k g_k)
+    server:  w <- optimiser(w, mean_k g_k),   of a step outer_lr that is constant, or falls to 0 linearly
 
 Clients send gradients only: the running statistics of a model with BatchNorm keep their initial values, which the log
 says as an event. The steps of clients normalise by batch; evaluation uses the initial statistics.
@@ -28,18 +28,27 @@ from fl_sim import Batch, Local, Loss, optim, rng, tree
 from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
 from fl_sim.tree import Tree
 from strategies.base import Strategy
+from strategies.base.schedule import annealed
 
 UNUSED = tuple(f"local.{name}" for name in ("lr", "optimizer", "momentum", "weight_decay", "clip_norm", "lr_schedule"))
 """Settings of local training that the inner loop, plain SGD with ``inner_lr``, does not use."""
 
 
-def halves(n: int, key: int) -> tuple[np.ndarray, np.ndarray]:
-    """A keyed split of the positions 0..n-1 into support and query.
+def split(n: int, key: int, support: int = 0, query: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """A keyed split of the positions 0..n-1 into support and query, of these sizes.
 
-    Where n is odd, query gets one more; a single sample is in both.
+    A size of 0 is what the other one leaves. Where both are 0 they are halves: where n is odd, query gets one more; a
+    single sample is in both. Raises ValueError that names the setting where n is too small.
     """
     order = rng.permutation(key, n)
-    return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
+    if not support and not query:
+        return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
+    needed = max(support, 1) + max(query, 1)
+    if n < needed:
+        name, size = ("support_size", support) if support else ("query_size", query)
+        raise ValueError(f"strategy.{name} = {size}: support and query need {needed} samples, a client has {n}")
+    first = support or n - query
+    return order[:first], order[first : first + query if query else n]
 
 
 @dataclass
@@ -56,22 +65,38 @@ class MAML(Strategy):
     """The server's optimiser on the mean meta-gradient."""
     outer_lr: Annotated[float, Ge(0)] = 0.1
     """Learning rate of the server's optimiser; multiplied by server.lr."""
+    anneal: Literal["constant", "linear"] = "constant"
+    """outer_lr by round: constant, or linear to 0: outer_lr * (1 - (t - 1) / T) in round t of T."""
+    support_size: Annotated[int, Ge(0)] = 0
+    """Samples of a client's support set, drawn anew each round; 0: those that query leaves (half, if both are 0)."""
+    query_size: Annotated[int, Ge(0)] = 0
+    """Samples of its query set; 0: those that support leaves (half, if both are 0)."""
     weighting = "uniform"
     reply_kind = "update"
     refuses = ("local.epochs", "local.steps", *UNUSED)
     renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
 
+    @property
+    def scheduled(self) -> str:
+        """``strategy.anneal`` where the step falls linearly until the last round."""
+        return "strategy.anneal" if self.anneal == "linear" else ""
+
+    @property
+    def least_samples(self) -> int:
+        """Training samples that each client needs, for support and query."""
+        return max(self.support_size, 1) + max(self.query_size, 1) if self.support_size or self.query_size else 1
+
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """One optimiser step along the mean meta-gradient."""
         params = {k: model[k] for k in pooled}
-        rates = optim.Rates(self.server_lr * self.outer_lr)
+        rates = optim.Rates(self.server_lr * self.outer_lr * annealed(self.anneal, server_round, self.rounds))
         rule, moments = optim.RULES[self.optimizer], dict(self.server_state)
         new, self.server_state = rule(params, pooled, moments, server_round - 1 - self.state_since, rates)
         return {**model, **new}
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
-        support, query = halves(sizes.train, draw("split"))
+        support, query = split(sizes.train, draw("split"), self.support_size, self.query_size)
         return {
             "support": passes(support, replace(local, steps=self.inner_steps), draw("support")),
             "query": passes(query, replace(local, steps=1), draw("query")),

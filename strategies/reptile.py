@@ -15,6 +15,7 @@ from annotated_types import Gt
 from fl_sim import tree
 from fl_sim.tree import Tree
 from strategies.base import Strategy
+from strategies.base.schedule import annealed
 
 
 @dataclass
@@ -35,5 +36,5 @@ class Reptile(Strategy):
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """``model + server_lr * epsilon_t * (pooled - model)``."""
-        left = 1 - (server_round - 1) / max(self.rounds, 1) if self.anneal == "linear" else 1.0
+        left = annealed(self.anneal, server_round, self.rounds)
         return tree.lerp(model, pooled, self.server_lr * self.epsilon * left)

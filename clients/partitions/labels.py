@@ -1,9 +1,10 @@
-"""Each client has a fixed number of labels; the clients of a label share its samples equally.
+"""Each client has a fixed number of labels, given at random; the clients of a label share its samples equally.
 
 Q. Li, Y. Diao, Q. Chen, B. He, "Federated Learning on Non-IID Data Silos: An Experimental Study" (NIID-Bench),
-ICDE 2022, section IV-B1 ("quantity-based label imbalance", #C = k). arXiv:2102.02079.
+ICDE 2022, section IV-B1 ("quantity-based label imbalance", #C = k). arXiv:2102.02079. As in the authors' code, client i
+has the label i mod K, and others at random: some labels have one client, others many, so that sizes differ much.
 
-Legend: N samples, C clients, K classes.
+Legend: N samples, C clients, K classes, m labels of a client.
 """
 
 from typing import Annotated
@@ -17,14 +18,21 @@ from fl_sim.learning.task import Task
 from fl_sim.population.partition import Partition
 from fl_sim.registry import offer
 
+AT_ONCE = 2**20
+"""Draws that are held in memory at once: 8 bytes each."""
+
 
 @offer("partition")
 def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int, Ge(1)] = 2) -> Partition:
-    """``labels_per_client`` different labels for each client; the numbers of clients of two labels differ by at most 1.
+    """Label i mod K for client i, and others at random; the clients of a label share its samples equally.
 
-    One after the other, clients choose the labels with the fewest clients so far, among equals in an order fixed by a
-    key. Raises ValueError if the task has no labels, if ``labels_per_client`` is greater than the number of labels, or
-    if the clients together cannot cover all labels.
+    With fewer clients than labels, a draw may leave labels without a client. That is an error, as in the authors' code,
+    which divides by zero there: a model that is tested on labels that nobody has would be judged by them in silence.
+
+    Raises
+    ------
+    ValueError
+        If the task has no labels, ``labels_per_client`` is not in 1..K, or a label has no client.
     """
     check(task, clients)
     label = classes(task, "labels")
@@ -33,22 +41,30 @@ def labels(task: Task, clients: int, seed: int, labels_per_client: Annotated[int
         raise ValueError(
             f"partition.labels_per_client = {labels_per_client}: task {task.name!r} has {k} labels; choose 1..{k}"
         )
-    if labels_per_client * clients < k:
-        raise ValueError(
-            f"partition.labels_per_client = {labels_per_client}: "
-            f"{clients} clients would leave some of the {k} labels without an owner; "
-            f"choose at least {-(-k // clients)}, or more clients"
-        )
-    owners: list[list[int]] = [[] for _ in range(k)]
-    counts = np.zeros(k, dtype=np.int64)
-    for c in range(clients):
-        chosen = np.lexsort((rng.permutation(rng.key(seed, "partition-labels", c), k), counts))[:labels_per_client]
-        counts[chosen] += 1
-        for j in chosen.tolist():
-            owners[j].append(c)
+    theirs = drawn_labels(clients, k, labels_per_client, seed)
+    given = np.argsort(theirs.reshape(-1), kind="stable")
+    ends = np.cumsum(np.bincount(theirs.reshape(-1), minlength=k))
     owner = np.empty(len(label), dtype=np.int64)
-    for j, who in enumerate(owners):
+    for j, who in enumerate(np.split(given // labels_per_client, ends[:-1])):
         members = np.flatnonzero(label == j)
+        if not len(who):
+            raise ValueError(
+                f"partition.labels_per_client = {labels_per_client}: with partition.seed = {seed} none of {clients} "
+                f"clients has class {j} ({len(members)} samples) of task {task.name!r}; choose at least {k} clients, "
+                "more labels per client, or --partition labels-equal, which deals labels evenly"
+            )
         turns = rng.permutation(rng.key(seed, "partition-order", j), len(members))
-        owner[members] = np.array(who)[turns % len(who)]
+        owner[members] = who[turns % len(who)]
     return build(owner, clients, seed)
+
+
+def drawn_labels(clients: int, k: int, each: int, seed: int) -> np.ndarray:
+    """The labels of each client, (C, m) int64: first i mod K, then others, uniform without repetition, by a key."""
+    base, step = np.array(rng.key(seed, "partition-labels"), np.uint64), max(1, AT_ONCE // k)
+    found = np.empty((clients, each), dtype=np.int64)
+    for first in range(0, clients, step):
+        ids = np.arange(first, min(first + step, clients))
+        words = rng.subkeys(rng.subkeys(base, ids)[:, None], np.arange(k)) | np.uint64(1)
+        words[np.arange(len(ids)), ids % k] = 0  # the smallest, so that a client's own label comes first
+        found[ids] = words.argsort(axis=1, kind="stable")[:, :each]
+    return found

@@ -81,6 +81,9 @@ COMMON = {
     "partition": {
         "seed": Parameter(Seed, 0, "Seed of the partition, independent of --seed."),
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
+        "unseen_held_out": Parameter(
+            Share | None, None, "The same for clients that never train (holdout_clients) alone; None: held_out."
+        ),
     },
 }
 """Parameters that every component of a kind has in addition to those in its signature."""

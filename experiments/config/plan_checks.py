@@ -36,7 +36,17 @@ def check_plan(c: Config) -> None:
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     if c.stop.rule and c.stop.on == "validation" and not c.validation:
         raise no_validation(c.stop.rule, c.validation)
-    if c.personalize_steps > 0 and not c.partition.params.get("held_out"):
+    check_held_out(c)
+
+
+def check_held_out(c: Config) -> None:
+    """Raise ConfigError for held-out samples that personal evaluation lacks, or that nothing would use."""
+    unseen = c.partition.params.get("unseen_held_out")
+    if unseen is not None and not (c.holdout_clients and c.personalize_steps):
+        key, what = ("personalize_steps", "is off") if c.holdout_clients else ("holdout_clients", "has none")
+        why = f"acts on clients that never train, in personal evaluation, and this run {what} ({key} = 0)"
+        raise ConfigError(f"partition.unseen_held_out = {unseen}: {why}; set --{key} too, or leave it out")
+    if c.personalize_steps > 0 and not (c.partition.params.get("held_out") or unseen):
         why = "personal evaluation needs test samples of each client's own, but partition.held_out = 0"
         raise ConfigError(f"personalize_steps = {c.personalize_steps}: {why}; set --partition.held_out 0.2")
 

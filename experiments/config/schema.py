@@ -124,6 +124,8 @@ class Config:
     """When a run ends early."""
     time_limit: NotNegative = 0.0
     """Seconds after which no further round begins, those before a resume included; 0: none."""
+    digest_every: Count = 1
+    """Rounds between SHA-256 digests of the model in rounds.jsonl; evaluated rounds and the last have one anyway."""
     fork: str = ""
     """RUN@N: begin at the checkpoint of round N of the run in folder RUN; RUN alone: at its last one."""
 

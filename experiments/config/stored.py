@@ -41,7 +41,7 @@ def of_today(settings: Settings) -> Settings:
         name = settings.get(kind, {}).get("name")
         if isinstance(name, str) and ":" in name:
             check_component(kind, name)
-    merged = dict(settings)
+    merged = dict(renamed(settings))
     if "app" in merged:
         return merged
     for key, value in nested(lacked_by(settings)).items():
@@ -69,6 +69,14 @@ def lacked_by(settings: Mapping[str, Any]) -> dict[str, object]:
         if settings.get(kind, {}).get("name") == name:
             found |= {f"{kind}.{key}": value for key, value in old.items()}
     return {key: value for key, value in found.items() if key not in flatten(settings)}
+
+
+def renamed(settings: Settings) -> Settings:
+    """A stored config with today's names: before ``digest_every`` existed, ``labels`` was today's ``labels-equal``."""
+    table = settings.get("partition", {})
+    if not isinstance(table, dict) or table.get("name") != "labels" or "digest_every" in settings:
+        return settings
+    return {**settings, "partition": {**table, "name": "labels-equal"}}
 
 
 def stored_config(settings: Mapping[str, object]) -> Config:

@@ -250,7 +250,9 @@ class Deployment:
                         k: row.get(k) for k in ("accuracy", "loss", "completed", "seconds") if row.get(k) is not None
                     }
                     text = ", ".join(f"{k} {v:.4g}" for k, v in numbers.items())
-                    lines_shown.append(f"{folder.name}: round {row['round']}: {text}, digest {row['digest'][:12]}")
+                    lines_shown.append(
+                        f"{folder.name}: round {row['round']}: {text}, digest {(row['digest'] or '-')[:12]}"
+                    )
                 seen[folder] = len(lines)
             yield lines_shown
 

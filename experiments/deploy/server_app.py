@@ -118,6 +118,9 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.client_timeout:
         why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
         raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")
+    if (share := config.partition.params.get("unseen_held_out")) is not None:
+        why = "a device does not know whether it trains; set partition.held_out instead"
+        raise ConfigError(f"partition.unseen_held_out = {share}: {why}")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):

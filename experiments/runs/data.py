@@ -3,6 +3,7 @@
 import os
 
 import numpy as np
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from clients.shares import LAYOUT, Prepared, call, divided, laid_out, making, transformed, without_validation
 from clients.tasks.dataset import as_task
@@ -11,6 +12,7 @@ from fl_sim import Task
 from fl_sim.errors import ConfigError
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
+from strategies.base.strategy import Strategy
 
 
 def data(config: Config) -> tuple[Task, Tree, Partition]:
@@ -20,7 +22,8 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     or personal evaluation needs more clients or samples than there are.
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
-    numbers = (config.data_dir, config.validation, config.clients, how_prepared(config))
+    unseen = config.holdout_clients if config.partition.params.get("unseen_held_out") is not None else 0
+    numbers = (config.data_dir, config.validation, config.clients, how_prepared(config), unseen)
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _cache:
         _cache.clear()
@@ -62,10 +65,11 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
         raise ConfigError(f"task.name = {chosen.name!r}: is or makes a {type(task).__name__}; {cure}")
     task = laid_out(task, chosen.params)
     params = dict(divide.params)
-    seed, held_out = params.pop("seed"), params.pop("held_out")
+    seed, held_out, of_unseen = params.pop("seed"), params.pop("held_out"), params.pop("unseen_held_out")
+    unseen = None if of_unseen is None else (config.holdout_clients, of_unseen)
     task, kept = without_validation(task, seed, config.validation)
     count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
-    partition = divided(task, divide.component, count, seed, held_out, divide.name, **params)
+    partition = divided(task, divide.component, count, seed, held_out, divide.name, unseen, **params)
     return transformed(task, partition, how_prepared(config)), kept, partition
 
 
@@ -108,3 +112,22 @@ def take_task(settings: dict[str, object]) -> None:
             raise ConfigError(f"task = a {type(settings['task']).__name__}: {error}") from error
     if getattr(settings.get("task"), "clients", None) is not None:
         settings.setdefault("partition", "natural")
+
+
+def check_sizes(partition: Partition, most: float, strategy: FlowerStrategy, training_clients: int) -> None:
+    """Raise ConfigError for a client of more than ``system.max_examples`` training samples, or too few to train.
+
+    How few depends on the algorithm; only the first ``training_clients`` train.
+    """
+    largest = int(partition.size_counts()[:, 0].max(initial=0))
+    if largest > most:
+        what = f"a client of this partition owns {largest} training samples"
+        raise ConfigError(f"system.max_examples = {most:g}: {what}; give at least {largest}")
+    least = strategy.least_samples if isinstance(strategy, Strategy) else 1
+    sizes = partition.size_counts(training_clients)[:, 0]
+    smallest = int(sizes[sizes > 0].min(initial=least))
+    if smallest < least:
+        keys = ("support_size", "query_size")
+        said = ", ".join(f"strategy.{k} = {getattr(strategy, k)}" for k in keys if getattr(strategy, k, 0))
+        what = f"a client needs {least} training samples, and the smallest has {smallest}"
+        raise ConfigError(f"{said or 'strategy.least_samples'}: {what}; choose smaller sizes, or fewer clients")

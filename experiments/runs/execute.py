@@ -84,6 +84,7 @@ def execute(
                 seed=config.seed,
                 checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
                 begin=begin,
+                digest_every=config.digest_every,
             )
             stopped = result.stopped
         except BaseException as caught:

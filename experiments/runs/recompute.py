@@ -40,7 +40,7 @@ class DigestCheck(Callback):
     Parameters
     ----------
     digests : mapping
-        The log's digests by round.
+        The log's digests by round; "" for a round without one (``digest_every``).
     versions : mapping
         Versions of the libraries that the run used, for the message.
     """
@@ -51,7 +51,7 @@ class DigestCheck(Callback):
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         """Keep and print a message about the first round that differs."""
         logged = self.digests.get(row["round"])
-        if logged is None or logged == row["digest"] or self.drift:
+        if not logged or logged == row["digest"] or self.drift:
             return
         used = ", ".join(f"{k} {v}" for k, v in self.versions.items() if k in ("torch", "numpy", "flwr"))
         why = "another kind of device, other libraries (the run used "
@@ -105,7 +105,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
 
 def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, str]:
     """(the model that a round starts from, number of rounds run again for it, the first difference from the log)."""
-    digests = {int(n): d for n, d in zip(log.rounds["round"], log.rounds["digest"], strict=True)}
+    digests = {int(n): d if isinstance(d, str) else "" for n, d in log.rounds[["round", "digest"]].itertuples(False)}
     kept = setup.loss.form.tree(saved_model(log, server_round - 1))
     if (
         server_round > 1

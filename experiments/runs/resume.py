@@ -26,7 +26,10 @@ from fl_sim.logs.reader import check
 from fl_sim.rounds import checkpoint
 from fl_sim.rounds.checkpoint import Checkpoint
 
-FREE = ("rounds", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "schedule_rounds")
+FREE = (
+    *("rounds", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "digest_every"),
+    "schedule_rounds",
+)
 """Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
 
 

@@ -18,7 +18,7 @@ from clients.network import Network, network
 from clients.shares import making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import block_size
-from experiments.runs.data import data
+from experiments.runs.data import check_sizes, data
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from fl_sim import SimulationGrid, Task
 from fl_sim.blocks.learner import Learner
@@ -101,7 +101,6 @@ def build(
     if config.device.startswith("cuda") and not torch.cuda.is_available():
         raise ConfigError(f"device = {config.device!r}: this machine has no usable GPU; use cpu")
     task, validation, partition = data(config)
-    check_sizes(partition, config.system.max_examples)
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     check_range(task, dtype)
     task, validation = transformed(task, validation, dtype, config.device)
@@ -113,6 +112,7 @@ def build(
     check_set_metrics(loss, validation, partition, config.personalize_steps, more)
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
+    check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = strategy.network_notes(loss, config.local) if isinstance(strategy, Strategy) else ()
     chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
     config = replace(config, block_size=chosen_size)
@@ -147,14 +147,6 @@ def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) 
     )
     grid.max_examples = config.system.max_examples
     return grid
-
-
-def check_sizes(partition: Partition, most: float) -> None:
-    """Raise ConfigError where a client owns more training samples than ``system.max_examples``."""
-    largest = int(partition.size_counts()[:, 0].max(initial=0))
-    if largest > most:
-        what = f"a client of this partition owns {largest} training samples"
-        raise ConfigError(f"system.max_examples = {most:g}: {what}; give at least {largest}")
 
 
 def of_config(config: Config, task: Task, dtype: torch.dtype) -> Network:
@@ -266,6 +258,8 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
         "clients": config.personalize_clients,
         "every": config.personalize_every,
     }
+    if not config.partition.params.get("held_out") and config.partition.params.get("unseen_held_out"):
+        personalize["seen"] = False  # clients that train have no samples of their own to evaluate on
     personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
     return records.config(flatten(train)), records.config(flatten(personal))
 

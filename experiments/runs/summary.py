@@ -46,7 +46,7 @@ def summarise(
         last |= {k: v for k, v in row.items() if v is not None}
     reached = [r["round"] for r in rows if config.target is not None and (r.get("accuracy") or 0.0) >= config.target]
     return {
-        "digest": last.get("digest"),
+        "digest": rows[-1].get("digest") if rows else None,
         "status": "stopped" if stopped else "failed" if error is not None else "completed",
         "rounds": rows[-1]["round"] if rows else 0,
         "accuracy": last.get("accuracy"),

@@ -106,7 +106,7 @@ ROUNDS: dict[str, Column] = {
         "null on the loop and where runs train as one batch",
     ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
-    "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes"),
+    "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes; null between digest_every"),
     **_personal("personal", "seen clients"),
     **_personal("unseen", "clients that never train"),
 }

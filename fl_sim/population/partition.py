@@ -91,6 +91,16 @@ class Partition(ABC):
         out none. No client trains on a sample that another one holds out.
         """
 
+    def hold_out_unseen(self, share: float, unseen: int, unseen_share: float, seed: int) -> "Partition":
+        """``hold_out`` of ``share``, and of ``unseen_share`` for the ``unseen`` last clients, which never train.
+
+        Raises ValueError where all clients of this kind of partition have one share.
+        """
+        raise ValueError(
+            f"partition.unseen_held_out = {unseen_share}: in this kind of partition all clients hold out one share; "
+            "set --partition.held_out instead"
+        )
+
 
 @dataclass(frozen=True)
 class Listed(Partition):
@@ -128,14 +138,19 @@ class Listed(Partition):
 
     def hold_out(self, share: float, seed: int) -> "Listed":
         """See ``Partition.hold_out``: each client's samples are shuffled by a key, and the last ones held out."""
-        if share == 0:
+        return self.hold_out_unseen(share, 0, share, seed)
+
+    def hold_out_unseen(self, share: float, unseen: int, unseen_share: float, seed: int) -> "Listed":
+        """See ``Partition.hold_out_unseen``; a client's samples keep their order where none is held out."""
+        if share == 0 and (unseen_share == 0 or not unseen):
             return self
         indices, held = self.indices.copy(), np.zeros(len(self), np.int64)
-        for c in range(len(self)):
+        first = len(self) - unseen
+        for c in range(0 if share else first, len(self) if unseen_share else first):
             mine = self.client(c)
             order = rng.permutation(rng.key(seed, "held-out", c), len(mine))
             indices[self.starts[c] : self.starts[c + 1]] = mine[order]
-            held[c] = _rounded(share, len(mine))
+            held[c] = _rounded(share if c < first else unseen_share, len(mine))
         return replace(self, indices=indices, held_out=held)
 
 

@@ -7,7 +7,6 @@ wrappers have them too.
 import math
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
@@ -25,6 +24,7 @@ from fl_sim.rounds import not_finite, round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files import kept_attributes
+from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.strategy_calls import StrategyCalls
@@ -50,6 +50,7 @@ class _Driver:
         seed: int,
         checkpoints: Checkpoints | None,
         begin: Checkpoint | None,
+        digest_every: int,
     ) -> None:
         self.begin, self.run, self.evaluate_fn, self.log = begin, run, evaluate_fn, log
         self.callbacks, self.seed = callbacks, seed
@@ -58,12 +59,7 @@ class _Driver:
         self.saved = RoundCheckpoints(run, self.grid, log, checkpoints, self.calls.event)
         self.versions: list[int] = []
         self.model_round = self.places = self.samples = 0
-        self.hasher = ThreadPoolExecutor(1)
-        self.digest: Future[str] = Future()
-        """Digest of ``run.model``, computed in another thread: hashing large arrays does not hold Python's lock."""
-        self.line: Future[None] = Future()
-        """Done when the last round's line has been written, which needs its digest."""
-        self.line.set_result(None)
+        self.digests = Digests(run, digest_every)
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
@@ -118,7 +114,7 @@ class _Driver:
     def accept(self, arrays: ArrayRecord) -> float:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it must not be."""
         new, others = records.split(arrays)
-        digest = self.hasher.submit(records.digest, arrays, new)
+        digest = self.digests.of_next(arrays, new)
         same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
         change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
         finite = same and math.isfinite(change)  # a finite norm of the change means finite numbers
@@ -127,7 +123,7 @@ class _Driver:
             bad = f"the strategy's new model has {problem}; the last good model is kept"
             raise RoundFailed(f"round {self.run.round}: {bad}")
         self.take(new, self.run.round, arrays if others else None)
-        self.digest = digest
+        self.digests.current = digest
         return change
 
     def take(self, model: Tree, server_round: int, whole: ArrayRecord | None = None) -> None:
@@ -155,25 +151,21 @@ class _Driver:
             self.result.evaluate_metrics_serverapp[run.round] = central
             row |= round_row.of_central(central)
         not_finite.report(self.calls.event, row)
-        self.line.result()
+        self.digests.line.result()
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
+        digest = self.digests.wanted() if self.digests.due() else None
         if central is not None or evaluated is not None:
-            row["digest"] = self.digest.result()
+            digest = self.digests.wanted()
+            row["digest"] = digest.result()
             self.each("on_evaluation", row)
             if self.log is not None:
-                self.log.model(run.model, self.model_round, self.digest.result())
-        if self.waits_for_digest:
-            row["digest"] = self.digest.result()
+                self.log.model(run.model, self.model_round, digest.result())
+        if self.waits_for_digest and digest is not None:
+            row["digest"] = digest.result()
         self.each("on_round_end", row)
         self.check_model()
         run.rows.append(row)
-        self.line = self.hasher.submit(self.write, row, self.digest)
-
-    def write(self, row: dict[str, object], digest: Future[str]) -> None:
-        """Complete a round's line with its digest, and write it."""
-        row["digest"] = digest.result()
-        if self.log is not None:
-            self.log.round(row)
+        self.digests.write(row, self.digests.wanted() if run.stopped else digest, self.log)
 
     def evaluate_clients(self) -> MetricRecord | None:
         """Run the strategy's evaluation on clients; None where it has none in this round."""
@@ -195,7 +187,7 @@ class _Driver:
         run = self.run
         self.take(dict(begin.model), begin.model_round)
         run.round = begin.round
-        self.digest = self.hasher.submit(tree.digest, run.model)
+        self.digests.current = None
         kept_attributes.restore(run.strategy, begin.strategy)
         self.statistics.restored(list(run.model), self.log)
         self.grid.states.update(begin.states)
@@ -210,7 +202,7 @@ class _Driver:
         with suppress(OSError):  # the disk is full: the first error is the one to report
             if not isinstance(error, KeyboardInterrupt):
                 self.calls.event("run_failed", reason=f"{type(error).__name__}: {error}")
-            self.saved.at_break(self.line)
+            self.saved.at_break(self.digests.line)
         if not isinstance(error, (Exception, KeyboardInterrupt)):
             code = getattr(error, "code", None)
             how = f"called sys.exit({code!r})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
@@ -221,7 +213,7 @@ class _Driver:
         run = self.run
         try:
             first, others = records.split(run.arrays)
-            self.digest = self.hasher.submit(records.digest, run.arrays, first)
+            self.digests.begin()
             self.take(first, 0, run.arrays if others else None)
             self.calls.initial = run.model
             if self.begin is not None:
@@ -233,17 +225,17 @@ class _Driver:
                 run.round += 1
                 self.round()
                 last = run.round == run.num_rounds or bool(run.stopped)
-                self.saved.after_round(self.model_round, self.versions, self.line, last)
-            self.line.result()
+                self.saved.after_round(self.model_round, self.versions, self.digests.line, last)
+            self.digests.line.result()
         except BaseException as error:
             self.broken_off(error)
             raise
         finally:
             self.result.stopped = run.stopped
-            self.hasher.shutdown()
+            self.digests.shutdown()
+            digest = self.digests.last(self.model_round) if in_place.versions(run.model) == self.versions else ""
             if self.log is not None:
-                known = self.digest.done() and in_place.versions(run.model) == self.versions
-                self.log.model(run.model, self.model_round, self.digest.result() if known else "")
+                self.log.model(run.model, self.model_round, digest)
             self.each("on_run_end")
         return self.result
 
@@ -264,6 +256,7 @@ def run_rounds(
     seed: int = 0,
     checkpoints: Checkpoints | None = None,
     begin: Checkpoint | None = None,
+    digest_every: int = 1,
 ) -> RunResult:
     """Run ``num_rounds`` rounds of any Flower strategy on any grid.
 
@@ -283,6 +276,9 @@ def run_rounds(
         Writes checkpoints as the run proceeds, where there is a ``log``.
     begin : Checkpoint, optional
         The run continues after this checkpoint's round, as if it had never ended.
+    digest_every : int (default: 1)
+        Rounds between digests of the model. Between them a line has none, unless its round was evaluated or ended the
+        run; ``on_round_end`` finds None there.
 
     Raises
     ------
@@ -293,4 +289,4 @@ def run_rounds(
         strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord()
     )
     policy = Failures.parse(failures)
-    return _Driver(run, timeout, evaluate_fn, log, policy, callbacks, seed, checkpoints, begin).execute()
+    return _Driver(run, timeout, evaluate_fn, log, policy, callbacks, seed, checkpoints, begin, digest_every).execute()

@@ -45,6 +45,8 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     """Clients a round; 0 means all."""
     seed: int = 0
     """Keys the choice of clients and stragglers, and all draws of clients."""
+    rounds: int = 0
+    """The round at which schedules end; known once a round has been configured."""
     server_lr: float = 1.0
     """Step of the server toward the pooled model."""
     server_state: Mapping[str, Tree] = {}
@@ -138,6 +140,11 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
         """What a run must be told of this algorithm on this network, one sentence each; asked once, before the run."""
         return ()
+
+    @property
+    def least_samples(self) -> int:
+        """Training samples that each client must have; a run with a smaller one is refused before it starts."""
+        return 1
 
     def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
@@ -258,7 +265,8 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         unseen = _ids(getattr(grid, "holdout_node_ids", ()))
         self.unseen: Container[int] = unseen if isinstance(unseen, range) else set(unseen)
         chosen: list[int] = []
-        for purpose, ids in (("seen", _ids(grid.get_node_ids())), ("unseen", unseen)):
+        seen = _ids(grid.get_node_ids()) if settings.get("personalize.seen", True) else ()
+        for purpose, ids in (("seen", seen), ("unseen", unseen)):
             chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
         contents = [RecordDict({"arrays": arrays, "config": records.config(settings)}) for _ in chosen]
         return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]

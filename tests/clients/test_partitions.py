@@ -16,7 +16,7 @@ from fl_sim.population.partition import Listed, Partition
 
 PARTITIONS = registry.names("clients.partitions", "partition")
 WITH_ALPHA = [name for name, function in PARTITIONS.items() if "alpha" in registry.parameters(function)]
-OF_LABELS = ["dirichlet", "dirichlet-client", "labels", "shards"]
+OF_LABELS = ["dirichlet", "dirichlet-client", "labels", "labels-equal", "shards"]
 
 every_partition = pytest.mark.parametrize("name", PARTITIONS)
 SHARING = ["resample"]
@@ -55,9 +55,8 @@ def make(name: str, task: Task, clients: int, seed: int = 0, **parameters: Any) 
 
 
 def test_the_promised_partitions_are_there() -> None:
-    assert {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "quantity", "natural", "resample"} <= set(
-        PARTITIONS
-    )
+    names = {"iid", "dirichlet", "dirichlet-client", "shards", "labels", "labels-equal", "quantity", "natural"}
+    assert names | {"resample"} <= set(PARTITIONS)
 
 
 @every_partition
@@ -85,7 +84,7 @@ class TestEveryPartition:
         assert "arXiv" in (sys.modules[PARTITIONS[name].__module__].__doc__ or "")
 
     def test_it_says_whether_clients_share_samples(self, name: str) -> None:
-        assert PARTITIONS[name](even(30), 6, 0).exclusive == (name not in SHARING)
+        assert PARTITIONS[name](even(30), 10, 0).exclusive == (name not in SHARING)
 
 
 @dividing_partition
@@ -106,7 +105,8 @@ class TestEveryPartitionThatDivides:
             drawn["shards_per_client"] = data.draw(st.integers(1, 4))
         if "labels_per_client" in own:
             known = len(np.unique(labels))
-            drawn["labels_per_client"] = data.draw(st.integers(-(-known // clients), known))
+            least = -(-known // clients) if name == "labels-equal" else 1 if clients >= known else known
+            drawn["labels_per_client"] = data.draw(st.integers(least, known))
         make(name, task_of(labels, owners=np.arange(len(labels))), clients, data.draw(st.integers(0, 2**31)), **drawn)
 
     def test_more_clients_than_samples_are_refused(self, name: str) -> None:
@@ -114,7 +114,7 @@ class TestEveryPartitionThatDivides:
             PARTITIONS[name](even(30), 31, 0)
 
     def test_one_client_has_all(self, name: str) -> None:
-        parameters = {"labels_per_client": 10} if name == "labels" else {}
+        parameters = {"labels_per_client": 10} if name.startswith("labels") else {}
         assert len(make(name, even(30), 1, **parameters).client(0)) == 30
 
 
@@ -230,7 +230,7 @@ def test_shards_are_refused_below_one() -> None:
 def test_each_client_has_the_requested_number_of_labels_and_they_are_shared_fairly() -> None:
     task = even(5000)
     assert task.labels is not None
-    found = table(make("labels", task, 25, labels_per_client=3), task.labels)
+    found = table(make("labels-equal", task, 25, labels_per_client=3), task.labels)
     assert ((found > 0).sum(1) == 3).all()
     # 75 places for 10 labels: 7 or 8 owners each; 500 samples shared by 8 or 7: 62, 63, 71 or 72
     assert set((found > 0).sum(0)) == {7, 8} and set(found[found > 0]) <= {62, 63, 71, 72}
@@ -242,7 +242,7 @@ def test_each_client_has_the_requested_number_of_labels_and_they_are_shared_fair
 )
 def test_numbers_of_labels_that_are_impossible_are_refused(clients: int, each: int, message: str) -> None:
     with pytest.raises(ValueError, match=rf"partition\.labels_per_client = {each}: .*{message}"):
-        PARTITIONS["labels"](even(100), clients, 0, labels_per_client=each)
+        PARTITIONS["labels-equal"](even(100), clients, 0, labels_per_client=each)
 
 
 def test_quantity_skews_sizes_and_not_labels() -> None:

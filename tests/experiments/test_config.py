@@ -76,6 +76,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "schedule_rounds": 0,
         "stop": {"target": 0.0, "patience": 0, "on": "validation"},
         "time_limit": 0.0,
+        "digest_every": 1,
         "fork": "",
     }
     assert config.num_clients == 10
@@ -208,6 +209,7 @@ def test_parameters_reach_the_strategies_that_take_them_and_others_keep_their_de
         "order": 1,
         "optimizer": "sgd",
         "outer_lr": 0.1,
+        **{"anneal": "constant", "support_size": 0, "query_size": 0},
     }
 
 
@@ -256,7 +258,8 @@ def test_another_name_leaves_the_recipes_parameters_of_the_old_one_behind(tmp_pa
     )
     config = make(str(path), strategy="fedavg", partition="quantity")
     assert config.strategy.params == {}
-    assert config.partition.params == {"alpha": 0.1, "min_samples": 1, "seed": 0, "held_out": 0.2}
+    shares = {"held_out": 0.2, "unseen_held_out": None}
+    assert config.partition.params == {"alpha": 0.1, "min_samples": 1, "seed": 0, **shares}
     with pytest.raises(ConfigError, match="strategy.mu = 2.0: strategy fedavg takes no such parameter"):
         make(str(path), strategy={"name": "fedavg", "mu": 2.0})
 

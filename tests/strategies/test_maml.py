@@ -10,7 +10,7 @@ from torch import nn
 from fl_sim import tree
 from fl_sim.learning.rule import Draw, Sizes
 from fl_sim.learning.settings import Local
-from strategies.maml import MAML, halves
+from strategies.maml import MAML, split
 
 
 @pytest.mark.parametrize(
@@ -100,10 +100,34 @@ def test_the_servers_optimizers_by_hand() -> None:
 
 @pytest.mark.parametrize("n, sizes", [(1, (1, 1)), (2, (1, 1)), (3, (1, 2)), (9, (4, 5)), (10, (5, 5))])
 def test_support_and_query_are_halves_the_odd_one_to_query(n: int, sizes: tuple[int, int]) -> None:
-    support, query = halves(n, 7)
+    support, query = split(n, 7)
     assert (len(support), len(query)) == sizes
     assert sorted({*support, *query}) == list(range(n))
     assert n == 1 or not set(support) & set(query)  # a lone sample serves as both
+
+
+@pytest.mark.parametrize(
+    "n, support, query, sizes",
+    [(50, 10, 0, (10, 40)), (50, 0, 10, (40, 10)), (50, 10, 15, (10, 15)), (2, 1, 1, (1, 1)), (11, 10, 0, (10, 1))],
+)
+def test_support_and_query_have_the_sizes_that_are_set(
+    n: int, support: int, query: int, sizes: tuple[int, int]
+) -> None:
+    first, second = split(n, 7, support, query)
+    assert (len(first), len(second)) == sizes and len({*first, *second}) == sum(sizes)
+    with pytest.raises(ValueError, match=r"strategy\.\w+ = \d+: support and query need \d+ samples, a client has 1"):
+        split(1, 7, support, query)
+
+
+def test_the_outer_step_falls_linearly_to_zero() -> None:
+    # outer_lr 0.1 over 4 rounds: steps .1, .075, .05, .025 along g = 1
+    model, gradient = {"w": torch.tensor(1.0, dtype=torch.float64)}, {"w": torch.tensor(1.0, dtype=torch.float64)}
+    strategy = MAML(outer_lr=0.1, anneal="linear")
+    strategy.rounds = 4
+    steps = [1.0 - strategy.server_step(model, gradient, t)["w"].item() for t in (1, 2, 3, 4)]
+    assert steps == pytest.approx([0.1, 0.075, 0.05, 0.025], rel=1e-12)
+    assert strategy.scheduled == "strategy.anneal" and MAML().scheduled == ""
+    assert MAML(outer_lr=0.1).server_step(model, gradient, 4)["w"].item() == pytest.approx(0.9, rel=1e-12)
 
 
 def test_splits_are_keyed_by_round_and_client_and_each_stream_stays_in_its_half() -> None:
@@ -114,7 +138,7 @@ def test_splits_are_keyed_by_round_and_client_and_each_stream_stays_in_its_half(
         assert [len(b) for b in streams["support"]] == [3, 3, 3, 1] and [len(b) for b in streams["query"]] == [
             3
         ]  # 10 of 20: 3 + 3 + 3 + 1
-        support, query = halves(20, Draw(0, server_round, client)("split"))
+        support, query = split(20, Draw(0, server_round, client)("split"))
         assert set(np.concatenate(streams["support"])) <= set(support) and set(streams["query"][0]) <= set(query)
         return frozenset(support.tolist()), frozenset(query.tolist())
 

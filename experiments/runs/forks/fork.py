@@ -18,7 +18,7 @@ from clients.shares import LAYOUT
 from experiments.config.choices import BY_RUN, PACKAGES
 from experiments.config.plan_checks import default_values, values
 from experiments.config.schema import Config
-from experiments.config.stored import lacked_by
+from experiments.config.stored import lacked_by, renamed
 from experiments.runs.setup import Setup
 from fl_sim import Callback, Run, tree
 from fl_sim.dotted import flatten
@@ -73,7 +73,7 @@ def settings_then(stored: Mapping[str, Any], config: Config) -> dict[str, object
     A setting that ``stored`` lacks was None, or did not exist yet: the run had its default.
     """
     now = settings_now(config)
-    before = {**now, **default_values(config), **lacked_by(stored), **flatten(stored)}
+    before = {**now, **default_values(config), **lacked_by(stored), **flatten(renamed(dict(stored)))}
     return {key: before[key] for key in now}
 
 

@@ -48,6 +48,15 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ),
         ({"strategy": PerFedAvg(delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
         ({"strategy": PerFedAvg(order="hf", delta=0.1)}, "strategy.delta = 0.1: .*acts with strategy.hf_step fixed"),
+        ({"strategy": "maml", "strategy.support_size": 3, "schedule_rounds": 9}, "schedule_rounds = 9"),
+        (
+            {"partition.unseen_held_out": 0.8, "personalize_steps": 1},
+            r"partition.unseen_held_out = 0.8: .*this run has none \(holdout_clients = 0\); set --holdout_clients too",
+        ),
+        (
+            {"partition.unseen_held_out": 0.8, "holdout_clients": 2},
+            r"partition.unseen_held_out = 0.8: .*this run is off \(personalize_steps = 0\)",
+        ),
         ({"ray": {"num_workers": 2}}, "ray.num_workers = 2: does nothing here: the engine is auto; add --engine ray"),
         (
             {"local": {"optimizer": "adam", "momentum": 0.5}},
@@ -76,6 +85,8 @@ def test_what_does_nothing_is_refused(settings: dict[str, Any], message: str, tm
         {"task": "images", "data_dir": "here"},
         {"schedule_rounds": 9, "local.lr_schedule": "cosine"},
         {"schedule_rounds": 9, "strategy": "reptile", "strategy.anneal": "linear"},
+        {"schedule_rounds": 9, "strategy": "maml", "strategy.anneal": "linear"},
+        {"personalize_steps": 1, "holdout_clients": 2, "partition.unseen_held_out": 0.5},
         {"schedule_rounds": 9, "strategy": "tests.conformance.stateful:Remembers"},
         {"strategy": "perfedavg", "strategy.delta": 0.1, "strategy.order": "hf", "strategy.hf_step": "fixed"},
         {"personalize_steps": 1, "personalize_every": 2, "partition.held_out": 0.1},

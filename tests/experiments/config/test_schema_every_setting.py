@@ -28,6 +28,7 @@ SETTINGS: dict[str, Entry] = {
     "partition.name": ("iid",),
     "partition.seed": (3, {"partition.held_out": 0.4}),
     "partition.held_out": (0.4,),
+    "partition.unseen_held_out": (0.8, {"personalize_steps": 2, "partition.held_out": 0.4, "holdout_clients": 1}),
     "model.name": (f"{WORLD}:two_layers",),
     "strategy.name": ("reptile",),
     "data_dir": ("elsewhere", {}, REFUSED),
@@ -86,6 +87,7 @@ SETTINGS: dict[str, Entry] = {
     "stop.patience": (1, {"local.lr": 0.0, "rounds": 2, "validation": 0.2}),
     "stop.on": ("test", {"local.lr": 0.0, "rounds": 2, "validation": 0.2, "stop.patience": 1}),
     "time_limit": (1e-9,),
+    "digest_every": (9, {"rounds": 3, "evaluate_every": 3}),
 }
 HOW = {key: entry[2] for key, entry in SETTINGS.items() if len(entry) > 2}
 """REFUSED for the settings that the tiny world refuses, and how those show that no log does."""
@@ -108,6 +110,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], objec
 def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
+    of_components |= {"partition.unseen_held_out"}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
 

@@ -39,6 +39,15 @@ def test_a_recipe_takes_the_present_defaults(tmp_path: Path) -> None:
     assert make(str(path)).evaluate_every == 3
 
 
+def test_the_partition_labels_of_a_run_before_digest_every_is_labels_equal() -> None:
+    old = {"partition": {"name": "labels", "labels_per_client": 3, "seed": 5}}
+    assert stored_config(old).partition.name == "labels-equal"
+    assert stored_config(old).partition.params["labels_per_client"] == 3
+    today = make(partition="labels")
+    assert today.partition.name == "labels" and stored_config(today.to_dict()) == today
+    assert stored_config({**old, "digest_every": 1}).partition.name == "labels"
+
+
 def test_what_maml_ignored_is_refused_in_a_call_and_left_out_of_a_stored_config(tmp_path: Path) -> None:
     """The older run evaluated with ``local.lr``, which is stored as ``personalize_lr`` today."""
     old = make(str(OLD / "maml-finished" / CONFIG))

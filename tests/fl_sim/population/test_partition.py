@@ -24,6 +24,19 @@ def test_holding_out_nothing_changes_nothing() -> None:
     assert partition.hold_out(0, seed=1) is partition
 
 
+def test_unseen_clients_may_hold_out_another_share() -> None:
+    partition = Partition.of([np.arange(10), np.arange(10, 20), np.arange(20, 30)])
+    plain, held = partition.hold_out(0.2, 3), partition.hold_out_unseen(0.2, 1, 0.8, 3)
+    assert [held.sizes(c) for c in range(3)] == [(8, 2), (8, 2), (2, 8)]
+    assert np.array_equal(held.indices, plain.indices)  # one order, cut elsewhere
+    alone = partition.hold_out_unseen(0.0, 1, 0.8, 3)
+    assert [alone.sizes(c) for c in range(3)] == [(10, 0), (10, 0), (2, 8)]
+    assert alone.client(0).tolist() == list(range(10)) and np.array_equal(alone.client(2), plain.client(2))
+    assert [partition.hold_out_unseen(0.2, 1, 0.0, 3).sizes(c) for c in range(3)] == [(8, 2), (8, 2), (10, 0)]
+    with pytest.raises(ValueError, match=r"partition.unseen_held_out = 0.8: .*all clients hold out one share"):
+        Resampled(30, 3, 10, 0).hold_out_unseen(0.0, 1, 0.8, 3)
+
+
 @given(st.lists(st.integers(0, 30), min_size=1, max_size=8), st.floats(0.01, 0.99), st.integers(0, 99))
 @settings(max_examples=50, deadline=None)
 def test_held_out_parts_are_rounded_shares_and_never_all(sizes: list[int], share: float, seed: int) -> None:

@@ -71,7 +71,8 @@ def go(
         records.config({**TRAINING, "system.stragglers": 0.0, **(settings or {})}),
     )
     return run_rounds(
-        strategy, grid, initial, rounds, train_config=train, evaluate_fn=evaluate, log=log, callbacks=callbacks, **more
+        *(strategy, grid, initial, rounds),
+        **{"train_config": train, "evaluate_fn": evaluate, "log": log, "callbacks": callbacks, **more},
     )
 
 
