@@ -31,11 +31,11 @@ from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
-from fl_sim import Callback, RoundFailed, from_arrays, load
+from fl_sim import Callback, RoundFailed, from_arrays
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import SampleFunction
 from fl_sim.learning.sets.set_checks import names_and_own
-from fl_sim.logs.reader import RunLog
+from fl_sim.logs.reader import RunLog, read_back
 from fl_sim.tree import Tree
 
 __all__ = ["Outcome", "from_arrays", "main", "run"]
@@ -50,7 +50,7 @@ class Outcome:
     model: Tree
     """The final global model: the ``state_dict`` of the network that was trained, on the CPU."""
     log: RunLog
-    """The round log, read: ``log.rounds`` and ``log.clients`` are pandas frames."""
+    """The round log: ``log.rounds`` and ``log.clients`` are pandas frames; the latter is read when first asked for."""
 
     def __repr__(self) -> str:
         s = self.summary
@@ -166,7 +166,7 @@ def _outcome(setup: Setup, quiet: bool, callbacks: Sequence[Callback], trust_pic
     summary, error = execute(setup, quiet, callbacks, trust_pickle=trust_pickle)
     if error is not None:
         raise error
-    log = load(summary["run_dir"])
+    log = read_back(summary["run_dir"], checked=False)
     return Outcome(summary, log.model(), log)
 
 

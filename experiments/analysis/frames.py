@@ -12,7 +12,7 @@ from scipy import stats
 
 from fl_sim.dotted import flatten
 from fl_sim.logs.columns import CONFIG
-from fl_sim.logs.reader import RunLog, load
+from fl_sim.logs.reader import RunLog, read_back
 
 Run = RunLog | str | Path
 """A log, a run folder, or a folder of run folders."""
@@ -46,7 +46,8 @@ def read(*runs: Run) -> list[RunLog]:
             logs.append(run)
             continue
         inside = sorted(file.parent for file in Path(run).glob(f"*/{CONFIG}"))
-        logs += [load(run)] if not inside or (Path(run) / CONFIG).exists() else [load(folder) for folder in inside]
+        folders = [run] if not inside or (Path(run) / CONFIG).exists() else inside
+        logs += map(read_back, folders)
     if not logs:
         raise ValueError("no runs given; name at least one run's folder")
     return logs

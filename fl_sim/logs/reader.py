@@ -4,18 +4,26 @@ Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
+import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl_sim.logs import checksums, model_file
+import numpy as np
+
+from fl_sim.logs import checksums, many_rows, model_file
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY, Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MANY = 1 << 20
+"""Bytes of a file from which on pyarrow reads it, where it can."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -36,6 +44,13 @@ class RunLog:
     """Content of ``summary.json``; empty while the run goes on, or if it was killed."""
     names: dict[str, Any] = field(default_factory=dict)
     """Content of ``names.json``: the user's names of ``classes`` 0..K-1 and ``clients``; empty without such names."""
+
+    def __getattr__(self, name: str) -> Any:
+        """``clients`` of a log that ``read_back`` returned: read when they are first asked for."""
+        if name != "clients" or "_clients_end" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        vars(self)["clients"] = _clients(self.path, self.names, vars(self)["_clients_end"])
+        return vars(self)["clients"]
 
     def __getitem__(self, name: str) -> object:
         """``log["rounds"]`` is ``log.rounds``. Raises KeyError that lists the valid names."""
@@ -65,6 +80,17 @@ def load(path: str | Path) -> RunLog:
     Raises ValueError that names the folder or the file if there is no such folder, if it does not hold a run, or if a
     file is damaged. The files of a run that has ended have checksums; for a config that was edited there is a warning.
     """
+    log = read_back(path)
+    _ = log.clients
+    return log
+
+
+def read_back(path: str | Path, checked: bool = True) -> RunLog:
+    """``load``, but the rows of clients, which may be millions, are read only when ``clients`` is first asked for.
+
+    They are then those that were written when this function was called: the file must still be there. ``checked``:
+    whether checksums are compared, for which all files are read.
+    """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
         why = "it has no " + CONFIG if folder.is_dir() else "there is no such folder"
@@ -77,13 +103,13 @@ def load(path: str | Path) -> RunLog:
         )
     except ValueError as error:
         raise ValueError(f"{str(path)!r}: its config, summary or names are damaged ({error})") from error
-    check(folder)
-    rounds, clients, events = (
-        _frame(folder / f"{table}.jsonl", COLUMNS[table]) for table in ("rounds", "clients", "events")
-    )
-    if known := {c: name for c, name in enumerate(names.get("clients", ())) if not isinstance(name, list)}:
-        clients["client_name"] = clients["client"].map(known)
-    return RunLog(folder, rounds, clients, events, config, summary, names)
+    if checked:
+        check(folder)
+    rounds, events = (_frame(folder / f"{table}.jsonl", COLUMNS[table]) for table in ("rounds", "events"))
+    log = RunLog.__new__(RunLog)
+    vars(log).update(path=folder, rounds=rounds, events=events, config=config, summary=summary, names=names)
+    vars(log)["_clients_end"] = _end(folder / "clients.jsonl")
+    return log
 
 
 def check(folder: Path) -> None:
@@ -97,11 +123,33 @@ def check(folder: Path) -> None:
         raise ValueError(f"{str(folder)!r}: {damaged}: damaged or changed after the run had ended; {cure}")
 
 
-def _rows(file: Path) -> list[dict[str, object]]:
-    """The complete lines of a JSON-lines file; empty if the file does not exist yet."""
-    whole, end, _ = file.read_bytes().rpartition(b"\n") if file.exists() else (b"", b"", b"")
+def _end(file: Path) -> int:
+    """Where the complete lines of a file end, in bytes; 0 if it does not exist yet."""
+    if not file.exists():
+        return 0
+    with file.open("rb") as opened:
+        end = opened.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(end - many_rows.BLOCK, 0)
+            opened.seek(start)
+            newline = opened.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                return start + newline + 1
+            end = start
+    return 0
+
+
+def _rows(file: Path, end: int) -> list[dict[str, object]]:
+    """The lines in the first ``end`` bytes of a JSON-lines file. Raises ValueError where it was cut since."""
+    try:
+        whole = file.read_bytes()[:end]
+    except FileNotFoundError:
+        whole = b""
+    if len(whole) < end:
+        raise ValueError(f"{file}: was deleted or cut since the log was read")
+    lines = whole.split(b"\n")[:-1]
     rows = []
-    for number, line in enumerate(whole.split(b"\n") if end else [], 1):
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError as error:
@@ -119,17 +167,29 @@ def not_finite(folder: Path) -> str | None:
     return ", ".join(columns) or None
 
 
-def _frame(file: Path, columns: dict[str, Column]) -> "pd.DataFrame":
+def _clients(folder: Path, names: Mapping[str, Any], end: int | None = None) -> "pd.DataFrame":
+    """The rows of clients in the first ``end`` bytes of their file (default: in all lines), with the user's names."""
+    clients = _frame(folder / "clients.jsonl", COLUMNS["clients"], end)
+    if known := {c: name for c, name in enumerate(names.get("clients", ())) if not isinstance(name, list)}:
+        clients["client_name"] = clients["client"].map(known)
+    return clients
+
+
+def _frame(file: Path, columns: dict[str, Column], end: int | None = None) -> "pd.DataFrame":
     """A file's rows as a frame: all documented columns in their order, then the others.
 
     A column of numbers that is null in every row becomes NaN of type float64.
     """
     import pandas as pd  # Imported here so that a device that trains, and never reads logs, does not load pandas.
 
-    frame = pd.DataFrame.from_records(_rows(file))
+    end = _end(file) if end is None else end
+    frame = many_rows.frame_of(file, end) if end >= MANY and file.exists() else None
+    if frame is None:
+        frame = pd.DataFrame.from_records(_rows(file, end) if end else [])
     own = [name for name in frame.columns if name not in columns]
-    frame = frame.reindex(columns=[*columns, *own])
-    for name in frame.columns:
+    found: dict[str, Any] = {name: frame.get(name, np.nan) for name in (*columns, *own)}
+    frame = pd.DataFrame(found, index=frame.index, copy=False)
+    for name in found:
         numeric = name not in columns or columns[name].unit not in ("text", "yes/no")
         if frame[name].isna().all() or not len(frame):
             frame[name] = frame[name].astype("float64" if numeric else "object")
