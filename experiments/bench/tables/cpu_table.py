@@ -97,13 +97,13 @@ def legend(results: Results) -> str:
 
 
 def conditions(results: Results) -> str:
-    """Machine, versions, commit and date, and how times and memory were measured."""
+    """Machine, versions, commit, date and seed, and how times and memory were measured."""
     about = results["machine"]
     have = ", ".join(f"{name} {version}" for name, version in results["versions"].items() if version)
     memory = "proportional set sizes" if results["memory"] == "pss" else "resident sets"
     where = f"{about['cpu']}, {about['cores']} cores, {about['memory_gib']} GiB, {about['system']}"
     return (
-        f"{where}; {have}; commit {results['commit']}, {results['date']}. "
+        f"{where}; {have}; commit {results['commit']}, {results['date']}; seed 0; nothing was tuned. "
         "The systems took turns while the others were frozen; ratios are taken turn by turn. "
         f"Memory: the peak of the process tree, as the sum of {memory} and, in brackets, of resident sets."
     )

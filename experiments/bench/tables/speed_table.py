@@ -40,7 +40,7 @@ def markdown(results: Mapping[str, Any]) -> str:
     for heading, systems in SYSTEMS.items():
         columns[heading] = [compared(fastest(rows[name], systems), row) for name, row in ours.items()]
     about = results["machine"]
-    foot = f"{about['cpu']}, {about['cores']} cores; commit {results['commit']}, {results['date']}."
+    foot = f"{about['cpu']}, {about['cores']} cores; commit {results['commit']}, {results['date']}; seed 0."
     return "\n".join([*aligned(columns), "", foot]) + "\n"
 
 

@@ -27,9 +27,5 @@ def markdown(figures: Mapping[str, Any]) -> str:
     }
     for way in (*list(WAYS)[1:], BY_HAND):
         columns[f"{way}: times as long"] = [ratio(row[way]["ratio"]) if way in row else "" for row in rows.values()]
-    return (
-        "\n".join(
-            [*aligned(columns), "", f"{about['cpu']}, one thread; commit {figures['commit']}, {figures['date']}."]
-        )
-        + "\n"
-    )
+    where = f"{about['cpu']}, one thread; commit {figures['commit']}, {figures['date']}; seeds 0-4, nothing was tuned."
+    return "\n".join([*aligned(columns), "", where]) + "\n"

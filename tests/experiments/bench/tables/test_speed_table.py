@@ -14,7 +14,7 @@ def table(*rows: dict[str, Any]) -> list[list[str]]:
     """The cells of the table's body, line by line."""
     results = {"rows": rows, "machine": {"cpu": "a processor", "cores": 2}, "commit": "abc", "date": "2026-01-01"}
     text = speed_table.markdown(results)
-    assert text.endswith("\n\na processor, 2 cores; commit abc, 2026-01-01.\n")
+    assert text.endswith("\n\na processor, 2 cores; commit abc, 2026-01-01; seed 0.\n")
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()[2:-2]]
 
 
