@@ -151,8 +151,8 @@ EVENTS: dict[str, Column] = {
     "round": Column("number", "in which it happened; null outside of rounds"),
     "reason": Column(
         "text",
-        "of client_failed, run_failed, worker_lost, client_timeout, client_died, no_checkpoint, model_not_saved, "
-        "running_statistics, not_finite, clients_lost, model",
+        "why it happened; null for start, plan, samples, fallback, out_of_memory, worker_started and node_found, which "
+        "have other facts",
     ),
     "block": Column(
         "number",

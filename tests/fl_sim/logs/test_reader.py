@@ -3,11 +3,13 @@
 import copy
 import json
 import pickle
+import re
 from pathlib import Path
 
 import pytest
 
 from fl_sim import RoundLog, load
+from fl_sim.grids import no_answer
 from fl_sim.logs import reader
 
 
@@ -60,3 +62,13 @@ def test_checksums_are_compared_unless_the_run_was_this_process_s(tmp_path: Path
     with pytest.raises(ValueError, match=r"clients\.jsonl: damaged or changed after the run had ended"):
         reader.read_back(path)
     assert len(reader.read_back(path, checked=False).clients) == 4
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    root = Path(__file__).parents[3]
+    documented = (root / "docs" / "logs.md").read_text(encoding="utf-8")
+    emitted = re.compile(r'(?:\bevent|_event)\(\s*"(\w+)"')
+    files = [file for folder in ("fl_sim", "experiments") for file in (root / folder).rglob("*.py")]
+    kinds = {kind for file in files for kind in emitted.findall(file.read_text(encoding="utf-8"))}
+    kinds |= set(no_answer.EVENTS.values())
+    assert len(kinds) > 20 and sorted(kind for kind in kinds if f"`{kind}`" not in documented) == []
