@@ -1,6 +1,7 @@
 """A table that compares runs: one row for each strategy and differing setting, with means over seeds."""
 
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -62,6 +63,7 @@ def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
     rows = []
     for values, logs in grouped.items():
         states = {str(log.summary.get("status", "running")) for log in logs}
+        _warn_of_unequal_rounds(dict(zip(names, values, strict=True)), logs)
         numbers = pd.DataFrame([outcome(log, target) for log in logs])
         row = {**dict(zip(names, values, strict=True)), "status": ", ".join(sorted(states)), "seeds": len(logs)}
         for name in numbers:
@@ -71,3 +73,17 @@ def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
         row["digest"] = str(digest.iloc[-1]) if len(logs) == 1 and len(digest) else None
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _warn_of_unequal_rounds(row: dict[str, object], logs: Sequence[RunLog]) -> None:
+    """Warn where a mean over seeds mixes a run that goes on, was killed or failed with runs of more rounds."""
+    done = [int(log.rounds["round"].max()) if len(log.rounds) else 0 for log in logs]
+    short = [
+        f"{log.path.name} ({log.summary.get('status', 'running or killed')}, round {count})"
+        for log, count in zip(logs, done, strict=True)
+        if count < max(done) and log.summary.get("status") not in ("completed", "stopped")
+    ]
+    if short:
+        where = ", ".join(f"{k} = {v}" for k, v in row.items())
+        what = f"the means of {where} contain runs that have not reached round {max(done)} of the others"
+        warnings.warn(f"{what}: {', '.join(short)}; leave them out, or resume them", stacklevel=3)

@@ -217,6 +217,17 @@ def test_the_command_prints_the_table_and_draws(
     assert f"{str(tmp_path / 'gone')!r} is not the folder of a run" in capsys.readouterr().err
 
 
+def test_a_mean_with_a_run_that_was_killed_earlier_is_told(tmp_path: Path) -> None:
+    for seed, rounds, ended in ((0, 4, True), (1, 2, False)):
+        with RoundLog.create(tmp_path, f"seed{seed}", f"seed = {seed}\nstrategy.name = 'fedavg'\n") as log:
+            for number in range(rounds):
+                log.round({"round": number, "accuracy": 0.1 * number})
+            if ended:
+                log.summary({"status": "completed", "strategy": "fedavg", "seed": seed})
+    with pytest.warns(UserWarning, match=r"means of strategy = fedavg contain .* round 3 .*: seed1.*killed, round 1\)"):
+        assert analysis.compare([tmp_path])["seeds"].tolist() == [2]
+
+
 def test_bad_input_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "experiments.analysis", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
