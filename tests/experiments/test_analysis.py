@@ -260,3 +260,9 @@ def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None
     assert log.config["engine"] == log.summary["engine"] == "vmap"  # auto, resolved
     known = {"strategy": "fedavg", "seed": 0, "task": "digits", "model": "mlp", "partition": "iid", "alpha": None}
     assert analysis.facts(log) == known | {"engine": log.summary["engine"]}
+
+
+@pytest.mark.parametrize("target", ["85", "nan", "0"])
+def test_a_target_that_is_no_fraction_is_refused(target: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert analysis_main(["nowhere", "--target", target]) == 2
+    assert "is an accuracy, a fraction above 0" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from experiments import collect
 from experiments.provenance import of_run
@@ -28,6 +29,11 @@ def test_it_keeps_table_command_and_picture(tmp_path: Path, monkeypatch, capsys)
         collect.main(["study", str(tmp_path / "nothing"), "--tuned", "nothing"]) == 2
         and "error: " in capsys.readouterr().err
     )
+
+
+def test_a_study_stays_in_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    assert collect.main(["../study", "nowhere", "--tuned", ""]) == 2
+    assert "name = '../study': a study's files lie in" in capsys.readouterr().err
 
 
 def test_collect_and_backends_need_nothing_of_the_bench() -> None:

@@ -76,3 +76,10 @@ def test_a_recipe_and_a_stored_config_may_have_a_byte_order_mark(tmp_path: Path)
         read(str(tmp_path / "mine.toml"))
     (tmp_path / "config.toml").write_text("rounds = 7\n", encoding="utf-8-sig")
     assert load(tmp_path).config == {"rounds": 7}
+
+
+def test_callbacks_and_names_of_a_wrong_type_are_named() -> None:
+    with pytest.raises(ConfigError, match="^callbacks = 3: must be a list"):
+        run(**SMALL, callbacks=3)
+    with pytest.raises(ValueError, match="^from_arrays: name = 3: must be text"):
+        from_arrays(X, (X[:, 0] > 0).astype(int), name=3)

@@ -89,3 +89,12 @@ def test_the_task_tells_it_each_time_and_its_samples_are_the_same(tmp_path: Path
     log = run(task="images", **settings).log
     assert log.names == {"classes": ["cat", "dog"]}
     assert log.events.loc[log.events["event"] == "samples", "note"].tolist() == [empty, clear]
+
+
+def test_a_link_that_leads_nowhere_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "0.png").touch()
+    (tmp_path / "a" / "x.png").symlink_to("gone.png")
+    found = listed(tmp_path)
+    assert [file.name for file, _ in found.entries] == ["0.png"]
+    assert found.notes == (f"{tmp_path}: 1 links to pictures lead nowhere and are left out; the first is a/x.png",)

@@ -81,3 +81,15 @@ def test_objects_from_python_are_carried_and_written_as_text() -> None:
     assert by_class == config.strategy and not by_class.is_object
     with pytest.raises(ConfigError, match="strategy.mu = 1.0: strategy fedprox takes no such parameter"):
         make(strategy={"name": FedProx(mu=0.5), "mu": 1.0})
+
+
+def test_a_module_that_ends_the_process_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "leaves.py").write_text("raise SystemExit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="task.name = 'leaves:make': its module fails when imported: SystemExit: 0"):
+        make(task="leaves:make")
+
+
+def test_an_error_has_the_name_that_the_user_gave() -> None:
+    with pytest.raises(ConfigError, match="model.name = 'torch:load': its parameter 'f' has no default"):
+        make(model="torch:load")
