@@ -48,6 +48,7 @@ test-flower: install
 	$(MAKE) -k test-most test-ray BIN=$(FLOWER_VENV)/bin
 
 attacks: install
+	$(BIN)/python -m experiments.attacks.inputs
 	$(BIN)/python -m experiments.attacks.kills
 	$(BIN)/python -m experiments.attacks.ends
 	$(BIN)/python -m experiments.attacks.flips

@@ -1,1 +1,1 @@
-"""Attacks that anyone can repeat: kills at random moments, every way in which a run may end, flipped bits in files."""
+"""Attacks that anyone can repeat: bad inputs, kills at random moments, every end of a run, flipped bits in files."""

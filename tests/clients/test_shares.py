@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clients.shares import as_partition, making, prepared
+from clients.shares import as_partition, making, without_validation
 from clients.tasks.sinusoid import sinusoid
 from fl_sim import from_arrays
 from fl_sim.errors import ConfigError
@@ -15,7 +15,10 @@ from fl_sim.errors import ConfigError
     ("source", "why"),
     [
         ([[0.5, 1]], "makes a list that cannot be read .a client's indices are no whole numbers"),
-        ([np.array([True, False])], "a mask of truth values; np.flatnonzero gives its indices"),
+        (
+            [np.array([True, False])],
+            "makes a list that cannot be read .a client's indices are a mask of truth values; np.flatnonzero",
+        ),
         ([[0, 1], [9]], r"index 9; indices must be numbers of 0\.\.3"),
         ([[0, -1]], r"index -1; indices must be numbers of 0\.\.3"),
     ],
@@ -33,13 +36,12 @@ def test_whole_numbers_of_any_type_are_indices() -> None:
 def test_a_validation_share_that_leaves_nothing_to_train_is_named() -> None:
     task = from_arrays(np.ones((20, 2), np.float32), np.arange(20) % 2)
     with pytest.raises(ValueError, match="^validation = 0.99: keeps all 16 training samples"):
-        prepared(task, 0, 0.99, False, False)
+        without_validation(task, 0, 0.99)
 
 
 def test_an_error_of_foreign_code_is_named_by_the_setting_and_our_own_passes() -> None:
-    with pytest.raises(ConfigError, match="^task.name = 'mine:make': cannot be made: ValueError: invalid literal"):
-        with making("task.name", "mine:make"):
-            int("x")
-    with pytest.raises(ValueError, match="^task.seed = -1: must lie in"):
-        with making("task.name", "sinusoid"):
-            sinusoid(seed=-1)
+    named = "^task.name = 'mine:make': cannot be made: ValueError: invalid literal"
+    with pytest.raises(ConfigError, match=named), making("task.name", "mine:make"):
+        int("x")
+    with pytest.raises(ValueError, match="^task.seed = -1: must lie in"), making("task.name", "sinusoid"):
+        sinusoid(seed=-1)
