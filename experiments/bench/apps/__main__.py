@@ -69,8 +69,8 @@ def timed(words: Sequence[str], folder: str, limit: float, **env: str) -> Ended:
     """Run ``python -m WORDS`` in ``folder``; a process that takes longer than ``limit`` seconds is ended (code -9)."""
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=folder, env={**child_environment(), **env}, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
+        [sys.executable, "-m", *words], cwd=folder, env={**os.environ, **child_environment(), **env},
+        start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
     )  # fmt: skip
     try:
         out, errors = process.communicate(timeout=limit)
