@@ -82,7 +82,7 @@ def test_dashes_and_underscores_are_the_same_and_names_keep_theirs() -> None:
         ]
     )
     assert dashed == under and dashed.dry_run
-    assert dashed.configs[0].partition.params == {"alpha": 0.5, "seed": 0, "held_out": 0.1}
+    assert dashed.configs[0].partition.params == {"alpha": 0.5, "seed": 0, "held_out": 0.1, "unseen_held_out": None}
 
 
 def test_a_recipe_gives_the_defaults_and_flags_override_them(recipe: str) -> None:
@@ -177,6 +177,13 @@ def test_one_run_is_resumed(flags: str, message: str, tmp_path: Path) -> None:
         parse(["--resume", str(tmp_path)])
 
 
+def test_a_batch_means_nothing_to_an_app(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('app = "here"\n')
+    with pytest.raises(ConfigError, match="vmap_over = 'local.lr=.1,.2': means nothing to a Flower app"):
+        parse([str(path), "--vmap_over", "local.lr=.1,.2"])
+
+
 def test_an_empty_word_is_no_recipe() -> None:
     for argv in ([""], ["--resume", ""], ["--fork", " ", "--rounds", "3"], ["--app", ""]):
         with pytest.raises(ConfigError, match="an unset variable of the shell"):
@@ -219,6 +226,8 @@ def test_an_empty_word_is_no_recipe() -> None:
         ("--strategy fedavg,fedavg", "strategy.name = 'fedavg': is named twice"),
         ("--resume=", "resume = '': is empty; an unset variable of the shell?"),
         ("--fork=", "fork = '': is empty"),
+        ("--trust_pickle", "trust_pickle = true: is for a checkpoint"),
+        ("--run_config x=1", "run_config = 'x=1': is the config of a Flower app; give it with --app"),
         ("--out= --rounds 3", "out = '': is empty"),
         ("--seed 0..1000000000000000000", "seed = '0..1000000000000000000': names 1000000000000000001 seeds"),
         ("--vmap_over seed=0..1000000000000000000", "seed = '0..1000000000000000000': names 100"),

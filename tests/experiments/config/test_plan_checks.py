@@ -32,6 +32,7 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ({"engine": "loop", "chunk": 2}, "chunk = 2: does nothing here: acts in the engine vmap"),
         ({"engine": "flower", "chunk": 2}, "chunk = 2"),
         ({"engine": "ray", "ray.engine": "loop", "chunk": 2}, "chunk = 2"),
+        ({"standardize_on": "all"}, "standardize_on = 'all': does nothing here: acts in standardize"),
         ({"data_dir": "here"}, "data_dir = 'here': does nothing here: task digits reads no folder"),
         ({"local.batch_size": 0, "local.last_batch": "drop"}, "local.last_batch = 'drop'"),
         ({"schedule_rounds": 9}, "schedule_rounds = 9: does nothing here: nothing in this run depends on"),

@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 
 from experiments.config.recipe_files import make
 from experiments.config.stored import stored_config
+from experiments.run import main
 from experiments.runs.checks.unused_numbers import _tried
 from experiments.runs.resume import ready
 from fl_sim import Local
@@ -155,3 +156,11 @@ def test_maxpool_has_no_weights(tmp_path: Path) -> None:
         make(strategy="maxpool", weighting="uniform")
     stored = {**make(strategy="maxpool").to_dict(), "weighting": "uniform"}
     assert stored_config(stored).weighting is None
+
+
+def test_a_batch_of_one_run_is_checked_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        f"--task {WORLD}:tiny --model {WORLD}:linear --system.stragglers .01 --vmap_over local.lr=.1 --out {tmp_path}"
+    )
+    assert main(words.split()) == 2 and not list(tmp_path.iterdir())
+    assert "system.stragglers = 0.01: of 10 clients a round that is none" in capsys.readouterr().err

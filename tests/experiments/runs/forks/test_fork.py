@@ -7,7 +7,9 @@ import pytest
 import torch
 from torch import nn
 
+from experiments.config.recipe_files import make
 from experiments.run import Outcome, main, run
+from experiments.runs.forks.fork import settings_now, settings_then
 from fl_sim import from_arrays, load
 from fl_sim.errors import ConfigError
 from fl_sim.rounds import checkpoint
@@ -124,3 +126,19 @@ def test_what_states_and_model_do_not_allow_is_refused_before_anything_is_writte
     assert not (tmp_path / "fork").exists()
     other = {k: v for k, v in changed.items() if k != "model"}  # without the states all of them act
     assert fork(base, 1, tmp_path / "other", **{"strategy": "fedavg", **other}).summary["status"] == "completed"
+
+
+def test_a_setting_that_the_checkpoint_does_not_hold_had_its_default() -> None:
+    """None is not stored, nor is a setting that did not exist yet; a parameter that is gone is nothing."""
+    config = make(partition={"name": "dirichlet", "alpha": 0.7}, strategy={"name": "fedprox", "mu": 0.1})
+    stored: dict[str, Any] = {**config.to_dict(), "weighting": "uniform", "gone": 1}
+    del stored["partition"]["alpha"], stored["strategy"]["mu"], stored["server"]
+    stored["strategy"]["gone"] = 3
+    was, now = settings_then(stored, config), settings_now(config)
+    changed = {key: (was[key], now[key]) for key in now if was[key] != now[key]}
+    assert changed == {
+        "partition.alpha": (0.5, 0.7),
+        "strategy.mu": (0.01, 0.1),
+        "weighting": ("uniform", None),
+    }
+    assert was.keys() == now.keys() and was["server.lr"] == 1.0 and was["partition.name"] == "dirichlet"
