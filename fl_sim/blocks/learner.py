@@ -33,4 +33,6 @@ class Learner:
 def local_settings(settings: Settings, server_round: int) -> Local:
     """The ``local.*`` settings of a message; ``lr`` is the rate of this round, with a constant schedule."""
     local = Local(**table(settings, "local"))
+    if local.lr_schedule == "constant":
+        return local
     return replace(local, lr=local.lr_at(server_round, int(settings.get("rounds", 1))), lr_schedule="constant")

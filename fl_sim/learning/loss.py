@@ -98,12 +98,18 @@ class Loss:
         strategy averaged (Flower's average every array) are rounded back to whole numbers.
         """
         model = model if self.form.is_plain else self.form.tree(model)
-        whole = {k: x for k, x in self.training.state_dict().items() if not x.is_floating_point() and k in model}
-        whole = {k: x for k, x in whole.items() if k not in self.form.complexes}
         counters = {
-            k: (model[k].round() if model[k].is_floating_point() else model[k]).to(x.dtype) for k, x in whole.items()
+            k: (model[k].round() if model[k].is_floating_point() else model[k]).to(dtype)
+            for k, dtype in self._whole.items()
+            if k in model
         }
         return tree.to({**model, **counters}, self.dtype, self.device, copy=True)
+
+    @cached_property
+    def _whole(self) -> dict[str, torch.dtype]:
+        """The dtypes of what holds whole numbers in the module's state, such as counters."""
+        state = self.training.state_dict()
+        return {k: x.dtype for k, x in state.items() if not x.is_floating_point() and k not in self.form.complexes}
 
     def initial(self) -> Tree:
         """The module's own parameters and persistent buffers, each once: the model of round 0.

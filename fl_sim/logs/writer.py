@@ -26,6 +26,9 @@ from fl_sim.logs.checksums import CHECKSUMS
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import new_folder
 
+APPENDED = ("rounds.jsonl", "clients.jsonl", "events.jsonl")
+"""The files that are appended to while a run goes on."""
+
 
 class RoundLog:
     """The log of one run, open for writing. A context manager that closes the files; ``close`` does the same."""
@@ -96,7 +99,7 @@ class RoundLog:
     @property
     def positions(self) -> dict[str, int]:
         """The current size of each file, in bytes, by file name."""
-        return {Path(file.name).name: os.fstat(file.fileno()).st_size for file in self._files}
+        return {name: os.fstat(file.fileno()).st_size for name, file in zip(APPENDED, self._files, strict=True)}
 
     @property
     def _files(self) -> tuple[Any, ...]:

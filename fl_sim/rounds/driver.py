@@ -169,7 +169,10 @@ class _Driver:
 
     def evaluate_clients(self) -> MetricRecord | None:
         """Run the strategy's evaluation on clients; None where it has none in this round."""
-        phase = getattr(self.run.strategy, "evaluation", "evaluate" if self.calls.foreign else "personal")
+        strategy = self.run.strategy
+        if isinstance(strategy, PoolingStrategy) and not strategy.evaluates(self.run.round, self.run.evaluate_config):
+            return None
+        phase = getattr(strategy, "evaluation", "evaluate" if self.calls.foreign else "personal")
         messages = self.calls.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config)
         exchange, replies = self.calls.exchange(phase, messages)
         try:

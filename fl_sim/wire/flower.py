@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -101,13 +102,19 @@ def _known() -> bool:
 _KNOWN = _known()
 
 
+@cache
+def _name(dtype: np.dtype[Any]) -> str:
+    """The name of a dtype, which NumPy makes anew each time."""
+    return str(dtype)
+
+
 class Held(Array):
     """An Array that is serialised only when its bytes are read, which does not happen inside one process."""
 
     values: np.ndarray
 
     def __init__(self, values: np.ndarray) -> None:
-        self.__dict__.update(dtype=str(values.dtype), shape=tuple(values.shape), stype="numpy.ndarray", values=values)
+        self.__dict__.update(dtype=_name(values.dtype), shape=values.shape, stype="numpy.ndarray", values=values)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

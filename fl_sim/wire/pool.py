@@ -5,7 +5,7 @@ Legend: C clients (leading axis), partial = a tree in the pool's own form.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
@@ -71,6 +71,10 @@ class PoolingStrategy(Strategy):
     def reply_form(self, model: Tree) -> Tree:
         """A tree that looks like a reply to ``train``: the model, and the payload of replies; default: the model."""
         return model
+
+    def evaluates(self, server_round: int, config: Mapping[str, Any]) -> bool:
+        """Whether its hooks for evaluation are called after this round; ``config``: that of ``configure_evaluate``."""
+        return True
 
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""

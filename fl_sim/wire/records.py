@@ -11,8 +11,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl_sim import tree
 from fl_sim.tree import Tree
-from fl_sim.wire.flower import Held
+from fl_sim.wire.flower import Held, trusted
 
+PLAIN = frozenset((bool, int, float, str, bytes))
+"""Types of single values that a ConfigRecord takes."""
 Record = TypeVar("Record", ArrayRecord, MetricRecord, ConfigRecord)
 
 
@@ -22,10 +24,7 @@ def encode(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
     Dtypes are kept, and tensors are copied to the CPU where they are not on it. An array is serialised when its bytes
     are first read, which does not happen inside one process.
     """
-    record = ArrayRecord()
-    for k, v in model.items():
-        record[k] = Held(v.detach().cpu().numpy())
-    return record
+    return trusted(ArrayRecord, {k: Held(v.detach().cpu().numpy()) for k, v in model.items()})
 
 
 def split(record: ArrayRecord) -> tuple[Tree, list[str]]:
@@ -95,6 +94,8 @@ def metrics(values: Mapping[str, Any]) -> MetricRecord:
 def config(values: Mapping[str, Any]) -> ConfigRecord:
     """Settings as a ConfigRecord; None is left out, and NumPy's numbers and tensors of one number become Python's."""
     known = {k: v for k, v in values.items() if v is not None}
+    if PLAIN.issuperset(map(type, known.values())):
+        return trusted(ConfigRecord, known)
     return ConfigRecord({k: v.item() if getattr(v, "shape", None) == () else v for k, v in known.items()})
 
 

@@ -1,5 +1,8 @@
 """The names of strategies in messages, configs and run folders."""
 
+import inspect
+from functools import cache
+
 PACKAGE = "strategies"
 """A strategy in this package is named by the last part of its module in messages, configs and run folders.
 
@@ -14,3 +17,9 @@ def name_of(cls: type) -> str:
     """
     package, _, module = cls.__module__.rpartition(".")
     return module.replace("_", "-") if package == PACKAGE else f"{cls.__module__}:{cls.__qualname__}"
+
+
+@cache
+def parameters_of(cls: type) -> tuple[str, ...]:
+    """The names of a constructor's parameters."""
+    return tuple(inspect.signature(cls).parameters)

@@ -4,7 +4,6 @@ The server half chooses clients, creates their messages, names a pool and takes 
 ``LocalRule``) is what one client computes. A subclass overrides only what differs.
 """
 
-import inspect
 from abc import ABC
 from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
@@ -19,10 +18,11 @@ from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
-from strategies.base.naming import name_of
+from strategies.base.naming import name_of, parameters_of
 from strategies.base.personal import summarise
 from strategies.base.pooled import Pooled
 from strategies.base.running_statistics import MeanOfStatistics
+from strategies.base.schedule import personal_due
 from strategies.pools.mean import Mean
 
 
@@ -120,7 +120,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def parameters(self) -> dict[str, object]:
         """The algorithm's numbers: the constructor's parameters, read from the attributes of the same names."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {name: getattr(self, name) for name in parameters_of(type(self))}
 
     @property
     def idle_parameters(self) -> Mapping[str, str]:
@@ -249,6 +249,10 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         started = pool.start(single) if partial is None else partial
         return pool.add(started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64))
 
+    def evaluates(self, server_round: int, config: Mapping[str, Any]) -> bool:
+        """Whether ``configure_evaluate`` asks any client in this round; a subclass's own is asked in each."""
+        return personal_due(server_round, config) or type(self).configure_evaluate is not Strategy.configure_evaluate
+
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
@@ -257,9 +261,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         At most ``personalize.clients`` clients that train and as many that never do, the same in every round.
         """
         settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
-        every, last = int(settings.get("personalize.every", 0)), int(settings.get("rounds", 0))
-        due = server_round == last or (every and server_round % every == 0)
-        if not settings.get("personalize.steps", 0) or not due:
+        if not personal_due(server_round, settings):
             return []
         most = int(settings.get("personalize.clients", 100))
         unseen = _ids(getattr(grid, "holdout_node_ids", ()))
