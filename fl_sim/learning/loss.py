@@ -25,7 +25,7 @@ from fl_sim.learning.batch import Batch
 from fl_sim.learning.batch_means import Count, mean, means_of, weight_of, weights_of, with_weights
 from fl_sim.learning.measures import SampleFunction, countable
 from fl_sim.learning.networks.network_forms import Forms
-from fl_sim.learning.networks.state_form import StateForm
+from fl_sim.learning.networks.state_form import StateForm, whole_numbers
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import placed
 from fl_sim.tree import Tree
@@ -72,7 +72,7 @@ class Loss:
         samples = with_weights(task.train, task.ignore_index)
         self.task = replace(task, train=samples, transform=placed(task.transform, dtype, self.device))
         self.training = cast(layers.replaced(copy_of(module)), dtype, self.device).train()
-        self.form = StateForm.of(self.training)
+        self.form, self._whole = StateForm.of(self.training), whole_numbers(self.training)
         self._plain = self._many = Forms.of(self.training)
         if precision != "bf16":
             self._many = Forms.of(layers.many_clients_form(self.training, self.device.type))
@@ -99,17 +99,11 @@ class Loss:
         """
         model = model if self.form.is_plain else self.form.tree(model)
         counters = {
-            k: (model[k].round() if model[k].is_floating_point() else model[k]).to(dtype)
-            for k, dtype in self._whole.items()
-            if k in model
+            k: (x.round() if x.is_floating_point() else x).to(self._whole[k])
+            for k, x in model.items()
+            if k in self._whole
         }
         return tree.to({**model, **counters}, self.dtype, self.device, copy=True)
-
-    @cached_property
-    def _whole(self) -> dict[str, torch.dtype]:
-        """The dtypes of what holds whole numbers in the module's state, such as counters."""
-        state = self.training.state_dict()
-        return {k: x.dtype for k, x in state.items() if not x.is_floating_point() and k not in self.form.complexes}
 
     def initial(self) -> Tree:
         """The module's own parameters and persistent buffers, each once: the model of round 0.

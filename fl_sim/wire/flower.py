@@ -26,7 +26,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fl_sim import rng
 
-Record = TypeVar("Record", ConfigRecord, MetricRecord, RecordDict)
+Record = TypeVar("Record", ArrayRecord, ConfigRecord, MetricRecord, RecordDict)
 SERVER_NODE = 1
 """Node id of the server."""
 FIRST_NODE = 2
@@ -102,10 +102,8 @@ def _known() -> bool:
 _KNOWN = _known()
 
 
-@cache
-def _name(dtype: np.dtype[Any]) -> str:
-    """The name of a dtype, which NumPy makes anew each time."""
-    return str(dtype)
+_name = cache(str)
+"""The name of a dtype, which NumPy makes anew each time."""
 
 
 class Held(Array):

@@ -256,10 +256,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Messages for personal evaluation, in the rounds for which ``config`` requests it.
-
-        At most ``personalize.clients`` clients that train and as many that never do, the same in every round.
-        """
+        """Messages of a personal evaluation, to ``personalize.clients`` clients that train, and as many others."""
         settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
         if not personal_due(server_round, settings):
             return []

@@ -72,3 +72,9 @@ class StateForm:
         }
         named = {k: own[name] for k, name in self.aliases.items() if name in own}
         return {**own, **named, **self.constants}
+
+
+def whole_numbers(module: nn.Module) -> dict[str, torch.dtype]:
+    """The dtypes of what holds whole numbers or truth values in a module's ``state_dict``, such as counters."""
+    state = {k: v for k, v in module.state_dict().items() if isinstance(v, Tensor)}
+    return {k: v.dtype for k, v in state.items() if not (v.is_floating_point() or v.is_complex())}

@@ -86,3 +86,19 @@ def test_server_state_in_the_mapping_or_in_attributes_gives_the_same_model() -> 
 
     assert tree.digest(trained(KeepsState()).model) == tree.digest(trained(KeepsAttributes()).model)
     assert tree.digest(trained(KeepsState()).model) != tree.digest(plain(FedAvg).model) and len(world()[1]) > 0
+
+
+class Asks(FedAvg):
+    """Has an evaluation of its own."""
+
+    def configure_evaluate(self, *arguments: Any) -> Any:
+        """As its base class."""
+        return super().configure_evaluate(*arguments)
+
+
+@pytest.mark.parametrize("every, due", [(0, [4]), (2, [2, 4]), (3, [3, 4])])
+def test_hooks_of_evaluation_are_called_in_rounds_that_have_one(every: int, due: list[int]) -> None:
+    config = {"personalize.steps": 1, "personalize.every": every, "rounds": 4}
+    assert [number for number in range(1, 5) if FedAvg().evaluates(number, config)] == due
+    assert not FedAvg().evaluates(4, {**config, "personalize.steps": 0})
+    assert Asks().evaluates(1, {}) and Asks().evaluates(1, config)  # whatever its own evaluation reads

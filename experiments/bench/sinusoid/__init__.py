@@ -1,0 +1,1 @@
+"""The recipe ``sinusoid-reptile`` beside a plain PyTorch loop of the same steps."""
