@@ -46,6 +46,12 @@ def test_a_fork_without_states_is_the_same_on_devices(tmp_path: Path) -> None:
     assert digests(served(tmp_path, **own, **{"server.lr": 0.5})) != digests(whole)[1:]
 
 
+def test_what_only_the_data_show_to_do_nothing_is_refused_on_devices_too(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="system.stragglers = 0.01: of 4 clients a round that is none"):
+        served(tmp_path, **{"system.stragglers": 0.01})
+    assert not list(tmp_path.glob("*/rounds.jsonl"))
+
+
 def test_states_of_a_simulation_are_on_no_device(tmp_path: Path) -> None:
     parent = folder_of(given(tmp_path / "parent", strategy=KEEPS, engine="loop"))
     own = {"strategy": KEEPS, "rounds": 2, "fork": f"{parent}@1"}
