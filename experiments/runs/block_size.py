@@ -1,8 +1,17 @@
-"""The default number of clients in a block."""
+"""The default number of clients in a block, and whether such blocks are worth their padding."""
 
 import math
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from experiments.config.schema import Config
+from fl_sim.blocks.learner import Learner
+from fl_sim.blocks.plan import plan_blocks
+from fl_sim.engines.choose import Choice, worth
 from fl_sim.learning.loss import Loss
+from strategies.base.cohort import choose, stragglers
+from strategies.base.strategy import Strategy
 
 BLOCK = 16
 """Most clients in a block of the loop engine."""
@@ -35,3 +44,51 @@ def block_size(engine: str, cohort: int, loss: Loss) -> int:
     weights = sum(v.numel() * v.element_size() for v in loss.initial().values())
     most = BATCH if gpu else min(BATCH, math.ceil(cohort / 4))
     return max(BLOCK, min(most, ROOM["gpu" if gpu else "cpu"] // max(weights, 1)))
+
+
+ROUNDS, CLIENTS = 4, 100
+"""Most rounds that are drawn to see how full blocks are; fewer where they have more clients than CLIENTS."""
+
+
+def fitted(
+    config: Config, engine: Choice, learner: Learner, strategy: Any, settings: Mapping[str, Any]
+) -> tuple[Choice, Config]:
+    """(the engine by ``by_sizes``, the config with the block size that goes with it)."""
+    engine = by_sizes(config, engine, learner, strategy, settings)
+    cohort = config.cohort or len(learner.partition.working(0, len(learner.partition) - config.holdout_clients))
+    return engine, replace(config, block_size=config.block_size or block_size(engine.name, cohort, learner.loss))
+
+
+def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, settings: Mapping[str, Any]) -> Choice:
+    """The engine of a run: ``engine``, or the loop where it is vmap by ``auto`` on a CPU and padding eats its gain.
+
+    It follows from the sizes of clients, not from a time, nor from the run's seed: cohorts and stragglers are drawn
+    with seed 0. ``settings`` are those of the run's messages for training.
+    """
+    asked = config.ray.engine if config.engine == "ray" else config.engine
+    clients = learner.partition.working(0, len(learner.partition) - config.holdout_clients)
+    if asked != "auto" or engine.name != "vmap" or config.device != "cpu" or config.chunk or not len(clients):
+        return engine
+    cohort = config.cohort or len(clients)
+    size = config.block_size or block_size("vmap", cohort, learner.loss)
+    sent = Strategy.round_settings(strategy, 1, settings) if isinstance(strategy, Strategy) else settings
+    drops = getattr(strategy, "partial_work", "keep") == "drop"
+    steps = batched = blocks = members = samples = 0
+    for number in range(1, max(min(ROUNDS, CLIENTS // cohort), 1) + 1):
+        chosen = [int(clients[i]) for i in choose(len(clients), cohort, 0, number)]
+        work = stragglers(chosen, 0, number, sent)
+        shares = {share: {**sent, "server-round": 1, "system.work": share} for share in {1.0, *work.values()}}
+        rest = [c for c in chosen if not (drops and c in work)]
+        orders = ((position, c, shares[work.get(c, 1.0)]) for position, c in enumerate(rest))
+        for plan in plan_blocks(learner, "train", orders, {}, size):
+            counts = [order.steps for order in plan.orders]
+            steps, batched = steps + sum(counts), batched + max(counts)
+            blocks, members = blocks + 1, members + len(counts)
+            samples += sum(learner.partition.sizes(order.client)[0] for order in plan.orders)
+    model = learner.loss.initial()
+    parameters = sum(model[k].numel() for k in learner.loss.trainable)
+    batch = config.local.batch_size or samples // max(members, 1)  # 0: all samples of a client
+    found = worth(steps, batched, members / max(blocks, 1), parameters, batch)
+    if found.name == "vmap":
+        return engine
+    return Choice(found.name, "; ".join(filter(None, (found.reason, engine.reason))), found.by_sizes)

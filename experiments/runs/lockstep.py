@@ -44,6 +44,9 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle
         The summary of each run, and the error of a failed one.
     """
     first = build(configs[0])
+    if first.engine.by_sizes:  # several runs fill a batch that one run does not
+        configs = [replace(config, engine="vmap") for config in configs]
+        first = build(configs[0])
     learner, config = first.learner, configs[0]
     if first.engine.name != "vmap":
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)

@@ -17,7 +17,7 @@ from clients.app import LearnerApp, make_app
 from clients.network import Network, network
 from clients.shares import making
 from experiments.config.schema import Config, refused_by
-from experiments.runs.block_size import block_size
+from experiments.runs.block_size import fitted
 from experiments.runs.data import check_sizes, data
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from fl_sim import SimulationGrid, Task
@@ -114,12 +114,11 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = strategy.network_notes(loss, config.local) if isinstance(strategy, Strategy) else ()
-    chosen_size = config.block_size or block_size(engine.name, config.cohort or training_clients, loss)
-    config = replace(config, block_size=chosen_size)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
+    train, personal = messages(config)
+    engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
     grid = make_grid(config, app, len(partition), workers)
-    train, personal = messages(config)
     return Setup(
         config=config,
         task=task,

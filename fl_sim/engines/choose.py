@@ -28,6 +28,44 @@ class Choice:
 
     name: Literal["loop", "vmap"]
     reason: str = ""
+    by_sizes: bool = False
+    """Whether vmap could take the model, and the sizes of clients alone speak for the loop."""
+
+
+FIXED, PER_CLIENT, WORK = 3.0, 0.5, 2_000_000
+"""One step of vmap takes as long as FIXED steps of the loop, and a share of PER_CLIENT or less for each client."""
+
+
+def worth(steps: int, batched_steps: int, clients: float, parameters: int, batch_size: int) -> Choice:
+    """vmap where its steps pay on a CPU, by sizes alone, else the loop.
+
+    A batched step trains all clients of its block, those included that have finished, as padding. It takes as long as
+    ``3 + s C`` steps of the loop, where ``s = W / (W + 2 million) / 2`` with ``W = parameters x batch size``: small
+    models cost next to nothing for each client, large ones half of what they cost on the loop. So vmap is worth it
+    where more clients than that train at a time. ``python -m experiments.bench.engines`` shows it for every recipe.
+
+    Parameters
+    ----------
+    steps : int
+        Steps of all clients of some rounds.
+    batched_steps : int
+        Steps of the longest client of each block of these rounds.
+    clients : float
+        C: clients of a block, on average.
+    parameters : int
+        Numbers that train.
+    batch_size : int
+        Samples of a step.
+    """
+    work = parameters * batch_size
+    needed = FIXED + PER_CLIENT * work / (work + WORK) * clients
+    at_a_time = steps / max(batched_steps, 1)
+    if not steps or at_a_time >= needed:
+        return Choice("vmap")
+    few = f"of a block's {clients:.3g} clients {at_a_time:.2g} train at a time on average, less than {needed:.2g}"
+    return Choice(
+        "loop", f"auto is the loop, because it is faster here: {few} (--engine vmap batches them all the same)", True
+    )
 
 
 def choose(
@@ -39,7 +77,7 @@ def choose(
     from those of the real samples; models with BatchNorm, and those that write into other buffers, always run on the
     loop. So does a loss whose batches must not be padded. ``auto`` is vmap on a GPU; on a CPU it is vmap for models
     without convolutions (batched matrix products are faster there) and the loop for the others (grouped convolutions
-    are slower).
+    are slower). Where the sizes of clients are known, ``worth`` decides instead of the latter.
 
     Parameters
     ----------

@@ -1,8 +1,9 @@
 """``python -m experiments.bench.table RESULTS.json ... [--check]``: writes measured figures into documents.
 
 RESULTS.json is the bench.json of ``experiments.bench`` (sections ``bench`` and ``speed``), the sweep.json of
-``experiments.bench.sweep`` (``sweep``) or the gpu.json of ``experiments.bench.gpu`` (``gpu``). A section is written
-wherever a document has its marks, such as ``<!-- bench:start -->`` and ``<!-- bench:end -->``; other text stays.
+``experiments.bench.sweep`` (``sweep``), the engines.json of ``experiments.bench.engines`` (``engines``) or the gpu.json
+of ``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
+``<!-- bench:start -->`` and ``<!-- bench:end -->``; other text stays.
 
 Exit codes: 0; 1 with ``--check`` if a document is stale; 2 for invalid input.
 """
@@ -14,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments.bench import ROOT
-from experiments.bench.tables import cpu_table, gpu_table, speed_table, sweep_table
+from experiments.bench.tables import cpu_table, engine_table, gpu_table, speed_table, sweep_table
 from experiments.bench.tables.cpu_table import Results
 
 MARKS = "<!-- {0}:start -->", "<!-- {0}:end -->"
@@ -29,6 +30,8 @@ def sections(results: Results) -> dict[str, str]:
         return {"bench": cpu_table.markdown(results, in_document=True), "speed": speed_table.markdown(results)}
     if "sweep" in results:
         return {"sweep": sweep_table.markdown(results)}
+    if "engines" in results:
+        return {"engines": engine_table.markdown(results)}
     return {"gpu": gpu_table.markdown(results)}
 
 

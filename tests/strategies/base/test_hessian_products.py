@@ -8,7 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import Local, Loss, from_arrays, rng, squared_error, tree
-from strategies.base.hessian_products import accuracy, difference_product, exact_product, relative_step, scaled_step
+from strategies.base.hessian_products import (
+    Accuracy,
+    accuracy,
+    difference_product,
+    exact_product,
+    relative_step,
+    scaled_step,
+)
 from strategies.perfedavg import PerFedAvg
 
 X, Y, A, B = 1.5, 0.25, 0.8, 0.6
@@ -156,3 +163,11 @@ def test_a_layer_without_second_derivatives_says_nothing() -> None:
             return Once.apply(x)  # type: ignore[no-any-return, no-untyped-call]
 
     assert accuracy(digits_like(Layer, torch.float64), 0.05, None, 16) is None
+
+
+@pytest.mark.parametrize(
+    "wide, narrow, kinks",
+    [(0.02, 0.02 / 16, False), (0.02, 0.01, True), (0.02, 0.03, True), (0.02, 1e-6, True), (0.009, 0.009, False)],
+)
+def test_kinks_show_in_the_ratio_of_two_steps_errors(wide: float, narrow: float, kinks: bool) -> None:
+    assert Accuracy((0.0, 0.0), (0.001, wide), (0.001, narrow), 8).has_kinks == kinks
