@@ -7,3 +7,10 @@ class ConfigError(ValueError):
 
 class RoundFailed(RuntimeError):
     """A round did not do what was requested; the message names the round and the reason (a client's traceback, say)."""
+
+
+def of_process_end(error: BaseException) -> str:
+    """What the strategy or a callback did that would have ended the process: ``error`` is no Exception."""
+    code = getattr(error, "code", None)
+    how = f"called sys.exit({code!r})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
+    return f"the strategy or a callback {how}: {error}"

@@ -22,6 +22,7 @@ from experiments.apps.unkeyed_sources import watched
 from experiments.config.choices import Choice
 from experiments.config.schema import Config
 from experiments.runs.progress import Progress
+from experiments.runs.summary import of_final_model
 from fl_sim import SimulationGrid, run_rounds
 from fl_sim.grids.exchange import Failures
 from fl_sim.grids.monitored import MonitoredGrid
@@ -151,11 +152,11 @@ class ServerAppRun:
                 self.monitored.begin, self.monitored.end = self.exchanges.begin, self.exchanges.end
 
     def summary(self, error: BaseException | None) -> Summary:
-        """The fields of summary.json (docs/logs.md); of each number the last value that is not null counts.
+        """The fields of summary.json (docs/logs.md); accuracies and losses are those of the final model.
 
         One that is NaN or infinite is null.
         """
-        rows, last = self.log.rows, {k: v for row in self.log.rows for k, v in row.items() if v is not None}
+        rows, last = self.log.rows, of_final_model(self.log.rows, self.digest)
         last = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in last.items()}
         sums = {k: sum(row.get(k) or 0 for row in rows) for k in ("bytes_up", "bytes_down", "failed")}
         return {

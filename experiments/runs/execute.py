@@ -85,6 +85,7 @@ def execute(
                 checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
                 begin=begin,
                 digest_every=config.digest_every,
+                evaluate_every=config.evaluate_every,
             )
             stopped = result.stopped
         except BaseException as caught:
@@ -124,7 +125,9 @@ def open_log(config: Config, written: Config, resumed: Resumed | None) -> RoundL
         name = f"{config.task.name}-{config.strategy.name}-seed{config.seed}".replace(":", ".")
         return RoundLog.create(Path(config.out), name, written.to_toml())
     begin = resumed.begin
-    log = RoundLog.reopen(resumed.folder, begin.positions if begin else {}, begin.round if begin else -1)
+    log = RoundLog.reopen(
+        resumed.folder, begin.positions if begin else {}, begin.round if begin else -1, begin.line if begin else ""
+    )
     log.config(written.to_toml())
     return log
 

@@ -36,7 +36,7 @@ from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, c
 from fl_sim.logs.columns import check_own
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.central_evaluation import evaluator, rows_of_training
-from fl_sim.rounds.driver import EvaluateFn
+from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
 from strategies.base.naming import name_of
@@ -132,7 +132,7 @@ def build(
         initial=records.encode(loss.initial()),
         train_config=train,
         evaluate_config=personal,
-        evaluate_fn=evaluator(app.learner, validation, workers, config.evaluate_every, config.rounds, rows),
+        evaluate_fn=evaluator(app.learner, validation, workers, rows),
         notes=(*notes, *told),
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )

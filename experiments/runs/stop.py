@@ -29,18 +29,27 @@ class Stopping(Callback):
     def __init__(self, config: Config, seconds: float = 0.0) -> None:
         self.config, self.start = config, time.monotonic() - seconds
 
+    def on_run_start(self, run: Run) -> None:
+        """End a resumed run at once whose last round had met a condition: it was interrupted while it ended."""
+        if run.rows:
+            self._end_by_evaluation(run, run.rows)
+
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         """Check the three conditions, after the evaluation of the initial model too."""
-        stop, limit = self.config.stop, self.config.time_limit
-        prefix = "val_" if stop.on == "validation" else ""
-        accuracy = row.get(f"{prefix}accuracy")
-        if stop.target and accuracy is not None and accuracy >= stop.target:
-            run.stop(f"stop.target = {stop.target}: {prefix}accuracy {accuracy:.4f} in round {row['round']}")
-        elif stop.patience and evaluations_since_best([*run.rows, row], prefix) >= stop.patience:
-            what = f"as many evaluations of the {stop.on} samples without an improvement"
-            run.stop(f"stop.patience = {stop.patience}: {what}, in round {row['round']}")
-        elif limit and time.monotonic() - self.start >= limit:
+        limit = self.config.time_limit
+        self._end_by_evaluation(run, [*run.rows, row])
+        if not run.stopped and limit and time.monotonic() - self.start >= limit:
             run.stop(f"time_limit = {limit:g}: over after round {row['round']}")
+
+    def _end_by_evaluation(self, run: Run, rows: list[dict[str, Any]]) -> None:
+        stop, last = self.config.stop, rows[-1]
+        prefix = "val_" if stop.on == "validation" else ""
+        accuracy = last.get(f"{prefix}accuracy")
+        if stop.target and accuracy is not None and accuracy >= stop.target:
+            run.stop(f"stop.target = {stop.target}: {prefix}accuracy {accuracy:.4f} in round {last['round']}")
+        elif stop.patience and evaluations_since_best(rows, prefix) >= stop.patience:
+            what = f"as many evaluations of the {stop.on} samples without an improvement"
+            run.stop(f"stop.patience = {stop.patience}: {what}, in round {last['round']}")
 
 
 def evaluations_since_best(rows: list[dict[str, Any]], prefix: str = "") -> int:

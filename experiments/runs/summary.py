@@ -1,6 +1,6 @@
 """The fields of ``summary.json``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,21 @@ LAST = (
     *("personal_accuracy", "personal_accuracy_before", "personal_loss"),
     *("unseen_accuracy", "unseen_loss"),
 )
-"""Columns of rounds whose last number is in the summary under the same name."""
+"""Columns of rounds whose number of the final model is in the summary under the same name."""
+
+
+def of_final_model(rows: Sequence[Mapping[str, Any]], digest: str | None = None) -> Summary:
+    """The columns of the last row, with the evaluations of the same model in earlier rows, where it is the same.
+
+    Numbers of another round's model are not among them, so that no summary pairs them with the final digest. ``digest``
+    : that of the final model; default: the last row's.
+    """
+    last: Summary = {}
+    for row in rows:
+        final = digest or rows[-1].get("digest")
+        if row.get("digest") == final and (final is not None or row is rows[-1]):
+            last |= {k: v for k, v in row.items() if v is not None}
+    return last
 
 
 def summarise(
@@ -30,7 +44,7 @@ def summarise(
     setup : Setup
         The parts of the run.
     rows : sequence of dict
-        The rows of the round log; of each number the last value that is not null counts.
+        The rows of the round log; accuracies and losses are those of the final model.
     error : BaseException or None
         Why the run failed.
     stopped : str
@@ -41,9 +55,7 @@ def summarise(
         The run folder.
     """
     config = setup.config
-    last: Summary = {}
-    for row in rows:
-        last |= {k: v for k, v in row.items() if v is not None}
+    last = of_final_model(rows)
     reached = [r["round"] for r in rows if config.target is not None and (r.get("accuracy") or 0.0) >= config.target]
     return {
         "digest": rows[-1].get("digest") if rows else None,

@@ -41,6 +41,8 @@ class ClientGrid(Grid):
     nan_passes: bool = False
     """Whether a strategy of Flower's gets replies to an evaluation that hold NaN, as it does on Flower; else no mean
     contains such a reply."""
+    asks_after_failure: bool = True
+    """Whether a run that fails asks clients to evaluate its final model; real devices may have to be waited for."""
     max_examples: float = 1e9
     """The largest weight of a client: a reply with a larger one is its client's failure."""
     reduced_chunk: int = 0
@@ -126,6 +128,8 @@ class FlowerGrid(ClientGrid):
 
     Its node ids are the client ids, and a strategy's hooks get the wrapped grid itself.
     """
+
+    asks_after_failure = False
 
     def __init__(self, grid: Grid) -> None:
         super().__init__()

@@ -75,6 +75,7 @@ class DeployedGrid(ClientGrid):
     """
 
     own_pools = True
+    asks_after_failure = False
 
     def __init__(
         self,

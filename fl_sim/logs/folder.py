@@ -1,8 +1,9 @@
-"""Creating the folder of a run, of a comparison or of a partition's pictures."""
+"""Creating the folder of a run, of a comparison or of a partition's pictures, and locking it."""
 
 import re
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -34,3 +35,21 @@ def new_folder(parent: Path, name: str) -> Path:
             return path
         except FileExistsError:
             number += 1
+
+
+def lock(file: Any, path: Path) -> None:
+    """Lock the folder against other processes until the file is closed or this process ends.
+
+    Has no effect on systems without such locks.
+    """
+    try:
+        import fcntl  # Windows lacks this module.
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return
+    except BlockingIOError:
+        file.close()
+        raise ValueError(
+            f"{path}: another process has this run folder open; let it end, or name another folder"
+        ) from None

@@ -24,7 +24,7 @@ from torch import Tensor
 from fl_sim.logs import checksums, model_file
 from fl_sim.logs.checksums import CHECKSUMS
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
-from fl_sim.logs.folder import new_folder
+from fl_sim.logs.folder import lock, new_folder
 
 APPENDED = ("rounds.jsonl", "clients.jsonl", "events.jsonl")
 """The files that are appended to while a run goes on."""
@@ -40,11 +40,12 @@ class RoundLog:
         """
         self.path = path
         self._rounds = (path / "rounds.jsonl").open("ab", buffering=0)
-        _lock(self._rounds, path)
+        lock(self._rounds, path)
         (path / CHECKSUMS).unlink(missing_ok=True)
         self._clients = (path / "clients.jsonl").open("ab", buffering=0)
         self._events = (path / "events.jsonl").open("ab", buffering=0)
         self._last, self._sealed = -1, False
+        self._start, self._text = 0, ""
         self.state_dict: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
         """From a trained tree to the names and numbers that ``model.safetensors`` has: those of the user's module."""
 
@@ -77,15 +78,17 @@ class RoundLog:
             ) from error
 
     @classmethod
-    def reopen(cls, path: Path, positions: Mapping[str, int], server_round: int) -> Self:
+    def reopen(cls, path: Path, positions: Mapping[str, int], server_round: int, line: str = "") -> Self:
         """Open the log of a run that is resumed after ``server_round``.
 
-        Each file is truncated to its position (bytes, by file name) in ``positions``. Raises ValueError if another
-        process has the folder open, or if a file is shorter than its position.
+        Each file is truncated to its position (bytes, by file name) in ``positions``. ``line`` : replaces the line of
+        ``server_round``, which ends there; empty: it stays. Raises ValueError if another process has the folder open,
+        or if a file is shorter than its position.
         """
         log = cls(path)
         for file in log._files:
             name, end = Path(file.name).name, positions.get(Path(file.name).name, 0)
+            end -= len(as_bytes(line)) if line and file is log._rounds else 0
             if os.fstat(file.fileno()).st_size < end:
                 log.close()
                 raise ValueError(
@@ -94,6 +97,8 @@ class RoundLog:
             file.truncate(end)
             file.seek(end)
         log._last = server_round
+        if line:
+            log._append_line(line)
         return log
 
     @property
@@ -117,20 +122,44 @@ class RoundLog:
             )
         self._last = number
         self._unseal()
-        _append(self._rounds, _line({**dict.fromkeys(COLUMNS["rounds"]), **row}))
+        self._append_line(line_of(row))
+
+    def amend(self, row: Mapping[str, object]) -> None:
+        """Replace the last line: the model of its round was evaluated after it had been written."""
+        start, old = self.last_line
+        self._unseal()
+        self._rounds.truncate(start)
+        try:
+            self._append_line(line_of(row))
+        except OSError:  # the disk is full
+            self._rounds.truncate(start)
+            self._append_line(old)
+            raise
+
+    def _append_line(self, text: str) -> None:
+        self._start = os.fstat(self._rounds.fileno()).st_size
+        _append(self._rounds, as_bytes(text))
+        self._text = text
+
+    @property
+    def last_line(self) -> tuple[int, str]:
+        """(the position in ``rounds.jsonl`` where the last line begins, in bytes; the line)."""
+        if not self._text and (found := self.line_of_round(self._last)) is not None:
+            self._start, self._text = found
+        return self._start, self._text
 
     def rounds_so_far(self) -> list[dict[str, object]]:
         """The rows of all rounds so far, without null values."""
         whole, _, _ = (self.path / "rounds.jsonl").read_text(encoding="utf-8").rpartition("\n")  # the last may be cut
         return [{k: v for k, v in json.loads(line).items() if v is not None} for line in whole.splitlines()]
 
-    def end_of(self, server_round: int) -> int | None:
-        """The position in ``rounds.jsonl`` where the line of a round ends, in bytes; None where it has no such line."""
-        end = 0
+    def line_of_round(self, server_round: int) -> tuple[int, str] | None:
+        """(the position in ``rounds.jsonl`` where the line of a round begins, in bytes; the line); None without one."""
+        start = 0
         for line in (self.path / "rounds.jsonl").read_bytes().splitlines(keepends=True):
-            end += len(line)
             if line.endswith(b"\n") and json.loads(line)["round"] == server_round:
-                return end
+                return start, line[:-1].decode()
+            start += len(line)
         return None
 
     def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
@@ -199,29 +228,21 @@ class RoundLog:
             temporary.unlink(missing_ok=True)
 
 
-def _lock(file: Any, path: Path) -> None:
-    """Lock the folder against other processes until the file is closed or this process ends.
-
-    Has no effect on systems without such locks.
-    """
-    try:
-        import fcntl  # Windows lacks this module.
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except ImportError:
-        return
-    except BlockingIOError:
-        file.close()
-        raise ValueError(
-            f"{path}: another process has this run folder open; let it end, or name another folder"
-        ) from None
-
-
 def _append(file: Any, data: bytes) -> None:
     # The file is unbuffered: on a full disk one call may write only a part of the data, and the next call raises.
     left = memoryview(data)
     while left:
         left = left[file.write(left) :]
+
+
+def line_of(row: Mapping[str, object]) -> str:
+    """The line of ``rounds.jsonl`` for a row, without its end; documented columns that the row lacks are null."""
+    return _line({**dict.fromkeys(COLUMNS["rounds"]), **row})[:-1].decode()
+
+
+def as_bytes(line: str) -> bytes:
+    """A line as the file has it."""
+    return line.encode() + b"\n"
 
 
 def _line(row: Mapping[str, object]) -> bytes:

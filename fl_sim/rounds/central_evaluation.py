@@ -13,7 +13,7 @@ from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.executors.base import Executor
 from fl_sim.population.partition import Partition
 from fl_sim.population.training_rows import training_rows
-from fl_sim.rounds.driver import EvaluateFn
+from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.set_records import Flat, to_record
@@ -32,10 +32,8 @@ def rows_of_training(partition: Partition, holdout_clients: int, device: torch.d
     return _rows[key][1]
 
 
-def evaluator(
-    learner: Learner, validation: Tree, workers: Executor, every: int, last: int, rows: Tensor | None = None
-) -> EvaluateFn:
-    """Evaluation in every ``every``-th round and in round ``last``.
+def evaluator(learner: Learner, validation: Tree, workers: Executor, rows: Tensor | None = None) -> EvaluateFn:
+    """Central evaluation, in whatever round it is called.
 
     Parameters
     ----------
@@ -51,9 +49,7 @@ def evaluator(
     """
     loss = learner.loss
 
-    def central(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-        if server_round % every and server_round != last:
-            return None
+    def central(server_round: int, arrays: ArrayRecord) -> MetricRecord:
         model = tree.to(records.decode(arrays), loss.dtype)  # strategies such as FedAdam turn float32 into float64
 
         def evaluated(samples: Tree, rows: Tensor | None = None, prefix: str = "") -> dict[str, Flat]:

@@ -6,34 +6,32 @@ wrappers have them too.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
 from fl_sim import tree
 from fl_sim.engines.results import BlockResult
-from fl_sim.errors import RoundFailed
+from fl_sim.errors import RoundFailed, of_process_end
 from fl_sim.grids.base import as_client_grid
 from fl_sim.grids.exchange import Failures
 from fl_sim.kernels import in_place
 from fl_sim.logs.writer import RoundLog
-from fl_sim.rounds import not_finite, round_row
+from fl_sim.rounds import round_row
 from fl_sim.rounds.callbacks import Callback, Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
+from fl_sim.rounds.round_evaluation import EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import records
 from fl_sim.wire.pool import PoolingStrategy
-
-EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-"""``(round, global model) -> metrics``, or None where this round is not evaluated."""
 
 
 class _Driver:
@@ -44,25 +42,26 @@ class _Driver:
         run: Run,
         timeout: float,
         evaluate_fn: EvaluateFn | None,
+        every: tuple[int, int],
         log: RoundLog | None,
         failures: Failures,
         callbacks: Sequence[Callback],
         seed: int,
         checkpoints: Checkpoints | None,
         begin: Checkpoint | None,
-        digest_every: int,
     ) -> None:
-        self.begin, self.run, self.evaluate_fn, self.log = begin, run, evaluate_fn, log
-        self.callbacks, self.seed = callbacks, seed
+        self.begin, self.run, self.log, self.callbacks = begin, run, log, callbacks
         self.grid = as_client_grid(run.grid)
         self.calls = StrategyCalls(run, self.grid, failures, seed, timeout, log)
         self.saved = RoundCheckpoints(run, self.grid, log, checkpoints, self.calls.event)
         self.versions: list[int] = []
         self.model_round = self.places = self.samples = 0
-        self.digests = Digests(run, digest_every)
+        self.digests = Digests(run, every[1])
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
         self.result = RunResult(arrays=run.arrays, rows=run.rows)
+        self.evaluation = RoundEvaluation(run, self.calls, self.result, evaluate_fn, every[0])
+        self.at_end = OnlyAtTheEnd()
         self.statistics = statistics_under(run.strategy, self.grid.statistics, self.calls.event)
         self.grid.pool = run.strategy.reply_pool if isinstance(run.strategy, PoolingStrategy) else None
         self.grid.on_event, self.grid.on_block = self.calls.event, self.block
@@ -141,47 +140,27 @@ class _Driver:
     def finish(self, row: dict[str, object]) -> None:
         """Evaluate, complete the round's line, write it."""
         run, start = self.run, time.perf_counter()
-        evaluated = self.evaluate_clients() if run.round else None
-        if evaluated is not None:
-            self.result.evaluate_metrics_clientapp[run.round] = evaluated
-            row |= round_row.of_evaluation(evaluated)
-        with flower.keyed_hook(self.seed, "evaluate_fn", run.round):
-            central = self.evaluate_fn(run.round, run.arrays) if self.evaluate_fn else None
-        if central is not None:
-            self.result.evaluate_metrics_serverapp[run.round] = central
-            row |= round_row.of_central(central)
-        not_finite.report(self.calls.event, row)
+        evaluated, at_end = self.evaluation.of_round(row, self.log)
         self.digests.line.result()
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
         digest = self.digests.wanted() if self.digests.due() else None
-        if central is not None or evaluated is not None:
+        self.at_end = OnlyAtTheEnd(
+            frozenset() if evaluated or run.round % self.digests.every == 0 else frozenset({"digest"})
+        )
+        if evaluated or at_end is not None:
             digest = self.digests.wanted()
-            row["digest"] = digest.result()
+            row["digest"], known = digest.result(), set(row)
             self.each("on_evaluation", row)
             if self.log is not None:
                 self.log.model(run.model, self.model_round, digest.result())
+            if at_end is not None:
+                self.at_end = at_end.with_columns(self.at_end.columns | (set() if evaluated else set(row) - known))
         if self.waits_for_digest and digest is not None:
             row["digest"] = digest.result()
         self.each("on_round_end", row)
         self.check_model()
         run.rows.append(row)
         self.digests.write(row, self.digests.wanted() if run.stopped else digest, self.log)
-
-    def evaluate_clients(self) -> MetricRecord | None:
-        """Run the strategy's evaluation on clients; None where it has none in this round."""
-        strategy = self.run.strategy
-        if isinstance(strategy, PoolingStrategy) and not strategy.evaluates(self.run.round, self.run.evaluate_config):
-            return None
-        phase = getattr(strategy, "evaluation", "evaluate" if self.calls.foreign else "personal")
-        messages = self.calls.hook("configure_evaluate", self.run.arrays, self.run.evaluate_config)
-        exchange, replies = self.calls.exchange(phase, messages)
-        try:
-            unused = replies == [] and exchange.completed
-            metrics: MetricRecord | None = None if unused else self.calls.hook("aggregate_evaluate", replies)
-            return metrics
-        finally:
-            not_finite.report_clients(self.calls.event, exchange)
-            self.calls.log_exchange(exchange)
 
     # Begin and end --------------------------------------------------------------------------------------------------
 
@@ -196,20 +175,38 @@ class _Driver:
         self.grid.states.update(begin.states)
         if self.log is not None:
             run.rows += self.log.rounds_so_far()
+        if run.rows:
+            self.evaluation.resumed(run.rows[-1])
 
     def broken_off(self, error: BaseException) -> None:
         """Record why the run ends, and write its last finished round.
 
-        Raises RoundFailed instead of an exception that would end the process (SystemExit), but for KeyboardInterrupt.
+        A run that fails with RoundFailed has its final model evaluated first; after other errors, and an interruption,
+        that might fail or take too long. Raises RoundFailed for SystemExit and the like, which would end the process.
         """
+        run = self.run
         with suppress(OSError):  # the disk is full: the first error is the one to report
             if not isinstance(error, KeyboardInterrupt):
                 self.calls.event("run_failed", reason=f"{type(error).__name__}: {error}")
             self.saved.at_break(self.digests.line)
+            if isinstance(error, RoundFailed) and run.rows:
+                asks = self.grid.asks_after_failure
+                self.evaluation.complete_failed(run.rows[-1], self.has_model_of, self.completed, asks)
         if not isinstance(error, (Exception, KeyboardInterrupt)):
-            code = getattr(error, "code", None)
-            how = f"called sys.exit({code!r})" if isinstance(error, SystemExit) else f"raised {type(error).__name__}"
-            raise RoundFailed(f"round {self.run.round}: the strategy or a callback {how}: {error}") from error
+            raise RoundFailed(f"round {run.round}: {of_process_end(error)}") from error
+
+    def completed(self, row: dict[str, object]) -> None:
+        """The final model was evaluated after its round's line had been written: complete that line."""
+        row["digest"] = self.digests.wanted().result()
+        self.each("on_evaluation", row)
+        self.check_model()
+        if self.log is not None:
+            self.log.amend(row)
+
+    def has_model_of(self, row: dict[str, object]) -> bool:
+        """Whether the model is that of a row: it is not where a round failed that had a new one already."""
+        self.digests.line.result()
+        return int(str(row["round"])) >= self.model_round and in_place.versions(self.run.model) == self.versions
 
     def execute(self) -> RunResult:
         """Run all rounds. Raises the exception that ended the run before its last round."""
@@ -228,8 +225,9 @@ class _Driver:
                 run.round += 1
                 self.round()
                 last = run.round == run.num_rounds or bool(run.stopped)
-                self.saved.after_round(self.model_round, self.versions, self.digests.line, last)
+                self.saved.after_round(self.model_round, self.versions, self.digests.line, last, self.at_end)
             self.digests.line.result()
+            self.evaluation.complete(run.rows[-1], self.completed)
         except BaseException as error:
             self.broken_off(error)
             raise
@@ -260,6 +258,7 @@ def run_rounds(
     checkpoints: Checkpoints | None = None,
     begin: Checkpoint | None = None,
     digest_every: int = 1,
+    evaluate_every: int = 1,
 ) -> RunResult:
     """Run ``num_rounds`` rounds of any Flower strategy on any grid.
 
@@ -282,6 +281,9 @@ def run_rounds(
     digest_every : int (default: 1)
         Rounds between digests of the model. Between them a line has none, unless its round was evaluated or ended the
         run; ``on_round_end`` finds None there.
+    evaluate_every : int (default: 1)
+        Rounds between calls of ``evaluate_fn``. The final model is evaluated too, centrally and by personal evaluation,
+        whether the run did its last round, was stopped, or failed with RoundFailed; an interrupted one ends at once.
 
     Raises
     ------
@@ -292,4 +294,5 @@ def run_rounds(
         strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord()
     )
     policy = Failures.parse(failures)
-    return _Driver(run, timeout, evaluate_fn, log, policy, callbacks, seed, checkpoints, begin, digest_every).execute()
+    every = evaluate_every, digest_every
+    return _Driver(run, timeout, evaluate_fn, every, log, policy, callbacks, seed, checkpoints, begin).execute()

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 from fl_sim.grids.base import ClientGrid, OnEvent
 from fl_sim.kernels import in_place
-from fl_sim.logs.writer import RoundLog
+from fl_sim.logs.writer import RoundLog, as_bytes, line_of
 from fl_sim.rounds.callbacks import Run
 from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files.kept_attributes import Built, kept_of
+from fl_sim.rounds.round_evaluation import OnlyAtTheEnd
 
 CHEAP_S = 5e-4
 """Seconds that a copy of a strategy's attributes may take after a round, even where that is more than SHARE of it."""
@@ -50,7 +51,9 @@ class RoundCheckpoints:
         self._next = 0.0
         """The next round that is kept: to copy what a strategy holds takes at most SHARE of the time."""
 
-    def after_round(self, model_round: int, versions: list[int], line: "Future[None]", last: bool) -> None:
+    def after_round(
+        self, model_round: int, versions: list[int], line: "Future[None]", last: bool, at_end: OnlyAtTheEnd
+    ) -> None:
         """Keep the round that has just ended, and write its checkpoint if it is due one; after the last round always.
 
         Parameters
@@ -63,6 +66,8 @@ class RoundCheckpoints:
             Done when the round's line is in the log.
         last : bool
             Whether this was the last round.
+        at_end : OnlyAtTheEnd
+            What the log has only therefore.
         """
         run, checkpoints = self.run, self.checkpoints
         if self.log is None or checkpoints is None or checkpoints.refused:
@@ -72,8 +77,13 @@ class RoundCheckpoints:
             line.result()
         elif run.round < self._next:
             return
-        own, positions = kept_of(run.strategy), self.log.positions
-        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, positions)
+        own, positions, text = kept_of(run.strategy), {**self.log.positions, **at_end.positions}, ""
+        if due:
+            start, text = self.log.last_line
+            if at_end.columns:
+                text = line_of({k: v for k, v in run.rows[-1].items() if k not in at_end.columns})
+            positions["rounds.jsonl"] = start + len(as_bytes(text))
+        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, positions, line=text)
         self._keep(state, versions)
         if due:
             self._save(state)
@@ -87,12 +97,14 @@ class RoundCheckpoints:
             return
         try:
             line.result()
-            end = self.log.end_of(self._kept.round)
-            if end is None or in_place.versions(self._kept.model) != self._versions:
+            found = self.log.line_of_round(self._kept.round)
+            if found is None or in_place.versions(self._kept.model) != self._versions:
                 raise ValueError(f"the log or the model of round {self._kept.round} was changed afterwards")
-            states, positions = self.grid.states.marked, {**self._kept.positions, "rounds.jsonl": end}
-            old = self._kept
-            self._save(Checkpoint(old.round, old.model, old.model_round, old.strategy, states, positions))
+            old, (start, text) = self._kept, found
+            text = old.line or text
+            positions = {**old.positions, "rounds.jsonl": start + len(as_bytes(text))}
+            states = self.grid.states.marked
+            self._save(Checkpoint(old.round, old.model, old.model_round, old.strategy, states, positions, line=text))
         except Exception as error:
             self.on_event("no_checkpoint", reason=f"{type(error).__name__}: {error}")
 
@@ -106,7 +118,7 @@ class RoundCheckpoints:
         except Exception:  # it can hardly be pickled either, which the next checkpoint reports
             self._next = math.inf
             return
-        self._kept = Checkpoint(state.round, state.model, state.model_round, strategy, {}, state.positions)
+        self._kept = replace(state, strategy=strategy, states={})
         allowed = max(SHARE * self._seconds(), CHEAP_S)
         self._next = state.round + max(1, (time.perf_counter() - start) // allowed)
 

@@ -59,6 +59,11 @@ class Checkpoint:
     """What the strategy's constructor made, by which functions are known; needed for writing only."""
     untrusted: str = ""
     """Why ``strategy`` lacks the pickled attributes of the file; empty where it has all."""
+    line: str = ""
+    """The line of ``round`` in ``rounds.jsonl``, which ends at its position, as a run with more rounds has it.
+
+    The file may have another one: that of a run's last round has its final evaluation too. Empty in older files.
+    """
 
 
 def to_bytes(checkpoint: Checkpoint) -> bytes:
@@ -66,7 +71,7 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     writer = Writer()
     rows, odd = writer.attributes(checkpoint.strategy, checkpoint.built)
     header: dict[str, Any] = {"format": FORMAT, "round": checkpoint.round, "model_round": checkpoint.model_round}
-    header |= {"positions": dict(checkpoint.positions), "facts": dict(checkpoint.facts)}
+    header |= {"positions": dict(checkpoint.positions), "facts": dict(checkpoint.facts), "line": checkpoint.line}
     header |= {"model": list(checkpoint.model), "strategy": json.dumps(rows)}
     tensors = {f"model/{k}": v for k, v in checkpoint.model.items()}
     stacked, header["states"] = stacked_states(checkpoint.states)
@@ -115,11 +120,14 @@ def from_bytes(data: bytes, trust_pickle: bool = False) -> Checkpoint:
         positions = {str(k): int(v) for k, v in header["positions"].items()}
         rounds = int(header["round"]), int(header["model_round"])
         facts: Mapping[str, Any] = dict(header["facts"])
+        line = str(header.get("line", ""))
+        if line and ("\n" in line or json.loads(line)["round"] != rounds[0]):
+            raise Malformed(f"its line of rounds.jsonl is not that of round {rounds[0]}")
     except ConfigError:
         raise
     except (ValueError, *UNREADABLE) as error:
         raise Malformed(f"it is no checkpoint of this project ({type(error).__name__}: {error})") from error
-    return Checkpoint(rounds[0], model, rounds[1], strategy, states, positions, facts, untrusted=untrusted)
+    return Checkpoint(rounds[0], model, rounds[1], strategy, states, positions, facts, untrusted=untrusted, line=line)
 
 
 def _trees(header: Mapping[str, Any], tensors: Tree) -> tuple[Tree, dict[int, Tree]]:
