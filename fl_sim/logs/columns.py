@@ -175,7 +175,9 @@ SUMMARY_KEYS: dict[str, Column] = {
     "status": Column("text", "completed, failed or stopped (by a callback or the user)"),
     "digest": Column("text", "SHA-256 of the final global model"),
     "rounds": Column("rounds", "done"),
-    "accuracy": Column("fraction", "of the final model on the central test set; null for a regression"),
+    "accuracy": Column(
+        "fraction", "of the final model on the central test set; null for a regression, and where it was not evaluated"
+    ),
     "loss": Column("per sample", "of the final model on the central test set"),
     "val_accuracy": Column("fraction", "of the final model on the central validation share; null without one"),
     "train_set_accuracy": Column(
@@ -183,7 +185,7 @@ SUMMARY_KEYS: dict[str, Column] = {
     ),
     "train_set_loss": Column("per sample", "the same of the loss"),
     "personal_accuracy_before": Column(
-        "fraction", "last of the rounds' column, as the four that follow; null without a personal evaluation"
+        "fraction", "of the final model, as the four that follow; null without a personal evaluation of it"
     ),
     "personal_accuracy": Column("fraction", "seen clients: after fine-tuning"),
     "personal_loss": Column("per sample", "seen clients: after fine-tuning"),

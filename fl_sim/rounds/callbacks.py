@@ -30,7 +30,10 @@ class Callback:
         """After a block of clients has answered, in training or personal evaluation (simulation only)."""
 
     def on_evaluation(self, run: "Run", row: dict[str, object]) -> None:
-        """After the global model was evaluated; ``row`` is the round's line so far."""
+        """After the global model was evaluated; ``row`` is the round's line so far.
+
+        Of a run that ends early, the last one may come after ``on_round_end`` of its last round.
+        """
 
     def on_round_end(self, run: "Run", row: dict[str, object]) -> None:
         """Before the round's line is written; may add columns, or call ``run.stop``."""
