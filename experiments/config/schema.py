@@ -73,7 +73,7 @@ class Config:
     set_metrics: SetMetrics = ""
     """Metrics of a whole set (f1,auroc,confusion,calibration,class_accuracy): central sets, and each client's own."""
     evaluate_every: Count = 1
-    """Rounds between evaluations of the global model on the test set; the final model is evaluated however a run ends."""
+    """Rounds between evaluations of the global model on the test set; the final model is evaluated too."""
     evaluate_train: bool = False
     """Whether it is evaluated then on all training clients' samples too: columns train_set_loss, train_set_accuracy."""
     personalize_steps: Whole = 0
