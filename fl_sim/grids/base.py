@@ -30,8 +30,6 @@ class ClientGrid(Grid):
 
     pool: Pool | None = None
     """The reduction of replies to ``train``, one partial pool a block; None: one reply a client."""
-    reply_form: Callable[[Tree], Tree] = staticmethod(lambda model: model)
-    """The form of a reply to ``train``, with its payload, as a function of the global model."""
     statistics: Sequence[str] = ()
     """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
     trainable: Sequence[str] = ()
@@ -55,6 +53,8 @@ class ClientGrid(Grid):
     def __init__(self) -> None:
         self.states = ClientStates()
         """Each client's state by client id, for a checkpoint."""
+        self.reply_form: Callable[[Tree], Tree] = lambda model: model
+        """The form of a reply to ``train``, with its payload, as a function of the global model."""
         self._on_event: OnEvent = lambda kind, **facts: None
         self.on_block: Callable[[BlockResult], None] = lambda result: None
         """Called after each block, where clients run in blocks."""
