@@ -22,6 +22,8 @@ from strategies.base.strategy import Strategy
 
 MOVES, EXAMPLES = (0.1, -0.3, 0.7), (1, 3, 2)
 """What the three clients of a trial add to each weight, and their numbers of samples."""
+ROUNDS = (1, 2, 3, 10, 100)
+"""The rounds that are tried: a strategy may use a number in some rounds, or for some clients, alone."""
 
 
 def check_numbers(setup: Setup) -> None:
@@ -44,7 +46,7 @@ def check_numbers(setup: Setup) -> None:
     }
     for key, (value, other) in changes.items():
         if value and (now := _tried(setup)) is not None and now == _tried(setup, **other):
-            why = f"strategy {config.strategy.name} does not use it, as a trial round shows"
+            why = f"strategy {config.strategy.name} does not use it, as trials of rounds show"
             raise ConfigError(f"{key} = {value!r}: does nothing here: {why}; leave it out")
 
 
@@ -63,20 +65,28 @@ def no_partial_work(setup: Setup, strategy: Strategy) -> str:
 
 
 def _tried(setup: Setup, stragglers: float | None = None, **numbers: Any) -> object:
-    """The work that a first round asks for and the model that it gives, with these numbers; None where it fails."""
+    """The work that rounds ask for and the models that they give, with these numbers; None where one fails."""
     train = dict(setup.train_config) if stragglers is None else {**setup.train_config, "system.stragglers": stragglers}
-    try:
-        strategy: Strategy = copy.deepcopy(setup.strategy)  # type: ignore[assignment]  # check_numbers asked
-        vars(strategy).update({"statistics": setup.loss.buffers, **numbers})
-        with flower.keyed_hook(setup.config.seed, "trial", 1):
-            sent = list(strategy.configure_train(1, setup.initial, ConfigRecord(train), setup.grid))
-            asked = [(m.metadata.dst_node_id, _settings(m).get("system.work")) for m in sent]
-            if len(sent) < len(MOVES):
-                return asked, strategy.server_lr, strategy.weighting
-            arrays, _ = strategy.aggregate_train(1, _replies(setup, strategy, sent[: len(MOVES)]))
-        return asked, tree.digest(records.decode(arrays)) if arrays is not None else ""
-    except Exception:  # the run reports it, if it fails there too
-        return None
+    found = []
+    for server_round in ROUNDS:
+        try:
+            found.append(_round(setup, server_round, train, numbers))
+        except Exception:  # the run reports it, if it fails there too
+            return None
+    return found
+
+
+def _round(setup: Setup, server_round: int, train: dict[str, Any], numbers: dict[str, Any]) -> object:
+    """The work that one round asks for, and the model that it gives."""
+    strategy: Strategy = copy.deepcopy(setup.strategy)  # type: ignore[assignment]  # check_numbers asked
+    vars(strategy).update({"statistics": setup.loss.buffers, **numbers})
+    with flower.keyed_hook(setup.config.seed, "trial", server_round):
+        sent = list(strategy.configure_train(server_round, setup.initial, ConfigRecord(train), setup.grid))
+        asked = [(m.metadata.dst_node_id, _settings(m).get("system.work")) for m in sent]
+        if len(sent) < len(MOVES):
+            return asked, strategy.server_lr, strategy.weighting
+        arrays, _ = strategy.aggregate_train(server_round, _replies(setup, strategy, sent[: len(MOVES)]))
+    return asked, tree.digest(records.decode(arrays)) if arrays is not None else ""
 
 
 def _settings(message: Message) -> dict[str, Any]:

@@ -124,10 +124,20 @@ def test_a_trial_leaves_the_strategy_and_the_generators_as_they_were(tmp_path: P
     strategy = Largest()
     setup, before = setup_of(tmp_path, strategy), torch.get_rng_state()
     kept = {k: repr(v) for k, v in vars(setup.strategy).items()}
-    asked, digest = _tried(setup)
+    [(asked, digest), *_] = _tried(setup)
     assert len(asked) == 4 and len(digest) == 64
     assert {k: repr(v) for k, v in vars(setup.strategy).items()} == kept and vars(strategy) == {}
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_number_that_is_used_in_later_rounds_alone_is_not_refused(tmp_path: Path) -> None:
+    class Late(Strategy):
+        """Takes the server's rate from round 5 on."""
+
+        def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
+            return super().server_step(model, pooled, server_round) if server_round >= 5 else pooled
+
+    assert setup_of(tmp_path, Late(), server={"lr": 0.5}).config.server.lr == 0.5
 
 
 def test_the_weights_of_a_trial_are_those_of_a_round(tmp_path: Path) -> None:
