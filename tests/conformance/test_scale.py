@@ -147,7 +147,7 @@ def test_all_clients_are_looked_at_where_each_sample_has_one_owner() -> None:
 
 
 def test_draws_of_samples_that_there_are_not_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"partition\.name = 'mine': indices must be numbers of 0\.\.9"):
+    with pytest.raises(ConfigError, match=r"partition\.name = 'mine': index 10; indices must be numbers of 0\.\.9"):
         as_partition(Resampled(11, BILLION, 20, 0), "mine", 10)
     with pytest.raises(ConfigError, match=r"partition\.name = 'mine': 5 of 5 clients own no sample"):
         as_partition(Resampled(10, 5, 0, 0), "mine", 10)

@@ -19,7 +19,6 @@ from experiments.deploy.server_app import ServeOptions, parse_configs, serve
 from experiments.run import from_arrays, run
 from experiments.runs.setup import build
 from fl_sim import Task, load, rng
-from fl_sim.engines import set_evaluation
 from fl_sim.errors import ConfigError
 from fl_sim.learning.sets import set_checks
 from tests.conformance.in_process import InProcessGrid
@@ -139,7 +138,8 @@ def test_blocks_are_in_order_and_classes_need_no_common_block(tmp_path: Path, mo
     mine = {"last": LastLogits(), "spread": spread, "confusion": "confusion"}
     shared = {k: v for k, v in SETTINGS.items() if not k.startswith("personalize")}
     settings = {**shared, "partition": "iid", "validation": 0.2, "out": str(tmp_path)}
-    monkeypatch.setattr(set_evaluation, "BLOCK", 5)
+    for module in ("evaluate", "set_evaluation"):
+        monkeypatch.setattr(f"fl_sim.engines.{module}.BLOCK", 5)
     outcome = run(task=task(), model=linear(), set_metrics=mine, **settings)
     weight, bias = outcome.model["weight"], outcome.model["bias"]
     outputs = torch.from_numpy(X[48:]) @ weight.T + bias

@@ -27,6 +27,7 @@ SETTINGS: dict[str, Any] = {
     "standardize": True,
     "personalize_steps": 3,
     "personalize_every": 1,
+    "local": {"batch_size": 4},
     "system": {"stragglers": 0.4},
 }
 

@@ -242,7 +242,7 @@ def test_bad_input_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
 
 def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None:
     settings = "--rounds 2 --clients 6 --cohort 3 --holdout_clients 1 --partition.held_out 0.2 "
-    settings += "--personalize_steps 2 --validation 0.1 --set_metrics class_accuracy --evaluate_train"
+    settings += "--personalize_steps 2 --validation 0.1 --set_metrics class_accuracy --evaluate_train --engine vmap"
     command = [sys.executable, "-m", "experiments.run", *settings.split(), "--quiet", "--json", "--out", str(tmp_path)]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     (log,) = analysis.read(tmp_path)

@@ -104,10 +104,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": provenance.machine()}
-    figures |= {"commit": provenance.commit(ROOT), "engines": {}}
+    figures |= {"commit": provenance.commit(ROOT), "recipes": {}}
     for case in arguments.cases.split(";"):
         for config in parse(CASES.get(case, case).split()).configs:
-            figures["engines"].setdefault(case, []).append(row := measure(config, arguments.rounds))
+            figures["recipes"].setdefault(case, []).append(row := measure(config, arguments.rounds))
             print(json.dumps({case: row}), flush=True)
         if arguments.out is not None:  # after each case, so that a later failure loses nothing
             arguments.out.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")

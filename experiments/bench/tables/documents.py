@@ -30,7 +30,7 @@ def sections(results: Results) -> dict[str, str]:
         return {"bench": cpu_table.markdown(results, in_document=True), "speed": speed_table.markdown(results)}
     if "sweep" in results:
         return {"sweep": sweep_table.markdown(results)}
-    if "engines" in results:
+    if "recipes" in results:
         return {"engines": engine_table.markdown(results)}
     return {"gpu": gpu_table.markdown(results)}
 

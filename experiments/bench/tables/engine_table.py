@@ -8,7 +8,7 @@ from experiments.bench.tables.markdown import aligned, number, ratio, seconds
 
 def markdown(figures: Mapping[str, Any]) -> str:
     """The table, with one row for each case and strategy."""
-    rows = [(case, row) for case, several in figures["engines"].items() for row in several]
+    rows = [(case, row) for case, several in figures["recipes"].items() for row in several]
     columns = {
         "recipe": [case for case, _ in rows],
         "strategy": [row["strategy"] for _, row in rows],

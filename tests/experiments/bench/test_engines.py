@@ -15,7 +15,7 @@ def test_recipes_are_cases_and_every_figure_is_in_the_table(tmp_path: Path) -> N
     out, case = tmp_path / "engines.json", "--clients 4 --model lr --strategy fedavg,maml"
     assert engines.main(["--cases", case, "--rounds", "2", "--out", str(out)]) == 0
     figures = json.loads(out.read_text())
-    [fedavg, maml] = figures["engines"][case]
+    [fedavg, maml] = figures["recipes"][case]
     assert (fedavg["strategy"], fedavg["parameters"], fedavg["batch"], fedavg["auto"]) == ("fedavg", 650, 32, "vmap")
     assert 3.9 < fedavg["at_once"] <= 4 and fedavg["padded"] < 0.1 and maml["steps"] == 1
     assert fedavg["auto_over_best"] == fedavg["vmap_s"] / min(fedavg["vmap_s"], fedavg["loop_s"]) >= 1
