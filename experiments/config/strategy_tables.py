@@ -66,6 +66,9 @@ def given_to_each(kind: str, table: Table, takes: Mapping[str, Table]) -> dict[s
     settings = {key: value for key, value in table.items() if key != "name"}
     for key, value in sorted(settings.items(), key=lambda item: "." in item[0]):  # those for one component last
         one = kind == "strategy" and "." in key
+        first, _, rest = key.partition(".")
+        if one and first not in takes and any(first in own for own in takes.values()):
+            raise ConfigError(f"{kind}.{first} = { {rest: value} }: is one value, not a table; leave .{rest} out")
         reached = [owner_of(key, value, list(takes))] if one else list(takes)
         parameter = key.rpartition(".")[2] if one else key
         takers = [name for name in reached if parameter in takes[name]]

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import IGNORED, ClassAxis, SampleFunction, accuracy, cross_entropy
 from fl_sim.learning.sets.set_metrics import SetMetric
 from fl_sim.learning.transform import Transform
@@ -74,7 +75,12 @@ class Task:
         return tuple(self.train["x"].shape[1:])
 
     def settled(self) -> "Task":
-        """The task with its ``ignore_index``: -100 where built-in functions meet that label and none is given."""
+        """The task with its ``ignore_index``: -100 where built-in functions meet that label and none is given.
+
+        Raises ConfigError for one that no label can be, which has 64 bits.
+        """
+        if self.ignore_index is not None and not -(2**63) <= self.ignore_index < 2**63:
+            raise ConfigError(f"task.ignore_index = {self.ignore_index}: no label is that number; labels have 64 bits")
         built_in = any(is_built_in(function) for function in (self.loss, *self.metrics.values()))
         if self.ignore_index is not None or not built_in or not holds(IGNORED, self.train, self.test):
             return self

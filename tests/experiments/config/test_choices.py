@@ -93,3 +93,10 @@ def test_a_module_that_ends_the_process_is_refused(tmp_path: Path, monkeypatch: 
 def test_an_error_has_the_name_that_the_user_gave() -> None:
     with pytest.raises(ConfigError, match="model.name = 'torch:load': its parameter 'f' has no default"):
         make(model="torch:load")
+
+
+def test_a_table_for_a_parameter_of_a_strategy_is_named_as_that() -> None:
+    with pytest.raises(ConfigError, match=r"strategy\.layer = {'a': 1}: is one value, not a table"):
+        make(strategy={"name": "moon", "layer": {"a": 1}})
+    with pytest.raises(ConfigError, match=r"strategy\.maml\.mu = 1: maml is no strategy of this call"):
+        make(strategy={"name": "fedprox", "maml": {"mu": 1}})

@@ -1,6 +1,7 @@
 """Losses, metrics and transforms against numbers computed by hand; tasks from a user's arrays."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fl_sim import rng
+from fl_sim.errors import ConfigError
 from fl_sim.learning.arrays import from_arrays
 from fl_sim.learning.measures import accuracy, cross_entropy, squared_error
 from fl_sim.learning.transform import Transform
@@ -131,3 +133,10 @@ def test_a_subset_keeps_the_order_of_its_indices_and_the_ids_of_clients() -> Non
     assert some.clients is not None and some.clients.tolist() == [2, 1, 2]
     assert some.num_clients == 3 and task.subset(np.array([0])).num_clients == 3
     assert torch.equal(some.test["x"], task.test["x"]) and some.outputs == 3
+
+
+@pytest.mark.parametrize("label", [2**63, -(10**30)])
+def test_a_label_that_no_label_can_be_is_not_ignored(label: int) -> None:
+    task = replace(from_arrays(np.zeros((4, 2)), [0, 1, 0, 1]), ignore_index=label)
+    with pytest.raises(ConfigError, match=rf"task\.ignore_index = {label}: no label is that number"):
+        task.settled()
