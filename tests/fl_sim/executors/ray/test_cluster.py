@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -38,11 +39,16 @@ NODE: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A head and one more node, with room for one worker each; a lost node is noticed within seconds."""
+    """A head and one more node, with room for one worker each; a lost node is noticed within seconds.
+
+    Its address is not written where ``ray.init()`` of other processes finds it: Flower's simulation in a test beside
+    this one would join the cluster, and end with it.
+    """
     from ray.cluster_utils import Cluster
 
     shut_down_workers()
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": QUICK})
+    with patch("ray._private.utils.write_ray_address"):
+        cluster = Cluster(initialize_head=True, head_node_args={**NODE, "no_monitor": True, "_system_config": QUICK})
     cluster.add_node(**NODE)
     try:
         yield cluster
