@@ -18,8 +18,9 @@ from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files.kept_attributes import Built, kept_of
 from fl_sim.rounds.round_evaluation import OnlyAtTheEnd
 
-CHEAP_S = 5e-4
-"""Seconds that a copy of a strategy's attributes may take after a round, even where that is more than SHARE of it."""
+CREDIT_S = 0.5
+"""Seconds that a run's copies of what its strategy holds may take, beside SHARE of its rounds: a few slow ones, on a
+busy machine, leave no round out."""
 
 
 class RoundCheckpoints:
@@ -48,8 +49,8 @@ class RoundCheckpoints:
         """The last finished round, without the states of clients; None where its checkpoint is written."""
         self._versions: list[int] = []
         """How often each tensor of the kept model had been written into."""
-        self._next = 0.0
-        """The next round that is kept: to copy what a strategy holds takes at most SHARE of the time."""
+        self._spare = CREDIT_S
+        """Seconds that copies of what the strategy holds may take before a round is left out."""
 
     def after_round(
         self, model_round: int, versions: list[int], line: "Future[None]", last: bool, at_end: OnlyAtTheEnd
@@ -72,10 +73,11 @@ class RoundCheckpoints:
         run, checkpoints = self.run, self.checkpoints
         if self.log is None or checkpoints is None or checkpoints.refused:
             return
+        self._spare += SHARE * self._seconds()
         due = last or checkpoints.due(run.round)
         if due:
             line.result()
-        elif run.round < self._next:
+        elif self._spare < 0:
             return
         own, positions, text = kept_of(run.strategy), {**self.log.positions, **at_end.positions}, ""
         if due:
@@ -116,11 +118,10 @@ class RoundCheckpoints:
         try:
             strategy = copy.deepcopy(dict(state.strategy))
         except Exception:  # it can hardly be pickled either, which the next checkpoint reports
-            self._next = math.inf
+            self._spare = -math.inf
             return
         self._kept = replace(state, strategy=strategy, states={})
-        allowed = max(SHARE * self._seconds(), CHEAP_S)
-        self._next = state.round + max(1, (time.perf_counter() - start) // allowed)
+        self._spare -= time.perf_counter() - start
 
     def _save(self, state: Checkpoint) -> None:
         checkpoints = self.checkpoints
