@@ -73,7 +73,7 @@ class MAML(Strategy):
     """Samples of its query set; 0: those that support leaves (half, if both are 0)."""
     weighting = "uniform"
     reply_kind = "update"
-    refuses = ("local.epochs", "local.steps", *UNUSED)
+    refuses = ("local.epochs", "local.epochs_of", "local.steps", *UNUSED)
     renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
 
     @property

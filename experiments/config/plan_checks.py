@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -34,9 +35,25 @@ def check_plan(c: Config) -> None:
         why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
+    check_epochs_of(c, total)
     if c.stop.rule and c.stop.on == "validation" and not c.validation:
         raise no_validation(c.stop.rule, c.validation)
     check_held_out(c)
+
+
+def check_epochs_of(c: Config, clients: float) -> None:
+    """Raise ConfigError for ``local.epochs_of`` that is no list of epochs, has too many, or meets stragglers."""
+    text = c.local.epochs_of
+    if not text:
+        return
+    if not re.fullmatch(r"0*[1-9]\d{0,5}(,0*[1-9]\d{0,5})*", text, re.ASCII):
+        cure = "give whole numbers from 1 on, as 1,1,5, which the clients take in turn"
+        raise ConfigError(f"local.epochs_of = {text!r}: must be the epochs of single clients; {cure}")
+    if (count := text.count(",") + 1) > clients:
+        raise ConfigError(f"local.epochs_of = {text!r}: {count} numbers for {clients} clients; give at most {clients}")
+    if c.system.stragglers:
+        why = "a straggler's share of the work is counted in epochs that all clients share"
+        raise ConfigError(f"local.epochs_of = {text!r}, system.stragglers = {c.system.stragglers:g}: {why}; give one")
 
 
 def check_held_out(c: Config) -> None:
@@ -70,6 +87,10 @@ def idle(c: Config) -> dict[str, str]:
         found["chunk"] = "acts in the engine vmap, and this run is on the loop"
     if c.engine != "ray":
         found |= {f"ray.{name}": f"the engine is {c.engine}; add --engine ray" for name in vars(c.ray)}
+    if c.local.steps:
+        found["local.epochs_of"] = f"local.steps = {c.local.steps} counts steps; set local.steps 0 too"
+    elif c.local.epochs_of:
+        found["local.epochs"] = "local.epochs_of gives each client its own"
     if c.local.optimizer != "sgd":
         found["local.momentum"] = f"local.optimizer is {c.local.optimizer}"
     if c.dtype != "float32" or (c.precision == "tf32" and c.device == "cpu"):

@@ -25,9 +25,9 @@ def streams_of(rule: LocalRule, sizes: Sequence[Sizes], local: Local, draws: Seq
     """Index in ``sizes`` -> ``rule.streams(...)`` of that client.
 
     Only for clients that can be drawn together: at least MIN_TOGETHER of one size, and a rule that does not override
-    ``streams``.
+    ``streams``, where all clients make as many passes.
     """
-    if type(rule).streams is not LocalRule.streams:
+    if type(rule).streams is not LocalRule.streams or local.epochs_of:
         return {}
     groups: dict[int, list[int]] = {}
     for c, size in enumerate(sizes):

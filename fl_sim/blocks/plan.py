@@ -59,7 +59,8 @@ def plan_blocks(
     """Cut messages into blocks whose clients share every setting but ``system.work``.
 
     There are as few blocks as ``block_size`` allows, and their numbers of clients differ by at most one. A rule is
-    called once for each size of client, because its number of steps may depend on settings and sizes only.
+    called once for each size of client (and number in ``local.epochs_of``), because its number of steps may depend on
+    settings and sizes only.
 
     Parameters
     ----------
@@ -114,18 +115,20 @@ def even_slices(n: int, most: int) -> list[slice]:
 
 def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
     """A function client -> steps; 0 where the rule raises, which is reported when the block runs."""
-    known: dict[tuple[int, int], int] = {}
+    known: dict[tuple[int, int, int], int] = {}
     rule: list[LocalRule] = []
+    turns = str(settings.get("local.epochs_of", "")).count(",") + 1
 
     def steps(client: int) -> int:
         sizes = learner.partition.sizes(client)
-        if sizes not in known:
+        kind = (*sizes, client % turns)
+        if kind not in known:
             try:
                 rule[:] = rule or [learner.rule(message_type, settings)]
-                draw = Draw(int(settings.get("seed", 0)), 0, 0)
-                known[sizes] = training_steps(rule[0].streams(Sizes(*sizes), local_settings(settings, 1), draw))
+                local, draw = local_settings(settings, 1).of(client), Draw(int(settings.get("seed", 0)), 0, 0)
+                known[kind] = training_steps(rule[0].streams(Sizes(*sizes), local, draw))
             except Exception:  # see above
-                known[sizes] = 0
-        return known[sizes]
+                known[kind] = 0
+        return known[kind]
 
     return steps

@@ -69,7 +69,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
         states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:
-            streams = together[c] if c in together else rule.streams(size, local, draw)
+            streams = together[c] if c in together else rule.streams(size, local.of(order.client), draw)
             if order.work != 1.0 and "train" in streams:
                 streams["train"] = streams["train"][: finished_steps(len(streams["train"]), order.work)]
             jobs.append(Job(order.position, order.client, size, streams, draw, states[order.client]))

@@ -4,7 +4,7 @@ Constraints are annotations of ``annotated_types``, checked when a config is rea
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
 from annotated_types import Ge, Lt
@@ -16,6 +16,9 @@ class Local:
 
     epochs: Annotated[int, Ge(1), Lt(2**63)] = 1
     """Passes over the client's training samples in a round. Ignored where steps > 0."""
+    epochs_of: str = ""
+    """Unequal epochs, as 1,1,5: client c makes as many passes as number c says, again from the first after the last.
+    Empty: local.epochs for all."""
     steps: Annotated[int, Ge(0), Lt(2**63)] = 0
     """Optimiser steps in a round; 0 means that epochs decides."""
     batch_size: Annotated[int, Ge(0), Lt(2**63)] = 32
@@ -35,6 +38,13 @@ class Local:
     """Largest Euclidean norm of a step's gradient; 0 means no clipping."""
     lr_schedule: Literal["constant", "cosine", "step"] = "constant"
     """constant; cosine, down to 1 % of lr in the last round; or step: x 0.1 from 1/2, x 0.01 from 3/4 of the rounds."""
+
+    def of(self, client: int) -> "Local":
+        """The settings of one client: with its own ``epochs`` where ``epochs_of`` gives them."""
+        if not self.epochs_of:
+            return self
+        numbers = self.epochs_of.split(",")
+        return replace(self, epochs=int(numbers[client % len(numbers)]), epochs_of="")
 
     def lr_at(self, server_round: int, rounds: int) -> float:
         """The learning rate in round ``server_round`` (1-based) of ``rounds``."""

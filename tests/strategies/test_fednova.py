@@ -23,6 +23,19 @@ def test_two_rounds_of_unequal_steps_by_hand(quadratics: Any, engine: str) -> No
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_round_of_unequal_epochs_by_hand(quadratics: Any, engine: str) -> None:
+    # One sample each, curvature 1, minima 1 and 0, from w = 1/2; client 1 makes one
+    # pass, client 2 three. lr 1/2: d_1 = (3/4 - 1/2) / 1 = 1/4; d_2 = (1/16 - 1/2) / 3 = -7/48; mean of |a| = 2;
+    # w = 1/2 + 2 * (1/4 - 7/48) / 2 = 29/48. FedAvg gives (3/4 + 1/16) / 2 = 13/32.
+    federation = quadratics([(1, 1), (1, 0)])
+    settings = {"local.lr": 0.5, "local.epochs_of": "1,3"}
+    start = {"w": torch.tensor([0.5], dtype=torch.float64)}
+    for strategy, expected in ((FedNova(), 29 / 48), (FedAvg(), 13 / 32)):
+        trained = federation.train(strategy, settings, start=start, engine=engine)
+        assert float(trained.model["w"]) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
 def test_with_equal_steps_it_is_fedavg(smooth: Any, momentum: float, engine: str) -> None:
     settings = {"local.lr": 0.1, "local.steps": 3, "local.batch_size": 4, "local.momentum": momentum}

@@ -38,6 +38,15 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
         ({"schedule_rounds": 9}, "schedule_rounds = 9: does nothing here: nothing in this run depends on"),
         ({"strategy": "maml", "schedule_rounds": 9}, "schedule_rounds = 9"),
         ({"strategy": "perfedavg", "strategy.delta": 0.1}, "strategy.delta = 0.1: .*acts with strategy.order hf"),
+        (
+            {"local.epochs_of": "1,2", "local.epochs": 3},
+            "local.epochs = 3: .*local.epochs_of gives each client its own",
+        ),
+        ({"local.epochs_of": "1,2", "local.steps": 3}, "local.epochs_of = '1,2': .*local.steps = 3 counts steps"),
+        ({"local.epochs_of": "1,0"}, "local.epochs_of = '1,0': must be the epochs of single clients"),
+        ({"local.epochs_of": "1, 2"}, "local.epochs_of = '1, 2': must be the epochs"),
+        ({"local.epochs_of": "1,2,3", "clients": 2}, "local.epochs_of = '1,2,3': 3 numbers for 2 clients"),
+        ({"local.epochs_of": "1,2", "system.stragglers": 0.5}, "local.epochs_of = '1,2', system.stragglers = 0.5: "),
         ({"stop.on": "test"}, "stop.on = 'test': does nothing here: says what stop.target and stop.patience read"),
         (
             {"strategy": "perfedavg", "strategy.hf_step": "fixed"},

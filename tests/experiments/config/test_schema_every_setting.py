@@ -38,6 +38,7 @@ SETTINGS: dict[str, Entry] = {
     "cohort": (2,),
     "rounds": (2,),
     "local.epochs": (2,),
+    "local.epochs_of": ("1,3",),
     "local.steps": (3,),
     "local.batch_size": (3,),
     "local.last_batch": ("drop", {"local.batch_size": 4}),

@@ -89,6 +89,25 @@ def test_partial_work_is_the_first_steps_rounded_up_and_never_none(learner: Lear
         assert all(np.array_equal(a, b) for a, b in zip(some.streams["train"], full.streams["train"], strict=False))
 
 
+def test_clients_take_their_own_epochs_in_turn(learner: Learner) -> None:
+    # Steps of a pass are 1, 3, 1, 2; clients 0 and 3 make two passes, client 1 one, client 2 three.
+    plans = plans_of(learner, [{"local.epochs_of": "2,1,3"}] * 4)
+    assert [[(o.position, o.steps) for o in plan.orders] for plan in plans] == [[(3, 4), (1, 3), (2, 3), (0, 2)]]
+    found = jobs_of(learner, [{"local.epochs_of": "2,1,3"}] * 4)
+    for job, epochs in zip(found, (2, 1, 3, 2), strict=True):
+        alone = jobs_of(learner, [{"local.epochs": epochs}] * 4)[job.position]
+        assert job.steps == alone.steps and all(map(np.array_equal, job.streams["train"], alone.streams["train"]))
+
+
+def test_clients_of_one_size_take_their_own_epochs_too(learner: Learner) -> None:
+    equal = make_app(learner.loss, Partition.of(np.split(np.arange(20), 5))).learner  # five clients of one size
+    orders = [(c, c, {**BASE, "local.epochs_of": "1,4"}) for c in range(5)]
+    [plan] = plan_blocks(equal, "train", orders, {}, 16)
+    jobs = resolve(plan, equal, {})[0].jobs
+    assert [(job.client, job.steps) for job in jobs] == [(1, 4), (3, 4), (0, 1), (2, 1), (4, 1)]
+    assert [order.steps for order in plan.orders] == [job.steps for job in jobs]
+
+
 def test_settings_of_a_message_become_local_ones_at_the_rate_of_the_round() -> None:
     message = {"local.lr": 1.0, "local.lr_schedule": "step", "local.epochs": 3, "rounds": 5, "strategy.mu": 1.0}
     assert [local_settings(message, r).lr for r in (1, 2, 3, 4, 5)] == [1.0, 1.0, 0.1, 0.01, 0.01]
