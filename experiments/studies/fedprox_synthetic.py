@@ -22,15 +22,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.analysis.frames import interval, read
+from experiments.analysis.frames import interval
 from experiments.command_ends import ended
 from experiments.config.values import seeds
 from experiments.provenance import origin
 from experiments.run import main as run
+from experiments.studies.study_runs import RESULTS, completed
 from fl_sim.logs.reader import RunLog
 
-RESULTS = Path(__file__).parents[1] / "results"
-"""Folder of published results."""
 RECIPE, NAME, LAST, GATE = "fedprox-synthetic", "fedprox-synthetic", 20, 0.65
 DROP, KEEP, PROX = ARMS = "drop, mu 0", "keep, mu 0", "keep, mu 1"
 TUNED = "nothing here; learning rate, epochs and mu are those of the paper, which chose mu 1 of .001 .01 .1 1"
@@ -76,12 +75,6 @@ def run_missing(out: Path, flags: Sequence[str], cohorts: Sequence[int]) -> int:
         if len(completed(place)) < wanted and (code := run([RECIPE, *own, *flags, "--out", str(place), "--quiet"])):
             return code
     return 0
-
-
-def completed(place: Path) -> list[RunLog]:
-    """The completed runs in a folder, which may not exist."""
-    folders = [file.parent for file in sorted(place.glob("*/summary.json"))]
-    return [log for log in (read(*folders) if folders else []) if log.summary.get("status") == "completed"]
 
 
 def outcomes(out: Path) -> tuple[pd.DataFrame, list[RunLog]]:

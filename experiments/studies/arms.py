@@ -1,0 +1,134 @@
+"""A study of several algorithms (arms) under several conditions: a learning rate tuned for each, then several seeds."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.studies.study_runs import (
+    Command,
+    Trials,
+    chosen,
+    late,
+    run_once,
+    run_trials,
+    scores,
+    seeded,
+    trial,
+    tried,
+)
+from fl_sim.logs.reader import RunLog
+
+
+@dataclass(frozen=True)
+class Arm:
+    """An algorithm with its numbers."""
+
+    name: str
+    flags: str
+    """Flags of its own, separated by blanks."""
+    group: str = ""
+    """Arms of one group are compared with each other."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is run, and how it is shown. A seed is that of run and partition, so that arms of a group share both."""
+
+    name: str
+    """Name of the module in ``experiments/studies`` and of the files in ``experiments/results``."""
+    explanation: str
+    """Paragraphs on top of the page: what is compared, and what was reduced."""
+    common: Sequence[str]
+    """Flags of all runs."""
+    conditions: dict[str, str]
+    """Title of a condition -> its flags, separated by blanks."""
+    arms: Sequence[Arm]
+    baselines: Sequence[str]
+    """Arms with which every other arm of their group is compared."""
+    trials: Trials
+    tuned: str
+    """What was tuned on what."""
+    columns: dict[str, str]
+    """Columns of rounds.jsonl that are reported -> their titles; differences are of the first."""
+    chance: float
+    """What a failed run counts as in the first of ``columns``."""
+
+    def cells(self) -> Iterator[tuple[str, str, list[Arm]]]:
+        """(group, condition, arms) in the order in which they run."""
+        for group in dict.fromkeys(arm.group for arm in self.arms):
+            for condition in self.conditions:
+                yield group, condition, [arm for arm in self.arms if arm.group == group]
+
+    def place(self, out: Path, condition: str, arm: Arm) -> Path:
+        """The folder of an arm's runs."""
+        names = (re.sub(r"[^\w.]+", "-", part).strip("-") for part in (condition, arm.group, arm.name) if part)
+        return out.joinpath(*names)
+
+    def flags(self, condition: str, arm: Arm, more: Sequence[str]) -> list[str]:
+        """The flags of an arm's runs, without rate and seed; ``more`` replaces the study's own."""
+        own = [*self.common, *self.conditions[condition].split(), *arm.flags.split()]
+        pairs = zip(own[::2], own[1::2], strict=True)
+        return [word for pair in pairs if pair[0] not in more for word in pair] + list(more)
+
+    def run_seed(self, run: Command, out: Path, condition: str, arm: Arm, seed: int, more: Sequence[str]) -> int:
+        """Make one reported run at the arm's chosen rate, unless it is there; all trials must have been made."""
+        folder = self.place(out, condition, arm)
+        rate = chosen(folder, self.trials)
+        assert rate is not None
+        words = [*self.flags(condition, arm, more), "--local.lr", f"{rate:g}", *seeded(seed)]
+        return run_once(run, folder / f"seed-{seed}", words)
+
+    def run_trials(self, run: Command, out: Path, condition: str, arm: Arm, more: Sequence[str]) -> int:
+        """Make the arm's missing trials."""
+        return run_trials(run, self.place(out, condition, arm), self.flags(condition, arm, more), self.trials)
+
+    def logs(self, out: Path, condition: str, arm: Arm) -> list[RunLog]:
+        """The logs of an arm's reported runs, completed or failed."""
+        folders = sorted(self.place(out, condition, arm).glob("seed-*"))
+        return [log for log in map(tried, folders) if log is not None]
+
+
+def outcomes(study: Study, out: Path) -> tuple[pd.DataFrame, dict[tuple[str, str, str], dict[float, float]]]:
+    """(a line a reported run, (condition, group, arm) -> rate -> its trial's score)."""
+    rows, tuned = [], {}
+    for group, condition, arms in study.cells():
+        for arm in arms:
+            if found := scores(study.place(out, condition, arm), study.trials):
+                tuned[condition, group, arm.name] = found
+            facts = {"condition": condition, "group": group, "arm": arm.name}
+            rows += [{**facts, **numbers(study, log)} for log in study.logs(out, condition, arm)]
+    return pd.DataFrame(rows), tuned
+
+
+def numbers(study: Study, log: RunLog) -> dict[str, object]:
+    """What a run is reported by; the study's columns are means of the last two evaluations."""
+    sums = log.rounds[["steps", "bytes_up", "bytes_down", "seconds"]].sum()
+    found = {name: late(log, name) for name in study.columns}
+    first = next(iter(study.columns))
+    failed = log.summary["status"] == "failed"
+    return {
+        "seed": log.config["seed"],
+        "lr": log.config["local"]["lr"],
+        "status": log.summary["status"],
+        **{**found, first: study.chance if failed else found[first]},
+        "steps": int(sums["steps"]),
+        "mb": (sums["bytes_up"] + sums["bytes_down"]) / 1e6,
+        "seconds": round(float(sums["seconds"]), 1),
+        "digest": log.summary.get("digest"),
+    }
+
+
+def every_log(study: Study, out: Path) -> list[RunLog]:
+    """The logs of trials and reported runs. Raises ValueError where there is none."""
+    found: list[RunLog] = []
+    for _, condition, arms in study.cells():
+        for arm in arms:
+            place = study.place(out, condition, arm)
+            made = [tried(trial(place, rate)) for rate in study.trials.rates]
+            found += [*filter(None, made), *study.logs(out, condition, arm)]
+    if not found:
+        raise ValueError(f"out = {str(out)!r}: holds no run of this study")
+    return found

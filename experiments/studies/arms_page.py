@@ -1,0 +1,122 @@
+"""The command of a study of arms, its page (tables of arms and of their differences), its CSV and its curves."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from experiments.analysis.curves import LABELS
+from experiments.config.values import seeds
+from experiments.provenance import origin
+from experiments.studies import study_runs
+from experiments.studies.arms import Arm, Study, every_log, outcomes
+from experiments.studies.paired import difference, markdown, signed, spread
+from experiments.studies.study_runs import Command
+
+
+def command(study: Study, run: Command, about: str | None, argv: Sequence[str] | None) -> int:
+    """Make the missing runs and write the page. Returns 0; 2 for bad input; the exit code of an interruption.
+
+    The page is written anew whenever all arms of a group have made a seed, from all runs that are there.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m experiments.studies.{study.name}", description=about)
+    parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
+    parser.add_argument("--seeds", default="0..4", help="seeds of runs and partitions; empty: run nothing")
+    parser.add_argument("--note", default="", help="a sentence for readers of the page")
+    options, more = parser.parse_known_args(argv)
+    out = Path(options.out)
+    for _, condition, arms in study.cells() if options.seeds else ():
+        for arm in arms:
+            if code := study.run_trials(run, out, condition, arm, more):
+                return code
+        for seed in seeds(options.seeds):
+            for arm in arms:
+                if code := study.run_seed(run, out, condition, arm, seed, more):
+                    return code
+            written(study, out, options.note, more)
+    try:
+        print(written(study, out, options.note, more))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def written(study: Study, out: Path, note: str, more: Sequence[str] = ()) -> str:
+    """Write the three files; returns the page. Raises ValueError where there is no run."""
+    logs, (table, tuned) = every_log(study, out), outcomes(study, out)
+    file = study_runs.RESULTS / study.name
+    body = []
+    if len(table):
+        table.to_csv(f"{file}.csv", index=False)
+        picture(study, out, Path(f"{file}.png"))
+        for group, condition, arms in study.cells():
+            own = table[(table["group"] == group) & (table["condition"] == condition)]
+            rates = {arm.name: tuned.get((condition, group, arm.name), {}) for arm in arms}
+            title = ", ".join(filter(None, (condition, group)))
+            body += [f"## {title}", "", *section(study, own, arms, rates), ""] if len(own) else []
+    how = ["```", " ".join([f"python -m experiments.studies.{study.name}", *more]), "```"]
+    head = [f"# {study.name}", "", *how, "", study.explanation, ""]
+    page = "\n".join([*head, *body, f"{origin(logs, study.tuned)} {note}".rstrip(), ""])
+    Path(f"{file}.md").write_text(page, encoding="utf-8")
+    return page
+
+
+def section(study: Study, own: pd.DataFrame, arms: Sequence[Arm], tuned: dict[str, dict[float, float]]) -> list[str]:
+    """The lines of a group under a condition: its arms, their differences, their order."""
+    names = [arm.name for arm in arms if arm.name in set(own["arm"])]
+    rows = []
+    for name in names:
+        runs, failed = own[own["arm"] == name], int((own["status"][own["arm"] == name] == "failed").sum())
+        tries = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in tuned[name].items())
+        shown = [spread(runs[column], 2 if "loss" in column else 3) for column in study.columns]
+        count = f"{len(runs)}, {failed} failed" if failed else str(len(runs))
+        rows.append([name, f"{runs['lr'].iloc[0]:g}", tries, *shown, f"{runs['mb'].mean():.0f}", count])
+    value = next(iter(study.columns))
+    means = own.groupby("arm")[value].mean().sort_values(ascending=False)
+    return [
+        *markdown(["arm", "lr", "trials by lr", *study.columns.values(), "MB", "seeds"], rows),
+        "",
+        *markdown(["difference", "mean (95 % interval)", "higher in", ""], gaps(study, own, names)),
+        "",
+        f"By mean {study.columns[value]}: " + " > ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + ".",
+    ]
+
+
+def gaps(study: Study, own: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
+    """A line for each arm and baseline: their difference seed by seed, and whether its interval excludes 0."""
+    lines, value = [], next(iter(study.columns))
+    for name in names:
+        before = study.baselines[: study.baselines.index(name)] if name in study.baselines else study.baselines
+        for other in before:
+            if gap := difference(own, name, other, value):
+                lines.append([f"{name} - {other}", signed(gap), f"{gap.wins} of {gap.seeds}", gap.sign])
+    return lines
+
+
+def picture(study: Study, out: Path, file: Path) -> None:
+    """The first column by round, a panel for each group and condition: mean over seeds, lowest to highest."""
+    value, panels = next(iter(study.columns)), []
+    for group, condition, arms in study.cells():
+        lines = {}
+        for arm in arms:
+            logs = [log.rounds for log in study.logs(out, condition, arm) if value in log.rounds]
+            if logs:
+                known = pd.concat(logs)[["round", value]].dropna()
+                lines[arm.name] = known.groupby("round")[value].agg(["mean", "min", "max"])
+        panels += [(", ".join(filter(None, (condition, group))), lines)] if lines else []
+    across = min(len(panels), len(study.conditions))
+    down = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(5.5 * across, 3.8 * down), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(down, across, squeeze=False).flat, panels, strict=False):
+        for name, line in lines.items():
+            color = axes.plot(line.index, line["mean"], label=name, marker=".")[0].get_color()
+            axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
+        axes.set(title=title, xlabel="round", ylabel=LABELS.get(value, value))
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(file, format="png", dpi=110)

@@ -1,0 +1,72 @@
+"""A study of arms: trials, the chosen rate, seeds, the page; what is there is not run again."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from experiments.run import main as run
+from experiments.studies import study_runs
+from experiments.studies.arms import Arm, Study
+from experiments.studies.arms_page import command
+from experiments.studies.study_runs import Trials, chosen, scores
+
+STUDY = Study(
+    name="tiny",
+    explanation="Two arms.",
+    common=["--model", "lr", "--clients", "4", "--rounds", "2", "--validation", "0.2", "--engine", "loop"],
+    conditions={"IID (x)": "--partition iid"},
+    arms=[Arm("fedavg", "--strategy fedavg", "g"), Arm("fedprox", "--strategy fedprox --strategy.mu 1", "g")],
+    baselines=("fedavg",),
+    trials=Trials((1e30, 0.1), seed=9, column="val_accuracy"),  # the first rate diverges
+    tuned="lr on validation",
+    columns={"accuracy": "test accuracy", "loss": "test loss"},
+    chance=0.1,
+)
+
+
+def test_a_study_tunes_runs_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_runs, "RESULTS", tmp_path)
+    words, calls = ["--out", str(tmp_path / "runs"), "--seeds", "0,1"], list[Sequence[str]]()
+
+    def counted(flags: Sequence[str]) -> int:
+        calls.append(flags)
+        return run(flags)
+
+    assert command(STUDY, counted, "", words) == 0
+    assert len(calls) == 2 * (2 + 2)
+    for seed in ("0", "1", "9"):  # a seed is that of run and partition
+        own = [call for call in calls if call[call.index("--seed") + 1] == seed]
+        assert own and all(call[call.index("--partition.seed") + 1] == seed for call in own)
+    place = tmp_path / "runs" / "IID-x" / "g" / "fedavg"
+    found = scores(place, STUDY.trials)
+    assert found[1e30] == -1 and found[0.1] > 0 and chosen(place, STUDY.trials) == 0.1
+    rows = pd.read_csv(tmp_path / "tiny.csv")
+    assert rows[["arm", "seed"]].to_numpy().tolist() == [["fedavg", 0], ["fedavg", 1], ["fedprox", 0], ["fedprox", 1]]
+    assert set(rows["lr"]) == {0.1} and rows["digest"].nunique() == 4
+    page = (tmp_path / "tiny.md").read_text(encoding="utf-8")
+    mean = rows.groupby("arm")["accuracy"].mean()
+    gap = f"{mean['fedprox'] - mean['fedavg']:+.3f}"
+    assert f"| fedprox - fedavg | {gap} (" in page and "1e+30: -1.000, 0.1: " in page and "Tuned: lr on val" in page
+    assert (tmp_path / "tiny.png").stat().st_size > 1000
+
+    calls.clear()
+    assert command(STUDY, counted, "", words) == 0 and not calls
+    assert command(replace(STUDY, arms=[]), counted, "", words) == 2  # no run
+
+
+def test_other_flags_replace_those_of_a_study_and_an_interruption_ends_it(tmp_path: Path) -> None:
+    flags = STUDY.flags("IID (x)", STUDY.arms[0], ["--rounds", "7"])
+    assert flags.count("--rounds") == 1 and flags[-2:] == ["--rounds", "7"] and "--model" in flags
+    assert command(STUDY, lambda _: 130, "", ["--out", str(tmp_path)]) == 130
+
+
+def test_a_failed_seed_counts_as_chance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_runs, "RESULTS", tmp_path)
+    diverges = replace(STUDY, trials=Trials((1e30,), 9, "val_accuracy"), arms=STUDY.arms[:1])
+    assert command(diverges, run, "", ["--out", str(tmp_path / "runs"), "--seeds", "0"]) == 0
+    [row] = pd.read_csv(tmp_path / "tiny.csv").to_dict("records")
+    assert (row["status"], row["accuracy"]) == ("failed", 0.1)
+    assert "| 1, 1 failed |" in (tmp_path / "tiny.md").read_text(encoding="utf-8")
