@@ -4,22 +4,27 @@ F. Granqvist et al., "pfl-research: simulation framework for accelerating resear
 NeurIPS 2024 (datasets and benchmarks), arXiv:2404.06430; after Reddi 2021, arXiv:2003.00295, table 4.
 """
 
+from typing import Annotated
+
+from annotated_types import Ge
 from torch import nn
 
+from clients.models._head import with_head
 from clients.models._shapes import image
 from fl_sim.registry import offer
 
 
 @offer("model")
-def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+def cnn(inputs: tuple[int, ...], outputs: int, projection: Annotated[int, Ge(0)] = 0) -> nn.Module:
     """Two 3x3 convolutions (32 and 64 channels), 2x2 pooling, a linear layer of 128 units, dropout 1/4 and 1/2.
 
     1 626 442 parameters on CIFAR-10. Initial weights are Xavier-uniform, biases zero. The second ReLU comes after
-    pooling, with which it commutes: the same function with a quarter of the work. Raises ValueError for pictures
-    smaller than 6 x 6 pixels.
+    pooling, with which it commutes: the same function with a quarter of the work. ``projection`` : units of a
+    projection head of two layers before the last layer; 0: none. Raises ValueError for pictures smaller than 6 x 6
+    pixels.
     """
     channels, height, width = image("cnn", inputs, smallest=6)
-    model = nn.Sequential(
+    layers = [
         *(
             nn.Conv2d(channels, 32, 3),
             nn.ReLU(),
@@ -30,8 +35,8 @@ def cnn(inputs: tuple[int, ...], outputs: int) -> nn.Module:
             nn.Dropout(0.25),
         ),
         *(nn.Linear(64 * ((height - 4) // 2) * ((width - 4) // 2), 128), nn.ReLU(), nn.Dropout(0.5)),
-        nn.Linear(128, outputs),
-    )
+    ]
+    model = with_head(layers, 128, outputs, projection)
     for name, parameter in model.named_parameters():
         if name.endswith("weight"):
             nn.init.xavier_uniform_(parameter)

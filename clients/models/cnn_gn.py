@@ -8,19 +8,25 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import nn
 
+from clients.models._head import with_head
 from clients.models._shapes import image, positive
 from fl_sim.registry import offer
 
 
 @offer("model")
 def cnn_gn(
-    inputs: tuple[int, ...], outputs: int, width: Annotated[int, Ge(1)] = 16, depth: Annotated[int, Ge(1)] = 1
+    inputs: tuple[int, ...],
+    outputs: int,
+    width: Annotated[int, Ge(1)] = 16,
+    depth: Annotated[int, Ge(1)] = 1,
+    projection: Annotated[int, Ge(0)] = 0,
 ) -> nn.Module:
     """Three stages of ``width``, 2 ``width`` and 4 ``width`` channels, then one linear layer.
 
     A stage is ``depth`` times (3x3 convolution, GroupNorm of 2 groups, ReLU), then 2x2 max pooling, in the last stage
-    the mean over the picture. 24 458 parameters on CIFAR-10 at depth 1, 73 178 at depth 2. Raises ValueError for
-    pictures smaller than 4 x 4 pixels, an odd ``width`` or ``depth`` < 1.
+    the mean over the picture. 24 458 parameters on CIFAR-10 at depth 1, 73 178 at depth 2. ``projection`` : units of a
+    projection head of two layers before the last layer; 0: none. Raises ValueError for pictures smaller than 4 x 4
+    pixels, an odd ``width`` or ``depth`` < 1.
     """
     channels, _, _ = image("cnn-gn", inputs, smallest=4)
     positive("depth", depth)
@@ -34,4 +40,4 @@ def cnn_gn(
             layers += [nn.Conv2d(channels, size, 3, padding=1), nn.GroupNorm(2, size), nn.ReLU()]
             channels = size
         layers.append(nn.MaxPool2d(2) if stage < 2 else nn.AdaptiveAvgPool2d(1))
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(channels, outputs))
+    return with_head([*layers, nn.Flatten()], channels, outputs, projection)

@@ -11,6 +11,7 @@ from typing import Annotated
 from annotated_types import Ge
 from torch import Tensor, nn
 
+from clients.models._head import with_head
 from clients.models._shapes import image
 from fl_sim.registry import offer
 
@@ -38,11 +39,16 @@ class _Block(nn.Module):
 
 
 @offer("model")
-def resnet18(inputs: tuple[int, ...], outputs: int, groups: Annotated[int, Ge(1)] = 2) -> nn.Module:
+def resnet18(
+    inputs: tuple[int, ...],
+    outputs: int,
+    groups: Annotated[int, Ge(1)] = 2,
+    projection: Annotated[int, Ge(0)] = 0,
+) -> nn.Module:
     """Four stages of two blocks each, with 64, 128, 256 and 512 channels: 11 173 962 parameters on CIFAR-10.
 
-    Raises ValueError for samples that are no pictures of at least 8 x 8 pixels, and for ``groups`` that do not divide
-    64.
+    ``projection`` : units of a projection head of two layers before the last layer; 0: none. Raises ValueError for
+    samples that are no pictures of at least 8 x 8 pixels, and for ``groups`` that do not divide 64.
     """
     channels, _, _ = image("resnet18", inputs, smallest=8)
     if groups < 1 or 64 % groups:
@@ -54,4 +60,4 @@ def resnet18(inputs: tuple[int, ...], outputs: int, groups: Annotated[int, Ge(1)
     for stage, size in enumerate([64, 128, 256, 512]):
         layers += [_Block(channels, size, 1 if stage == 0 else 2, groups), _Block(size, size, 1, groups)]
         channels = size
-    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
+    return with_head([*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()], channels, outputs, projection)

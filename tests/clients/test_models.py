@@ -220,12 +220,42 @@ def test_lenet_needs_sixteen_pixels_each_way() -> None:
         ("cnn-gn", {"depth": 0}),
         ("cnn-gn", {"width": 5}),
         ("resnet18", {"groups": 3}),
+        ("lenet", {"projection": -1}),
     ],
 )
 def test_bad_parameters_are_refused(name: str, parameters: dict[str, int]) -> None:
     ((key, value),) = parameters.items()
     with pytest.raises(ValueError, match=rf"model\.{key} = {value}: "):
         build(name, (3, 32, 32), **parameters)
+
+
+@pytest.mark.parametrize(
+    "name, shape, features",
+    [
+        ("mlp", (1, 8, 8), 64),
+        ("2nn", (1, 8, 8), 200),
+        ("lenet", (1, 28, 28), 84),
+        ("cnn", (1, 8, 8), 128),
+        ("cnn-gn", (1, 8, 8), 64),
+        ("resnet18", (1, 8, 8), 512),
+    ],
+)
+def test_a_projection_head_is_two_layers_before_the_last(name: str, shape: tuple[int, ...], features: int) -> None:
+    plain, model = build(name, shape).eval(), build(name, shape, projection=7).eval()
+    assert {"projection"} == set(dict(model.named_children())) - {*dict(plain.named_children()), str(len(plain))}
+    *encoder, head, last = model.children()
+    assert [type(layer) for layer in head.children()] == [nn.Linear, nn.ReLU, nn.Linear]
+    first, _, second = head.children()
+    assert [tuple(layer.weight.shape) for layer in (first, second, last)] == [
+        (features, features),
+        (7, features),
+        (10, 7),
+    ]
+    x = torch.rand(2, *shape)
+    hidden = nn.Sequential(*list(plain.children())[:-1])(x)
+    if name != "cnn":  # whose weights are drawn again once all layers are there
+        torch.testing.assert_close(nn.Sequential(*encoder)(x), hidden, rtol=0, atol=0)
+    assert count(model) == count(plain) + features**2 + features + 7 * features + 7 + 80 - 10 * (features + 1)
 
 
 def test_mlp_is_its_formula() -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy
 
-from fl_sim import tree
+from clients.models.mlp import mlp
+from fl_sim import rng, tree
 from strategies.fedavg import FedAvg
 from strategies.moon import Moon
 
@@ -45,6 +46,15 @@ def test_the_second_visit_agrees_with_autograd_of_the_definition(smooth: Any, en
         w = {n: sum(s * m[n] for s, m in zip(sizes, models, strict=True)) / sum(sizes) for n in w}
     for name, value in w.items():
         torch.testing.assert_close(trained.model[name], value, rtol=0, atol=1e-12)
+
+
+def test_the_features_are_those_of_a_projection_head_where_the_network_has_one(federation: Any) -> None:
+    draw = rng.generator(rng.key(0, "heads"))
+    clients = [(draw.normal(size=(n, 4)), draw.integers(0, 3, n)) for n in (4, 8)]
+    with rng.keyed_globals(0):
+        world = federation(mlp((4,), 3, hidden=6, projection=5), clients, outputs=3)
+    named = {layer: world.train(Moon(layer=layer), STEP, rounds=2) for layer in ("", "projection", "4")}
+    assert tree.digest(named[""].model) == tree.digest(named["projection"].model) != tree.digest(named["4"].model)
 
 
 def test_the_first_visit_and_mu_0_are_fedavg(smooth: Any) -> None:

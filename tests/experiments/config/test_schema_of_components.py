@@ -28,7 +28,7 @@ def another(parameter: Parameter) -> object:
     """A value that is not the parameter's default. Raises AssertionError for a type that is not known here."""
     default = parameter.default
     assert isinstance(default, (int, float)), f"{parameter}: give another value in VALUES"
-    return (not default) if isinstance(default, bool) else 2 * default
+    return (not default) if isinstance(default, bool) else 2 * default or 5
 
 
 def owners(name: str, **given: object) -> list[list[int]]:
