@@ -1,8 +1,9 @@
 """``python -m experiments.partition [RECIPE] [--key value ...]``: look at a partition before training on it.
 
 The flags are those of ``experiments.run``. Statistics of each client (``clients.csv``) and a client-by-label picture
-are written to a new folder in ``--out``. Where a user's clients have names, the last column, ``name``, has them; the
-names of a group of natural clients are separated by "; ".
+are written to a new folder in ``--out``. With ``--partition.feature_shift`` the columns ``contrast``, ``inverted``,
+``noise`` and ``angle`` tell how each client's pictures are changed (``clients/feature_shift.py``). Where a user's
+clients have names, the last column, ``name``, has them; the names of a group of natural clients are separated by "; ".
 """
 
 import json
@@ -11,6 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from clients.feature_shift import shifts
 from experiments.analysis.partition_stats import draw, frame, summary
 from experiments.command_ends import ended
 from experiments.config.command_line import parse
@@ -26,7 +28,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = call.configs[0]
         task, _, partition = data(config)
         folder = new_folder(Path(config.out), f"partition-{config.task.name}-{config.partition.name}")
-        rows = frame(partition, task.labels)
+        rows, chosen = frame(partition, task.labels), config.partition.params
+        if strength := chosen["feature_shift"]:
+            rows = rows.assign(**shifts(chosen["seed"], rows["client"].to_numpy(), strength))
         if called := names(config, task, partition).get("clients"):
             rows["name"] = [_text(called[c]) for c in rows["client"]]
         rows.to_csv(folder / "clients.csv", index=False)

@@ -10,6 +10,7 @@ import torch
 
 from clients.device.partition import DevicePartition
 from clients.device.spec import ExperimentSpec
+from clients.feature_shift import shifted
 from clients.shares import transform
 from clients.sources import cache, class_folders
 from clients.sources import files as sources
@@ -46,9 +47,11 @@ def from_folder(spec: ExperimentSpec, client: int, folder: Path) -> tuple[Task, 
     splits = {"train_x": x, "train_y": y, "test_x": x[:1], "test_y": y[:1]}
     task = sources.image_task(str(spec["task"]), splits, outputs)
     train = {"x": torch.from_numpy(np.asarray(x[rows])), "y": torch.from_numpy(np.asarray(y[rows]))}
-    augmented = transform(replace(task, train=train), False, bool(spec.get("augment")))
     partition = DevicePartition(client, int(spec["clients"]), len(x) - held, held)
-    return replace(task, train=train, test={}, transform=augmented, labels=None), partition
+    strength = float(spec.get("partition.feature_shift", 0.0))
+    task = shifted(replace(task, train=train), partition, strength, seed, [client])
+    augmented = transform(task, False, bool(spec.get("augment")))
+    return replace(task, test={}, transform=augmented, labels=None), partition
 
 
 def _one_scale(arrays: cache.Arrays) -> cache.Arrays:

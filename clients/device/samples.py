@@ -21,6 +21,7 @@ from clients.device.folder import from_folder
 from clients.device.partition import DevicePartition
 from clients.device.sample_cache import cached_samples
 from clients.device.spec import ExperimentSpec
+from clients.feature_shift import shifted
 from clients.shares import Prepared, call, divided, laid_out, transformed, without_validation
 from fl_sim import registry
 from fl_sim.dotted import table
@@ -75,6 +76,7 @@ def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, obj
     task = laid_out(call(make, arguments), params)
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
+    strength = float(options.pop("feature_shift", 0.0))
     validation, clients, name = float(spec.get("validation", 0.0)), int(spec["clients"]), str(spec["partition"])
     how = Prepared(
         standardize=bool(spec.get("standardize")),
@@ -86,6 +88,7 @@ def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, obj
     partition = divided(task, divide, clients, seed, held_out, name, **options)
     if len(partition) != clients:
         raise ValueError(f"partition.name = {name!r}: makes {len(partition)} clients here, {clients} on the server")
+    task = shifted(task, partition, strength, seed, None if how.standardize else [client])
     task = transformed(task, partition, how)
     rows = torch.from_numpy(np.ascontiguousarray(partition.client(client)))
     own = DevicePartition(client, len(partition), *partition.sizes(client))

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from experiments.config.strategy_tables import given_to_each, names_in
-from experiments.config.values import Seed, Share, check, plain
+from experiments.config.values import Seed, Share, Strength, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
 
@@ -41,7 +41,7 @@ class Choice:
     name: str
     """A name that ``python -m experiments.list`` prints, or package.module:Name."""
     params: Mapping[str, Any] = field(default_factory=dict)
-    """All settable parameters, defaults included; those of a partition include ``seed`` and ``held_out``."""
+    """All settable parameters, defaults included; those of a partition include ``seed``, ``held_out`` and so on."""
     component: Any = field(default=None, compare=False, repr=False)
     """The component itself: a function or class to be called with ``params``, or an object that the user passed."""
     given: frozenset[str] = field(default=frozenset(), compare=False, repr=False)
@@ -83,6 +83,11 @@ COMMON = {
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
         "unseen_held_out": Parameter(
             Share | None, None, "The same for clients that never train (holdout_clients) alone; None: held_out."
+        ),
+        "feature_shift": Parameter(
+            Strength,
+            0.0,
+            "Strength, 0..1, of each client's own contrast, inversion, noise and rotation of its pictures.",
         ),
     },
 }

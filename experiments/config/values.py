@@ -42,6 +42,7 @@ Whole = Annotated[int, Ge(0), Lt(2**63)]
 Count = Annotated[int, Ge(1), Lt(2**63)]
 NotNegative = Annotated[float, Ge(0)]
 Share = Annotated[float, Ge(0), Lt(1)]
+Strength = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 Threads = Annotated[int, Ge(1), Le(1024)]
 Target = Annotated[float, Gt(0), Le(1)] | None

@@ -5,6 +5,7 @@ import os
 import numpy as np
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
+from clients.feature_shift import shifted
 from clients.shares import LAYOUT, Prepared, call, divided, laid_out, making, transformed, without_validation
 from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config
@@ -66,10 +67,12 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     task = laid_out(task, chosen.params)
     params = dict(divide.params)
     seed, held_out, of_unseen = params.pop("seed"), params.pop("held_out"), params.pop("unseen_held_out")
+    strength = params.pop("feature_shift")
     unseen = None if of_unseen is None else (config.holdout_clients, of_unseen)
     task, kept = without_validation(task, seed, config.validation)
     count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
     partition = divided(task, divide.component, count, seed, held_out, divide.name, unseen, **params)
+    task = shifted(task, partition, strength, seed)
     return transformed(task, partition, how_prepared(config)), kept, partition
 
 

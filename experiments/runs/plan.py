@@ -46,7 +46,8 @@ def check_used(setup: Setup) -> None:
     if config.task.params.get("class_axis") in (1, -1) and task.train["y"].ndim < 2:
         what = f"does nothing here: each sample of task {task.name} has one label"
         raise ConfigError(f"task.class_axis = {config.task.params['class_axis']}: {what}; leave it out")
-    drawn = config.validation or config.partition.params.get("held_out") or config.partition.name != NATURAL
+    drawn = config.validation or config.partition.name != NATURAL
+    drawn = drawn or any(config.partition.params.get(name) for name in ("held_out", "feature_shift"))
     if config.partition.params.get("seed") and not drawn and len(setup.partition) == task.num_clients:
         why = "each natural client is one client, so that nothing is drawn"
         raise ConfigError(f"partition.seed = {config.partition.params['seed']}: {why}; leave it out")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clients.feature_shift import shifts
 from experiments.partition import main
 from fl_sim.learning.arrays import from_arrays
 
@@ -50,9 +51,23 @@ def test_clients_with_names_have_them_in_the_last_column(clients, names, capsys,
     assert names[-1] in capsys.readouterr().out
 
 
+def test_the_shift_of_each_client_is_shown(tmp_path) -> None:
+    words = ["--task", "digits", "--clients", "5", "--partition.feature_shift", "0.5", "--partition.seed", "3"]
+    assert main([*words, "--out", str(tmp_path), "--quiet"]) == 0
+    rows = pd.read_csv(next(tmp_path.iterdir()) / "clients.csv")
+    for name, values in shifts(3, np.arange(5), 0.5).items():
+        assert rows[name].tolist() == pytest.approx(values.tolist(), rel=1e-12)
+
+
 @pytest.mark.parametrize(
     "words",
-    [["--partition", "dirichlett"], ["--partition", "natural"], ["--clients", "2000"], ["--partition.alpha", "1"]],
+    [
+        ["--partition", "dirichlett"],
+        ["--partition", "natural"],
+        ["--clients", "2000"],
+        ["--partition.alpha", "1"],
+        ["--partition.feature_shift", "2"],
+    ],
 )
 def test_bad_input(capsys, tmp_path, words) -> None:
     assert main([*words, "--out", str(tmp_path / "no")]) == 2

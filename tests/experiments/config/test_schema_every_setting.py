@@ -29,6 +29,7 @@ SETTINGS: dict[str, Entry] = {
     "partition.seed": (3, {"partition.held_out": 0.4}),
     "partition.held_out": (0.4,),
     "partition.unseen_held_out": (0.8, {"personalize_steps": 2, "partition.held_out": 0.4, "holdout_clients": 1}),
+    "partition.feature_shift": (0.5, {"task": f"{WORLD}:pictures", "model": "lr"}),
     "model.name": (f"{WORLD}:two_layers",),
     "strategy.name": ("reptile",),
     "data_dir": ("elsewhere", {}, REFUSED),
@@ -111,7 +112,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], objec
 def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
-    of_components |= {"partition.unseen_held_out"}
+    of_components |= {"partition.unseen_held_out", "partition.feature_shift"}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
 

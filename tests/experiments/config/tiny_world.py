@@ -35,6 +35,13 @@ def several() -> Task:
     return from_arrays(x[:, None], x.argsort(1), clients=torch.arange(40) % 7 % 4, class_axis=1, name="several")
 
 
+@offer("task")
+def pictures() -> Task:
+    """Forty pictures of 2 x 2 pixels of four natural clients in two classes."""
+    x = torch.rand(40, 1, 2, 2, generator=torch.Generator().manual_seed(0))
+    return from_arrays(x, (x.flatten(1).sum(1) > 2).long(), clients=torch.arange(40) % 7 % 4, name="pictures")
+
+
 @offer("model")
 def linear(inputs: Sequence[int], outputs: int) -> nn.Module:
     """A linear network; of samples (1, 3) it gives (3, 3): three classes of three labels."""
