@@ -87,6 +87,17 @@ def test_a_rotation_is_anticlockwise_about_the_centre() -> None:
     torch.testing.assert_close(turned.flatten(), torch.tensor([3.0, 4.0, 6.0], dtype=torch.float64))
 
 
+def test_each_picture_has_the_draws_of_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without noise: 1/2 + contrast (v - 1/2) of the rotated picture, and 1 minus that where the client inverts."""
+    monkeypatch.setattr(feature_shift, "_normal", lambda words, shape: torch.zeros(len(words), *shape))
+    x, clients = pictures(4).double() / 255, np.array([4, 5, 5, 6])
+    new, drawn = changed(x, clients, np.arange(4), 0.9, 2), shifts(2, clients, 0.9)
+    assert len(set(drawn["inverted"])) == 2
+    for i in range(4):
+        v = 0.5 + drawn["contrast"][i] * (rotated(x[i : i + 1], drawn["angle"][i : i + 1]) - 0.5)
+        torch.testing.assert_close(new[i : i + 1], 1 - v if drawn["inverted"][i] else v, rtol=0, atol=1e-12)
+
+
 def test_noise_is_normal_and_of_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """40 000 numbers: mean and deviation within 5 standard errors; below one deviation are 84.13 %."""
     fixed(monkeypatch, noise=0.1)
