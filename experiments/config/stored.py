@@ -87,6 +87,9 @@ def stored_config(settings: Mapping[str, object]) -> Config:
 CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module}
 """Kinds whose components may be classes, or functions that are annotated to return such an object."""
 
+INSTALLED_IN = {"site-packages", "dist-packages"}
+"""Names of folders of installed modules: an interpreter has several, such as a user's own and that of the system."""
+
 OUR_PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
 """This project's packages, whose components are marked."""
 
@@ -126,5 +129,8 @@ def _is_own(function: Any) -> bool:
         return False
     if module.__name__.partition(".")[0] in {*sys.stdlib_module_names, *OUR_PACKAGES} - {"__main__"}:
         return False
+    at = Path(file).resolve()
+    if INSTALLED_IN & set(at.parts):
+        return False
     installed = [Path(sysconfig.get_path(name)).resolve() for name in ("purelib", "platlib", "stdlib", "platstdlib")]
-    return not any(Path(file).resolve().is_relative_to(folder) for folder in installed)
+    return not any(at.is_relative_to(folder) for folder in installed)

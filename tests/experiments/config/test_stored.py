@@ -80,3 +80,19 @@ def test_an_older_run_of_perfedavg_has_the_fixed_step_of_its_time() -> None:
     first = of_today({"strategy": {"name": "perfedavg", "order": "fo", "delta": 1e-3}})  # there no step acts
     assert first["strategy"] == {"name": "perfedavg", "order": "fo", "delta": 1e-3}
     assert "hf_step" not in of_today({"strategy": {"name": "fedavg"}})["strategy"]
+
+
+@pytest.mark.parametrize("folder", ["lib/python3/dist-packages", ".local/lib/python3.11/site-packages", "mine"])
+def test_functions_of_modules_installed_anywhere_are_not_the_users_own(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The packages of the system or of a user are outside the folders of this environment."""
+    module = f"library_in_{folder.count('/')}"
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / f"{module}.py").write_text("def load(path):\n    return path\n")
+    monkeypatch.syspath_prepend(str(tmp_path / folder))
+    if folder == "mine":
+        stored.check_component("model", f"{module}:load")
+        return
+    with pytest.raises(ConfigError, match="is no model, and calling it could do anything"):
+        stored.check_component("model", f"{module}:load")
