@@ -1,11 +1,13 @@
 """Personal evaluation: fine-tune the global model on a client's training part, and evaluate it on the held-out part.
 
+Where an algorithm gives clients models of their own, it is these that are evaluated and fine-tuned.
+
 Wang, Mathews, Kiddon, Eichner, Beaufays, Ramage, "Federated Evaluation of On-device Personalization", 2019,
 arXiv:1910.10252. This is a local rule, so that it runs on every engine; its reply has metrics only.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,6 +17,8 @@ from fl_sim import local
 from fl_sim.engines.set_evaluation import parts_of
 from fl_sim.learning.batch_means import COUNTED
 from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.networks import home_leaves
+from fl_sim.learning.returned import checked
 from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, passes
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -59,6 +63,12 @@ class Personalize(LocalRule):
         Each metric is reported as ``NAME_before`` and ``NAME``, and the number of evaluated samples as ``held_out``.
         Where the task has set metrics, the outputs go along, from which the engine's caller computes them.
         """
+        return self._evaluated(model, batches, loss, local_)
+
+    def _evaluated(
+        self, model: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        """``local_update`` of the model that is evaluated."""
         test = next(iter(batches["test"]))
         tuned, _ = local.train(model, batches["train"], self._local(local_), loss.gradient)
         with torch.no_grad():
@@ -67,3 +77,35 @@ class Personalize(LocalRule):
         if COUNTED in test.data:  # a client without a label that counts enters no mean over clients
             count = count * (torch.as_tensor(test.weight) > 0)
         return {}, {}, {**{f"{k}_before": v for k, v in before.items()}, **after, "held_out": count, **sets}
+
+
+@dataclass
+class PersonalizeOwn(Personalize):
+    """Personal evaluation of the clients' own models, as the algorithm's client half (``rule``) says."""
+
+    rule: LocalRule = field(kw_only=True)
+    """The client half whose ``home``, ``initial_state`` and ``own_model`` count."""
+
+    def home(self, loss: Loss) -> Sequence[str]:
+        """The rule's."""
+        return home_leaves.names_of(self.rule, loss)
+
+    def initial_state(self, model: Tree) -> Tree:
+        """The rule's."""
+        return self.rule.initial_state(model)
+
+    def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
+        """The stream ``own`` besides: one pass over the training part; a last batch of one sample joins the others."""
+        once = replace(self._local(local), steps=0, epochs=1, last_batch="join")
+        own = passes(np.arange(sizes.train), once, draw("own"))
+        return {**super().streams(sizes, local, draw), "own": own}
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        """Fine-tune and evaluate the client's own model. Raises ValueError where ``own_model`` gives no whole model."""
+        own = checked("the result of own_model", self.rule.own_model(model, state, batches["own"], loss))
+        wrong = [k for k, x in model.items() if k not in own or (own[k].shape, own[k].dtype) != (x.shape, x.dtype)]
+        if wrong:
+            raise ValueError(f"own_model gives no {wrong[0]}, or of another shape or dtype; it must give all leaves")
+        return self._evaluated({k: own[k] for k in model}, batches, loss, local_)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from clients.personalize import Personalize
+from clients.personalize import Personalize, PersonalizeOwn
 from fl_sim import registry
 from fl_sim.blocks.learner import Settings
 from fl_sim.dotted import table
@@ -12,6 +12,9 @@ from strategies.fedavg import FedAvg
 
 def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:
     """The client half of a message's algorithm, built from its name and numbers; without a name, plain local training.
+
+    In an evaluation the name and numbers are those of an algorithm that gives clients models of their own; without a
+    name, the model in the message is evaluated.
 
     Parameters
     ----------
@@ -31,10 +34,16 @@ def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | No
         numbers = table(settings, "personalize")
         steps, lr, batch_size = (numbers.get(name, 0) for name in ("steps", "lr", "batch_size"))
         rest = numbers.get("last_batch", "keep"), numbers.get("optimizer", "sgd")
-        return Personalize(int(steps), float(lr), int(batch_size), *rest)
-    name = settings.get("strategy")
-    if name is None:
-        return FedAvg()
+        common = int(steps), float(lr), int(batch_size), *rest
+        if "strategy" not in settings:
+            return Personalize(*common)
+        return PersonalizeOwn(*common, rule=_named(settings, own))
+    return _named(settings, own) if settings.get("strategy") is not None else FedAvg()
+
+
+def _named(settings: Settings, own: Mapping[str, type] | None) -> LocalRule:
+    """The client half with the name and numbers in ``settings``."""
+    name = settings["strategy"]
     found = own[name] if own and name in own else registry.find("strategies", "strategy", name)
     rule: LocalRule = found(**table(settings, "strategy"))
     return rule

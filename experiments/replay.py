@@ -76,6 +76,10 @@ class _DebuggedRule(LocalRule):
 
     rule: LocalRule
 
+    def home(self, loss: Loss) -> Sequence[str]:
+        """The rule's own."""
+        return self.rule.home(loss)
+
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:

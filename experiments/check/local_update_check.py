@@ -11,7 +11,7 @@ from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.blocks.resolve import Block, resolve
 from fl_sim.grids.messages import client_of, received_of
-from fl_sim.learning.returned import trees
+from fl_sim.learning.returned import call as called
 from fl_sim.learning.rule import LocalRule
 from fl_sim.tree import Tree
 from fl_sim.wire import payload, records
@@ -37,7 +37,7 @@ def check_local_update_is_pure(make: Make) -> None:
         def call(block: Block, batch_norm: bool = batch_norm, received: Tree = received) -> Any:
             (loss, partition), job = world(batch_norm), block.jobs[0]
             streams = {k: plain_batches(loss.task.train, job, k, partition, loss.device) for k in job.streams}
-            return block.rule.payload_update(*payload.split(received), job.state, streams, loss, block.local)
+            return called(block.rule, received, job.state, streams, loss, block.local)
 
         for plan in plan_blocks(learner, "train", orders, {}, 1):
             block, _ = resolve(plan, learner, received)
@@ -55,7 +55,7 @@ def _checked(call: Callable[[Block], Any], block: Block, given: dict[str, Tree],
     own = type(block.rule).payload_update is not LocalRule.payload_update
     method = type(block.rule).payload_update if own else type(block.rule).local_update
     for _ in range(2):
-        written = written_by(lambda: done.append(trees(call(block))), tensors, method)
+        written = written_by(lambda: done.append(call(block)), tensors, method)
         assert not written, f"local_update writes into {written}" + " (BatchNorm's buffers)" * batch_norm
     for name, first, second in zip(RESULTS, done[0], done[1], strict=True):
         same = tree.digest(tree.clone(first)) == tree.digest(tree.clone(second))

@@ -11,7 +11,9 @@ from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.blocks.resolve import resolve
 from fl_sim.grids.messages import client_of, received_of
+from fl_sim.learning.loss import Loss
 from fl_sim.learning.returned import call
+from fl_sim.learning.rule import LocalRule
 from fl_sim.tree import Tree
 from fl_sim.wire import payload
 
@@ -54,10 +56,17 @@ def states_by_hand(make: Make, sent: Iterable[Message]) -> dict[int, Tree]:
         [plan] = plan_blocks(learner, "train", [(0, client, grid.settings(message))], {}, 1)
         block, _ = resolve(plan, learner, model)
         [job] = block.jobs
-        first, _ = payload.split(tree.clone(model))
-        own = states[client] if client in states else block.rule.initial_state(first)
+        own = states[client] if client in states else first_state(block.rule, model, loss)
         streams = {k: plain_batches(learner.data, job, k, partition, loss.device) for k in job.streams}
         with rng.keyed_globals(job.draw("globals")):
             _, new, _ = call(block.rule, tree.clone(model), tree.clone(own), streams, loss, block.local)
         states |= {client: tree.clone(new)} if new else {}
     return states
+
+
+def first_state(rule: LocalRule, model: Tree, loss: Loss) -> Tree:
+    """The state of a client that has none yet, by hand: the rule's own, and the initial leaves that stay with it."""
+    received, initial = payload.split(tree.clone(model))[0], loss.initial()
+    home = {k: initial[k] for k in rule.home(loss)}
+    own = rule.initial_state({k: home.get(k, received.get(k, x)) for k, x in initial.items()})
+    return {**own, **{f"home::{k}": home[k] for k in initial if k in home}}

@@ -36,6 +36,7 @@ from fl_sim.blocks.learner import Learner
 from fl_sim.executors.base import Executor
 from fl_sim.executors.ray.options import Ray
 from fl_sim.grids.messages import client_of
+from fl_sim.learning.networks import home_leaves
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.pool import Pool
@@ -46,8 +47,12 @@ from strategies.base.strategy import Strategy
 
 
 def check_model_stays_finite(make: Make) -> None:
-    """Three rounds change the model, keep its names, shapes and dtypes, and leave no NaN or infinity in it."""
-    initial, run = world()[0].initial(), plain(make)
+    """Three rounds change the model, keep its names, shapes and dtypes, and leave no NaN or infinity in it.
+
+    Leaves that stay with the clients do not change in the global model; where all do, nothing does.
+    """
+    initial, run, strategy = world()[0].initial(), plain(make), make()
+    home = home_leaves.names_of(strategy, world()[0]) if isinstance(strategy, Strategy) else ()
     assert set(run.model) == set(initial), f"the model's names changed: {sorted(set(run.model) ^ set(initial))}"
     for name, x in initial.items():
         new = run.model[name]
@@ -55,7 +60,10 @@ def check_model_stays_finite(make: Make) -> None:
             f"{name} was {tuple(x.shape)} {x.dtype}, is {tuple(new.shape)} {new.dtype}"
         )
         assert bool(torch.isfinite(new).all()), f"{name} holds NaN or infinity"
-    assert tree.digest(run.model) != tree.digest(initial), "three rounds did not change the model"
+    kept, shared = ({k: x for k, x in initial.items() if (k in home) == is_home} for is_home in (True, False))
+    assert tree.digest({k: run.model[k] for k in kept}) == tree.digest(kept), f"{home} changed in the global model"
+    changed = tree.digest({k: run.model[k] for k in shared}) != tree.digest(shared)
+    assert changed or not shared, "three rounds did not change the model"
 
 
 def check_same_digest_twice(make: Make) -> None:

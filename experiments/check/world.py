@@ -53,14 +53,18 @@ PERSONAL = {"rounds": ROUNDS, "personalize.steps": 3, "personalize.lr": 0.1, "pe
 
 @functools.cache
 def world(batch_norm: bool = False) -> tuple[Loss, Partition]:
-    """(model and task, partition): vectors of 6 numbers in 3 classes, dropout or BatchNorm, clients of unequal size."""
+    """(model and task, partition): vectors of 6 numbers in 3 classes, clients of unequal size.
+
+    The network has LayerNorm, which vmap can run, and dropout or BatchNorm.
+    """
     draw = rng.generator(rng.key(0, "contract"))
     x = draw.normal(size=(sum(SIZES), 6))
     y = (x @ draw.normal(size=(6, 3))).argmax(1)
     task = from_arrays(x, y, x_test=x[:20], y_test=y[:20])
     middle = nn.BatchNorm1d(12) if batch_norm else nn.Dropout(0.3)
     with rng.keyed_globals(1):
-        module = nn.Sequential(nn.Linear(6, 12), nn.ReLU(), middle, nn.Linear(12, 3))
+        normalised = nn.Sequential(nn.LayerNorm(12), nn.ReLU())
+        module = nn.Sequential(nn.Linear(6, 12), normalised, middle, nn.Linear(12, 3))
     partition = Partition.of(np.split(np.arange(len(y)), np.cumsum(SIZES)[:-1])).hold_out(0.25, seed=0)
     return Loss(module, task, torch.float64), partition
 

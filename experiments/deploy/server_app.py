@@ -169,6 +169,7 @@ def serve(
             block_size=setup.config.block_size,
             statistics=setup.loss.buffers,
             trainable=setup.loss.trainable,
+            loss=setup.loss,
             max_examples=config.system.max_examples,
             nodes=known,
         )

@@ -17,6 +17,7 @@ from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
 from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
+from fl_sim.tree import Tree
 from fl_sim.wire import flower
 from strategies.base.strategy import Strategy
 
@@ -69,6 +70,15 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     return plan_blocks(learner, "train", orders, {}, config.block_size)
 
 
+def bytes_of_a_client(setup: Setup, model: Tree) -> tuple[int, int]:
+    """(bytes of one message, of one reply): the model without what stays at home, and the payload of both."""
+    strategy = setup.strategy
+    if not isinstance(strategy, Strategy):
+        return tree.num_bytes(model), tree.num_bytes(model)
+    strategy.trainable, strategy.statistics = setup.loss.trainable, setup.loss.buffers
+    return tree.num_bytes(strategy.message_form(model)), tree.num_bytes(strategy.reply_form(model))
+
+
 def describe(setup: Setup) -> dict[str, object]:
     """Facts of a run: clients, samples per client, local steps, bytes, memory, engine.
 
@@ -85,6 +95,7 @@ def describe(setup: Setup) -> dict[str, object]:
     model = learner.loss.initial()
     size, sample = tree.num_bytes(model), sum(v[0].numel() * v.element_size() for v in learner.data.values())
     at_once = 1 if setup.engine.name == "loop" else config.chunk or min(config.block_size, cohort)
+    down, up = bytes_of_a_client(setup, model)
     return {
         "task": config.task.name,
         "partition": config.partition.name,
@@ -107,8 +118,8 @@ def describe(setup: Setup) -> dict[str, object]:
         "steps_max": int(steps.max(initial=0)),
         "blocks": len(plans),
         "bytes_model": size,
-        "bytes_down_per_round": size * cohort,
-        "bytes_up_per_round": size * (len(steps) or cohort),
+        "bytes_down_per_round": down * cohort,
+        "bytes_up_per_round": up * (len(steps) or cohort),
         "data_mb": round(sample * len(learner.data["y"]) / MEGABYTE, 3),
         "memory_mb": round((sample * len(learner.data["y"]) + size * (6 + 5 * at_once)) / MEGABYTE, 3),
         "engine": setup.engine.name,

@@ -31,6 +31,7 @@ from fl_sim.executors.watched import Watched
 from fl_sim.grids.base import ClientGrid
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.measures import SampleFunction, check_functions
+from fl_sim.learning.networks import home_leaves
 from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, columns_of
 from fl_sim.logs.columns import check_own
@@ -113,7 +114,7 @@ def build(
     training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
-    told = strategy.network_notes(loss, config.local) if isinstance(strategy, Strategy) else ()
+    told = told_of(strategy, loss, config)
     app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
@@ -136,6 +137,18 @@ def build(
         notes=(*notes, *told),
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
+
+
+def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) -> tuple[str, ...]:
+    """What the run must be told of its strategy on this network, one sentence each.
+
+    Tells the strategy which leaves stay with its clients. Raises ConfigError where these are none of the network's, or
+    the network has none of the kind that the strategy needs.
+    """
+    if not isinstance(strategy, Strategy):
+        return ()
+    strategy.at_home = home_leaves.names_of(strategy, loss)
+    return tuple(filter(None, (*strategy.network_notes(loss, config.local), home_leaves.note(strategy.at_home, loss))))
 
 
 def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) -> SimulationGrid:

@@ -12,6 +12,8 @@ from fl_sim import tree
 from fl_sim.blocks.draws import finished_steps, streams_of, training_steps
 from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
+from fl_sim.learning.loss import Loss
+from fl_sim.learning.networks import home_leaves
 from fl_sim.learning.returned import checked
 from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams
 from fl_sim.learning.settings import Local
@@ -65,7 +67,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     together = streams_of(rule, sizes, local, draws)
     states = dict(plan.states)
     if len(states) < len(plan.orders):
-        initial = _initial_state(rule, model)
+        initial = _initial_state(rule, model, learner.loss)
         states = {order.client: states.get(order.client, initial) for order in plan.orders}
     for c, (order, size, draw) in enumerate(zip(plan.orders, sizes, draws, strict=True)):
         try:
@@ -78,9 +80,11 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     return Block(rule, local, jobs, str(settings.get("weighting", "examples"))), failed
 
 
-def _initial_state(rule: LocalRule, model: Tree) -> Tree:
-    """The state of clients that have none yet; for most rules {}, and then the model is not copied."""
+def _initial_state(rule: LocalRule, model: Tree, loss: Loss) -> Tree:
+    """The state of clients that have none yet, with what stays at home; for most rules {}: no model is copied then."""
+    home = home_leaves.first_home(home_leaves.names_of(rule, loss), loss)
     if type(rule).initial_state is LocalRule.initial_state:
-        return {}
+        return home_leaves.with_home({}, home)
     own, _ = payload.split(tree.clone(model))
-    return checked("the state of initial_state", rule.initial_state(own))
+    own = home_leaves.whole(own, tree.clone(home), loss) if home else own
+    return home_leaves.with_home(checked("the state of initial_state", rule.initial_state(own)), home)

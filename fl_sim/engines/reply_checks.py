@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from fl_sim.learning.networks import home_leaves
 from fl_sim.learning.rule import LocalRule
 from fl_sim.tree import Tree
 from fl_sim.wire import payload
@@ -63,11 +64,17 @@ def state_sums(states: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def nan_states(states: Mapping[str, Tensor]) -> dict[int, str]:
-    """Position in C -> which leaf of that client's new state holds NaN. Infinity is allowed: the least value so far."""
+    """Position in C -> which leaf of that client's new state holds NaN. Infinity is allowed: the least value so far.
+
+    It is not allowed in a leaf of the model, which stays with the client.
+    """
     bad: dict[int, str] = {}
     for k, x in _real(states).items():
-        for c in torch.isnan(x).reshape(len(x), -1).any(1).nonzero().flatten().tolist():
-            bad.setdefault(c, f"NaN in {k} of its new state; it keeps the state that it had")
+        home = k.startswith(home_leaves.IN_STATE)
+        wrong = ~torch.isfinite(x) if home else torch.isnan(x)
+        what = f"NaN or infinity in {k.removeprefix(home_leaves.IN_STATE)}" if home else f"NaN in {k} of its new state"
+        for c in wrong.reshape(len(x), -1).any(1).nonzero().flatten().tolist():
+            bad.setdefault(c, f"{what}; it keeps the state that it had")
     return bad
 
 

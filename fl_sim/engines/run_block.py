@@ -120,7 +120,7 @@ def collect_results(
         [failed_result(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved],
         chunk=chunk,
     )
-    form = reply_form(block.rule, model, learner.loss.trainable)
+    form = reply_form(block.rule, model, learner.loss)
     for outcome in outcomes:
         if outcome.note:
             result.notes.append(outcome.note)
@@ -156,7 +156,8 @@ def failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
 
 
 def _client_results(outcome: Outcome, block: Block, form: Tree, learner: Learner) -> list[ClientResult]:
-    problem = shape_problem(outcome.replies, form, learner.loss.trainable, block.rule)
+    trained = tuple(k for k in learner.loss.trainable if k in form)
+    problem = shape_problem(outcome.replies, form, trained, block.rule)
     norms = {} if problem else update_norms(outcome.replies, form, block.rule)
     means, parts = split(outcome.metrics)
     numbers = table({**means, **norms, **({} if problem else state_sums(outcome.states))})

@@ -10,6 +10,7 @@ from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
 from fl_sim.grids.client_states import ClientStates
 from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.learning.loss import Loss
 from fl_sim.tree import Tree
 from fl_sim.wire import flower
 from fl_sim.wire.pool import Pool
@@ -34,6 +35,8 @@ class ClientGrid(Grid):
     """The leaves of the clients' model that are running statistics (BatchNorm's buffers); none where not known."""
     trainable: Sequence[str] = ()
     """The leaves of the clients' model that are trained; none where not known."""
+    loss: Loss | None = None
+    """The clients' network and task; None where not known."""
     own_pools: bool = False
     """Whether replies were made or checked by this grid, so that a record ``pool`` in one is its own partial pool."""
     nan_passes: bool = False
@@ -135,6 +138,7 @@ class FlowerGrid(ClientGrid):
         super().__init__()
         self.grid, self.statistics = grid, tuple(getattr(grid, "statistics", ()))
         self.trainable = tuple(getattr(grid, "trainable", ()))
+        self.loss = loss if isinstance(loss := getattr(grid, "loss", None), Loss) else None
 
     def set_run(self, run: Any) -> None:
         """Set Flower's description of the run."""

@@ -24,6 +24,7 @@ from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
 from fl_sim.grids.pulled_replies import PulledReplies
 from fl_sim.grids.untrusted_replies.device_replies import from_device, model_problems
 from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS, read, zero_weight
+from fl_sim.learning.loss import Loss
 from fl_sim.tree import Tree
 from fl_sim.wire import payload, records
 from fl_sim.wire.pool import Pool
@@ -65,6 +66,8 @@ class DeployedGrid(ClientGrid):
         The model's leaves that are running statistics.
     trainable : Sequence of str (default: none)
         The model's leaves that each reply to training must hold where replies are pooled; none: all but statistics.
+    loss : Loss (default: None)
+        The network and the task that devices build too; needed for a strategy whose clients keep leaves at home.
     max_examples : float (default: 1e9)
         The largest number of samples that a device is believed to have.
     nodes : Nodes (default: None)
@@ -90,6 +93,7 @@ class DeployedGrid(ClientGrid):
         block_size: int = 16,
         statistics: Sequence[str] = (),
         trainable: Sequence[str] = (),
+        loss: Loss | None = None,
         max_examples: float = 1e9,
         nodes: Nodes | None = None,
     ) -> None:
@@ -98,7 +102,7 @@ class DeployedGrid(ClientGrid):
         self.experiment = records.config(experiment)
         self.allowed_missing, self.node_timeout_s, self.timeout_s = allowed_missing, node_timeout_s, timeout_s
         self.block_size, self.statistics = block_size, statistics
-        self.trainable, self.max_examples = trainable, max_examples
+        self.trainable, self.max_examples, self.loss = trainable, max_examples, loss
         self.nodes = nodes or Nodes(num_clients)
         self.nodes.max_examples, self.nodes.tolerant = max_examples, allowed_missing > 0
         self._found = False
@@ -234,7 +238,7 @@ class DeployedGrid(ClientGrid):
             form = self._form(first)
             beside = [k for k in form if payload.BETWEEN in k]
             trainable = self.trainable or tuple(set(form) - set(self.statistics))
-            problems = model_problems(good, form, {*trainable, *beside})
+            problems = model_problems(good, form, {*beside, *(k for k in trainable if k in form)})
             for reply, why in zip(good, problems, strict=True):
                 if why:
                     message = sent[position[reply.metadata.reply_to_message_id]]

@@ -69,7 +69,7 @@ class SimulationGrid(ClientGrid):
         self._run = flower.identify()
         self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
         self.learner: Learner | None = getattr(client_app, "learner", None)
-        self.own_pools = self.learner is not None
+        self.own_pools, self.loss = self.learner is not None, self.learner.loss if self.learner is not None else None
         self.trainable = self.learner.loss.trainable if self.learner is not None else ()
         self.statistics = self.learner.loss.buffers if self.learner is not None else ()
         self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)

@@ -1,12 +1,13 @@
 """Calls a local rule, whose result is tensors by name; refused by name where it is not."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.networks import home_leaves
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -20,16 +21,27 @@ def call(
 ) -> tuple[Tree, Tree, Tree]:
     """(reply, new state, metrics) of one client.
 
-    ``received`` and the reply are model and payload as one tree, as in ``fl_sim.wire.payload``. Raises what the rule
-    raises, and TypeError as ``trees`` does.
+    ``received`` and the reply are model and payload as one tree, as in ``fl_sim.wire.payload``. Leaves that stay with
+    the client (``rule.home``) are taken from ``state``, and are part of the new state, not of the reply. Raises what
+    the rule raises, TypeError as ``trees`` does, and ValueError for such a leaf that the reply lacks.
     """
-    return trees(rule.payload_update(*payload.split(received), state, batches, loss, local))
+    model, beside = payload.split(received)
+    if not (names := home_leaves.names_of(rule, loss)):
+        return trees(rule.payload_update(model, beside, state, batches, loss, local))
+    own, home = home_leaves.of_client(state, names)
+    before = home_leaves.whole(model, home, loss)
+    reply, new, metrics = trees(rule.payload_update(before, beside, own, batches, loss, local))
+    if rule.reply_kind == "none":  # an evaluation, which changes no state
+        return reply, new, metrics
+    shared, home = home_leaves.taken_out(reply, names, before, loss)
+    return shared, home_leaves.with_home(new or own, home), metrics
 
 
-def reply_form(rule: LocalRule, received: Tree, trainable: Sequence[str]) -> Tree:
-    """What a reply to ``received`` looks like: the model, and the payload of ``rule.up``."""
-    model = {k: x for k, x in received.items() if payload.BETWEEN not in k}
-    return payload.join(model, rule.up({k: model[k] for k in trainable}))
+def reply_form(rule: LocalRule, received: Tree, loss: Loss) -> Tree:
+    """What a reply to ``received`` looks like: the model without what stays at home, and the payload of ``rule.up``."""
+    home = home_leaves.names_of(rule, loss)
+    model = {k: x for k, x in received.items() if payload.BETWEEN not in k and k not in home}
+    return payload.join(model, rule.up({k: model[k] for k in loss.trainable if k not in home}))
 
 
 def trees(result: Any) -> tuple[Tree, Tree, Tree]:

@@ -84,12 +84,40 @@ class LocalRule(ABC):
         """
         return {}
 
+    def home(self, loss: Loss) -> Sequence[str]:
+        """The leaves of the model that stay with the client and are in no message. Default: (), none.
+
+        Names as in ``loss.initial()``: parameters, and buffers such as running statistics. Each client has values of
+        its own, which begin with those of the network (``loss.initial()``), and gets them back in its next round, as
+        it gets its state. The rule's methods still see whole models, and ``local_update`` returns one (``reply_kind``
+        is ``weights``). Messages, replies and pools have the other leaves only. The global model keeps the initial
+        values, which central evaluation uses; personal evaluation uses the client's (``own_model``). A pure function of
+        the network and of the rule's parameters.
+        """
+        return ()
+
+    def own_model(self, model: Tree, state: Tree, batches: Iterable[Batch], loss: Loss) -> Tree:
+        """The client's own model: what personal evaluation evaluates, and fine-tunes. Default: ``model``.
+
+        Parameters
+        ----------
+        model : Tree
+            The global model, with the client's own leaves of ``home`` filled in.
+        state : Tree
+            The client's state, as ``local_update`` would get it. Evaluation does not change it.
+        batches : Iterable of Batch
+            One pass over the client's training part, in batches of ``personalize.batch_size``.
+        loss : Loss
+            Loss, gradient and metrics of the task.
+        """
+        return model
+
     def up(self, trained: Tree) -> Mapping[str, Tree]:
         """The form of the payload that each reply has beside the model: trees of the right names, shapes and dtypes.
 
         A tree of one number is a scalar of each client. Default: {}, none. A pure function of ``trained``, the leaves
-        of the global model that are trained, and of the rule's parameters. A reply with another payload is a failure of
-        its client.
+        of the global model that are trained and travel (not those of ``home``), and of the rule's parameters. A reply
+        with another payload is a failure of its client.
         """
         return {}
 

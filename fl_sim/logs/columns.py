@@ -92,11 +92,13 @@ ROUNDS: dict[str, Column] = {
     "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
     "bytes_down": Column(
         "bytes",
-        "of models that a real deployment would send to clients for training: to all that were chosen, those that fail "
-        "and dropped stragglers too, but not where a node is not connected",
+        "of models (without leaves that stay with clients) that a real deployment would send for training: to all that "
+        "were chosen, those that fail and dropped stragglers too, but not where a node is not connected",
     ),
     "bytes_up": Column(
-        "bytes", "of models in the replies of the completed clients, as a real deployment would send them"
+        "bytes",
+        "of models (without leaves that stay with clients) in the replies of the completed clients, as a real "
+        "deployment would send them",
     ),
     "seconds": Column("s", "wall time of the round without evaluation"),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),

@@ -218,6 +218,7 @@ class _Driver:
             self.calls.initial = run.model
             if self.begin is not None:
                 self.restore(self.begin)
+            self.calls.check_home()
             self.each("on_run_start")
             if not run.rows:
                 self.finish({"round": run.round, "update_norm": 0.0, "seconds": 0.0})

@@ -4,13 +4,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import torch
 from flwr.app import Message
 
-from fl_sim.errors import RoundFailed
+from fl_sim import tree
+from fl_sim.errors import ConfigError, RoundFailed
 from fl_sim.grids.base import ClientGrid
 from fl_sim.grids.exchange import Exchange, Failures
 from fl_sim.grids.monitored import clients_of, phase_of
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected, readable
+from fl_sim.learning.networks.home_leaves import first_home, names_of
+from fl_sim.learning.rule import LocalRule
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
@@ -47,6 +51,7 @@ class StrategyCalls:
         inner = flower.innermost(run.strategy)
         if isinstance(inner, PoolingStrategy):
             inner.trainable, grid.reply_form = grid.trainable, inner.reply_form
+            inner.at_home = kept_by_clients(inner, grid)
         self.initial: Tree = {}
         """The run's first model, whose dtypes replies to a foreign strategy may have."""
         self._own_exchange_failed: RoundFailed | None = None
@@ -97,12 +102,32 @@ class StrategyCalls:
         self._own_exchange_failed = self._own_exchange_failed or error
 
     def check_private(self) -> None:
-        """Raise RoundFailed where a strategy for differential privacy would pass on a payload without noise."""
+        """Raise RoundFailed where a strategy for differential privacy would pass on a payload without noise.
+
+        Nor can it clip models that lack some of the global model's arrays, which it pairs by their place.
+        """
         _, beside = payload.split(self.grid.reply_form(self.run.model))
+        if home := getattr(flower.innermost(self.run.strategy), "at_home", ()):
+            what = f"clients of {type(flower.innermost(self.run.strategy)).__name__} keep {', '.join(home[:5])} at home"
+            who = type(self.run.strategy).__name__
+            raise RoundFailed(f"{what}, and {who} needs whole models of its clients; use one of the two alone")
         if beside:
             what = f"clients of {type(flower.innermost(self.run.strategy)).__name__} send {', '.join(beside)}"
             who = type(self.run.strategy).__name__
             raise RoundFailed(f"{what} beside the model, to which {who} adds no noise; use one of the two alone")
+
+    def check_home(self) -> None:
+        """Raise ConfigError where the run begins with other values of what stays with the clients than these do.
+
+        Clients begin with those of the network, since no message has them.
+        """
+        names = getattr(flower.innermost(self.run.strategy), "at_home", ())
+        if names and self.grid.loss is not None:
+            first = tree.to(first_home(names, self.grid.loss), self.grid.loss.dtype)
+            if other := [k for k in names if not torch.equal(self.run.model[k].to(first[k].dtype), first[k])]:
+                what = f"the model that the run begins with has other values of {', '.join(other[:5])}"
+                cure = "begin with the network's own, or pass a network that has these weights"
+                raise ConfigError(f"{what} than the network, with which clients begin since they keep them; {cure}")
 
     def exchange(self, phase: str, messages: list[Message]) -> tuple[Exchange, Iterable[Message]]:
         """Send the round's messages; returns the exchange and the good replies.
@@ -134,3 +159,16 @@ class StrategyCalls:
         except RoundFailed:
             self.log_exchange(exchange)
             raise
+
+
+def kept_by_clients(strategy: PoolingStrategy, grid: ClientGrid) -> tuple[str, ...]:
+    """The leaves of the model that stay with the strategy's clients.
+
+    Raises ConfigError for names that are no leaves, or where the grid does not know the network.
+    """
+    if not isinstance(strategy, LocalRule) or type(strategy).home is LocalRule.home:
+        return ()
+    if grid.loss is None:
+        what = f"{type(strategy).__name__} keeps leaves of the network at home, which the grid does not know"
+        raise ConfigError(f"{what}; use SimulationGrid with an app of make_app, or DeployedGrid(..., loss=loss)")
+    return names_of(strategy, grid.loss)

@@ -52,6 +52,8 @@ class PoolingStrategy(Strategy):
     """The model's leaves that are running statistics (BatchNorm's buffers), not trained: set by ``run_rounds``."""
     trainable: Sequence[str] = ()
     """The model's leaves that are trained: set by ``run_rounds``; empty where it does not know them."""
+    at_home: Sequence[str] = ()
+    """The model's leaves that stay with the clients (``LocalRule.home``): set by ``run_rounds``."""
     unanswered: Sequence[str] = ()
     """Statistics that no reply of the round contained, so that they stay as they are: set by ``aggregate_train``."""
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,6 +25,13 @@ def encode(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
     are first read, which does not happen inside one process.
     """
     return trusted(ArrayRecord, {k: Held(v.detach().cpu().numpy()) for k, v in model.items()})
+
+
+def without(record: ArrayRecord, names: Collection[str]) -> ArrayRecord:
+    """The record without the arrays of these names, which shares its memory; the record itself where there are none."""
+    if not names:
+        return record
+    return trusted(ArrayRecord, {k: array for k, array in record.items() if k not in names})
 
 
 def split(record: ArrayRecord) -> tuple[Tree, list[str]]:

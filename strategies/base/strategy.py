@@ -5,28 +5,26 @@ The server half chooses clients, creates their messages, names a pool and takes 
 """
 
 from abc import ABC
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fl_sim import Batch, Local, LocalRule, Loss, Pool, PoolingStrategy, dotted, rng, tree
+from fl_sim import Batch, Local, LocalRule, Loss, Pool, tree
 from fl_sim.local import Metrics, train
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
-from strategies.base.naming import name_of, parameters_of
-from strategies.base.personal import summarise
+from strategies.base.evaluation import PersonalEvaluation, ids_of
 from strategies.base.pooled import Pooled
 from strategies.base.running_statistics import MeanOfStatistics
-from strategies.base.schedule import personal_due
 from strategies.pools.mean import Mean
 
 
-class Strategy(PoolingStrategy, LocalRule, ABC):
+class Strategy(PersonalEvaluation, ABC):
     """Base class of this project's strategies.
 
     The constructor's parameters are the algorithm's numbers. They travel in each message, and the client's half is
@@ -43,8 +41,6 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     """Settings that mean nothing to this algorithm: setting one is an error."""
     cohort: int = 0
     """Clients a round; 0 means all."""
-    seed: int = 0
-    """Keys the choice of clients and stragglers, and all draws of clients."""
     rounds: int = 0
     """The round at which schedules end; known once a round has been configured."""
     server_lr: float = 1.0
@@ -89,20 +85,28 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def down(self, trained: Tree) -> Mapping[str, Tree]:
         """The payload of a round's messages: named trees that clients get beside the model. Default: {}, none.
 
-        ``trained`` are the leaves of the global model that are trained. What the server kept is in ``server_state``;
-        ``payload_update`` gets the trees with floats in the run's dtype.
+        ``trained`` are the leaves of the global model that are trained and travel (not those of ``home``). What the
+        server kept is in ``server_state``; ``payload_update`` gets the trees with floats in the run's dtype.
         """
         return {}
 
     def reply_form(self, model: Tree) -> Tree:
-        """A tree that looks like a reply to ``train``: the model, and the payload of ``up``."""
-        return payload.join(model, self.up(self._trained(model)))
+        """A tree that looks like a reply to ``train``: the model without what stays at home, the payload of ``up``."""
+        return payload.join(self._shared(model), self.up(self._trained(model)))
+
+    def message_form(self, model: Tree) -> Tree:
+        """A tree that looks like a message to ``train``: the model without what stays at home, and ``down``."""
+        return payload.join(self._shared(model), self.down(self._trained(model)))
 
     def _trained(self, model: Tree) -> Tree:
-        """The leaves that are trained."""
+        """The leaves that are trained and travel."""
         rest = set(self.statistics)
         floats = (k for k, x in model.items() if x.is_floating_point() and k not in rest)
-        return {k: model[k] for k in self.trainable or floats}
+        return {k: model[k] for k in self.trainable or floats if k not in self.at_home}
+
+    def _shared(self, model: Tree) -> Tree:
+        """The leaves that travel: all but those that stay with the clients."""
+        return {k: x for k, x in model.items() if k not in self.at_home} if self.at_home else model
 
     def payload_step(self, model: Tree, pooled: Pooled, server_round: int) -> Tree:
         """The new global model, for an algorithm with a payload. Default: ``server_step`` of the pooled model.
@@ -117,10 +121,6 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         ``model`` and ``pooled`` are copies that this function may write into.
         """
         return tree.lerp(model, pooled, self.server_lr)
-
-    def parameters(self) -> dict[str, object]:
-        """The algorithm's numbers: the constructor's parameters, read from the attributes of the same names."""
-        return {name: getattr(self, name) for name in parameters_of(type(self))}
 
     @property
     def idle_parameters(self) -> Mapping[str, str]:
@@ -151,7 +151,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         return {
             k: v
             for k, v in vars(self).items()
-            if k not in ("model", "population", "statistics", "trainable", "unanswered")
+            if k not in ("model", "population", "statistics", "trainable", "at_home", "unanswered")
         }
 
     def restore(self, kept: Mapping[str, object]) -> None:
@@ -171,9 +171,9 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         """
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
-        ids = _ids(grid.get_node_ids())
+        ids = ids_of(grid.get_node_ids())
         self.population = len(ids)
-        model = {"arrays": arrays, **self._payload()}
+        model = {"arrays": records.without(arrays, self.at_home), **self._payload()}
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)
         dropped = set(work) if self.partial_work == "drop" else set()
@@ -197,9 +197,8 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
 
     def round_settings(self, server_round: int, config: Mapping[str, object]) -> dict[str, Any]:
         """The settings in a round's messages: the run's (``config``), the algorithm's numbers, and the round."""
-        numbers = dotted.flatten({"strategy": self.parameters()})
-        own = {"strategy": name_of(type(self)), "seed": self.seed, "weighting": self.weighting}
-        return {**config, **numbers, **own, "server-round": server_round}
+        own = {"seed": self.seed, "weighting": self.weighting}
+        return {**config, **self.named(), **own, "server-round": server_round}
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -220,18 +219,21 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
             return None, None
         metrics = MetricRecord({"loss": losses / weights} if weights else {})
         pooled, beside = payload.split(self.reply_pool.finish(partial, self.reply_form(self.model)))
-        statistics = self._statistics(pooled)
+        statistics, model = self._statistics(pooled), self._shared(self.model)
         if type(self).server_step is Strategy.server_step and not with_payload:
-            new = self.server_step(self.model, pooled, server_round)
+            new = self.server_step(model, pooled, server_round)
         else:  # an override may write into the models, which others read too, and into its result later
             statistics = tree.clone(statistics)
             every = Pooled(pooled, beside, clients)
-            new = tree.clone(self.payload_step(tree.clone(self.model), every, server_round))
-        return records.encode({**new, **statistics}), metrics
+            new = tree.clone(self.payload_step(tree.clone(model), every, server_round))
+        new = {**new, **statistics}
+        if self.at_home:
+            new = {k: new.get(k, x) for k, x in self.model.items()}
+        return records.encode(new), metrics
 
     def _statistics(self, pooled: Tree) -> Tree:
         """The running statistics of the new model: the clients' mean, whatever step the server takes with weights."""
-        self.unanswered = [k for k in self.statistics if k not in pooled]
+        self.unanswered = [k for k in self.statistics if k not in pooled and k not in self.at_home]
         means = {k: pooled[k] for k in self.statistics if k in pooled}
         return tree.add(means, self.model) if self.reply_kind == "update" else means
 
@@ -240,7 +242,7 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         if "pool" in content:
             block = records.decode(content["pool"])
             return block if partial is None else self.reply_pool.merge(partial, block)
-        if not content:
+        if not content and self._shared(self.model):  # without what travels, a reply has no arrays
             return partial
         single = payload.decode(payload.records_of(reply.content))
         examples = records.numbers(reply.content)["num-examples"]
@@ -248,36 +250,6 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
         pool = self.reply_pool
         started = pool.start(single) if partial is None else partial
         return pool.add(started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64))
-
-    def evaluates(self, server_round: int, config: Mapping[str, Any]) -> bool:
-        """Whether ``configure_evaluate`` asks any client in this round; a subclass's own is asked in each."""
-        return personal_due(server_round, config) or type(self).configure_evaluate is not Strategy.configure_evaluate
-
-    def configure_evaluate(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
-    ) -> Iterable[Message]:
-        """Messages of a personal evaluation, to ``personalize.clients`` clients that train, and as many others."""
-        settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
-        if not personal_due(server_round, settings):
-            return []
-        most = int(settings.get("personalize.clients", 100))
-        unseen = _ids(getattr(grid, "holdout_node_ids", ()))
-        self.unseen: Container[int] = unseen if isinstance(unseen, range) else set(unseen)
-        chosen: list[int] = []
-        seen = _ids(grid.get_node_ids()) if settings.get("personalize.seen", True) else ()
-        for purpose, ids in (("seen", seen), ("unseen", unseen)):
-            chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
-        contents = [RecordDict({"arrays": arrays, "config": records.config(settings)}) for _ in chosen]
-        return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]
-
-    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Statistics of a personal evaluation: ``personal_*`` of clients that train, ``unseen_*`` of the others."""
-        rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
-        numbers = {
-            **summarise("personal", [row for unseen, row in rows if not unseen]),
-            **summarise("unseen", [row for unseen, row in rows if unseen]),
-        }
-        return records.metrics(numbers) if numbers else None
 
     # Client half ----------------------------------------------------------------------------------------------------
 
@@ -291,8 +263,3 @@ class Strategy(PoolingStrategy, LocalRule, ABC):
     def gradient(self, model: Tree, anchor: Tree, batch: Batch, loss: Loss) -> tuple[Tree, torch.Tensor, Tree]:
         """(gradient, loss (), new buffers) of one step at ``model``; ``anchor`` is the received global model."""
         return loss.step_gradient(model, batch)
-
-
-def _ids(nodes: Iterable[int]) -> Sequence[int]:
-    """Node ids in ascending order; a range is returned unchanged, because it may have a million elements."""
-    return nodes if isinstance(nodes, range) else sorted(nodes)

@@ -15,6 +15,10 @@ from fl_sim import registry
 STRATEGIES = list(registry.names("strategies", "strategy"))
 SMALL = ["digits-deploy", "--rounds", "2"]
 """The experiment of these tests: three clients, two rounds."""
+NORMED = ["--model", "tests.fl_sim.small_federation:grouped"]
+"""A network with a normalisation layer that vmap can run."""
+NEEDS = {"fedbn": NORMED}
+"""Strategy -> what it needs besides."""
 
 
 @pytest.fixture

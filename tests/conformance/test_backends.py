@@ -18,7 +18,7 @@ from clients.app import app
 from experiments.check.same_digests import last_of_each
 from experiments.deploy.flower_simulation import run_through_flower
 from experiments.deploy.server_app import ServeOptions, parse_configs, serve
-from tests.conformance.conftest import SMALL, STRATEGIES, check_same, rows, simulated
+from tests.conformance.conftest import NEEDS, NORMED, SMALL, STRATEGIES, check_same, rows, simulated
 from tests.conformance.in_process import InProcessGrid
 
 PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
@@ -28,7 +28,7 @@ PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
 def test_devices_answer_as_the_simulation_does(strategy: str, out: list[str]) -> None:
     """Five clients in blocks of two, one of them held out, with personal evaluation, and no network between them."""
     more = ["--clients", "5", "--holdout_clients", "1", "--cohort", "3", "--block_size", "2", *PERSONAL]
-    [config] = parse_configs([*SMALL, "--strategy", strategy, *more, *out])
+    [config] = parse_configs([*SMALL, "--strategy", strategy, *NEEDS.get(strategy, ()), *more, *out])
     grid = InProcessGrid.of(app, 5)
     [(summary, error)] = serve([config], grid, ServeOptions(node_timeout_s=5))
     assert error is None
@@ -57,10 +57,13 @@ def test_settings_reach_the_devices(more: list[str], out: list[str]) -> None:
     check_same(summary, simulated(config))
 
 
-def test_running_statistics_are_the_clients_mean_on_devices_too(out: list[str]) -> None:
+@pytest.mark.parametrize("strategy", ["maxpool", "fedbn"])
+def test_running_statistics_are_the_clients_mean_or_stay_with_them_on_devices_too(
+    strategy: str, out: list[str]
+) -> None:
     """With passes whose last sample joins the batch before it."""
     model = ["--model", "tests.fl_sim.small_federation:normed", "--local.last_batch", "join", "--rounds", "1"]
-    [config] = parse_configs(last_of_each([*SMALL, *model, "--strategy", "maxpool", *out]))
+    [config] = parse_configs(last_of_each([*SMALL, *PERSONAL, *model, "--strategy", strategy, *out]))
     [(summary, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions())
     assert error is None
     check_same(summary, simulated(config))
@@ -68,7 +71,7 @@ def test_running_statistics_are_the_clients_mean_on_devices_too(out: list[str]) 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) -> None:
-    [config] = parse_configs([*SMALL, "--strategy", strategy, *out])
+    [config] = parse_configs([*SMALL, "--strategy", strategy, *NEEDS.get(strategy, ()), *out])
     models = [
         load_file(Path(simulated(replace(config, engine=engine))["run_dir"]) / "model.safetensors")
         for engine in ("loop", "vmap")
@@ -80,7 +83,7 @@ def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) ->
 @pytest.mark.slow
 def test_flowers_own_simulation_agrees(out: list[str]) -> None:
     """All strategies on one simulation of Flower's."""
-    configs = parse_configs([*SMALL, *PERSONAL, "--strategy", ",".join(STRATEGIES), *out])
+    configs = parse_configs([*SMALL, *PERSONAL, *NORMED, "--strategy", ",".join(STRATEGIES), *out])
     for config, (summary, error) in zip(configs, run_through_flower(configs), strict=True):
         assert error is None
         check_same(summary, simulated(config))
@@ -93,7 +96,7 @@ def test_a_real_deployment_agrees(tmp_path: Path) -> None:
     Two and a half minutes, mostly waiting: ``make test-faults`` runs it. ``make test-all`` compares one strategy on
     devices, by the README's ``python -m experiments.backends`` (tests/test_docs.py).
     """
-    words = [*SMALL[1:], "--clients", "2", "--strategy", ",".join(STRATEGIES)]
+    words = [*SMALL[1:], *NORMED, "--clients", "2", "--strategy", ",".join(STRATEGIES)]
     up = ["up", "--nodes", "2", "--tls", "--auth", "--recipe", SMALL[0]]
     command = [sys.executable, "-m", "experiments.deploy", *up, *words]
     done = subprocess.run(

@@ -39,6 +39,12 @@ def normed(inputs: tuple[int, ...], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(size, 4), nn.BatchNorm1d(4), nn.Linear(4, outputs))
 
 
+def grouped(inputs: tuple[int, ...], outputs: int) -> nn.Module:
+    """The same with GroupNorm, over all features."""
+    size = int(np.prod(inputs))
+    return nn.Sequential(nn.Flatten(), nn.Linear(size, 8), nn.GroupNorm(1, 8), nn.Linear(8, outputs))
+
+
 def federation(sizes: Sequence[int], module: nn.Module, held_out: float = 0.0) -> tuple[Loss, Partition]:
     """The loss in float64 on samples of ``sizes`` clients, and who owns which."""
     draw = np.random.default_rng(0)

@@ -36,13 +36,17 @@ class Targets(nn.Module):
 
 @dataclass
 class Trained(Callback):
-    """The result of a training: the model, the rows of the log, and each client's answer."""
+    """The result of a training: the model, the rows of the log, each client's answer, and the state it ends with."""
 
     model: Tree = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
     answers: list[ClientResult] = field(default_factory=list)
     answered: list[tuple[str, int, int]] = field(default_factory=list)
     """(message type, round, client) of each answer."""
+    states: Mapping[int, Tree] = field(default_factory=dict)
+
+    def on_run_end(self, run: Run) -> None:
+        self.states = dict(run.grid.states)  # type: ignore[attr-defined]
 
     def on_block(self, run: Run, result: BlockResult) -> None:
         self.answers += result.clients

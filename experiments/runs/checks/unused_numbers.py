@@ -97,7 +97,8 @@ def _settings(message: Message) -> dict[str, Any]:
 def _replies(setup: Setup, strategy: Strategy, sent: list[Message]) -> list[Message]:
     """Replies of three clients whose models differ, pooled as those of a block."""
     model, update = records.decode(setup.initial), strategy.reply_kind == "update"
-    names = setup.loss.trainable if update else [k for k, x in model.items() if x.is_floating_point()]
+    floats = setup.loss.trainable if update else [k for k, x in model.items() if x.is_floating_point()]
+    names = [k for k in floats if k not in strategy.at_home]
     moves: list[Tree] = [{k: torch.full_like(model[k], move) for k in names} for move in MOVES]
     replies = moves if update else [tree.add(model, move) for move in moves]
     weighting = _settings(sent[0]).get("weighting", "examples")

@@ -129,7 +129,7 @@ def model_problems(replies: Sequence[Message], form: Tree, required: Collection[
     problems = []
     for reply, values in zip(replies, found, strict=True):
         weight = "weight" in reply.content.config_records["facts"]
-        lacks = "" if values and weight else "a reply without a model, or without its weight"
+        lacks = "" if (values or not form) and weight else "a reply without a model, or without its weight"
         other = array_bytes.form_problem(values, like, free_bytes=False)
         problems.append(lacks or other or array_bytes.size_problem(values, True))
     return problems

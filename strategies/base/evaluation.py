@@ -1,0 +1,71 @@
+"""The hooks of personal evaluation: which clients are asked, with what, and what becomes of their answers.
+
+Where an algorithm has models of a client's own (``home``, ``own_model``), the messages carry its name and numbers, from
+which the client constructs its half, as in training.
+"""
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from typing import Any
+
+from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+
+from fl_sim import LocalRule, PoolingStrategy, dotted, rng
+from fl_sim.wire import records
+from strategies.base.naming import name_of, parameters_of
+from strategies.base.personal import summarise
+from strategies.base.schedule import personal_due
+
+
+class PersonalEvaluation(PoolingStrategy, LocalRule):
+    """The part of ``Strategy`` that evaluates models on clients."""
+
+    seed: int = 0
+    """Keys the choice of clients and stragglers, and all draws of clients."""
+
+    def parameters(self) -> dict[str, object]:
+        """The algorithm's numbers: the constructor's parameters, read from the attributes of the same names."""
+        return {name: getattr(self, name) for name in parameters_of(type(self))}
+
+    def named(self) -> dict[str, Any]:
+        """The settings by which a client finds and constructs its half: the algorithm's name and numbers."""
+        return {**dotted.flatten({"strategy": self.parameters()}), "strategy": name_of(type(self))}
+
+    def evaluates(self, server_round: int, config: Mapping[str, Any]) -> bool:
+        """Whether ``configure_evaluate`` asks any client in this round; a subclass's own is asked in each."""
+        own = type(self).configure_evaluate is not PersonalEvaluation.configure_evaluate
+        return personal_due(server_round, config) or own
+
+    def configure_evaluate(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Messages of a personal evaluation, to ``personalize.clients`` clients that train, and as many others."""
+        settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
+        if not personal_due(server_round, settings):
+            return []
+        if type(self).home is not LocalRule.home or type(self).own_model is not LocalRule.own_model:
+            settings |= self.named()
+        most = int(settings.get("personalize.clients", 100))
+        unseen = ids_of(getattr(grid, "holdout_node_ids", ()))
+        self.unseen: Container[int] = unseen if isinstance(unseen, range) else set(unseen)
+        chosen: list[int] = []
+        seen = ids_of(grid.get_node_ids()) if settings.get("personalize.seen", True) else ()
+        for purpose, ids in (("seen", seen), ("unseen", unseen)):
+            chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
+        sent = records.without(arrays, self.at_home)
+        contents = [RecordDict({"arrays": sent, "config": records.config(settings)}) for _ in chosen]
+        return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]
+
+    def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
+        """Statistics of a personal evaluation: ``personal_*`` of clients that train, ``unseen_*`` of the others."""
+        rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
+        numbers = {
+            **summarise("personal", [row for unseen, row in rows if not unseen]),
+            **summarise("unseen", [row for unseen, row in rows if unseen]),
+        }
+        return records.metrics(numbers) if numbers else None
+
+
+def ids_of(nodes: Iterable[int]) -> Sequence[int]:
+    """Node ids in ascending order; a range is returned unchanged, because it may have a million elements."""
+    return nodes if isinstance(nodes, range) else sorted(nodes)
