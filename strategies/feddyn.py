@@ -31,6 +31,11 @@ class FedDyn(Strategy):
     partial_work = "keep"
     refuses = ("server.lr",)
 
+    @property
+    def wrong_values(self) -> Mapping[str, Mapping[object, str]]:
+        """Weights by samples, with which h is no mean of the g_i."""
+        return {"weighting": {"examples": "the server's h is the plain mean of the clients' g; not all reply"}}
+
     def initial_state(self, model: Tree) -> Tree:
         """g_i = 0."""
         return tree.zeros(model)

@@ -44,8 +44,8 @@ class FedNova(Strategy):
         steps, rho = list(batches["train"]), local.momentum
         new, _, metrics = self.local_update(model, state, {"train": steps}, loss, local)
         update = tree.sub(new, model)
-        tau = torch.as_tensor(num_steps(steps)).to(update[loss.trainable[0]])
-        norm = (tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)
+        tau = torch.as_tensor(num_steps(steps)).double()  # near rho = 1 the formula leaves no digit of float32
+        norm = ((tau - rho * (1 - rho**tau) / (1 - rho)) / (1 - rho)).to(update[loss.trainable[0]])
         divided = {k: x / norm if k in loss.trainable else x for k, x in update.items()}
         return divided, state, metrics, {"steps": {"norm": norm}}
 

@@ -53,10 +53,10 @@ class PerFedAvg(Strategy):
         return {} if self.hf_step == "fixed" else {"delta": "acts with strategy.hf_step fixed"}
 
     @property
-    def refuses_bf16(self) -> str:
+    def wrong_values(self) -> Mapping[str, Mapping[object, str]]:
         """Order ``hf`` takes the difference of two gradients, of which bf16 leaves no digit."""
         why = "strategy.order hf takes a difference of two gradients, of which bf16 leaves no digit"
-        return why if self.order == "hf" else ""
+        return {"precision": {"bf16": why}} if self.order == "hf" else {}
 
     def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
         """How far ``hf`` is off from the exact product on this network, where that is much or the network has kinks."""

@@ -29,6 +29,12 @@ class Scaffold(Strategy):
     partial_work = "keep"
     refuses = ("local.optimizer", "local.momentum", "local.weight_decay", "local.clip_norm")
 
+    @property
+    def wrong_values(self) -> Mapping[str, Mapping[object, str]]:
+        """Weights by samples, with which c is no mean of the c_i, and steps of length 0, which say nothing of them."""
+        weighting = "the server's control variate is the plain mean of the clients', of whom only some reply in a round"
+        return {"weighting": {"examples": weighting}, "local.lr": {0.0: "a control variate is a change divided by it"}}
+
     def up(self, trained: Tree) -> Mapping[str, Tree]:
         """The change of the client's variate."""
         return {"control": tree.zeros(trained)}
@@ -50,7 +56,7 @@ class Scaffold(Strategy):
         loss: Loss,
         local: Local,
     ) -> Update:
-        """Corrected local training; a client without a step keeps its variate."""
+        """Corrected local training."""
         steps, control = list(batches["train"]), payload["control"]
         correction = tree.sub(control, state)
         new, metrics = train(model, steps, local, lambda y, batch: self._corrected(y, batch, loss, correction))

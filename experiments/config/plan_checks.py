@@ -29,8 +29,9 @@ def check_plan(c: Config) -> None:
     if c.cohort > total - c.holdout_clients:
         rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
-    if c.precision == "bf16" and (strategy := made(c)) is not None and strategy.refuses_bf16:
-        raise ConfigError(f"precision = 'bf16': {strategy.refuses_bf16}; leave it out")
+    for key, wrong in strategy.wrong_values.items() if (strategy := made(c)) is not None else ():
+        if (value := values(c)[key]) in wrong:
+            raise ConfigError(f"{key} = {value!r}: {wrong[value]}; leave it out")
     if c.client_timeout and (c.engine == "flower" or (c.engine != "ray" and c.device != "cpu")):
         why = "Flower's simulation has" if c.engine == "flower" else f"device = {c.device!r} has, in this process,"
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"

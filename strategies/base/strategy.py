@@ -133,9 +133,9 @@ class Strategy(PersonalEvaluation, ABC):
         return ""
 
     @property
-    def refuses_bf16(self) -> str:
-        """Why the algorithm's numbers are wrong where matrix products are in bf16; empty where they are not."""
-        return ""
+    def wrong_values(self) -> Mapping[str, Mapping[object, str]]:
+        """Values of settings, by dotted name, that make the numbers wrong, and why; they are refused."""
+        return {}
 
     def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
         """What a run must be told of this algorithm on this network, one sentence each; asked once, before the run."""

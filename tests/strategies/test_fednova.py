@@ -60,3 +60,19 @@ def test_the_norm_with_momentum_is_the_sum_of_the_weights_of_gradients(quadratic
 
     federation.train(Seen(), settings)
     assert seen == [pytest.approx(17 / 4, rel=1e-12)] and rule.reply_kind == "update"
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_the_norm_keeps_its_digits_in_float32_where_momentum_is_near_1(targets: Any, engine: str) -> None:
+    # Steps 1 and 3, p = 1/4 and 3/4: (1 + 3 (1 + (1 + rho) + (1 + rho + rho^2))) / 4. In float32 the closed form is
+    # twice a difference of nearly equal numbers, divided by 1 - rho: it was 2.4 times as large for one step.
+    rho, seen = 0.9999, []
+
+    class Seen(FedNova):
+        def payload_step(self, model: Any, pooled: Any, server_round: int) -> Any:
+            seen.append(float(pooled.payload["steps"]["norm"]))
+            return super().payload_step(model, pooled, server_round)
+
+    settings = {"local.lr": 0.1, "local.batch_size": 1, "local.momentum": rho}
+    targets([[1.0], [1.0] * 3], dtype=torch.float32).train(Seen(), settings, engine=engine)
+    assert seen == [pytest.approx((10 + 6 * rho + 3 * rho**2) / 4, rel=1e-6)]

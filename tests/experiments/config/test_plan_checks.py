@@ -182,3 +182,17 @@ def test_differences_of_gradients_in_bf16_are_refused_before_any_run() -> None:
     with pytest.raises(ConfigError, match="precision = 'bf16'"):
         make(strategy=PerFedAvg(order="hf"), precision="bf16")
     assert make(**settings, **{"strategy.order": "exact"}).precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    "strategy, key, value, why",
+    [
+        ("scaffold", "weighting", "examples", "the server's control variate is the plain mean of the clients'"),
+        ("feddyn", "weighting", "examples", "the server's h is the plain mean of the clients' g"),
+        ("scaffold", "local.lr", 0.0, "a control variate is a change divided by it"),
+    ],
+)
+def test_settings_with_which_an_algorithm_is_wrong_are_refused(strategy: str, key: str, value: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key} = {value!r}: {why}.*; leave it out"):
+        make(strategy=strategy, **{key: value})
+    assert make(strategy=strategy, weighting="uniform").weighting == "uniform"
