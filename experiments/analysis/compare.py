@@ -5,15 +5,17 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from experiments.analysis.frames import MEGABYTE, Run, groups, read, to_target
+from experiments.analysis.frames import MEGABYTE, Run, groups, has_ended, read, to_target
 from fl_sim.logs.reader import RunLog
 
 
 def _last(log: RunLog, column: str) -> float:
     """The last value of a column that is not null, of a run that has ended only of its final model; NaN without one."""
     rounds = log.rounds
-    digest = rounds["digest"].iloc[-1] if log.summary and len(rounds) else None
-    values = (rounds if digest is None else rounds[rounds["digest"] == digest])[column].dropna()
+    if log.summary and len(rounds):
+        digest = rounds["digest"].iloc[-1]
+        rounds = rounds.tail(1) if pd.isna(digest) else rounds[rounds["digest"] == digest]
+    values = rounds[column].dropna()
     return float(values.iloc[-1]) if len(values) else float("nan")
 
 
@@ -26,9 +28,15 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
         The run's log.
     target : float, optional
         Accuracy whose rounds are counted, a fraction; default: the run's own target.
+
+    Of a fork, rounds are counted from the start of its original, and seconds and bytes from its own.
     """
     sums = log.rounds[["seconds", "evaluate_seconds", "bytes_up", "bytes_down"]].sum()
-    rounds = log.summary.get("rounds_to_target") if target is None else to_target(log, target).rounds
+    if target is None and log.summary:
+        rounds = log.summary.get("rounds_to_target")
+    else:
+        own = log.config.get("target") if target is None else target
+        rounds = None if own is None or log.rounds["accuracy"].isna().all() else to_target(log, own).rounds
     return {
         "accuracy": _last(log, "accuracy"),
         "val_accuracy": _last(log, "val_accuracy"),
@@ -43,6 +51,8 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
 
 def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
     """One row for each strategy and each value of any other setting that differs.
+
+    Warns where a row's means are over runs that did not get equally far, or that do not all have the number.
 
     Parameters
     ----------
@@ -63,8 +73,10 @@ def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
     rows = []
     for values, logs in grouped.items():
         states = {str(log.summary.get("status", "running")) for log in logs}
-        _warn_of_unequal_rounds(dict(zip(names, values, strict=True)), logs)
         numbers = pd.DataFrame([outcome(log, target) for log in logs])
+        where = ", ".join(f"{k} = {v}" for k, v in zip(names, values, strict=True))
+        _warn_of_unequal_rounds(where, logs)
+        _warn_of_missing(where, logs, numbers.drop(columns="rounds_to_target"))
         row = {**dict(zip(names, values, strict=True)), "status": ", ".join(sorted(states)), "seeds": len(logs)}
         for name in numbers:
             row |= {str(name): numbers[name].mean(), f"{name}_std": numbers[name].std()}
@@ -75,15 +87,29 @@ def compare(runs: Iterable[Run], target: float | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _warn_of_unequal_rounds(row: dict[str, object], logs: Sequence[RunLog]) -> None:
-    """Warn where a mean over seeds mixes a run that goes on, was killed or failed with runs of more rounds."""
+def _warn_of_unequal_rounds(where: str, logs: Sequence[RunLog]) -> None:
+    """Warn where a mean over seeds mixes a run that goes on or broke off with runs of more rounds."""
     done = [int(log.rounds["round"].max()) if len(log.rounds) else 0 for log in logs]
     short = [
-        f"{log.path.name} ({log.summary.get('status', 'running or killed')}, round {count})"
+        f"{log.path.name} ({_state(log)}, round {count})"
         for log, count in zip(logs, done, strict=True)
-        if count < max(done) and log.summary.get("status") not in ("completed", "stopped")
+        if count < max(done) and not has_ended(log)
     ]
     if short:
-        where = ", ".join(f"{k} = {v}" for k, v in row.items())
         what = f"the means of {where} contain runs that have not reached round {max(done)} of the others"
         warnings.warn(f"{what}: {', '.join(short)}; leave them out, or resume them", stacklevel=3)
+
+
+def _warn_of_missing(where: str, logs: Sequence[RunLog], numbers: pd.DataFrame) -> None:
+    """Warn where some runs have no value of a number, which is then a mean over the others."""
+    found = numbers.notna()
+    part = [str(name) for name in numbers if 0 < found[name].sum() < len(logs)]
+    if part:
+        without = [log.path.name for log, full in zip(logs, found[part].all(axis=1), strict=True) if not full]
+        what = f"the means of {where} are over {len(logs)} runs, but those of {', '.join(part)} are not"
+        warnings.warn(f"{what}: {', '.join(without)} have no such number of the final model", stacklevel=3)
+
+
+def _state(log: RunLog) -> str:
+    """How a run ended, for a warning."""
+    return str(log.summary.get("stopped") or log.summary.get("status", "running or killed"))

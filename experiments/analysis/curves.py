@@ -1,5 +1,6 @@
 """Pictures of round logs: curves over rounds with a band over seeds, and accuracy before and after fine-tuning."""
 
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -25,8 +26,9 @@ LABELS = {
 def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:
     """Draw a metric by round into a PNG file: one line for each strategy and differing setting, with a band over seeds.
 
-    The line is the mean over seeds; the band reaches from the lowest seed to the highest. (With two or three seeds a
-    confidence interval of the mean is wider than the picture; ``interval`` computes it.) Runs with personal evaluations
+    The line is the mean over seeds, at the rounds in which all seeds have the metric: where one ended earlier, the line
+    ends with it. The band reaches from the lowest seed to the highest. (With two or three seeds a confidence interval
+    of the mean is wider than the picture; ``interval`` computes it.) Runs with personal evaluations
     get a second panel: the mean accuracy of clients on their held-out samples before and after fine-tuning, at the last
     evaluation, as a mean over seeds.
 
@@ -81,7 +83,14 @@ def _label(keys: list[str], values: tuple[object, ...]) -> str:
 def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
     """Draw one line and band for each label."""
     for label, logs in labelled.items():
-        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max"]).dropna()
+        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max", "count"])
+        line, some = line[line["count"] == len(logs)], line[line["count"] > 0]
+        if len(some) and not len(line):
+            cure = "leave out those that broke off"
+            raise ValueError(f"{label}: in no round all of its {len(logs)} runs have {name}; {cure}")
+        if len(some) and some.index[-1] > line.index[-1]:
+            what = f"the curve of {label} ends with round {line.index[-1]}, the last in which all {len(logs)} runs have"
+            warnings.warn(f"{what} {name}", stacklevel=3)
         color = axes.plot(line.index, line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
         axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -91,13 +100,11 @@ def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
 
 
 def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:
-    """Accuracy before and after fine-tuning by label; no rows where no run has a personal evaluation."""
+    """Accuracy before and after fine-tuning by label; no row where a run has no personal evaluation."""
     columns = ["personal_accuracy_before", "personal_accuracy"]
-    last = {
-        label: pd.concat([log.rounds[columns].dropna().tail(1) for log in logs]).mean()
-        for label, logs in labelled.items()
-    }
-    return pd.DataFrame(last).T.dropna()
+    last = {label: [log.rounds[columns].dropna().tail(1) for log in logs] for label, logs in labelled.items()}
+    means = {label: pd.concat(rows).mean() for label, rows in last.items() if all(map(len, rows))}
+    return pd.DataFrame(means).T.dropna()
 
 
 def _bars(axes: Axes, personal: pd.DataFrame) -> None:

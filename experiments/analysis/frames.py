@@ -3,6 +3,7 @@
 The interval is Student's ("The probable error of a mean", Biometrika 1908): mean +- t(0.975, n - 1) * std / sqrt(n).
 """
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -71,16 +72,16 @@ def tidy(*runs: Run) -> pd.DataFrame:
 
 
 class ToTarget(NamedTuple):
-    """The cost of reaching a target; None in all fields for a run that did not reach it."""
+    """The cost of reaching a target; None in all fields for a run that did not reach it, or whose log does not say."""
 
     rounds: int | None
-    """The first round that reached the target; 0 is the initial model."""
+    """The first round that reached the target; 0 is the initial model. Of a fork: the first that its log has."""
     seconds: float | None
-    """Wall time of the rounds until then, without evaluation, in seconds."""
+    """Wall time of the rounds until then, without evaluation, in seconds; None for a fork, whose log begins later."""
     bytes_down: int | None
-    """Bytes of models sent to clients until then."""
+    """Bytes of models sent to clients until then; None as ``seconds``, and where a round lacks the number."""
     bytes_up: int | None
-    """Bytes of models sent to the server until then."""
+    """Bytes of models sent to the server until then; None as ``bytes_down``."""
 
 
 def to_target(run: Run, target: float, metric: str = "accuracy") -> ToTarget:
@@ -89,19 +90,24 @@ def to_target(run: Run, target: float, metric: str = "accuracy") -> ToTarget:
     Raises
     ------
     ValueError
-        For a metric that the run does not have.
+        For a metric that the run does not have, or that is no number; also where it is null in every round.
     """
     (log,) = read(run)
     rounds = log.rounds
-    if metric not in rounds or metric in ("round", "digest"):
-        raise ValueError(f"metric = {metric!r}: {log.path} has no such number; it has {', '.join(rounds.columns)}")
+    numbers = [k for k in map(str, rounds) if pd.api.types.is_numeric_dtype(rounds[k]) and rounds[k].notna().any()]
+    if metric not in numbers or metric == "round":
+        raise ValueError(f"metric = {metric!r}: {log.path} has no such number; it has {', '.join(numbers)}")
     values = rounds[metric]
     reached = rounds[values <= target if "loss" in metric else values >= target]
     if reached.empty:
         return ToTarget(None, None, None, None)
     first = int(reached["round"].iloc[0])
-    until = rounds[rounds["round"] <= first]
-    return ToTarget(first, float(until["seconds"].sum()), int(until["bytes_down"].sum()), int(until["bytes_up"].sum()))
+    until = rounds[(rounds["round"] <= first) & (rounds["round"] > 0)]
+    if rounds["round"].iloc[0] > 0:
+        return ToTarget(first, None, None, None)
+    sums = until[["seconds", "bytes_down", "bytes_up"]].sum(min_count=len(until))
+    seconds, down, up = (None if pd.isna(x) else float(x) for x in sums)
+    return ToTarget(first, seconds, None if down is None else int(down), None if up is None else int(up))
 
 
 def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accuracy") -> pd.DataFrame:
@@ -147,16 +153,28 @@ def interval(frame: pd.DataFrame, by: str | Sequence[str], value: str = "accurac
 
 NOT_COMPARED = {"seed", "out", "data_dir"}
 """Settings in which runs of one group may differ."""
+HOW = ("engine", "ray.", "block_size", "chunk", "threads", "device", "client_timeout", "checkpoint_", "digest_every")
+"""Beginnings of settings that say how a run is computed, not what: strategies may differ in them without a word."""
+
+
+def has_ended(log: RunLog) -> bool:
+    """Whether a run did its rounds, or a rule or a callback stopped it: no kill, failure or interruption did."""
+    interrupted = str(log.summary.get("stopped") or "").startswith("interrupted")
+    return log.summary.get("status") in ("completed", "stopped") and not interrupted
 
 
 def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[object, ...], list[RunLog]]]:
-    """Group the runs that differ only in the seed; several runs with the same seed are repeats, the last one is kept.
+    """Group the runs that differ only in the seed; several runs with the same seed are repeats.
+
+    Of repeats the last one is kept that has ended, or the last one where none has; where they ended with different
+    models there is a warning.
 
     Returns
     -------
     tuple of (list of str, dict)
-        The keys in which groups differ: ``strategy`` and the dotted config keys that differ between runs of one
-        strategy. And the logs of each group by its values of these keys.
+        The keys in which groups differ: ``strategy``, the dotted config keys that differ between runs of one strategy,
+        and those that have different values with different strategies, but for the strategies' own and ``HOW``. And
+        the logs of each group by its values of these keys.
     """
     by_strategy: dict[object, list[tuple[RunLog, dict[str, object]]]] = {}
     for log in logs:
@@ -168,9 +186,26 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[object, ...], 
     for members in by_strategy.values():
         settings = dict.fromkeys(key for _, flat in members for key in flat)
         keys += [k for k in settings if k not in keys and len({flat.get(k) for _, flat in members}) > 1]
+    every = [flat for members in by_strategy.values() for _, flat in members]
+    for key in dict.fromkeys(k for flat in every for k in flat if not k.startswith(("strategy.", *HOW))):
+        if key not in keys and len({flat[key] for flat in every if key in flat}) > 1:
+            keys.append(key)
     grouped: dict[tuple[object, ...], dict[object, RunLog]] = {}
     for strategy, members in by_strategy.items():
         for log, flat in members:
             seed = facts(log)["seed"]
-            grouped.setdefault((strategy, *map(flat.get, keys[1:])), {})[log.path if seed is None else seed] = log
+            own = grouped.setdefault((strategy, *map(flat.get, keys[1:])), {})
+            name = log.path if seed is None else seed
+            own[name] = _kept(own[name], log) if name in own else log
     return keys, {values: list(by_seed.values()) for values, by_seed in grouped.items()}
+
+
+def _kept(first: RunLog, second: RunLog) -> RunLog:
+    """The one of two repeats that counts; warns where both have ended, with different models."""
+    if has_ended(first) and not has_ended(second):
+        return first
+    one, other = (log.summary.get("digest") for log in (first, second))
+    if has_ended(first) and one != other and None not in (one, other):
+        what = f"{first.path.name} and {second.path.name} have one seed and the same settings, and other models"
+        warnings.warn(f"{what}: the first one is left out; they differ in what a config does not hold", stacklevel=4)
+    return second

@@ -96,6 +96,7 @@ class RoundLog:
                 )
             file.truncate(end)
             file.seek(end)
+        (path / SUMMARY).unlink(missing_ok=True)  # of its end before
         log._last = server_round
         if line:
             log._append_line(line)

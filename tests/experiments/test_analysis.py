@@ -98,7 +98,7 @@ def test_to_target_is_the_first_round_and_its_sums(
 
 
 def test_to_target_refuses_metrics_that_the_run_does_not_have(runs: list[Path]) -> None:
-    for metric in ("f1", "digest"):
+    for metric in ("f1", "digest", "round", "val_accuracy"):
         with pytest.raises(ValueError, match=f"metric = '{metric}': .* it has round, accuracy"):
             analysis.to_target(runs[0], 0.5, metric)
 
