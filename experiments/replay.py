@@ -1,9 +1,9 @@
 """``python -m experiments.replay RUN --round 37 --client 812 [--pdb] [--json]``: train one client's past round again.
 
 RUN/config.toml is rebuilt; rounds 1 .. 36 run again on the run's engine, without writing into RUN, and the model's
-digest after each is compared with RUN/rounds.jsonl. Then client 812 trains round 37 alone on the loop, without padding.
-Its numbers are compared with its row in RUN/clients.jsonl: bit for bit where the run's engine was the loop, up to
-rounding for vmap.
+digest after each that has one in RUN/rounds.jsonl is compared with it. Then client 812 trains round 37 alone on the
+loop, without padding. Its numbers are compared with its row in RUN/clients.jsonl: bit for bit where the run's engine
+was the loop, up to rounding for vmap.
 
 Exit codes: 0 when the replay agrees with the log (a client that failed then fails in the same way, and its traceback is
 printed); 1 when it does not; 2 for bad input. No round is run again where the model that the round started from is
@@ -54,6 +54,8 @@ class Replay:
     """The run's engine; the replay itself always uses the loop."""
     recomputed: int
     """Number of rounds that were run again to get the model that the client received."""
+    compared: int = 0
+    """How many of these have a digest in the log: all, unless the run had ``digest_every``."""
     drift: str = ""
     """Describes the first of these rounds whose model differs from the log's; empty if none does."""
     numbers: dict[str, float] = field(default_factory=dict)
@@ -139,7 +141,7 @@ def replay(run: str | Path, server_round: int, client: int, setup: Setup | None 
     answer = run_plan(work.plan, work.model, setup.learner, "loop", 1, None).clients[0]
     numbers = {} if answer.reason else {"examples": answer.examples, "steps": answer.steps, **answer.metrics}
     digest = "" if answer.reason else tree.digest(answer.reply)
-    result = Replay(server_round, client, setup.engine.name, work.recomputed, work.drift, numbers)
+    result = Replay(server_round, client, setup.engine.name, work.recomputed, work.compared, work.drift, numbers)
     return compare_with_log(replace(result, digest=digest, reason=answer.reason), log, setup.config.dtype)
 
 
@@ -205,13 +207,22 @@ def compare_failures(result: Replay, row: pd.Series) -> Replay:
     return replace(result, agreement="fails as it did" if same else difference, agrees=same and not result.drift)
 
 
+def same_digests(result: Replay) -> str:
+    """What the comparison of the rounds that were run again says, where none differs."""
+    if result.compared == result.recomputed:
+        return "every digest is the log's"
+    if not result.compared:
+        return "the log has a digest of none of them (digest_every), so that none was compared"
+    return f"the log has a digest of {result.compared} of them (digest_every), and each is the same"
+
+
 def show(result: Replay) -> str:
     """The result as text for the terminal."""
     lines = [
         f"round {result.round}, client {result.client}: replayed on the loop; the run's engine was {result.engine}"
     ]
     if result.recomputed:
-        verdict = f"NOT the log's from {result.drift}" if result.drift else "every digest is the log's"
+        verdict = f"NOT the log's from {result.drift}" if result.drift else same_digests(result)
         lines.append(f"rounds 1..{result.recomputed} recomputed: {verdict}")
     for name, value in result.numbers.items():
         logged = f"the log: {result.logged[name]!r}" if name in result.logged else ""

@@ -8,15 +8,15 @@ Communication", 2018, arXiv:1802.07876, algorithm 1.
              g_k = grad_w l(theta_n; query)
     server:  w <- optimiser(w, mean_k g_k),   of a step outer_lr that is constant, or falls to 0 linearly
 
-Clients send gradients only: the running statistics of a model with BatchNorm keep their initial values, which the log
-says as an event. The steps of clients normalise by batch; evaluation uses the initial statistics.
+Clients send gradients only: the running statistics of a model with BatchNorm keep their initial values, which the run
+says before it starts. The steps of clients normalise by batch; evaluation uses the initial statistics.
 
 Of the settings of local training only ``local.batch_size`` and ``local.last_batch`` act, on support and query batches.
 
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
@@ -85,6 +85,13 @@ class MAML(Strategy):
     def least_samples(self) -> int:
         """Training samples that each client needs, for support and query."""
         return max(self.support_size, 1) + max(self.query_size, 1) if self.support_size or self.query_size else 1
+
+    def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
+        """Which running statistics of the network keep their initial values."""
+        names = [k for k in loss.buffers if k in loss.writes.buffers]
+        what = f"maml: clients send gradients only, so that the running statistics {', '.join(names)} keep their "
+        what += "initial values, by which evaluation normalises; use perfedavg, whose clients send them, or a network "
+        return (f"{what}without, such as one with GroupNorm or BatchNorm(track_running_stats=False)",) if names else ()
 
     def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
         """One optimiser step along the mean meta-gradient."""

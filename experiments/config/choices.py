@@ -112,6 +112,9 @@ def choose(kind: str, table: Mapping[str, Any]) -> list[Choice]:
     for text, component, own in zip(labels, components, takes, strict=True):
         given = everyone[text]
         checked = {k: check(f"{kind}.{k}", p.hint, given[k]) if k in given else p.default for k, p in own.items()}
+        for k in (k for k, v in checked.items() if v is None and own[k].default is not None):
+            why = f"a run's config has no place for None, and would repeat the run with the default {own[k].default!r}"
+            raise ConfigError(f"{kind}.{k} = None: {why}; make None the default, or give a number that means the same")
         built = _built_with(component)
         choices.append(Choice(text, {**built, **checked}, component, frozenset({*built, *given})))
     return choices

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
-from experiments.config.choices import PACKAGES, offered, parameters
+from experiments.config.choices import PACKAGES, Choice, offered, parameters
 from experiments.config.schema import Config, refused_by, signature
 from experiments.config.tables import SECTIONS
 from fl_sim.dotted import flatten
@@ -103,8 +103,6 @@ def idle(c: Config) -> dict[str, str]:
     if not may_count_rounds(c):
         found["schedule_rounds"] = "nothing in this run depends on the number of rounds"
     defaults, now = default_values(c), values(c)
-    if c.strategy.is_object and is_dataclass(c.strategy.component):
-        defaults |= {f"strategy.{f.name}": f.default for f in fields(c.strategy.component)}
     found |= {f"strategy.{name}": why for name, why in idle_parameters(c).items()}
     return {key: why for key, why in found.items() if key in now and now[key] != defaults.get(key)}
 
@@ -166,10 +164,13 @@ def values(c: Config) -> dict[str, object]:
 
 
 def default_values(c: Config) -> dict[str, object]:
-    """The defaults of ``values``; a parameter of an object from Python has none, but the value that it has."""
-    own = {
-        f"{kind}.{k}": p.default for kind in PACKAGES for k, p in parameters(kind, getattr(c, kind).component).items()
-    }
+    """The defaults of ``values``: those of the schema, of components' parameters, and of an object's fields."""
+    own = dict[str, object]()
+    for kind in PACKAGES:
+        choice: Choice = getattr(c, kind)
+        if choice.is_object and is_dataclass(choice.component):
+            own |= {f"{kind}.{f.name}": f.default for f in fields(choice.component) if f.name in choice.params}
+        own |= {f"{kind}.{k}": p.default for k, p in parameters(kind, choice.component).items()}
     rest = values(Config(c.task, c.partition, c.model, c.strategy))
     return {**rest, **own}
 

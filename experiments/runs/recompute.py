@@ -30,6 +30,8 @@ class ClientWork:
     """The model that the client received."""
     recomputed: int
     """Number of rounds that were run again to get this model."""
+    compared: int
+    """How many of these have a digest in the log (``digest_every``)."""
     drift: str
     """Describes the first of these rounds whose model differs from the log's; empty if none does."""
 
@@ -92,7 +94,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
     RoundFailed
         Where an earlier round fails when it is run again.
     """
-    arrays, recomputed, drift = model_before(setup, log, server_round)
+    arrays, recomputed, compared, drift = model_before(setup, log, server_round)
     with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
         messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))
     by_client = {client_of(message): message for message in messages}
@@ -100,11 +102,16 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
         dropped = list(getattr(setup.strategy, "dropped", ()))
         raise not_trained(client, server_round, sorted(by_client), dropped)
     plan, model = block_of_one(setup, by_client[client], client)
-    return ClientWork(plan, model, recomputed, drift)
+    return ClientWork(plan, model, recomputed, compared, drift)
 
 
-def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, str]:
-    """(the model that a round starts from, number of rounds run again for it, the first difference from the log)."""
+def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRecord, int, int, str]:
+    """The model that a round starts from, and how it was found.
+
+    Returns
+    -------
+    (model, number of rounds run again for it, how many of these have a digest in the log, the first difference)
+    """
     digests = {int(n): d if isinstance(d, str) else "" for n, d in log.rounds[["round", "digest"]].itertuples(False)}
     kept = setup.loss.form.tree(saved_model(log, server_round - 1))
     if (
@@ -113,7 +120,7 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
         and isinstance(setup.strategy, PoolingStrategy)
         and tree.digest(kept) == digests.get(server_round - 1)
     ):
-        return records.encode(kept), 0, ""
+        return records.encode(kept), 0, 0, ""
     if (first := min(digests, default=0)) > 0:
         what = (
             f"{str(log.path)!r} is a fork that begins at round {first}; its rounds cannot be run again from the first"
@@ -132,7 +139,8 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
         callbacks=[check],
         seed=config.seed,
     )
-    return result.arrays, server_round - 1, check.drift
+    compared = sum(bool(digests.get(n)) for n in range(1, server_round))
+    return result.arrays, server_round - 1, compared, check.drift
 
 
 def saved_model(log: RunLog, server_round: int) -> Tree:

@@ -16,6 +16,8 @@ from fl_sim import rng
 
 MANY = 50
 """Draws for each sample above which no sample is taken to be left out."""
+TOGETHER = 1024
+"""Clients whose indices are read at once."""
 
 
 class Partition(ABC):
@@ -75,13 +77,21 @@ class Partition(ABC):
         (K, 3) int64: training samples, held-out samples, clients of these sizes.
         """
 
-    def trained_on(self, end: int) -> np.ndarray:
-        """(n,) int64, ascending, each once: the samples in the training parts of the clients 0..end-1.
+    def training_rows(self, end: int) -> np.ndarray:
+        """(n,) int64, ascending: the samples in the training parts of the clients 0..end-1.
 
         None is a held-out sample, nor, where ``end`` is the first of the clients that never train, one of theirs.
+        Where clients share samples, an index occurs as often as clients own it.
         """
-        parts = [self.client(c)[: self.sizes(c)[0]] for c in self.working(0, end)]
-        return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+        parts = [np.empty(0, np.int64)]
+        for first in range(0, end, TOGETHER):
+            ids = self.working(first, min(first + TOGETHER, end))
+            parts += [own[: self.sizes(c)[0]] for c, own in zip(ids, self.several(ids), strict=True)]
+        return np.sort(np.concatenate(parts))
+
+    def trained_on(self, end: int) -> np.ndarray:
+        """(n,) int64, ascending: ``training_rows``, each once."""
+        return np.unique(self.training_rows(end))
 
     @abstractmethod
     def hold_out(self, share: float, seed: int) -> "Partition":
@@ -135,6 +145,13 @@ class Listed(Partition):
         pairs = np.stack([np.diff(self.starts)[:first] - held, held], axis=1)
         kinds, counts = np.unique(pairs, axis=0, return_counts=True)
         return np.column_stack([kinds, counts])
+
+    def training_rows(self, end: int) -> np.ndarray:
+        """See ``Partition.training_rows``; without a loop over clients."""
+        steps = np.zeros(int(self.starts[end]) + 1, np.int8)  # +1 where a training part begins, -1 where it ends
+        np.add.at(steps, self.starts[:end], 1)
+        np.add.at(steps, self.starts[1 : end + 1] - self.held_out[:end], -1)
+        return np.sort(self.indices[: len(steps) - 1][np.cumsum(steps[:-1], dtype=np.int8) > 0].astype(np.int64))
 
     def hold_out(self, share: float, seed: int) -> "Listed":
         """See ``Partition.hold_out``: each client's samples are shuffled by a key, and the last ones held out."""

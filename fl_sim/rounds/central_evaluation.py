@@ -10,24 +10,38 @@ from torch import Tensor
 from fl_sim import tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.engines.set_evaluation import evaluate_sets
+from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.population.partition import Partition
-from fl_sim.population.training_rows import training_rows
 from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.set_records import Flat, to_record
 
+MOST_SHARED = 2**24
+"""Most rows of clients that share samples: their list has a place for each draw, however many clients there are."""
 _rows: dict[tuple[int, int, torch.device], tuple[Partition, Tensor]] = {}
 """The last result of ``rows_of_training``, which several runs share, with the partition whose id is in the key."""
 
 
 def rows_of_training(partition: Partition, holdout_clients: int, device: torch.device) -> Tensor:
-    """(n,) int64, on ``device``: the training samples of all clients that train."""
+    """(n,) int64, on ``device``: the training samples of all clients that train, as ``Partition.training_rows``.
+
+    Raises
+    ------
+    ConfigError
+        Where clients that share samples own more than ``MOST_SHARED`` together.
+    """
     key = id(partition), holdout_clients, device
     if key not in _rows:
         _rows.clear()
-        found = training_rows(partition, len(partition) - holdout_clients)
+        clients = len(partition) - holdout_clients
+        counts = partition.size_counts(clients)
+        total = int((counts[:, 0] * counts[:, 2]).sum())
+        if not partition.exclusive and total > MOST_SHARED:
+            what = f"the clients, which share samples, own {total} training samples, and at most {MOST_SHARED} fit"
+            raise ConfigError(f"evaluate_train = True: {what}; choose fewer clients, or leave it out")
+        found = partition.training_rows(clients)
         _rows[key] = partition, torch.from_numpy(found).to(device)
     return _rows[key][1]
 

@@ -118,7 +118,12 @@ def test_every_client_of_a_round_on_the_loop_comes_back_bit_for_bit(
         code, out, _ = call(capsys, looped, "--round", 3, "--client", client, "--json")
         done = json.loads(out)
         row = log.clients[(log.clients["round"] == 3) & (log.clients["client"] == client)].iloc[0]
-        assert code == 0 and done["agreement"] == "bit for bit" and done["drift"] == "" and done["recomputed"] == 2
+        assert (
+            code == 0
+            and done["agreement"] == "bit for bit"
+            and done["drift"] == ""
+            and done["recomputed"] == done["compared"] == 2
+        )
         assert {k: done["numbers"][k] for k in ("loss", "update_norm", "steps", "examples")} == {
             k: row[k] for k in ("loss", "update_norm", "steps", "examples")
         }
@@ -263,6 +268,25 @@ def test_objects_from_python_need_the_setup_again(folder: Path, capsys: pytest.C
     assert code == 2 and "cannot be rebuilt" in err and "setup=build(make(...))" in err
     done = replay.replay(finished.summary["run_dir"], 2, 4, setup=build(make(**settings)))
     assert done.agrees and done.recomputed == 1
+
+
+def test_it_says_how_many_rounds_had_a_digest(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of rounds 1..3 only round 2 has one; a log with another one there differs."""
+    finished = run(**{**SETTINGS, "local": {}}, out=str(folder), engine="loop", digest_every=2)
+    logged = Path(finished.summary["run_dir"])
+    [client, *_], [early, *_] = clients_of_round(logged, 4), clients_of_round(logged, 2)
+    code, out, _ = call(capsys, logged, "--round", 4, "--client", client)
+    some = "rounds 1..3 recomputed: the log has a digest of 1 of them (digest_every), and each is the same"
+    assert code == 0 and some in out
+    code, out, _ = call(capsys, logged, "--round", 2, "--client", early)
+    assert code == 0 and "rounds 1..1 recomputed: the log has a digest of none of them" in out
+    lines = (logged / "rounds.jsonl").read_text().splitlines()
+    digest = json.loads(lines[2])["digest"]
+    shutil.copytree(logged, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "rounds.jsonl").write_text("\n".join(lines).replace(digest, "0" * 64) + "\n")
+    (tmp_path / "checksums.json").unlink()
+    done = replay.replay(tmp_path, 4, client)
+    assert done.compared == 1 and done.drift.startswith("round 2: ") and not done.agrees
 
 
 @pytest.mark.parametrize("commands, code", [("p len(model)\nc\n", 0), ("q\n", 0)])

@@ -25,6 +25,8 @@ class Mine:
     power: float = 2.0
     '''How strong.'''
     table: dict[str, int] | None = None
+    limit: float | None = 1.0
+    least: float | None = None
 
 class Needs:
     def __init__(self, power): ...
@@ -46,12 +48,24 @@ def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 def test_a_users_own_class(users_module: str) -> None:
     config = make(strategy={"name": f"{users_module}:Mine", "power": 3})
-    assert (config.strategy.name, config.strategy.params) == (f"{users_module}:Mine", {"power": 3.0})
+    assert (config.strategy.name, config.strategy.params) == (
+        f"{users_module}:Mine",
+        {"power": 3.0, "limit": 1.0, "least": None},
+    )
     assert config.strategy.component(**config.strategy.params).power == 3.0 and not config.strategy.is_object
     with pytest.raises(ConfigError, match="rounds = 3: means nothing to"):
         make(strategy=f"{users_module}:Mine", rounds=3)
     assert "rounds" not in config.to_dict() and stored_config(tomllib.loads(config.to_toml())) == config
     assert make(task=f"{users_module}:READY").task.is_object
+
+
+def test_none_for_a_number_whose_default_is_another_is_refused(users_module: str) -> None:
+    """TOML has no None: the stored config would repeat the run with the default."""
+    why = r"strategy.limit = None: a run's config has no place for None, and would repeat the run with the default 1.0"
+    with pytest.raises(ConfigError, match=why):
+        make(strategy={"name": f"{users_module}:Mine", "limit": None})
+    config = make(strategy={"name": f"{users_module}:Mine", "limit": 2, "least": None})
+    assert stored_config(config.to_dict()) == config and config.strategy.params["least"] is None
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,19 @@ def test_clients_that_never_train_may_hold_out_a_share_of_their_own() -> None:
     assert setup.evaluate_config["personalize.seen"] is False
     asked = list(setup.strategy.configure_evaluate(10, setup.initial, setup.evaluate_config, setup.grid))
     assert [setup.grid.client_of(message.metadata.dst_node_id) for message in asked] == [3]
+    other = build(make(**{**words, "holdout_clients": 2, "partition.unseen_held_out": 0.8}))  # not the kept data
+    assert [other.partition.sizes(c) for c in range(4)] == [(10, 0), (10, 0), (2, 8), (2, 8)]
     both = build(make(**words, **{"partition.unseen_held_out": 0.8, "partition.held_out": 0.2}))
     assert [both.partition.sizes(c) for c in range(4)] == [(8, 2), (8, 2), (8, 2), (2, 8)]
     assert "personalize.seen" not in both.evaluate_config
-    other = build(make(**{**words, "holdout_clients": 2, "partition.unseen_held_out": 0.8}))  # not the kept data
-    assert other.partition.sizes(2) == (2, 8)
+
+
+def test_the_mean_of_standardize_follows_the_number_of_clients_that_never_train() -> None:
+    """Clients 0..3 own the values 0, 1, 2, 3 ten times each: the mean is .5 where two train, 1 where three do."""
+    x = np.repeat(np.arange(4, dtype=np.float32), 10)[:, None]
+    y = np.arange(40) % 2
+    task = from_arrays(x, y, clients=np.repeat(np.arange(4), 10), x_test=x, y_test=y)
+    words = {"task": task, "model": "lr", "partition": "natural", "standardize": True}
+    for out, mean in ((2, 0.5), (1, 1.0), (2, 0.5)):
+        prepared, _, _ = data(make(**words, holdout_clients=out))
+        assert float(prepared.transform.mean) == pytest.approx(mean)

@@ -20,6 +20,8 @@ from fl_sim import from_arrays, load
 from fl_sim.engines import evaluate as evaluate_module
 from fl_sim.engines import set_evaluation
 from fl_sim.errors import ConfigError
+from fl_sim.population.partition import Resampled
+from fl_sim.rounds.central_evaluation import rows_of_training
 from fl_sim.tree import Tree
 
 DRAW = np.random.default_rng(3)
@@ -131,3 +133,9 @@ def test_a_set_metric_that_keeps_too_much_of_the_training_samples_is_refused(mon
     assert build(make(**one_less), set_metrics={"two": rank_two})
     with pytest.raises(ConfigError, match=r"^set_metrics: 'two' keeps .* of the training set"):
         build(make(**{**one_less, "evaluate_train": True}), set_metrics={"two": rank_two})
+
+
+def test_too_many_shared_rows_are_refused() -> None:
+    shared = Resampled(samples=60000, clients=15_000_001, per_client=20, seed=1)
+    with pytest.raises(ConfigError, match=r"^evaluate_train = True: .* own 300000000 .*; choose fewer clients"):
+        rows_of_training(shared, 1, torch.device("cpu"))

@@ -1,5 +1,6 @@
 """What a fork takes over: the model always, states where the numbers are the same; what cannot be done is refused."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from fl_sim import from_arrays, load
 from fl_sim.errors import ConfigError
 from fl_sim.rounds import checkpoint
 from fl_sim.tree import Tree
+from strategies.base.strategy import Strategy
 from tests.conformance.stateful import Remembers
 
 # Each client's samples are all alike, so that no draw of a round changes what the client computes.
@@ -141,4 +143,22 @@ def test_a_setting_that_the_checkpoint_does_not_hold_had_its_default() -> None:
         "strategy.mu": (0.01, 0.1),
         "weighting": ("uniform", None),
     }
+    del stored["partition"]["seed"], stored["partition"]["held_out"]
+    other = make(partition={"name": "dirichlet", "seed": 4, "held_out": 0.5, "alpha": 0.5}, strategy="fedprox")
+    was_then = settings_then(stored, other)
+    assert [was_then[f"partition.{key}"] for key in ("seed", "held_out", "unseen_held_out")] == [0, 0.0, None]
     assert was.keys() == now.keys() and was["server.lr"] == 1.0 and was["partition.name"] == "dirichlet"
+
+
+@dataclass
+class Optional(Strategy):
+    """Its object has numbers that a config names, one of them None."""
+
+    clip: float | None = None
+
+
+def test_a_number_of_an_object_that_the_checkpoint_does_not_hold_had_its_default() -> None:
+    """None is not stored, so that ``clip`` of the first run is its class's default, not the fork's own."""
+    stored, config = make(strategy=Optional()).to_dict(), make(strategy=Optional(clip=3.0))
+    assert "clip" not in stored["strategy"]
+    assert (settings_then(stored, config)["strategy.clip"], settings_now(config)["strategy.clip"]) == (None, 3.0)
