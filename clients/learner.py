@@ -16,6 +16,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import received_of
 from fl_sim.kernels.module_copies import copy_of
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.measure_failures import MeasureFailed
 from fl_sim.learning.networks.module_checks import lazy_tensors, problem, written
 from fl_sim.learning.probe import Findings
 from fl_sim.learning.probe import probe as seen_on_samples
@@ -101,6 +102,8 @@ def probe(loss: Loss, model: str, task: str) -> Findings:
     except ConfigError as error:
         raise ConfigError(f"task.name = {task!r}: {error}") from error
     except Exception as error:
+        if isinstance(error, MeasureFailed) and not str(error).startswith("the loss"):
+            raise ConfigError(f"task.name = {task!r}: {error}") from error
         what = f"cannot take task {task}'s samples of shape {loss.task.inputs}, or its loss or a metric fails on them"
         cure = cure_of_inputs(loss.task.train["x"]) or cure_of_targets(loss.task.train["y"])
         if isinstance(loss.task.loss, nn.Module):

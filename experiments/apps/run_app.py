@@ -22,6 +22,7 @@ from experiments.apps.serverapp_run import ServerAppRun, Summary
 from experiments.apps.stored_apps import SIGNATURE, signature
 from experiments.command_ends import exit_code, reason
 from experiments.config.schema import Config
+from experiments.provenance import of_run
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 from fl_sim.leaving import no_exit
@@ -87,6 +88,7 @@ def run_app(
 def _run(project: Project, config: Config, explicit: Collection[str], quiet: bool) -> Summary:
     """Run a project that has been read; see ``run_app``."""
     torch.set_num_threads(config.threads)
+    origin = of_run()  # git runs before the app, whose own processes are watched
     with rng.keyed_globals(rng.key(config.seed, "app")), imported(project) as (server_app, client_app):
         grid = SimulationGrid(client_app, config.clients, seed=config.seed, run_config=project.run_config)
         name = f"{project.name}-seed{config.seed}"
@@ -97,6 +99,7 @@ def _run(project: Project, config: Config, explicit: Collection[str], quiet: boo
                 clients=config.clients,
                 run_config=project.run_config,
                 machine=platform.machine(),
+                **origin,
             )
             run = ServerAppRun(project, config, quiet, log, grid)
             with no_exit():

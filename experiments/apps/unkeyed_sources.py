@@ -26,6 +26,8 @@ UNSEEN_CLOCKS = {
     *(f"time.{name}" for name in CLOCKS),
 }
 """Calls that are found in the source."""
+IMPORTING = "<frozen importlib"
+"""Beginning of the file names of frames that import a module."""
 RANDOM, CLOCK = "draws from the operating system's randomness, without a seed", "reads the clock"
 
 
@@ -91,8 +93,8 @@ def _noting(
     def call(*args: Any) -> Any:
         if what not in found:
             for depth, (frame, line) in enumerate(traceback.walk_stack(inspect.currentframe())):
-                if nearest and depth > nearest:
-                    break
+                if (nearest and depth > nearest) or frame.f_code.co_filename.startswith(IMPORTING):
+                    break  # what a library draws while it is imported is no draw of the app's
                 if frame.f_code.co_filename.startswith(f"{folder}{os.sep}"):
                     found[what] = f"{Path(frame.f_code.co_filename).relative_to(folder)}:{line}"
                     break

@@ -26,6 +26,11 @@ ERRORS = {
 }
 """The meaning of Flower's error codes, as text before the reply's own reason."""
 
+UNANSWERED = (3, 4, 5)
+"""Flower's codes of errors by which the SuperLink says that no answer came: the query or its reply has expired, or the
+node went away. The node itself has said nothing, and is asked again when it is connected."""
+QUERY_S = 12 * 3600.0
+"""Time to live of a query: a node that is late, or busy, may still answer hours later. It is Flower's default."""
 POLL_S = 0.25
 """Pause between two polls of nodes or replies; Flower's own grid pauses 3 s."""
 
@@ -54,8 +59,8 @@ class Nodes:
     """Whether the second of two nodes that say that they are one client is refused; else the run fails."""
     pending: dict[str, int] = field(default_factory=dict)
     """Message id -> node, of queries without an answer yet."""
-    waited_for: dict[str, float] = field(default_factory=dict)
-    """Message id -> until when (monotonic clock) exchanges wait for the answer to a query: once for each node."""
+    waited_for: dict[int, float] = field(default_factory=dict)
+    """Node -> until when (monotonic clock) exchanges wait for the answer to its first query."""
 
     def find(self, grid: Grid, experiment: ConfigRecord, timeout_s: float, allowed_missing: int = 0) -> None:
         """Wait until all clients' nodes are connected.
@@ -64,7 +69,8 @@ class Nodes:
         """
         missing = self.absent(grid, experiment, range(self.num_clients), timeout_s, patient=True)
         if len(missing) > allowed_missing:
-            why = "".join(f"; node {node}: {reason}" for node, reason in self.refused.items())
+            silent = dict.fromkeys(self.pending.values(), "no answer to the question which client it is")
+            why = "".join(f"; node {node}: {reason}" for node, reason in {**silent, **self.refused}.items())
             who = f"client{'s' * (len(missing) > 1)} {', '.join(map(str, missing))} of 0..{self.num_clients - 1}"
             there = self.num_clients - len(missing)
             raise RoundFailed(f"after {timeout_s:g} s no usable node is {who}; {there} are there{why}")
@@ -76,26 +82,29 @@ class Nodes:
 
         Waits at most ``timeout_s``: with ``patient`` for all of these clients, else only for the answers of nodes that
         are connected. A node that does not answer is waited for once, and not again in each exchange; its late answer
-        counts.
+        counts. One whose query or answer has expired, or that went away before it answered, is asked again.
         """
         end, pulled = time.monotonic() + timeout_s, PulledReplies(grid)
         while True:
             there = set(grid.get_node_ids())
             new = sorted(there - {*self.of.values(), *self.refused, *self.pending.values()})
-            queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=timeout_s) for node in new]
+            queries = [Message(RecordDict({EXPERIMENT: experiment}), node, "query", ttl=QUERY_S) for node in new]
             if queries:
                 asked = {i: node for i, node in zip(grid.push_messages(queries), new, strict=True) if i}
                 self.pending |= asked
-                self.waited_for |= dict.fromkeys(asked, time.monotonic() + timeout_s)
+                self.waited_for = dict.fromkeys(asked.values(), time.monotonic() + timeout_s) | self.waited_for
             for number, reply, problem in pulled(self.pending):
                 self._introduce(there, self.pending.pop(number), reply, problem)
             absent, now = [c for c in clients if self.of.get(c) not in there], time.monotonic()
-            if not absent or now > end or not (patient or any(now < self.waited_for[i] for i in self.pending)):
+            unknown = there - {*self.of.values(), *self.refused}
+            if not absent or now > end or not (patient or any(now < self.waited_for.get(n, 0.0) for n in unknown)):
                 return absent
             time.sleep(POLL_S)
 
     def _introduce(self, there: set[int], node: int, reply: Message | None, problem: str) -> None:
         """Read a node's answer to the query: its client and its facts, or why it cannot be used."""
+        if reply is not None and reply.has_error() and reply.error.code in UNANSWERED:
+            return
         if reply is None or reply.has_error():
             self.refused[node] = problem if reply is None else reason_of(reply.error)
             return

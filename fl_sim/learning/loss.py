@@ -23,6 +23,7 @@ from fl_sim.kernels.module_copies import cast, copy_of
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.batch import Batch
 from fl_sim.learning.batch_means import Count, mean, means_of, weight_of, weights_of, with_weights
+from fl_sim.learning.measure_failures import of_each
 from fl_sim.learning.measures import SampleFunction, countable
 from fl_sim.learning.networks.network_forms import Forms
 from fl_sim.learning.networks.state_form import StateForm, whole_numbers
@@ -289,7 +290,7 @@ class Loss:
             return {name: torch.zeros((), dtype=self.dtype, device=self.device) for name in functions}, 0, {}
         outputs, data = self._outputs(self._forms.evaluating, model, batch, None)
         weights, hits = weights_of(data, self.task.ignore_index), countable(functions, self.task.ignore_index)
-        values = {name: self._called(hits.get(name, f), outputs, data) for name, f in functions.items()}
+        values = of_each({**functions, **hits}, lambda f: self._called(f, outputs, data), outputs, data["y"])
         means, counts = means_of(values, hits, data["y"], batch.mask, weights, self.dtype)
         return means, weight_of(len(data["y"]), batch.mask, weights), counts
 

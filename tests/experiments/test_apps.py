@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from experiments.provenance import of_run
 from experiments.run import main
 from fl_sim import load
 from fl_sim.logs.columns import SUMMARY_KEYS
@@ -140,6 +141,8 @@ def test_a_client_that_raises_fails_the_run(make: Make, call: Call) -> None:
     assert (code, summary["status"], summary["rounds"]) == (1, "failed", 1)
     assert "run failed: round 2, client 4, train: Traceback" in error and "the disk of this device is full" in error
     assert log(summary).events["event"].tolist() == ["start", "client_failed", "run_failed"]
+    start = log(summary).events.iloc[0]
+    assert {k: start[k] for k in ("commit", "cpu", "cores")} == of_run() and start["app"] == str(app)
     assert "fc.weight" in log(summary).model()
     code, summary, _ = call(app, "--failures", "tolerate:0.2")
     assert (code, summary["status"], summary["clients_failed"]) == (0, "completed", 2)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fl_sim import rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.loss import Batch, Loss
+from fl_sim.learning.measure_failures import MeasureFailed
 from fl_sim.learning.measures import squared_error
 from fl_sim.learning.sets.class_metrics import OFFERED, offered
 from fl_sim.learning.sets.set_metrics import SetMetric, own_metric
@@ -115,7 +116,8 @@ def check_set_metrics(
             if not (once.shape == again.shape and torch.allclose(once.double(), again.double(), equal_nan=True)):
                 cure = "keep that in an object with reset, update and compute"
                 raise ConfigError(f"it gives another value when it is called again, so that it keeps something; {cure}")
-        except Exception as error:
+        except Exception as caught:
+            error = caught.__cause__ if isinstance(caught, MeasureFailed) and caught.__cause__ else caught
             tried = f"on {len(targets)} samples, outputs {tuple(outputs.shape)}, targets {tuple(targets.shape)}"
             why = f"{error}" if isinstance(error, ConfigError) else f"{type(error).__name__}: {error}"
             raise ConfigError(f"set_metrics: {name!r} fails {tried}: {why}") from error

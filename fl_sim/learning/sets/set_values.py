@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from fl_sim.errors import ConfigError
+from fl_sim.learning.measure_failures import named
 from fl_sim.learning.measures import class_axis_of
 from fl_sim.learning.sets.class_metrics import UNDEFINED
 from fl_sim.learning.sets.set_metrics import as_numbers
@@ -26,17 +27,27 @@ def set_values(task: Task, blocks: Iterable[tuple[Tensor, Tensor]]) -> dict[str,
     blocks : iterable of (Tensor, Tensor)
         The model's outputs (B, ...) and the targets (B, ...) of each block, in order, without padding. Metrics get
         copies.
+
+    Raises
+    ------
+    MeasureFailed
+        Where a metric raises; it is named.
     """
     running = {name: metric.fresh() for name, metric in task.set_metrics.items()}
     labels = 0
     for outputs, targets in blocks:
         counting = targets.numel() if task.ignore_index is None else int((targets != task.ignore_index).sum())
         labels += counting
-        for metric in running.values() if counting else ():
-            metric.update(*rows_of(task, _copied(outputs), _copied(targets), metric.by_class))
+        for name, metric in running.items() if counting else ():
+            with named(f"set metric {name!r}", outputs, targets):
+                metric.update(*rows_of(task, _copied(outputs), _copied(targets), metric.by_class))
     if not labels:
         return dict.fromkeys(running, UNDEFINED)
-    return {name: as_numbers(metric.compute()) for name, metric in running.items()}
+    values = {}
+    for name, metric in running.items():
+        with named(f"set metric {name!r}", outputs, targets):
+            values[name] = as_numbers(metric.compute())
+    return values
 
 
 def _copied(x: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.in_place import copied
 from fl_sim.learning.batch_means import mean
+from fl_sim.learning.measure_failures import measure, named
 from fl_sim.learning.measures import counted
 from fl_sim.learning.trials.kept_values import kept_by
 from fl_sim.learning.trials.other_outputs import other_outputs
@@ -45,7 +46,8 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
     are the same. These others may be none that the network could give: where the function raises on them, or gives
     no finite numbers, they are left out.
 
-    Raises ConfigError for a loss or metric that is none, and for a metric of one sample that depends on the others.
+    Raises ConfigError for a loss or metric that is none, and for a metric of one sample that depends on the others;
+    MeasureFailed where the function raises on the network's own outputs.
     """
     alone, sure, unlike, kept = True, False, "", ""
     for number, tried in enumerate(other_outputs(outputs, data["y"])):
@@ -69,7 +71,7 @@ def examined(name: str, function: Any, outputs: Any, data: Tree, ignore_index: i
             sure = sure or bool(is_mean)
             continue
         sure = True
-        alone = alone and close(values[0][:FIRST], values[1]) and _is_single(function, tried, data, values[0])
+        alone = alone and close(values[0][:FIRST], values[1]) and _is_single(name, function, tried, data, values[0])
         if name != "loss" and not alone:
             raise ConfigError(f"{name} of a sample depends on the other samples of its batch; {_SET_METRICS}")
         if ignore_index is not None and data["y"].ndim > 1:
@@ -84,8 +86,9 @@ def _values(name: str, function: Any, outputs: Any, data: Tree) -> list[Tensor]:
     values = []
     for rows, count in ROWS:
         try:
-            with torch.no_grad():
-                given = function(rows_of(outputs, rows), rows_of(data, rows))
+            shown, own = rows_of(outputs, rows), rows_of(data, rows)
+            with torch.no_grad(), named(measure(name), shown, own["y"]):
+                given = function(shown, own)
         except UserWarning as warning:
             raise ConfigError(f"{name}: outputs and y broadcast: {warning}") from warning
         values.append(checked(name, given, count, data["y"]))
@@ -117,15 +120,16 @@ def _is_mean(name: str, values: list[Tensor], y: Tensor, ignore_index: int | Non
     return False
 
 
-def _is_single(function: Any, outputs: Any, data: Tree, once: Tensor) -> bool:
+def _is_single(name: str, function: Any, outputs: Any, data: Tree, once: Tensor) -> bool:
     """Whether a sample's number stays where a sample occurs twice, unlike with weights by the classes' counts.
 
     The sample with the largest number is the one that occurs twice: a loss near 0 would hide its own change.
     """
     largest = once.double().abs().nan_to_num(0, 0, 0).argmax().cpu().reshape(1)
     again = torch.cat([torch.arange(EVALUATED), largest])
-    with torch.no_grad():
-        twice = function(rows_of(outputs, again), rows_of(data, again))
+    shown, own = rows_of(outputs, again), rows_of(data, again)
+    with torch.no_grad(), named(measure(name), shown, own["y"]):
+        twice = function(shown, own)
     return close(twice.double()[:EVALUATED], once.double())
 
 
@@ -135,7 +139,8 @@ def _memory(name: str, function: Any, outputs: Any, data: Tree) -> tuple[bool, s
     The sentence is empty where it keeps nothing. Raises ConfigError for a metric that gives other numbers.
     """
     before = kept_by(function)
-    first, second = (_called_alone(function, outputs, data) for _ in range(2))
+    with named(measure(name), outputs, data["y"]):
+        first, second = (_called_alone(function, outputs, data) for _ in range(2))
     changed = sorted(key for key, value in kept_by(function).items() if name == "loss" and before.get(key) != value)
     same = torch.equal(first.nan_to_num(), second.nan_to_num()) if not first.is_cuda else close(first, second)
     shared = "is shared by the clients of one process, in the order of their steps"

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from fl_sim.errors import ConfigError
+from fl_sim.learning.measure_failures import MeasureFailed
 from fl_sim.learning.trials.sample_numbers import Numbers, examined
 from fl_sim.tree import Tree
 
@@ -82,7 +83,7 @@ def test_other_outputs_that_a_function_cannot_take_are_left_out() -> None:
 
     with pytest.raises(ConfigError, match="gives a sum"):  # the highest score of each sample exchanged: probabilities
         examined("mine", strict, shares, WRONG, None)
-    with pytest.raises(AssertionError, match="no probabilities"):  # the network's own outputs must pass
+    with pytest.raises(MeasureFailed, match="AssertionError: no probabilities"):  # the network's own outputs must pass
         examined("mine", strict, SCORES, WRONG, None)
 
 
