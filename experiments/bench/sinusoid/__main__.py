@@ -13,7 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -89,25 +89,36 @@ def medians(times: Sequence[Times]) -> list[float]:
     return [1000 * statistics.median(clock) for clock in zip(*times, strict=True)]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command. Returns the exit code."""
-    parser = argparse.ArgumentParser("python -m experiments.bench.sinusoid", description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=300, help="rounds of a turn (default: 300)")
-    parser.add_argument("--turns", type=int, default=3, help="how often each is run, in turn (default: 3)")
-    options = parser.parse_args(argv)
+def in_turn(rounds: int, turns: int) -> dict[str, list[Times]]:
+    """Each system's times of rounds, measured in turn, with one thread."""
     torch.set_num_threads(1)
     systems: dict[str, Callable[[int], list[Times]]] = {
         "sinusoid-reptile": of_the_recipe,
         "plain PyTorch": of_a_plain_loop,
     }
     found: dict[str, list[Times]] = {name: [] for name in systems}
-    for _ in range(options.turns):
+    for _ in range(turns):
         for name, measure in systems.items():
-            found[name] += measure(options.rounds)
-    print("| ms a round | wall | processor |\n|---|---|---|")
+            found[name] += measure(rounds)
+    return found
+
+
+def table(found: Mapping[str, Sequence[Times]]) -> list[str]:
+    """A Markdown table of the medians."""
+    lines = ["| ms a round | wall | processor |", "|---|---|---|"]
     for name, times in found.items():
         wall, processor = medians(times)
-        print(f"| {name} | {wall:.2f} | {processor:.2f} |")
+        lines.append(f"| {name} | {wall:.2f} | {processor:.2f} |")
+    return lines
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code."""
+    parser = argparse.ArgumentParser("python -m experiments.bench.sinusoid", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=300, help="rounds of a turn (default: 300)")
+    parser.add_argument("--turns", type=int, default=3, help="how often each is run, in turn (default: 3)")
+    options = parser.parse_args(argv)
+    print("\n".join(table(in_turn(options.rounds, options.turns))))
     return 0
 
 

@@ -16,7 +16,8 @@ from tests.conformance.in_process import InProcessGrid
 from tests.experiments.deploy.test_server_app import QUICK, events
 
 FINAL = ("accuracy", "loss", "personal_accuracy", "personal_loss", "digest", "rounds")
-WORDS = "digits-deploy --evaluate_every 3 --partition.held_out 0.3 --personalize_steps 1 --personalize_every 3".split()
+FLAGS = {"evaluate_every": 3, "partition.held_out": 0.3, "personalize_steps": 1, "personalize_every": 3}
+WORDS = ["digits-deploy", *(word for key, value in FLAGS.items() for word in (f"--{key}", str(value)))]
 
 
 def deployed(grid: InProcessGrid, out: Path, rounds: int) -> tuple[Summary, BaseException | None]:
