@@ -16,7 +16,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import received_of
 from fl_sim.kernels.module_copies import copy_of
 from fl_sim.learning.loss import Loss
-from fl_sim.learning.measure_failures import MeasureFailed
+from fl_sim.learning.measures import MeasureFailed
 from fl_sim.learning.networks.module_checks import lazy_tensors, problem, written
 from fl_sim.learning.probe import Findings
 from fl_sim.learning.probe import probe as seen_on_samples

@@ -23,8 +23,7 @@ from fl_sim.kernels.module_copies import cast, copy_of
 from fl_sim.kernels.precision import Precision
 from fl_sim.learning.batch import Batch
 from fl_sim.learning.batch_means import Count, mean, means_of, weight_of, weights_of, with_weights
-from fl_sim.learning.measure_failures import of_each
-from fl_sim.learning.measures import SampleFunction, countable
+from fl_sim.learning.measures import SampleFunction, countable, of_each
 from fl_sim.learning.networks.network_forms import Forms
 from fl_sim.learning.networks.state_form import StateForm, whole_numbers
 from fl_sim.learning.task import Task

@@ -270,25 +270,6 @@ def test_objects_from_python_need_the_setup_again(folder: Path, capsys: pytest.C
     assert done.agrees and done.recomputed == 1
 
 
-def test_it_says_how_many_rounds_had_a_digest(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Of rounds 1..3 only round 2 has one; a log with another one there differs."""
-    finished = run(**{**SETTINGS, "local": {}}, out=str(folder), engine="loop", digest_every=2)
-    logged = Path(finished.summary["run_dir"])
-    [client, *_], [early, *_] = clients_of_round(logged, 4), clients_of_round(logged, 2)
-    code, out, _ = call(capsys, logged, "--round", 4, "--client", client)
-    some = "rounds 1..3 recomputed: the log has a digest of 1 of them (digest_every), and each is the same"
-    assert code == 0 and some in out
-    code, out, _ = call(capsys, logged, "--round", 2, "--client", early)
-    assert code == 0 and "rounds 1..1 recomputed: the log has a digest of none of them" in out
-    lines = (logged / "rounds.jsonl").read_text().splitlines()
-    digest = json.loads(lines[2])["digest"]
-    shutil.copytree(logged, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "rounds.jsonl").write_text("\n".join(lines).replace(digest, "0" * 64) + "\n")
-    (tmp_path / "checksums.json").unlink()
-    done = replay.replay(tmp_path, 4, client)
-    assert done.compared == 1 and done.drift.startswith("round 2: ") and not done.agrees
-
-
 @pytest.mark.parametrize("commands, code", [("p len(model)\nc\n", 0), ("q\n", 0)])
 def test_pdb_stops_at_the_start_of_local_update(
     looped: Path, commands: str, code: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from fl_sim import rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.loss import Batch, Loss
-from fl_sim.learning.measure_failures import MeasureFailed
-from fl_sim.learning.measures import squared_error
+from fl_sim.learning.measures import MeasureFailed, squared_error
 from fl_sim.learning.sets.class_metrics import OFFERED, offered
 from fl_sim.learning.sets.set_metrics import SetMetric, own_metric
 from fl_sim.learning.sets.set_values import rows_of, set_values

@@ -8,8 +8,7 @@ from collections.abc import Iterable
 from torch import Tensor
 
 from fl_sim.errors import ConfigError
-from fl_sim.learning.measure_failures import named
-from fl_sim.learning.measures import class_axis_of
+from fl_sim.learning.measures import class_axis_of, named
 from fl_sim.learning.sets.class_metrics import UNDEFINED
 from fl_sim.learning.sets.set_metrics import as_numbers
 from fl_sim.learning.task import Task

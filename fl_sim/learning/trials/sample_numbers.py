@@ -13,8 +13,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.kernels import outputs as nested
 from fl_sim.kernels.in_place import copied
 from fl_sim.learning.batch_means import mean
-from fl_sim.learning.measure_failures import measure, named
-from fl_sim.learning.measures import counted
+from fl_sim.learning.measures import counted, measure, named
 from fl_sim.learning.trials.kept_values import kept_by
 from fl_sim.learning.trials.other_outputs import other_outputs
 from fl_sim.tree import Tree

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from fl_sim.errors import ConfigError
-from fl_sim.learning.measure_failures import MeasureFailed
+from fl_sim.learning.measures import MeasureFailed
 from fl_sim.learning.trials.sample_numbers import Numbers, examined
 from fl_sim.tree import Tree
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments.run import run
 from fl_sim import ConfigError, from_arrays
-from fl_sim.learning.measure_failures import MeasureFailed, named
+from fl_sim.learning.measures import MeasureFailed, named
 from fl_sim.learning.sets.set_metrics import own_metric
 from fl_sim.learning.sets.set_values import set_values
 
