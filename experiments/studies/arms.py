@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -31,6 +31,8 @@ class Arm:
     """Flags of its own, separated by blanks."""
     group: str = ""
     """Arms of one group are compared with each other."""
+    column: str = ""
+    """The column of rounds.jsonl by which this arm is tuned and compared; empty: the study's own."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,18 @@ class Study:
     tuned: str
     """What was tuned on what."""
     columns: dict[str, str]
-    """Columns of rounds.jsonl that are reported -> their titles; differences are of the first."""
+    """Columns of rounds.jsonl that are reported -> their titles; arms are compared by the first."""
     chance: float
     """What a failed run counts as in the first of ``columns``."""
+
+    @property
+    def value(self) -> str:
+        """The column by which arms are compared, unless they name their own."""
+        return next(iter(self.columns))
+
+    def trials_of(self, arm: Arm) -> Trials:
+        """How the rate of an arm is chosen."""
+        return replace(self.trials, column=arm.column or self.trials.column)
 
     def cells(self) -> Iterator[tuple[str, str, list[Arm]]]:
         """(group, condition, arms) in the order in which they run."""
@@ -76,14 +87,14 @@ class Study:
     def run_seed(self, run: Command, out: Path, condition: str, arm: Arm, seed: int, more: Sequence[str]) -> int:
         """Make one reported run at the arm's chosen rate, unless it is there; all trials must have been made."""
         folder = self.place(out, condition, arm)
-        rate = chosen(folder, self.trials)
+        rate = chosen(folder, self.trials_of(arm))
         assert rate is not None
         words = [*self.flags(condition, arm, more), "--local.lr", f"{rate:g}", *seeded(seed)]
         return run_once(run, folder / f"seed-{seed}", words)
 
     def run_trials(self, run: Command, out: Path, condition: str, arm: Arm, more: Sequence[str]) -> int:
         """Make the arm's missing trials."""
-        return run_trials(run, self.place(out, condition, arm), self.flags(condition, arm, more), self.trials)
+        return run_trials(run, self.place(out, condition, arm), self.flags(condition, arm, more), self.trials_of(arm))
 
     def logs(self, out: Path, condition: str, arm: Arm) -> list[RunLog]:
         """The logs of an arm's reported runs, completed or failed."""
@@ -96,24 +107,23 @@ def outcomes(study: Study, out: Path) -> tuple[pd.DataFrame, dict[tuple[str, str
     rows, tuned = [], {}
     for group, condition, arms in study.cells():
         for arm in arms:
-            if found := scores(study.place(out, condition, arm), study.trials):
+            if found := scores(study.place(out, condition, arm), study.trials_of(arm)):
                 tuned[condition, group, arm.name] = found
             facts = {"condition": condition, "group": group, "arm": arm.name}
-            rows += [{**facts, **numbers(study, log)} for log in study.logs(out, condition, arm)]
+            rows += [{**facts, **numbers(study, arm, log)} for log in study.logs(out, condition, arm)]
     return pd.DataFrame(rows), tuned
 
 
-def numbers(study: Study, log: RunLog) -> dict[str, object]:
-    """What a run is reported by; the study's columns are means of the last two evaluations."""
+def numbers(study: Study, arm: Arm, log: RunLog) -> dict[str, object]:
+    """What a run is reported by: ``compared``, by which its arm is compared, and the study's columns."""
     sums = log.rounds[["steps", "bytes_up", "bytes_down", "seconds"]].sum()
-    found = {name: late(log, name) for name in study.columns}
-    first = next(iter(study.columns))
-    failed = log.summary["status"] == "failed"
+    failed, last = log.summary["status"] == "failed", study.trials.last
     return {
         "seed": log.config["seed"],
         "lr": log.config["local"]["lr"],
         "status": log.summary["status"],
-        **{**found, first: study.chance if failed else found[first]},
+        "compared": study.chance if failed else late(log, arm.column or study.value, last),
+        **{name: late(log, name, last) for name in study.columns},
         "steps": int(sums["steps"]),
         "mb": (sums["bytes_up"] + sums["bytes_down"]) / 1e6,
         "seconds": round(float(sums["seconds"]), 1),

@@ -76,34 +76,34 @@ def section(study: Study, own: pd.DataFrame, arms: Sequence[Arm], tuned: dict[st
         shown = [spread(runs[column], 2 if "loss" in column else 3) for column in study.columns]
         count = f"{len(runs)}, {failed} failed" if failed else str(len(runs))
         rows.append([name, f"{runs['lr'].iloc[0]:g}", tries, *shown, f"{runs['mb'].mean():.0f}", count])
-    value = next(iter(study.columns))
-    means = own.groupby("arm")[value].mean().sort_values(ascending=False)
+    means = own.groupby("arm")["compared"].mean().sort_values(ascending=False)
     return [
         *markdown(["arm", "lr", "trials by lr", *study.columns.values(), "MB", "seeds"], rows),
         "",
         *markdown(["difference", "mean (95 % interval)", "higher in", ""], gaps(study, own, names)),
         "",
-        f"By mean {study.columns[value]}: " + " > ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + ".",
+        "By mean: " + " > ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + ".",
     ]
 
 
 def gaps(study: Study, own: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
     """A line for each arm and baseline: their difference seed by seed, and whether its interval excludes 0."""
-    lines, value = [], next(iter(study.columns))
+    lines = []
     for name in names:
         before = study.baselines[: study.baselines.index(name)] if name in study.baselines else study.baselines
         for other in before:
-            if gap := difference(own, name, other, value):
+            if gap := difference(own, name, other, "compared"):
                 lines.append([f"{name} - {other}", signed(gap), f"{gap.wins} of {gap.seeds}", gap.sign])
     return lines
 
 
 def picture(study: Study, out: Path, file: Path) -> None:
-    """The first column by round, a panel for each group and condition: mean over seeds, lowest to highest."""
-    value, panels = next(iter(study.columns)), []
+    """The compared column by round, a panel for each group and condition: mean over seeds, lowest to highest."""
+    panels = []
     for group, condition, arms in study.cells():
         lines = {}
         for arm in arms:
+            value = arm.column or study.value
             logs = [log.rounds for log in study.logs(out, condition, arm) if value in log.rounds]
             if logs:
                 known = pd.concat(logs)[["round", value]].dropna()
@@ -116,7 +116,7 @@ def picture(study: Study, out: Path, file: Path) -> None:
         for name, line in lines.items():
             color = axes.plot(line.index, line["mean"], label=name, marker=".")[0].get_color()
             axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
-        axes.set(title=title, xlabel="round", ylabel=LABELS.get(value, value))
+        axes.set(title=title, xlabel="round", ylabel=LABELS.get(study.value, study.columns[study.value]))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(file, format="png", dpi=110)

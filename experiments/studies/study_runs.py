@@ -27,6 +27,8 @@ class Trials:
     """The column of rounds.jsonl by which the best rate is chosen, such as ``val_accuracy``."""
     flags: Sequence[str] = ()
     """Further flags of trials alone."""
+    last: int = 2
+    """Evaluations whose mean is taken, the last ones of a run."""
 
 
 def logs_of(place: Path, *statuses: str) -> list[RunLog]:
@@ -77,9 +79,12 @@ def run_trials(run: Command, place: Path, words: Sequence[str], trials: Trials) 
 
 
 def scores(place: Path, trials: Trials) -> dict[float, float]:
-    """Rate -> what its trial reached, the last two evaluations' mean; -1 for one that failed. Only of trials made."""
+    """Rate -> what its trial reached in the last evaluations; -1 for one that failed. Only of trials made."""
     found = {rate: log for rate in trials.rates if (log := tried(trial(place, rate))) is not None}
-    return {rate: worth if (worth := late(log, trials.column)) == worth else -1.0 for rate, log in found.items()}
+    return {
+        rate: worth if (worth := late(log, trials.column, trials.last)) == worth else -1.0
+        for rate, log in found.items()
+    }
 
 
 def chosen(place: Path, trials: Trials) -> float | None:
@@ -88,7 +93,7 @@ def chosen(place: Path, trials: Trials) -> float | None:
     return max(found, key=lambda rate: (found[rate], -rate)) if len(found) == len(trials.rates) else None
 
 
-def late(log: RunLog, column: str, count: int = 2) -> float:
+def late(log: RunLog, column: str, count: int) -> float:
     """The mean of the last ``count`` values of a column that are not null; NaN for a run that failed, or without one.
 
     The initial model's evaluation is none of them.
