@@ -56,7 +56,7 @@ class Study:
     columns: dict[str, str]
     """Columns of rounds.jsonl that are reported -> their titles; arms are compared by the first."""
     chance: float
-    """What a failed run counts as in the first of ``columns``."""
+    """The accuracy that a failed run counts as."""
 
     @property
     def value(self) -> str:
@@ -117,13 +117,17 @@ def outcomes(study: Study, out: Path) -> tuple[pd.DataFrame, dict[tuple[str, str
 def numbers(study: Study, arm: Arm, log: RunLog) -> dict[str, object]:
     """What a run is reported by: ``compared``, by which its arm is compared, and the study's columns."""
     sums = log.rounds[["steps", "bytes_up", "bytes_down", "seconds"]].sum()
-    failed, last = log.summary["status"] == "failed", study.trials.last
+
+    def last(column: str) -> float:
+        failed = log.summary["status"] == "failed" and "accuracy" in column
+        return study.chance if failed else late(log, column, study.trials.last)
+
     return {
         "seed": log.config["seed"],
         "lr": log.config["local"]["lr"],
         "status": log.summary["status"],
-        "compared": study.chance if failed else late(log, arm.column or study.value, last),
-        **{name: late(log, name, last) for name in study.columns},
+        "compared": last(arm.column or study.value),
+        **{name: last(name) for name in study.columns},
         "steps": int(sums["steps"]),
         "mb": (sums["bytes_up"] + sums["bytes_down"]) / 1e6,
         "seconds": round(float(sums["seconds"]), 1),

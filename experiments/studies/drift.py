@@ -6,9 +6,10 @@ arm under each condition is chosen by the central validation share, on a seed th
 the papers' or this project's defaults, untuned. A seed is that of run and partition: arms of a group have the same
 partition, initial model and draws, and are compared seed by seed.
 
-FedNova's arm has clients that make unequal numbers of epochs, as FedAvg and FedProx beside it. Runs lie in ``--out``;
-what it holds is not run again, so that the command may be interrupted. Written are drift.csv (a line a run), .md and
-.png in ``experiments/results``, anew whenever a seed is complete. Other flags go to all runs.
+FedNova's arm has clients that make unequal numbers of epochs, MOON's a LeNet with a projection head, as FedAvg and
+FedProx beside them. Runs lie in ``--out``; what it holds is not run again, so that the command may be interrupted.
+Written are drift.csv (a line a run), .md and .png in ``experiments/results``, anew whenever a seed is complete. Other
+flags go to all runs.
 """
 
 import sys
@@ -21,9 +22,9 @@ from experiments.studies.arms_page import command
 from experiments.studies.study_runs import Trials
 
 ROUNDS, RATES = 20, (0.02, 0.05, 0.1, 0.2)
-ONE, UNEQUAL = "one epoch", "1,1,5 epochs"
+ONE, HEAD, UNEQUAL = "one epoch", "projection head", "1,1,5 epochs"
 PROX = "--strategy fedprox --strategy.mu 0.01"
-EPOCHS = "--local.epochs_of 1,1,5"
+EPOCHS, PROJECTION = "--local.epochs_of 1,1,5", "--model.projection 84"
 STUDY = Study(
     name="drift",
     explanation=f"""Does an algorithm against client drift beat FedAvg and FedProx? LeNet on CIFAR-10, 10 clients that
@@ -34,8 +35,8 @@ The models are far from converged: this compares early progress under drift, not
 Every client has at least 50 pictures. Accuracy and loss: the global model's on 5000 test pictures, mean of the last
 two evaluations; in brackets the lowest and the highest seed. Differences: in accuracy, seed by seed on one partition.
 MB: sent and received in a run. A run that failed (a model that diverged) counts as accuracy .1, a trial as -1.
-*1,1,5 epochs*: in every round two thirds of the clients make one epoch, the others five. FedProx has mu .01, FedDyn
-alpha .1: of this project, untuned.""",
+*1,1,5 epochs*: in every round two thirds of the clients make one epoch, the others five. *Projection head*: two layers
+of 84 units before the last one, MOON's features (mu 1, tau .5). FedProx has mu .01, FedDyn alpha .1: untuned.""",
     common=[
         *("--task", "experiments.studies.part_of_cifar10:part_of_cifar10", "--validation", "0.3333"),
         *("--standardize", "true", "--partition", "dirichlet", "--partition.min_samples", "50", "--clients", "10"),
@@ -48,6 +49,9 @@ alpha .1: of this project, untuned.""",
         Arm("fedprox", PROX, ONE),
         Arm("scaffold", "--strategy scaffold", ONE),
         Arm("feddyn", "--strategy feddyn --strategy.alpha 0.1", ONE),
+        Arm("fedavg", f"--strategy fedavg {PROJECTION}", HEAD),
+        Arm("fedprox", f"{PROX} {PROJECTION}", HEAD),
+        Arm("moon", f"--strategy moon {PROJECTION}", HEAD),
         Arm("fedavg", f"--strategy fedavg {EPOCHS}", UNEQUAL),
         Arm("fedprox", f"{PROX} {EPOCHS}", UNEQUAL),
         Arm("fednova", f"--strategy fednova {EPOCHS}", UNEQUAL),
