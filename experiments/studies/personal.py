@@ -18,7 +18,7 @@ from experiments.studies.arms import Arm, Study
 from experiments.studies.arms_page import command
 from experiments.studies.study_runs import Trials
 
-ROUNDS, RATES, PICTURES = 20, (0.02, 0.05, 0.1), 6000
+ROUNDS, RATES, PICTURES = 20, (0.05, 0.1, 0.2), 6000
 BEFORE, AFTER = "personal_accuracy_before", "personal_accuracy"
 STUDY = Study(
     name="personal",
