@@ -9,6 +9,10 @@ class RoundFailed(RuntimeError):
     """A round did not do what was requested; the message names the round and the reason (a client's traceback, say)."""
 
 
+class Damaged(ValueError):
+    """A file of a run whose bytes are not those that were written, or that cannot be read."""
+
+
 def of_process_end(error: BaseException) -> str:
     """What the strategy or a callback did that would have ended the process: ``error`` is no Exception."""
     code = getattr(error, "code", None)

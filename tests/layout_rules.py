@@ -14,7 +14,7 @@ FLOORS: list[set[str]] = [
     {"engines"},
     {"blocks"},
     {"learning"},
-    {"population", "kernels", "wire", "logs"},
+    {"population", "kernels", "wire", "logs", "states"},
     {"tree", "rng", "dotted", "errors", "leaving", "registry"},
 ]
 """The folders and files of fl_sim from the top of the stair down; each imports only itself and floors below its own."""

@@ -15,6 +15,7 @@ from operator import attrgetter
 from fl_sim.blocks.draws import finished_steps, training_steps
 from fl_sim.blocks.learner import Learner, Settings, local_settings
 from fl_sim.learning.rule import Draw, LocalRule, Sizes
+from fl_sim.states.client_states import states_of
 from fl_sim.tree import Tree
 
 
@@ -97,7 +98,7 @@ def plan_blocks(
         members.sort(key=attrgetter("steps"), reverse=True)
         for part in even_slices(len(members), block_size):
             chosen = members[part]
-            own = {order.client: states[order.client] for order in chosen if order.client in states}
+            own = states_of(states, [order.client for order in chosen])
             plans.append(BlockPlan(len(plans), message_type, settings, chosen, own))
     return plans
 

@@ -65,7 +65,7 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     sizes = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
     draws = [Draw(seed, server_round, order.client) for order in plan.orders]
     together = streams_of(rule, sizes, local, draws)
-    states = dict(plan.states)
+    states = {order.client: plan.states[order.client] for order in plan.orders if order.client in plan.states}
     if len(states) < len(plan.orders):
         initial = _initial_state(rule, model, learner.loss)
         states = {order.client: states.get(order.client, initial) for order in plan.orders}

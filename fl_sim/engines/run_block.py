@@ -30,6 +30,7 @@ from fl_sim.engines.reply_checks import (
 )
 from fl_sim.engines.results import BlockResult, ClientResult, joined
 from fl_sim.engines.set_evaluation import client_sets, split
+from fl_sim.errors import Damaged
 from fl_sim.learning.returned import reply_form
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
@@ -66,7 +67,7 @@ def run_plan(plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk:
                     plan, model, learner, chunk, pool, f"out of memory with one client at once on {engine}"
                 )
             chunk = at_once // 2
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Damaged):  # no client's fault
             raise
         except BaseException as error:  # such as a reply that no engine can read
             return one_by_one(plan, model, learner, chunk, pool, f"{engine} raised {type(error).__name__}: {error}")
@@ -82,7 +83,7 @@ def one_by_one(
     def run_one(one: BlockPlan) -> BlockResult:
         try:
             return run_block(one, model, learner, "loop", 1, pool)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Damaged):  # no client's fault
             raise
         except BaseException:
             return BlockResult(one, [failed_result(one.orders[0], learner, traceback.format_exc())])

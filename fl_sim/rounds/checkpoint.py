@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to continue, one file each, written whole or not at all.
 
 A file ``round-000012-<sha256>.safetensors`` holds the model, the clients' states and the strategy's attributes; its
-header is JSON (``checkpoint_files/checkpoint_form.py``). The checksum in its name shows a damaged file. What only
+header is JSON (``checkpoint_files/checkpoint_form.py``). The checksum in its name shows a damaged file. Where the
+clients' states are large, it holds an index of them, and they are in files beside it (``fl_sim.states``). What only
 pickle can hold is read where this user wrote it or trusts who did. The log is kept as byte positions of its files: a
 run that continues cuts them back to these.
 """
@@ -17,8 +18,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fl_sim.errors import Damaged
 from fl_sim.rounds.checkpoint_files import checkpoint_form
 from fl_sim.rounds.checkpoint_files.checkpoint_form import Checkpoint, Malformed
+from fl_sim.states.segment_files import FOLDER as STATES
+from fl_sim.states.stored_states import StoredStates
 
 __all__ = ["Checkpoint", "Checkpoints", "Damaged", "latest", "listed", "read", "round_of", "save"]
 
@@ -31,16 +35,14 @@ SHARE = 0.02
 """The share of a run's time that checkpoints may take; where one takes more of a round, some rounds have none."""
 
 
-class Damaged(ValueError):
-    """A checkpoint whose bytes are not those that were written, or that cannot be read."""
-
-
 def save(folder: Path, checkpoint: Checkpoint, keep: int = KEEP) -> Path:
     """Write into ``folder/checkpoints`` beside the others, then drop all but the last ``keep`` (0: none).
 
     Raises OSError (a full disk), and what pickle raises for an attribute of the strategy that it cannot hold.
     """
     data = checkpoint_form.to_bytes(checkpoint)
+    if isinstance(checkpoint.states, StoredStates):  # the states that it names are on the disk before it is
+        checkpoint.states.sync()
     where = folder / FOLDER
     where.mkdir(exist_ok=True)
     path = where / f"round-{checkpoint.round:06d}-{hashlib.sha256(data).hexdigest()}{SUFFIX}"
@@ -88,7 +90,8 @@ def read(path: Path, trust_pickle: bool = False) -> Checkpoint:
     Raises
     ------
     Damaged
-        Where the bytes do not have the checksum in its name, or are no checkpoint.
+        Where the bytes do not have the checksum in its name, or are no checkpoint, or where a state that it names is
+        not stored as it was.
     """
     try:
         data = path.read_bytes()
@@ -97,9 +100,30 @@ def read(path: Path, trust_pickle: bool = False) -> Checkpoint:
     if hashlib.sha256(data).hexdigest() != path.name.removesuffix(SUFFIX).rpartition("-")[2]:
         raise Damaged(f"{path}: its checksum is another; it was damaged or cut short")
     try:
-        return checkpoint_form.from_bytes(data, trust_pickle)
+        found = checkpoint_form.from_bytes(data, trust_pickle, path.parent.parent / STATES)
     except Malformed as error:
         raise Damaged(f"{path}: {error}") from error
+    if isinstance(found.states, StoredStates):
+        found.states.check()
+    return found
+
+
+def segments_named(folder: Path) -> set[int]:
+    """The segments of states that a run's checkpoints name. Raises OSError where one cannot be read.
+
+    A checkpoint whose header is damaged names none: it cannot be continued from.
+    """
+    named: set[int] = set()
+    for path in listed(folder):
+        if path not in _named:
+            with path.open("rb") as file:
+                _named[path] = checkpoint_form.segments_in(file)
+        named |= _named[path]
+    return named
+
+
+_named: dict[Path, set[int]] = {}
+"""The segments that a checkpoint names; its name tells its content."""
 
 
 def latest(

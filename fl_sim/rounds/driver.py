@@ -172,7 +172,7 @@ class _Driver:
         self.digests.current = None
         kept_attributes.restore(run.strategy, begin.strategy)
         self.statistics.restored(list(run.model), self.log)
-        self.grid.states.update(begin.states)
+        self.grid.states.restore(begin.states)
         if self.log is not None:
             run.rows += self.log.rounds_so_far()
         if run.rows:
@@ -238,6 +238,7 @@ class _Driver:
             digest = self.digests.last(self.model_round) if in_place.versions(run.model) == self.versions else ""
             if self.log is not None:
                 self.log.model(run.model, self.model_round, digest)
+            self.grid.states.close()
             self.each("on_run_end")
         return self.result
 

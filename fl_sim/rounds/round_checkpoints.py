@@ -14,7 +14,7 @@ from fl_sim.grids.base import ClientGrid, OnEvent
 from fl_sim.kernels import in_place
 from fl_sim.logs.writer import RoundLog, as_bytes, line_of
 from fl_sim.rounds.callbacks import Run
-from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints
+from fl_sim.rounds.checkpoint import SHARE, Checkpoint, Checkpoints, segments_named
 from fl_sim.rounds.checkpoint_files.kept_attributes import Built, kept_of
 from fl_sim.rounds.round_evaluation import OnlyAtTheEnd
 
@@ -24,7 +24,7 @@ busy machine, leave no round out."""
 
 
 class RoundCheckpoints:
-    """Writes a run's checkpoints, where it has a log and ``checkpoints``.
+    """Writes a run's checkpoints, where it has a log and ``checkpoints``; large states are then in the log's folder.
 
     Parameters
     ----------
@@ -45,6 +45,8 @@ class RoundCheckpoints:
     ) -> None:
         self.run, self.grid, self.log, self.checkpoints, self.on_event = run, grid, log, checkpoints, on_event
         self.built = Built(run.strategy)
+        if log is not None and checkpoints is not None:
+            grid.states.keep_in(log.path)
         self._kept: Checkpoint | None = None
         """The last finished round, without the states of clients; None where its checkpoint is written."""
         self._versions: list[int] = []
@@ -85,7 +87,8 @@ class RoundCheckpoints:
             if at_end.columns:
                 text = line_of({k: v for k, v in run.rows[-1].items() if k not in at_end.columns})
             positions["rounds.jsonl"] = start + len(as_bytes(text))
-        state = Checkpoint(run.round, run.model, model_round, own, self.grid.states, positions, line=text)
+        states = self.grid.states.snapshot(compact=checkpoints.keep > 0) if due else {}
+        state = Checkpoint(run.round, run.model, model_round, own, states, positions, line=text)
         self._keep(state, versions)
         if due:
             self._save(state)
@@ -128,6 +131,8 @@ class RoundCheckpoints:
         assert checkpoints is not None
         checkpoints.save(replace(state, built=self.built), self._seconds() / self.grid.runs_in_process)
         self._kept = None
+        if checkpoints.keep > 0:  # else all stay
+            self.grid.states.forget_all_but(segments_named(checkpoints.folder))
         if checkpoints.refused:
             self.on_event("no_checkpoint", reason=checkpoints.refused)
 

@@ -15,6 +15,8 @@ from experiments.run import main
 from fl_sim import SimulationGrid, load, tree
 from fl_sim.engines import vmap
 from fl_sim.rounds.checkpoint import latest
+from fl_sim.states import client_states
+from fl_sim.states.client_states import ClientStates
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.strategy import Strategy
@@ -122,6 +124,40 @@ def test_a_run_that_begins_at_a_checkpoint_of_another_has_its_bits(
     assert list(own) == list(other) and own.max() > 2
     states, before = states_of(summary["run_dir"]), states_of(str(reference))
     assert {c: tree.digest(state) for c, state in states.items()} == {c: tree.digest(s) for c, s in before.items()}
+
+
+def lost(states: dict[int, Tree]) -> dict[int, Tree]:
+    """All but the first client's."""
+    return dict([*states.items()][1:])
+
+
+def swapped(states: dict[int, Tree]) -> dict[int, Tree]:
+    """The first two clients' states, each the other's."""
+    names = [*states]
+    return {**states, **dict(zip(names[:2], [states[c] for c in reversed(names[:2])], strict=True))}
+
+
+@pytest.mark.parametrize("how", [lost, swapped])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "--engine loop",
+        "--engine vmap",
+        pytest.param("--engine ray --ray.num_workers 1", marks=[pytest.mark.slow, pytest.mark.ray]),
+    ],
+)
+def test_a_stored_state_that_is_lost_or_swapped_is_seen(
+    engine: str, how: Any, reference: Path, tmp_path: Path, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mutation of what a block gets of the states in segments, which are right where it gets them as they are."""
+    part = ClientStates.part
+    monkeypatch.setattr(client_states, "MEMORY_BYTES", 0)
+    if how is lost:
+        assert_same(summary_of(f"{words()} {engine} --out {tmp_path}", capsys)["run_dir"], reference)
+    monkeypatch.setattr(ClientStates, "part", lambda self, clients: how(dict(part(self, clients))))
+    summary = summary_of(f"{words()} {engine} --out {tmp_path}", capsys)
+    with pytest.raises(AssertionError):
+        assert_same(summary["run_dir"], reference)
 
 
 def test_states_of_every_dtype_layout_and_order_are_right_on_every_engine(tmp_path: Path, capsys: Any) -> None:

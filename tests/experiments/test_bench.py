@@ -135,7 +135,9 @@ def test_flags_choose_works_and_systems() -> None:
     assert {work.group for work, _ in plan} == {"S1", "S3"} and all(work.goes == 3 for work, _ in plan)
     assert {work.name: systems for work, systems in plan}["S3-10-of-100"] == ("ours-loop", "flower")
     everything = options.parse([]).works
-    assert [work for work, _ in everything] == list(catalogue.WORKS) and everything[0][1] == catalogue.SYSTEMS
+    assert [work for work, _ in everything] == list(catalogue.WORKS) and everything[0][
+        1
+    ] == catalogue.OURS + catalogue.OTHERS
 
 
 def test_a_quick_run_has_one_work_of_each_group_on_random_arrays() -> None:

@@ -12,6 +12,10 @@ SYSTEMS = {
     "ours-loop": System("ours", "this simulator, engine loop, one process", {"engine": "loop"}),
     "ours-vmap": System("ours", "this simulator, engine vmap, one process", {"engine": "vmap"}),
     "ours-ray": System("ours", "this simulator, Ray workers, one a core", {"engine": "ray"}),
+    "stateless": System("ours", "this simulator, engine vmap; clients keep nothing", {"engine": "vmap", "keep": False}),
+    "stateful": System(
+        "ours", "the same, but each client keeps the model that it sent last", {"engine": "vmap", "keep": True}
+    ),
     "bare": System("bare", "a PyTorch loop as one writes it by hand, one process, PyTorch's own threads"),
     "bare-careful": System(
         "careful", "the same loop, optimised: one process a core, one thread each, nothing copied twice", env=HEAP

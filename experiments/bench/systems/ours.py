@@ -1,4 +1,4 @@
-"""Systems ``ours-loop``, ``ours-vmap`` and ``ours-ray``: this simulator, by the functions of ``experiments.run``."""
+"""Systems ``ours-loop``, ``ours-vmap``, ``ours-ray``, ``stateless`` and ``stateful``: this simulator."""
 
 import time
 from importlib.util import find_spec
@@ -9,6 +9,7 @@ import torch
 
 from experiments.bench.children.protocol import Facts, ParentConnection, Unavailable, serve
 from experiments.bench.systems.idle_clients import IdleClients
+from experiments.bench.systems.visiting_clients import VisitingClients
 from experiments.bench.workloads.catalogue import Work
 from experiments.bench.workloads.shared_inputs import SharedInputs
 from experiments.bench.workloads.workload_config import settings
@@ -16,6 +17,7 @@ from experiments.config.recipe_files import make
 from experiments.run import run
 from experiments.runs.setup import build
 from fl_sim import Callback, RoundLog, Run, from_arrays, run_rounds
+from fl_sim.rounds.checkpoint import Checkpoints
 
 Tree = dict[str, torch.Tensor]
 
@@ -62,6 +64,9 @@ def run_settings(parent: ParentConnection, rounds: int) -> dict[str, Any]:
         x = torch.zeros(work.clients, 1)
         labels = torch.arange(work.clients) % 2
         more |= {"task": from_arrays(x, labels, x_test=x[:2], y_test=labels[:2]), "strategy": IdleClients()}
+    if "keep" in parent.job["options"]:
+        visits = VisitingClients(work.cohort * work.warmup, work.cohort, parent.job["options"]["keep"])
+        more |= {"strategy": visits, "cohort": work.cohort}
     return {**settings(work, rounds, str(Path(parent.job["folder"], "runs")), **more)}
 
 
@@ -87,6 +92,7 @@ def rounds(parent: ParentConnection, work: Work) -> Facts:
             train_config=setup.train_config,
             evaluate_config=setup.evaluate_config,
             log=log,
+            checkpoints=Checkpoints(log.path) if "keep" in parent.job["options"] else None,
             callbacks=[waiting],
             seed=config.seed,
         )

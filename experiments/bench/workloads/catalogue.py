@@ -1,4 +1,4 @@
-"""The workloads of the benchmark, S1 to S4, as plain values that can be sent to child processes as JSON."""
+"""The workloads of the benchmark, S1 to S4 and S7, as plain values that can be sent to child processes as JSON."""
 
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -7,6 +7,8 @@ OURS = ("ours-loop", "ours-vmap", "ours-ray")
 """This simulator, with each of its engines."""
 OTHERS = ("bare", "bare-careful", "flower", "flower-careful", "pfl", "blazefl")
 """The systems that it is compared with."""
+STATES = ("stateless", "stateful")
+"""This simulator, whose clients keep nothing from round to round, or a state of the model's size."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +123,18 @@ WORKS = (
     _many_clients("S4-1000", 1000, ("ours-vmap",)),
     _many_clients("S4-1M", 1_000_000, OURS),
     _many_clients("S4-15M", 15_000_000, ("ours-vmap",)),
+    Work(
+        "S7", "S7", "clients with a state: LeNet on CIFAR-10, 100 000 clients of 20 images drawn with replacement, "
+        "100 a round, batches of 10; 100 rounds visit 10 000 clients in turn, those timed visit some of them again; a "
+        "checkpoint now and then, as in every run",
+        task="cifar10", model="lenet", clients=100_000, cohort=100, lr=0.03, train=50_000, warmup=100, goes=20,
+        partition={"name": "resample", "samples_per_client": 20}, systems=STATES, reference="stateless",
+    ),
 )  # fmt: skip
 
 GROUPS = tuple(dict.fromkeys(work.group for work in WORKS))
 """The names that ``--work`` accepts."""
-SYSTEMS = OURS + OTHERS
+SYSTEMS = OURS + STATES + OTHERS
 """The names that ``--systems`` accepts."""
 QUICK = {
     "S1-skew": ("ours-loop", "bare-careful", "pfl"),

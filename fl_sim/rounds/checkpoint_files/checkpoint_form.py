@@ -5,6 +5,9 @@ are stacked, so that a million clients are a few tensors), ``strategy/NUMBER`` a
 ``checkpoint`` is JSON: the version of this form (``format``), round, positions in the log, plain facts, and the
 strategy's attributes (``fl_sim.rounds.checkpoint_files.kept_attributes``).
 
+Where the states are in segments (``fl_sim.states``), a tensor ``states`` is their index, and the header names the
+segments (``segments``); ``format`` is then STORED.
+
 Files without ``format`` are of an older form, in which all attributes of the strategy are one pickle.
 
 Legend: C clients of a group.
@@ -13,7 +16,8 @@ Legend: C clients of a group.
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,11 +29,14 @@ from fl_sim.rounds.checkpoint_files import pickled_part
 from fl_sim.rounds.checkpoint_files.attribute_reader import Reader
 from fl_sim.rounds.checkpoint_files.attribute_writer import Writer
 from fl_sim.rounds.checkpoint_files.kept_attributes import Built
+from fl_sim.states.state_record import placed
+from fl_sim.states.stored_states import StoredStates
 from fl_sim.tree import Tree
 from fl_sim.wire.stored_leaves import restored, storable
 
-FORMAT = 2
-"""Version of the form. Increment it when older code could no longer read a file."""
+FORMAT, STORED = 2, 3
+"""Versions of the form: with all states inside, with an index of states. A new one where older code could no longer
+read a file."""
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, RuntimeError, SafetensorError, TypeError)
 """What reading a file raises, besides ValueError, that no checkpoint was written as."""
 
@@ -74,7 +81,11 @@ def to_bytes(checkpoint: Checkpoint) -> bytes:
     header |= {"positions": dict(checkpoint.positions), "facts": dict(checkpoint.facts), "line": checkpoint.line}
     header |= {"model": list(checkpoint.model), "strategy": json.dumps(rows)}
     tensors = {f"model/{k}": v for k, v in checkpoint.model.items()}
-    stacked, header["states"] = stacked_states(checkpoint.states)
+    if isinstance(checkpoint.states, StoredStates):
+        header |= {"format": STORED, "segments": checkpoint.states.named}
+        stacked = {"states": checkpoint.states.index()}
+    else:
+        stacked, header["states"] = stacked_states(checkpoint.states)
     own, pairs = storable({**tensors, **writer.tensors})
     stacked, more = storable(stacked, copy=False)
     own |= stacked
@@ -97,25 +108,45 @@ def stacked_states(states: Mapping[int, Tree]) -> tuple[Tree, list[dict[str, Any
         for number, name in enumerate(names):
             leaves = [states[client][name].detach() for client in clients]
             tensors[f"state/{len(rows)}/{number}"] = torch.stack(leaves)
-        rows.append({"clients": clients, "leaves": names})
+        devices = [states[clients[0]][name].device.type for name in names]
+        rows.append({"clients": clients, "leaves": names} | ({"devices": devices} if {*devices} - {"cpu"} else {}))
     return tensors, rows
 
 
-def from_bytes(data: bytes, trust_pickle: bool = False) -> Checkpoint:
+def segments_in(file: IO[bytes]) -> set[int]:
+    """The segments that the checkpoint in a file names; none where its header is damaged. Raises OSError."""
+    try:
+        header = _header(file.read(int.from_bytes(file.read(8), "little")))
+        return set(map(int, header.get("segments", ())))
+    except (ValueError, OverflowError, *UNREADABLE):
+        return set()
+
+
+def _header(data: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.loads(data)["__metadata__"]["checkpoint"])
+    return found
+
+
+def from_bytes(data: bytes, trust_pickle: bool = False, folder: Path = Path()) -> Checkpoint:
     """The checkpoint in a file; ``trust_pickle`` as in ``fl_sim.rounds.checkpoint.read``.
+
+    ``folder`` : that of the states that it names, which are read when they are asked for.
 
     Raises Malformed, and ConfigError for a version that this code does not know, or a pickle that cannot be read here.
     """
     try:
         length = int.from_bytes(data[:8], "little")
-        header = json.loads(json.loads(data[8 : 8 + length])["__metadata__"]["checkpoint"])
+        header = _header(data[8 : 8 + length])
         form = header.get("format", 1)
-        if form not in (1, FORMAT):
+        if form not in (1, FORMAT, STORED):
             raise ConfigError(
-                f"a checkpoint has the format {form!r}, and this version knows 1 to {FORMAT}; update the project"
+                f"a checkpoint has the format {form!r}, and this version knows 1 to {STORED}; update the project"
             )
         tensors = restored(read_tensors(data), set(header.get("pairs", ())))
+        states: Mapping[int, Tree]
         model, states = (_old_trees if form == 1 else _trees)(header, tensors)
+        if form == STORED:
+            states = StoredStates.of_index(folder, tensors["states"])
         strategy, untrusted = (_old_strategy if form == 1 else _strategy)(header, tensors, trust_pickle)
         positions = {str(k): int(v) for k, v in header["positions"].items()}
         rounds = int(header["round"]), int(header["model_round"])
@@ -132,10 +163,12 @@ def from_bytes(data: bytes, trust_pickle: bool = False) -> Checkpoint:
 
 def _trees(header: Mapping[str, Any], tensors: Tree) -> tuple[Tree, dict[int, Tree]]:
     states: dict[int, Tree] = {}
-    for group, row in enumerate(header["states"]):
+    for group, row in enumerate(header.get("states", ())):
         leaves = [tensors[f"state/{group}/{number}"] for number in range(len(row["leaves"]))]
+        devices = row.get("devices", ["cpu"] * len(leaves))
         for place, client in enumerate(row["clients"]):  # cloned, so that no state keeps those of others in memory
-            states[client] = {k: x[place].clone() for k, x in zip(row["leaves"], leaves, strict=True)}
+            own = [placed(x[place].clone(), device) for x, device in zip(leaves, devices, strict=True)]
+            states[client] = dict(zip(row["leaves"], own, strict=True))
     return {k: tensors[f"model/{k}"] for k in header["model"]}, dict(sorted(states.items()))
 
 

@@ -1,7 +1,8 @@
 """A script of test_resume.py: runs commands in forked processes that kill themselves with SIGKILL at a given point.
 
 Each line of stdin is a request in JSON: the words of the command, the point, a number N. The points are ``before``,
-``in`` and ``after`` the write of round N's checkpoint; ``line``, when half of round N's line is written; ``blocks``,
+``in`` and ``after`` the write of round N's checkpoint; ``states``, between the states of round N, which are stored in
+segments here, and its checkpoint; ``line``, when half of round N's line is written; ``blocks``,
 when N blocks of clients were trained. The exit code of the process is written to stdout.
 """
 
@@ -19,6 +20,8 @@ from experiments.runs.setup import build
 from fl_sim.executors import inline
 from fl_sim.logs import writer
 from fl_sim.rounds import checkpoint
+from fl_sim.states import client_states
+from fl_sim.states.stored_states import StoredStates
 
 
 def die(*_: Any) -> None:
@@ -42,6 +45,20 @@ def at_checkpoint(where: str, number: int) -> None:
         return path
 
     checkpoint.save = dying
+
+
+def after_states(number: int) -> None:
+    """Die when the states of a round are on the disk, before the checkpoint that names them."""
+    client_states.MEMORY_BYTES = 0
+    sync, done = StoredStates.sync, list[int]()
+
+    def dying(states: StoredStates) -> None:
+        sync(states)
+        done.append(1)
+        if len(done) == number:
+            die()
+
+    StoredStates.sync = dying  # type: ignore[method-assign]
 
 
 def at_line(number: int) -> None:
@@ -77,6 +94,8 @@ def main() -> None:
         if child == 0:
             if where == "blocks":
                 after_blocks(number)
+            elif where == "states":
+                after_states(number)
             elif where == "line":
                 at_line(number)
             else:

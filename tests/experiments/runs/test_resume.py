@@ -1,4 +1,4 @@
-"""A killed run goes on to the result that it would have had: twenty kills, and requests that are refused."""
+"""A killed run goes on to the result that it would have had: 21 kills, and requests that are refused."""
 
 import json
 import os
@@ -36,6 +36,7 @@ PAIRS = [(name, engine) for name in OURS for engine in ("loop", "vmap")]
 KILLS = [(f"{name} --engine {engine}", NAMED[i % len(NAMED)]) for i, (name, engine) in enumerate(PAIRS)]
 KILLS += [
     ("remembering:Remembers --engine loop", ("after", 4)),
+    ("remembering:Remembers --engine vmap", ("states", 3)),
     ("flwr.serverapp.strategy:FedAdam --engine vmap", ("line", 4)),
 ]
 KILLS += [(f"{OURS[i]} --engine loop", ("blocks", rng.key(0, "kill", i) % 14)) for i in range(3)]

@@ -105,8 +105,8 @@ def test_a_bomb_does_not_explode(form: int, tmp_path: Path) -> None:
 
 def test_other_versions_and_other_files_are_named() -> None:
     data = to_bytes(example({}))
-    with pytest.raises(ConfigError, match=r"format 3.*update the project"):
-        from_bytes(data.replace(b'\\"format\\": 2', b'\\"format\\": 3'))
+    with pytest.raises(ConfigError, match=r"format 4.*update the project"):
+        from_bytes(data.replace(b'\\"format\\": 2', b'\\"format\\": 4'))
     nested = "[" * 5000 + "]" * 5000
     for wrong in (
         b"",
