@@ -55,7 +55,9 @@ def encode(client: int, state: Mapping[str, Tensor]) -> tuple[bytes, int]:
         flat, stride = _flat(x.detach().cpu())
         data = flat.view(torch.uint8).numpy() if flat.numel() else b""
         size = flat.numel() * flat.element_size()
-        rows.append([name, str(x.dtype).removeprefix("torch."), list(x.shape), stride, x.device.type, start])
+        rows.append(
+            [name, str(x.dtype).removeprefix("torch."), list(x.shape), stride, "cuda" if x.is_cuda else "cpu", start]
+        )
         parts += [data, bytes(-size % ALIGN)]
         start += size + -size % ALIGN
     form = json.dumps(rows, separators=(",", ":")).encode()
