@@ -1,13 +1,15 @@
 """Kills runs at random moments, resumes them, and compares each with the same run undisturbed.
 
-    python -m experiments.attacks.kills [--number 45] [--seed 0] [--tree CHECKOUT]
+    python -m experiments.attacks.kills [--number 60] [--seed 0] [--tree CHECKOUT]
 
-Every run is in a forked process, which gets SIGKILL at a moment drawn from the time that the run takes. A run counts as
-equal if its model, its log without times and its summary are. ``--tree`` attacks another checkout. Exit code 0 if all
-are equal, 1 otherwise.
+Every run is in a forked process, which gets SIGKILL at a moment drawn from the time that the run takes. The runs of
+STORED keep their clients' states in segments; those with a checkpoint after each round are killed between the commit of
+a round's states and the checkpoint that would name them. A run counts as equal if its model, its log without times and
+its summary are. ``--tree`` attacks another checkout. Exit code 0 if all are equal, 1 otherwise.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -29,24 +31,26 @@ STRATEGIES = ("fedavg", "fedprox", "maxpool", "reptile --strategy.anneal linear"
 FLOWERS = "flwr.serverapp.strategy:FedAdam"
 RUNS = [f"--strategy {s} --engine {e} {FEW}" for s in (*STRATEGIES, FLOWERS) for e in ("loop", "vmap")]
 """The runs that are killed in turn, with checkpoints as they come by default, and after each round."""
+STORED = [f"--strategy {s} --engine {e} {FEW}" for s in ("scaffold", "feddyn", "moon") for e in ("loop", "vmap")]
+"""Those whose clients have states: killed like the others, but their states are in segments from the first on."""
 TIMES = ("seconds", "evaluate_seconds", "time", "run_dir", "versions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m experiments.attacks.kills", description=__doc__)
-    parser.add_argument("--number", type=int, default=45, help="of kills")
+    parser.add_argument("--number", type=int, default=60, help="of kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--tree", default="", help="another checkout to attack")
     options = parser.parse_args(argv)
     if options.tree:
         words = [sys.executable, "-P", __file__, "--number", str(options.number), "--seed", str(options.seed)]
         return subprocess.run(words, env={**os.environ, "PYTHONPATH": options.tree}, check=False).returncode
-    equal = 0
+    equal, runs = 0, RUNS + STORED
     with tempfile.TemporaryDirectory() as name:
         whole: dict[str, tuple[float, Path]] = {}
         for number in range(options.number):
-            words_of_run = RUNS[number % len(RUNS)] + " --checkpoint_every 1" * (number % 2)
+            words_of_run = runs[number % len(runs)] + " --checkpoint_every 1" * ((number + number // len(runs)) % 2)
             why = attack(words_of_run, number, options.seed, Path(name), whole)
             equal += not why
             print(f"{number + 1:3} {words_of_run.partition(' --model')[0]:60} {why or 'equal'}", flush=True)
@@ -68,7 +72,9 @@ def attack(words: str, number: int, seed: int, folder: Path, whole: dict[str, tu
     out = folder / f"killed-{number}"
     for attempt in range(20):
         share = rng.key(seed, "kill", number, attempt) % 1000 / 1000
-        if forked(words, out, kill_after_s=share * seconds) == -signal.SIGKILL:
+        between = words.startswith(tuple(STORED)) and "checkpoint_every" in words
+        when: dict[str, Any] = {"at_commit": 1 + int(12 * share)} if between else {"kill_after_s": share * seconds}
+        if forked(words, out, **when) == -signal.SIGKILL:
             break  # else it was faster: another moment is tried
         shutil.rmtree(out, ignore_errors=True)
     else:
@@ -78,15 +84,18 @@ def attack(words: str, number: int, seed: int, folder: Path, whole: dict[str, tu
     return difference(only(out), complete)
 
 
-def forked(words: str, out: Path, kill_after_s: float | None = None) -> int:
+def forked(words: str, out: Path, kill_after_s: float | None = None, at_commit: int = 0) -> int:
     """Run a command in a forked process; returns its exit code, that of SIGKILL where it was killed.
 
-    ``kill_after_s``: seconds from the moment at which it has a run folder.
+    ``kill_after_s``: seconds from the moment at which it has a run folder. ``at_commit``: kill it when its states are
+    on the disk for the checkpoint of this number, which is not written yet.
     """
     sys.stdout.flush()
     child = os.fork()
     if child == 0:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        if words.startswith(tuple(STORED)) or list(out.glob("*/states")):
+            store_states(at_commit)
         split = words.split()
         os._exit(run.main(split if "--resume" in split else [*split, "--out", str(out)]))
     if kill_after_s is not None:
@@ -95,6 +104,24 @@ def forked(words: str, out: Path, kill_after_s: float | None = None) -> int:
         time.sleep(kill_after_s)
         os.kill(child, signal.SIGKILL)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def store_states(at_commit: int) -> None:
+    """Store every state in segments, and die at a commit (0: never). Older versions have no segments."""
+    with contextlib.suppress(ImportError):
+        from fl_sim.states import client_states
+        from fl_sim.states.stored_states import StoredStates
+
+        sync, done = StoredStates.sync, list[int]()
+
+        def committed(states: StoredStates) -> None:
+            sync(states)
+            done.append(1)
+            if len(done) == at_commit:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        client_states.MEMORY_BYTES = 0
+        StoredStates.sync = committed  # type: ignore[method-assign, assignment]
 
 
 def only(folder: Path) -> Path:

@@ -107,7 +107,8 @@ class SimulationGrid(ClientGrid):
         return MonitoredGrid(self, failures, begin, end)
 
     def close(self) -> None:
-        """Shut the executor's workers down; the next message would start them again."""
+        """Shut the executor's workers down, which the next message would start again, and close files of states."""
+        self.states.close()
         if self.executor is not None:
             self.executor.close()
 

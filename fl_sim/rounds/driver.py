@@ -238,7 +238,6 @@ class _Driver:
             digest = self.digests.last(self.model_round) if in_place.versions(run.model) == self.versions else ""
             if self.log is not None:
                 self.log.model(run.model, self.model_round, digest)
-            self.grid.states.close()
             self.each("on_run_end")
         return self.result
 

@@ -33,10 +33,21 @@ class ClientStates(MutableMapping[int, Tree]):
         """Bytes of the states that are held, by segment."""
 
     def keep_in(self, run_folder: Path) -> None:
-        """Store states in this run's folder where they become large. Nothing is written until then."""
+        """Store states in this run's folder where they become large. Nothing is written until then.
+
+        States that an earlier run of the same grid has stored in its folder are copied.
+        """
+        old = self.snapshot()
         self._folder = run_folder / FOLDER
-        self._bytes = sum(map(_size, self._held.values()))
-        self._store_large()
+        if isinstance(old, StoredStates):
+            self.close()
+            self._segments = None
+            self._held.clear()
+            self._live.clear()
+            self.restore(old)
+        else:
+            self._bytes = sum(map(_size, self._held.values()))
+            self._store_large()
 
     # The mapping ----------------------------------------------------------------------------------------------------
 

@@ -51,9 +51,13 @@ def test_a_run_without_a_folder_stays_in_memory(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(client_states, "MEMORY_BYTES", 0)
     states = ClientStates()
     states[0] = kept = state(1.0)
+    states.mark()
     assert states[0] is kept and isinstance(states.snapshot(), dict)
-    states.keep_in(tmp_path)  # a folder comes later: what there is moves
-    assert isinstance(states.snapshot(), StoredStates) and values(states) == {0: 1}
+    for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "b"):  # one comes later, another, and the same again
+        folder.mkdir(exist_ok=True)
+        states.keep_in(folder)
+        assert isinstance(states.snapshot(), StoredStates) and values(states) == values(states.marked) == {0: 1}
+        assert numbers(folder / "states") == [1]
     states.close()
 
 
