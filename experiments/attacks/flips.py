@@ -26,6 +26,8 @@ from experiments import run
 from experiments.command_ends import ended
 from fl_sim import load, rng, tree
 from fl_sim.rounds import checkpoint
+from fl_sim.states import segment_files
+from fl_sim.states.segment_files import Segments
 
 FLIPS = 30
 """Flips of each file."""
@@ -58,6 +60,10 @@ def targets(folder: Path) -> list[Target]:
     states.save(1, {"w": torch.arange(500.0)})
     [state] = states.folder.iterdir()
 
+    segments = Segments(folder / "segments")
+    place = segments.append(1, {"w": torch.arange(500.0)})
+    segments.close()
+
     def frames(name: str) -> Any:
         return load(made)[name].to_csv()  # type: ignore[attr-defined]
 
@@ -68,6 +74,11 @@ def targets(folder: Path) -> list[Target]:
     return [
         Target("model.safetensors", made / "model.safetensors", lambda: tree.digest(load(made).model())),
         Target("a checkpoint", last, kept),
+        Target(
+            "a segment of states",
+            segment_files.path_of(folder / "segments", 1),
+            lambda: tree.digest(segment_files.read(folder / "segments", 1, place)),
+        ),
         Target("decoded cache", decoded / "train_x.npy", lambda: cache.cached("flips", source)["train_x"].tolist()),
         Target("a device's state", state, lambda: tree.digest(states.load(1))),
         Target("rounds.jsonl", made / "rounds.jsonl", lambda: frames("rounds")),
