@@ -4,10 +4,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fl_sim import Batch, Local, Loss, rng
+from fl_sim.learning.rule import Draw, Sizes, Streams
+from fl_sim.local import train
 from fl_sim.tree import Tree
 from strategies.fedavg import FedAvg
 
@@ -25,7 +28,10 @@ class _Some:
 
 @dataclass
 class VisitingClients(FedAvg):
-    """The first ``visited`` clients take part: in turn until each has, then keyed samples of them."""
+    """The first ``visited`` clients take part: in turn until each has, then keyed samples of them.
+
+    At its first visit a client trains nothing, which saves time: it only leaves its state.
+    """
 
     visited: int = 10_000
     per_round: int = 100
@@ -43,9 +49,14 @@ class VisitingClients(FedAvg):
         some: Any = _Some([nodes[c] for c in chosen])
         return super().configure_train(server_round, arrays, config, some)
 
+    def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
+        """No batches at first visits."""
+        return {"train": []} if draw.server_round * self.per_round <= self.visited else super().streams(sizes, local, draw)
+
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Tree]:
         """FedAvg's training, and the state."""
-        new, _, metrics = super().local_update(model, {}, batches, loss, local_)
+        steps = list(batches["train"])
+        new, metrics = train(model, steps, local_, loss.gradient) if steps else (model, {"loss": torch.zeros(())})
         return new, new if self.keep else {}, metrics

@@ -125,8 +125,8 @@ WORKS = (
     _many_clients("S4-15M", 15_000_000, ("ours-vmap",)),
     Work(
         "S7", "S7", "clients with a state: LeNet on CIFAR-10, 100 000 clients of 20 images drawn with replacement, "
-        "100 a round, batches of 10; 100 rounds visit 10 000 clients in turn, those timed visit some of them again; a "
-        "checkpoint now and then, as in every run",
+        "100 a round, batches of 10; in 100 rounds 10 000 clients leave a state, in those timed some of them train and "
+        "get it again; a checkpoint now and then, as in every run",
         task="cifar10", model="lenet", clients=100_000, cohort=100, lr=0.03, train=50_000, warmup=100, goes=20,
         partition={"name": "resample", "samples_per_client": 20}, systems=STATES, reference="stateless",
     ),
