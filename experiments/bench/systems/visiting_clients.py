@@ -51,7 +51,8 @@ class VisitingClients(FedAvg):
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """No batches at first visits."""
-        return {"train": []} if draw.server_round * self.per_round <= self.visited else super().streams(sizes, local, draw)
+        first = draw.server_round * self.per_round <= self.visited
+        return {"train": []} if first else super().streams(sizes, local, draw)
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
