@@ -18,7 +18,8 @@ def test_the_listing_has_every_component_with_a_line_of_help_and_its_parameters(
         assert [component["name"] for component in components if not component["help"]] == []
     by_name = {row["name"]: row["parameters"] for row in rows["strategies"] + rows["partitions"]}
     assert by_name["fedprox"] == {"mu": 0.01} and by_name["fedavg"] == {}
-    assert by_name["shards"] == {"shards_per_client": 2, "seed": 0, "held_out": 0.0, "unseen_held_out": None}
+    common = {"seed": 0, "held_out": 0.0, "unseen_held_out": None, "feature_shift": 0.0}
+    assert by_name["shards"] == {"shards_per_client": 2, **common}
     assert "quickstart" in [recipe["name"] for recipe in rows["recipes"]] and all(
         recipe["help"] for recipe in rows["recipes"]
     )
