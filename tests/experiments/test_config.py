@@ -26,8 +26,8 @@ def test_defaults_are_the_documented_ones() -> None:
     assert [getattr(config, kind).name for kind in PACKAGES] == ["digits", "iid", "mlp", "fedavg"]
     assert config.to_dict() == {
         "task": {"name": "digits"},
-        "partition": {"name": "iid", "seed": 0, "held_out": 0.0},
-        "model": {"name": "mlp", "hidden": 64},
+        "partition": {"name": "iid", "seed": 0, "held_out": 0.0, "feature_shift": 0.0},
+        "model": {"name": "mlp", "hidden": 64, "projection": 0},
         "strategy": {"name": "fedavg"},
         "validation": 0.0,
         "clients": 0,
@@ -36,6 +36,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "rounds": 10,
         "local": {
             "epochs": 1,
+            "epochs_of": "",
             "steps": 0,
             "batch_size": 32,
             "last_batch": "keep",
@@ -258,7 +259,7 @@ def test_another_name_leaves_the_recipes_parameters_of_the_old_one_behind(tmp_pa
     )
     config = make(str(path), strategy="fedavg", partition="quantity")
     assert config.strategy.params == {}
-    shares = {"held_out": 0.2, "unseen_held_out": None}
+    shares = {"held_out": 0.2, "unseen_held_out": None, "feature_shift": 0.0}
     assert config.partition.params == {"alpha": 0.1, "min_samples": 1, "seed": 0, **shares}
     with pytest.raises(ConfigError, match="strategy.mu = 2.0: strategy fedavg takes no such parameter"):
         make(str(path), strategy={"name": "fedavg", "mu": 2.0})

@@ -82,7 +82,8 @@ def test_dashes_and_underscores_are_the_same_and_names_keep_theirs() -> None:
         ]
     )
     assert dashed == under and dashed.dry_run
-    assert dashed.configs[0].partition.params == {"alpha": 0.5, "seed": 0, "held_out": 0.1, "unseen_held_out": None}
+    common = {"seed": 0, "held_out": 0.1, "unseen_held_out": None, "feature_shift": 0.0}
+    assert dashed.configs[0].partition.params == {"alpha": 0.5, **common}
 
 
 def test_a_recipe_gives_the_defaults_and_flags_override_them(recipe: str) -> None:
