@@ -31,7 +31,8 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
 
     Of a fork, rounds are counted from the start of its original, and seconds and bytes from its own.
     """
-    sums = log.rounds[["seconds", "evaluate_seconds", "bytes_up", "bytes_down"]].sum()
+    seconds = log.rounds[["seconds", "evaluate_seconds"]].sum().sum()
+    sums = log.rounds[["bytes_up", "bytes_down"]].sum(min_count=1)
     if target is None and log.summary:
         rounds = log.summary.get("rounds_to_target")
     else:
@@ -43,7 +44,7 @@ def outcome(log: RunLog, target: float | None = None) -> dict[str, object]:
         "personal_accuracy": _last(log, "personal_accuracy"),
         "loss": _last(log, "loss"),
         "rounds_to_target": float("nan") if rounds is None else float(rounds),
-        "seconds": float(log.summary.get("seconds") or sums["seconds"] + sums["evaluate_seconds"]),
+        "seconds": float(log.summary.get("seconds") or seconds),
         "mb_up": sums["bytes_up"] / MEGABYTE,
         "mb_down": sums["bytes_down"] / MEGABYTE,
     }

@@ -4,6 +4,7 @@ The interval is Student's ("The probable error of a mean", Biometrika 1908): mea
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -61,13 +62,19 @@ def facts(log: RunLog) -> dict[str, object]:
 
 
 def tidy(*runs: Run) -> pd.DataFrame:
-    """The rounds of several runs in one table: ``run`` (the folder's name), columns of ``FACTS``, columns of rounds."""
-    frames = []
-    for log in read(*runs):
+    """The rounds of several runs in one table: ``run``, columns of ``FACTS``, columns of rounds.
+
+    ``run`` is the folder's name, or its path where another folder has the same name. A column of the user's own that is
+    named as one of the others, such as ``alpha``, is ``own_alpha``.
+    """
+    logs, frames = read(*runs), []
+    folders = Counter(log.path.name for log in {log.path: log for log in logs}.values())
+    for log in logs:
+        name = log.path.name if folders[log.path.name] == 1 else str(log.path)
         known = {name: float("nan") if value is None else value for name, value in facts(log).items()}
-        frames.append(
-            pd.concat([pd.DataFrame({"run": log.path.name, **known}, index=log.rounds.index), log.rounds], axis=1)
-        )
+        begin = pd.DataFrame({"run": name, **known}, index=log.rounds.index)
+        rounds = log.rounds.rename(columns={k: f"own_{k}" for k in begin})
+        frames.append(pd.concat([begin, rounds], axis=1))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -84,21 +91,32 @@ class ToTarget(NamedTuple):
     """Bytes of models sent to the server until then; None as ``bytes_down``."""
 
 
-def to_target(run: Run, target: float, metric: str = "accuracy") -> ToTarget:
+RISES, FALLS = ("accuracy", "f1", "auroc"), ("loss", "calibration", "share_worse")
+"""Parts of the names of numbers that are better the higher they are, or the lower."""
+
+
+def to_target(run: Run, target: float, metric: str = "accuracy", at_most: bool | None = None) -> ToTarget:
     """Rounds, seconds and bytes to the first round whose ``metric`` is at least ``target``, or at most for a loss.
+
+    ``at_most`` says which, where the name does not: an ``mse`` is to fall, a ``precision`` to rise.
 
     Raises
     ------
     ValueError
-        For a metric that the run does not have, or that is no number; also where it is null in every round.
+        For a metric that the run does not have, or that is no number; also where it is null in every round, and where
+        neither its name nor ``at_most`` says whether it is to fall.
     """
     (log,) = read(run)
     rounds = log.rounds
     numbers = [k for k in map(str, rounds) if pd.api.types.is_numeric_dtype(rounds[k]) and rounds[k].notna().any()]
     if metric not in numbers or metric == "round":
         raise ValueError(f"metric = {metric!r}: {log.path} has no such number; it has {', '.join(numbers)}")
+    falls, rises = (any(part in metric for part in parts) for parts in (FALLS, RISES))
+    if at_most is None and falls == rises:
+        why = "its name does not say whether it is to fall to the target or to rise; give at_most=True or False"
+        raise ValueError(f"metric = {metric!r}: {why}")
     values = rounds[metric]
-    reached = rounds[values <= target if "loss" in metric else values >= target]
+    reached = rounds[values <= target if (falls if at_most is None else at_most) else values >= target]
     if reached.empty:
         return ToTarget(None, None, None, None)
     first = int(reached["round"].iloc[0])

@@ -61,7 +61,8 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
         Columns: ``client``; ``samples``, all that it owns; ``held_out``, how many of these are held out; ``labels``,
         how many different ones it has; ``largest_share``, the share of its most frequent label; ``entropy`` of its
         label distribution in bits, log2 K where all labels are equally frequent; ``distance``, the total variation to
-        the distribution of all clients, 0..1. The last four are NaN where ``labels`` is None.
+        the distribution of all clients, 0..1. The last four are NaN where ``labels`` is None, and of a client without
+        samples.
     """
     table, shown = counts(partition, labels), sampled_clients(partition)
     held_out = [partition.sizes(c)[1] for c in shown]
@@ -71,9 +72,10 @@ def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
     mix = table / np.maximum(table.sum(1, keepdims=True), 1)
     logs = np.log2(mix, out=np.zeros_like(mix), where=mix > 0)
     distance = np.abs(mix - table.sum(0) / table.sum()).sum(1) / 2
-    return rows.assign(
-        labels=(table > 0).sum(1), largest_share=mix.max(1), entropy=np.abs((mix * logs).sum(1)), distance=distance
-    )
+    labels, entropy = (table > 0).sum(1), np.abs((mix * logs).sum(1))
+    if not (some := table.sum(1) > 0).all():  # clients without samples have no distribution
+        labels, mix, entropy, distance = (np.where(some, x.T, np.nan).T for x in (labels, mix, entropy, distance))
+    return rows.assign(labels=labels, largest_share=mix.max(1), entropy=entropy, distance=distance)
 
 
 def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]:

@@ -22,12 +22,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from experiments.analysis.frames import interval
+from experiments.analysis.frames import HOW, interval
 from experiments.command_ends import ended
 from experiments.config.values import seeds
 from experiments.provenance import origin
 from experiments.run import main as run
 from experiments.studies.study_runs import RESULTS, completed
+from fl_sim.dotted import flatten
 from fl_sim.logs.reader import RunLog
 
 RECIPE, NAME, LAST, GATE = "fedprox-synthetic", "fedprox-synthetic", 20, 0.65
@@ -80,14 +81,18 @@ def run_missing(out: Path, flags: Sequence[str], cohorts: Sequence[int]) -> int:
 def outcomes(out: Path) -> tuple[pd.DataFrame, list[RunLog]]:
     """(a line a completed run: data, data_seed, seed, arm, means of the last rounds; the runs' logs).
 
-    Raises ValueError where there is none.
+    Raises ValueError where there is none, and where they differ in other settings, such as rounds.
     """
     logs = [log for place in sorted(out.glob("*/")) for log in completed(place)]
     if not logs:
         raise ValueError(f"out = {str(out)!r}: holds no completed run")
+    own = ("seed", "out", "data_dir", "task.", "strategy.", *HOW)
+    settings = [{k: str(v) for k, v in flatten(log.config).items() if not k.startswith(own)} for log in logs]
+    if differ := sorted({k for each in settings for k in {*each, *settings[0]} if each.get(k) != settings[0].get(k)}):
+        raise ValueError(f"out = {str(out)!r}: holds runs that differ in {', '.join(differ)}; give each kind its --out")
     rows = []
     for log in logs:
-        task, last = log.config["task"], log.rounds.tail(LAST)
+        task, last = log.config["task"], log.rounds[log.rounds["round"] > 0].tail(LAST)
         kind = "IID" if task.get("iid") else f"Synthetic({task['alpha']:g}, {task['beta']:g})"
         rows.append(
             {

@@ -117,3 +117,31 @@ def test_a_curve_ends_where_its_first_run_ends(tmp_path: Path, monkeypatch: pyte
     empty = make(tmp_path, "fedavg2", [])
     with pytest.raises(ValueError, match="fedavg: in no round all of its 2 runs have accuracy; leave out those"):
         curves([runs[0], empty], tmp_path / "b.png")
+
+
+def test_a_metric_s_name_or_the_caller_says_whether_it_is_to_fall(tmp_path: Path) -> None:
+    rows = [{"mse": 0.5 - n / 10, "f1": n / 10, "loss": 0.5 - n / 10} for n in range(4)]
+    log = load(make(tmp_path, "fedavg0", rows))
+    assert analysis.to_target(log, 0.3, "loss").rounds == analysis.to_target(log, 0.3, "mse", at_most=True).rounds == 2
+    assert (
+        analysis.to_target(log, 0.2, "f1").rounds == 2
+        and analysis.to_target(log, 0.3, "mse", at_most=False).rounds == 0
+    )
+    with pytest.raises(ValueError, match="metric = 'mse': its name does not say whether it is to fall .* at_most=True"):
+        analysis.to_target(log, 0.3, "mse")
+
+
+def test_a_tidy_table_tells_folders_of_one_name_and_columns_of_one_name_apart(tmp_path: Path) -> None:
+    one = make(tmp_path / "a", "fedavg0", [{"accuracy": 0.5, "alpha": 7.0}])
+    (tmp_path / "b").mkdir()
+    other = one.rename(tmp_path / "b" / one.name)
+    one = make(tmp_path / "a", "fedavg1", [{"accuracy": 0.5}]).rename(one)
+    table = analysis.tidy(one, other, other)
+    assert table["run"].tolist() == [str(one), str(other), str(other)] and table["seed"].tolist() == [1, 0, 0]
+    assert table["own_alpha"].tolist()[1] == 7.0 and table["alpha"].isna().all()
+    assert analysis.tidy(one)["run"].tolist() == [one.name]
+
+
+def test_bytes_that_no_round_has_are_not_0(tmp_path: Path) -> None:
+    found = analysis.outcome(load(make(tmp_path, "fedavg0", accuracies(0.1, 0.2))))
+    assert str(found["mb_up"]) == "nan" and found["seconds"] == 2.0

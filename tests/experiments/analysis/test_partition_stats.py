@@ -45,6 +45,15 @@ def test_the_summary() -> None:
     )
 
 
+def test_a_client_without_samples_has_no_distribution_and_is_in_no_mean() -> None:
+    # p = (1, 0) and (1/2, 1/2), q = (3/4, 1/4): TV 1/4 each
+    empty = Partition.of([np.arange(2), np.arange(0), np.arange(2, 4)])
+    rows = frame(empty, np.array([0, 0, 0, 1]))
+    assert rows.loc[1, ["labels", "largest_share", "entropy", "distance"]].isna().all()
+    found = summary(empty, np.array([0, 0, 0, 1]))
+    assert (found["labels"], found["distance"], found["min"]) == (1.5, 0.25, 0)
+
+
 def test_without_labels_there_are_sizes_alone() -> None:
     assert set(summary(PARTITION, None)) == {"clients", "samples", "min", "median", "max", "moved", "filled"}
     assert frame(PARTITION, None)[["labels", "largest_share", "entropy", "distance"]].isna().all(axis=None)

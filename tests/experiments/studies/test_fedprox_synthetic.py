@@ -33,7 +33,9 @@ def test_ratios_pair_the_arms_of_one_draw_and_their_mean_is_geometric() -> None:
     assert len(ratios(every[~((every["seed"] == 1) & (every["arm"] == DROP))], PROX)) == 2  # a draw without its pair
 
 
-def test_the_command_runs_what_is_missing_and_writes_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_runs_what_is_missing_and_writes_the_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(study, "RESULTS", tmp_path)
     words = ["--out", str(tmp_path / "runs"), "--data", "0", "--seed", "0,1", *FEW]
     assert main(words) == 0
@@ -46,6 +48,11 @@ def test_the_command_runs_what_is_missing_and_writes_the_page(tmp_path: Path, mo
     monkeypatch.setattr(study, "run", lambda words: pytest.fail(f"run again: {words}"))
     assert main(words) == 0  # all runs are there
     assert main(["--out", str(tmp_path / "elsewhere"), "--data", ""]) == 2
+    (config,) = (tmp_path / "runs").glob("drop_seed_0*/*/config.toml")
+    (config.parent / "checksums.json").unlink()
+    config.write_text(config.read_text().replace("rounds = 2", "rounds = 3"))
+    capsys.readouterr()
+    assert main([*words[:2], "--data", ""]) == 2 and "holds runs that differ in rounds" in capsys.readouterr().err
 
 
 def test_the_gate_needs_nine_draws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

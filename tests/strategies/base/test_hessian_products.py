@@ -1,5 +1,6 @@
 """Products of a Hessian with a vector: by hand on two weights, the step's formula, and errors that show kinks."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,8 +86,8 @@ def test_relu_by_hand_away_from_its_kink_and_at_it(batch_of: Any) -> None:
 def test_the_step_is_the_formula_rounded_to_a_power_of_two() -> None:
     loss = two(torch.tanh)
     at = {"a": torch.tensor([3.0], dtype=torch.float64), "b": torch.tensor([4.0], dtype=torch.float64)}  # |w| = 5
-    # (3 * 2^-52)^(1/3) * 6 / 16 = 3.275e-6 = 2^-18.22; |v| = 1, 8 and 1 with other last bits
-    for size, expected in ((1.0, 2.0**-18), (8.0, 2.0**-21), (1 + 1e-15, 2.0**-18)):
+    # (3 * 2^-52)^(1/3) * 6 / 16 = 3.275e-6 = 2^-18.22; |v| = 1, 8 and 1 with other last bits; 2^-18.40 and 2^-18.55
+    for size, expected in ((1.0, 2.0**-18), (8.0, 2.0**-21), (1 + 1e-15, 2.0**-18), (1.133, 2**-18), (1.257, 2**-19)):
         vector = {k: torch.tensor([size / 2**0.5], dtype=torch.float64) for k in at}
         assert scaled_step(at, vector, loss).item() == expected
     single, one = Loss(Two(torch.tanh), loss.task), tree.to(at, torch.float32)
@@ -167,7 +168,41 @@ def test_a_layer_without_second_derivatives_says_nothing() -> None:
 
 @pytest.mark.parametrize(
     "wide, narrow, kinks",
-    [(0.02, 0.02 / 16, False), (0.02, 0.01, True), (0.02, 0.03, True), (0.02, 1e-6, True), (0.009, 0.009, False)],
+    [
+        *[(0.02, 0.02 / 16, False), (0.02, 0.01, True), (0.02, 0.03, True), (0.02, 1e-6, True), (0.009, 0.009, False)],
+        *[(0.02, 0.02 / 9, False), (0.02, 0.02 / 7, True), (0.02, 0.02 / 31, False), (0.02, 0.02 / 33, True)],
+    ],
 )
 def test_kinks_show_in_the_ratio_of_two_steps_errors(wide: float, narrow: float, kinks: bool) -> None:
     assert Accuracy((0.0, 0.0), (0.001, wide), (0.001, narrow), 8).has_kinks == kinks
+
+
+def test_of_a_smooth_loss_two_steps_errors_are_as_16_to_1_where_they_are_large() -> None:
+    found = accuracy(two(lambda z: torch.sin(20 * z)), 0.05, None, 1)
+    assert found is not None and min(found.wide) > 0.01 and not found.has_kinks and found.sentence == ""
+    assert [a / b for a, b in zip(found.wide, found.narrow, strict=True)] == pytest.approx([16] * 4, rel=0.1)
+
+
+def test_the_error_is_that_of_gradients_after_one_inner_step_relative_to_the_product(batch_of: Any) -> None:
+    loss, step = two(torch.tanh), 0.5
+    batch, model = batch_of([[X]], [[Y]]), loss.initial()
+    vector, _, _ = loss.gradient({k: w - 0.2 * loss.gradient(model, batch)[0][k] for k, w in model.items()}, batch)
+    exact = exact_product(model, vector, batch, loss)
+    off = tree.sub(difference_product(model, vector, batch, loss, step), exact)
+    found = accuracy(loss, 0.2, step, 1)
+    assert found is not None and found.errors == pytest.approx([(tree.norm(off) / tree.norm(exact)).item()] * 4)
+
+
+def test_batches_have_at_most_32_samples_and_without_samples_or_a_product_nothing_is_said() -> None:
+    loss = two(torch.tanh)
+    found = [accuracy(loss, 0.05, None, size) for size in (0, 7, 100)]
+    assert [each and (each.samples, len(each.errors)) for each in found] == [(32, 4), (7, 4), (32, 4)]
+    loss.task = replace(loss.task, train={k: v[:0] for k, v in loss.task.train.items()})
+    assert accuracy(loss, 0.05, None, 1) is None
+    task = from_arrays(np.array([[X]]), np.array([[Y]]), loss=lambda outputs, batch: outputs[:, 0])
+    assert accuracy(Loss(nn.Linear(1, 1), task, torch.float64), 0.05, None, 1) is None  # H is 0: no relative error
+
+
+@pytest.mark.parametrize("error, said", [(0.049, False), (0.051, True)])
+def test_errors_from_5_percent_are_told(error: float, said: bool) -> None:
+    assert bool(Accuracy((0.0, error), (0.0, 0.0), (0.0, 0.0), 8).sentence) == said
