@@ -74,6 +74,7 @@ class Federation:
         rounds: int = 1,
         unseen: int = 0,
         evaluate: Mapping[str, Any] | None = None,
+        failures: str = "raise",
         **grid: Any,
     ) -> Trained:
         """Train with ``strategy``; ``settings`` are those of a message, ``evaluate`` those of personal evaluation."""
@@ -85,7 +86,14 @@ class Federation:
         )
         arrays = records.encode(tree.to(start or self.loss.initial(), self.loss.dtype))
         result = run_rounds(
-            strategy, simulation, arrays, rounds, train_config=config, evaluate_config=personal, callbacks=[trained]
+            strategy,
+            simulation,
+            arrays,
+            rounds,
+            train_config=config,
+            evaluate_config=personal,
+            failures=failures,
+            callbacks=[trained],
         )
         trained.model, trained.rows = records.decode(result.arrays), result.rows
         return trained

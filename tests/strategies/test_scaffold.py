@@ -78,6 +78,28 @@ def test_three_rounds_of_some_clients_agree_with_a_plain_loop(smooth: Any, batch
         torch.testing.assert_close(strategy.server_state["control"][name], c[name], rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_client_that_fails_keeps_its_variate_and_is_in_no_mean(quadratics: Any, engine: str) -> None:
+    # One step with lr 1/2 from x = 0: gradients of curvature 1 are y - m. Minima 1, 3, 5; c = c_i = 0.
+    # Round 1: y = m / 2; c_i = -m; x = 3/2, c = -3. Round 2, the third fails: y = 3/2 - (3/2 - m + m - 3) / 2 = 9/4 for
+    # both others; c_i+ = c_i + 3 + (3/2 - 9/4) / (1/2) = -m + 3/2; x = 9/4; c = -3 + 2/3 * 3/2 = -2.
+    # Round 3: c_3 is still -5, so that y_3 = 9/4 - (9/4 - 5 + 5 - 2) / 2 = 17/8; y = 9/4 - (9/4 - m + m - 3/2 - 2) / 2
+    # = 23/8 for the others. x = (17 + 23 + 23) / 24 = 21/8. c_3+ = -5 + 2 + (18 - 17) / 4 = -11/4, change 9/4; the
+    # others' 2 + (18 - 23) / 4 = 3/4. c = -2 + (9/4 + 3/4 + 3/4) / 3 = -3/4.
+    class Stumbles(Scaffold):
+        def payload_update(self, model: Any, payload: Any, state: Any, batches: Any, loss: Any, local: Any) -> Any:
+            new, *rest = super().payload_update(model, payload, state, batches, loss, local)
+            fails = (model["w"] == 1.5) & (state["w"] == -5)
+            return {"w": torch.where(fails, float("nan"), new["w"])}, *rest
+
+    strategy, federation = Stumbles(), quadratics([(1, 1), (1, 3), (1, 5)])
+    settings = {"local.lr": 0.5, "local.steps": 1, "local.batch_size": 0}
+    trained = federation.train(strategy, settings, rounds=3, engine=engine, failures="tolerate:0.5")
+    assert [row["completed"] for row in trained.rows[1:]] == [3, 2, 3]
+    assert float(trained.model["w"]) == pytest.approx(21 / 8, rel=1e-12)
+    assert float(strategy.server_state["control"]["w"]) == pytest.approx(-3 / 4, rel=1e-12)
+
+
 def test_without_drift_it_is_fedavg(quadratics: Any) -> None:
     """Clients with one loss: all control variates stay equal, and correct nothing."""
     federation = quadratics([(2, 1), (2, 1), (2, 1)])
