@@ -54,7 +54,9 @@ def _personal(prefix: str, whom: str) -> dict[str, Column]:
 
 
 ROUNDS: dict[str, Column] = {
-    "round": Column("number", "0 is the initial model, 1 the model after the first round"),
+    "round": Column(
+        "number", "0 is the initial model, 1 the model after the first round; a fork begins with that of its checkpoint"
+    ),
     "accuracy": Column(
         "fraction",
         "of the global model on the central test set, the labels that are predicted right divided by all, rounded "
@@ -82,12 +84,20 @@ ROUNDS: dict[str, Column] = {
         "of models that are being trained, on those clients alone; `train_set_loss` is that of the global model",
     ),
     "lr": Column(
-        "1", "learning rate of the local steps in this round; null for a strategy that does not use `local.lr` (maml)"
+        "1",
+        "learning rate of the local steps in this round; null for a strategy that does not use `local.lr` (maml); of a "
+        "Flower app the number `lr` in its config",
     ),
     "clients": Column("clients", "chosen to train in this round"),
-    "completed": Column("clients", "whose work was used"),
-    "failed": Column("clients", "that answered with an error or not at all; never pooled"),
-    "dropped": Column("clients", "stragglers whose partial work was not used; calls of a Flower app that timed out"),
+    "completed": Column(
+        "clients", "whose reply was good; one of weight 0 is among them, and counts nothing (event `zero_weight`)"
+    ),
+    "failed": Column("clients", "that answered with an error, with what is refused, or not at all; never pooled"),
+    "dropped": Column(
+        "clients",
+        "stragglers whose partial work was not used; of a Flower app calls that timed out, and messages that no client "
+        "can answer",
+    ),
     "examples": Column("samples", "training samples of the completed clients"),
     "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
     "bytes_down": Column(
@@ -124,16 +134,20 @@ CLIENTS: dict[str, Column] = {
     ),
     "status": Column("text", "completed, failed or dropped"),
     "examples": Column("samples", "training samples of the client"),
-    "steps": Column("steps", "local optimiser steps it took"),
+    "steps": Column("steps", "local optimiser steps it took; personal: of fine-tuning"),
     "loss": Column(
-        "per sample", "train: mean over its local steps; personal: on its held-out samples after fine-tuning"
+        "per sample",
+        "train: mean over its local steps (maml: of the adapted model on its query batch); personal: on its held-out "
+        "samples after fine-tuning",
     ),
     "update_norm": Column(
         "1", "train: Euclidean norm of its model's change (of its gradient, where a strategy replies with one)"
     ),
-    "weight": Column("1", "train: weight in the pool, not normalised"),
-    "block": Column("number", "train: the block of the round that computed it"),
-    "reason": Column("text", "of a failure; null otherwise"),
+    "weight": Column(
+        "1", "train: weight in the pool, not normalised; personal: its training samples, by which no mean weighs"
+    ),
+    "block": Column("number", "which block of this round's training, or of its personal evaluation, computed it"),
+    "reason": Column("text", "of a failure, and of a dropped message of a Flower app; null otherwise"),
     "unseen": Column("yes/no", "personal: whether the client never trains"),
     "accuracy_before": Column("fraction", "personal: on its held-out samples before fine-tuning"),
     "accuracy": Column("fraction", "personal: on its held-out samples after fine-tuning"),
@@ -174,7 +188,7 @@ EVENTS: dict[str, Column] = {
 
 
 SUMMARY_KEYS: dict[str, Column] = {
-    "status": Column("text", "completed, failed or stopped (by a callback or the user)"),
+    "status": Column("text", "completed, failed or stopped (by `--stop.*`, `--time_limit`, a callback or the user)"),
     "digest": Column("text", "SHA-256 of the final global model"),
     "rounds": Column("rounds", "done"),
     "accuracy": Column(
@@ -194,9 +208,11 @@ SUMMARY_KEYS: dict[str, Column] = {
     "unseen_accuracy": Column("fraction", "clients that never train: after fine-tuning"),
     "unseen_loss": Column("per sample", "clients that never train: after fine-tuning"),
     "rounds_to_target": Column(
-        "rounds", "first round that reaches the target accuracy; null without a target, or if never"
+        "rounds",
+        "first round that was evaluated and reaches the target accuracy (`--target`); null without a target, or if "
+        "never",
     ),
-    "seconds": Column("s", "wall time of the whole run, evaluation included"),
+    "seconds": Column("s", "wall time of the whole run, evaluation included; of a resumed one in all its processes"),
     "bytes_down": Column("bytes", "sum over rounds"),
     "bytes_up": Column("bytes", "sum over rounds"),
     "clients_failed": Column("clients", "sum over rounds"),
