@@ -1,5 +1,6 @@
 """Apps of a few lines, in the styles of Flower's users: each does what it does on Flower, and its digest repeats."""
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,27 @@ def test_the_number_of_nodes_is_flowers_default_and_an_engine_is_refused(
     assert attempt(exchanging("said(grid.get_node_ids())"), CLIENT, "--seed", "1")[3] == "([2, 3],)"
     assert main(["--app", str(tmp_path / "small0"), "--engine", "loop"]) == 2
     assert "engine: means nothing to a Flower app: its ClientApp is called once" in capsys.readouterr().err
+
+
+def test_a_run_folder_keeps_its_number_of_nodes_and_an_apps_keys_are_its_own(
+    attempt: Try, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The project says another number by then, and its config has keys that are named like flags of this project."""
+    server = exchanging("said(len(grid.get_node_ids()), dict(context.run_config))")
+    run_dir = Path(attempt(server, CLIENT, "--clients", "3")[1]["run_dir"])
+    project = tmp_path / "small0" / "pyproject.toml"
+    keys = 'clients = 9\nseed = 4\nnames = "Basel"\n'
+    federation = (
+        '[tool.flwr.federations]\ndefault = "local"\n[tool.flwr.federations.local]\noptions.num-supernodes = 5\n'
+    )
+    project.write_text(project.read_text() + keys + federation)
+    heard = []
+    for words in ([str(run_dir / "config.toml")], ["--app", str(tmp_path / "small0")]):
+        assert main([*words, "--quiet", "--out", "again"]) == 0
+        heard.append(ast.literal_eval((tmp_path / "said.txt").read_text()))
+    config = {"lr": 0.1, "num-server-rounds": 2, "clients": 9, "seed": 4, "names": "Basel"}
+    assert heard == [(3, config), (5, config)]
+    assert main(["--resume", str(run_dir)]) == 2 and "which cannot go on" in capsys.readouterr().err
 
 
 def test_records_named_like_our_own_and_mixed_dtypes_reach_a_strategy_that_aggregates_itself(attempt: Try) -> None:
