@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fl_sim.errors import Damaged
 from fl_sim.states import state_record
@@ -26,6 +26,8 @@ SYNC_BYTES = 1 << 24
 """Bytes after which a second thread begins to bring what was written to the disk, so that checkpoints wait less."""
 MAPPED_BYTES = 1 << 16
 """Records of this size are mapped into memory; smaller ones are read, which is faster."""
+MOST_BUFFERS = 1000
+"""Buffers that one call writes; the system allows 1024."""
 
 
 class Place(NamedTuple):
@@ -108,21 +110,29 @@ class Segments:
 
     def append(self, client: int, state: Tree) -> Place:
         """Store a state; it can be read at once. Raises OSError (a full disk)."""
-        record, crc = state_record.encode(client, state)
-        if not self.current or self._end >= SEGMENT_BYTES:
-            self._begin()
-        place, left = Place(self.current, self._end, len(record), crc), memoryview(record)
-        while left:
-            left = left[os.pwrite(self._file, left, place.offset + len(record) - len(left)) :]
-        self._end += len(record)  # after an error the next record takes this one's place
-        self._unsynced += len(record)
-        if self._unsynced >= SYNC_BYTES:
-            self._sync_later()
-        return place
+        return self._append(*state_record.encode(client, state))
 
     def move(self, client: int, place: Place) -> Place:
         """Store a state again, at the end. Raises OSError, and Damaged where it is not as it was."""
-        return self.append(client, read(self.folder, client, place))
+        with _reading(self.folder, client, place) as file:
+            record = _copied(file, place)
+            state_record.leaves_of(client, record, place.crc)
+        return self._append([record], place.length, place.crc)
+
+    def _append(self, buffers: list[Any], length: int, crc: int) -> Place:
+        if not self.current or self._end >= SEGMENT_BYTES:
+            self._begin()
+        done = os.pwritev(self._file, buffers, self._end) if len(buffers) <= MOST_BUFFERS else 0
+        if done < length:  # it may be cut short at any byte
+            left = memoryview(b"".join(buffers))[done:]
+            while left:
+                left = left[os.pwrite(self._file, left, self._end + length - len(left)) :]
+        place = Place(self.current, self._end, length, crc)
+        self._end += length  # after an error the next record takes this one's place
+        self._unsynced += length
+        if self._unsynced >= SYNC_BYTES:
+            self._sync_later()
+        return place
 
     def size(self, segment: int) -> int:
         """Bytes of a segment; 0 where it is not there."""

@@ -24,6 +24,7 @@ MAGIC = b"FLS1"
 HEADER = struct.Struct("<4sIqQQ")
 ALIGN = 64
 """Bytes; no dtype needs more."""
+PADDING = memoryview(bytes(ALIGN))
 DTYPES = {
     str(x).removeprefix("torch."): x for x in vars(torch).values() if isinstance(x, torch.dtype) and x.itemsize <= 16
 }
@@ -47,24 +48,26 @@ class Leaf(NamedTuple):
     """Its first byte, counted from the end of the form."""
 
 
-def encode(client: int, state: Mapping[str, Tensor]) -> tuple[bytes, int]:
-    """(the record of a client's state, its CRC-32). The leaves must be strided tensors."""
+def encode(client: int, state: Mapping[str, Tensor]) -> tuple[list[Any], int, int]:
+    """(the record of a client's state as buffers one after another, its bytes, its CRC-32).
+
+    The leaves must be strided tensors; the buffers share their memory where they can.
+    """
     rows, start = [], 0
     parts: list[Any] = []
     for name, x in state.items():
         flat, stride = _flat(x.detach().cpu())
-        data = flat.view(torch.uint8).numpy() if flat.numel() else b""
         size = flat.numel() * flat.element_size()
-        rows.append(
-            [name, str(x.dtype).removeprefix("torch."), list(x.shape), stride, "cuda" if x.is_cuda else "cpu", start]
-        )
-        parts += [data, bytes(-size % ALIGN)]
+        rows.append([name, str(x.dtype).removeprefix("torch."), x.shape, stride, "cuda" if x.is_cuda else "cpu", start])
+        parts += [flat.view(torch.uint8).numpy(), PADDING[: -size % ALIGN]] if size else []
         start += size + -size % ALIGN
     form = json.dumps(rows, separators=(",", ":")).encode()
     form += b" " * (-(HEADER.size + len(form)) % ALIGN)
-    body = b"".join([form, *parts])
-    crc = _crc(client, body)
-    return HEADER.pack(MAGIC, len(form), client, HEADER.size + len(body), crc) + body, crc
+    crc = _crc(client, form)
+    for part in parts:
+        crc = zlib.crc32(part, crc)
+    length = HEADER.size + len(form) + start
+    return [HEADER.pack(MAGIC, len(form), client, length, crc), form, *parts], length, crc
 
 
 def decode(client: int, record: memoryview, crc: int) -> Tree:
@@ -102,7 +105,7 @@ def _crc(client: int, body: "bytes | memoryview") -> int:
 
 def _flat(x: Tensor) -> tuple[Tensor, list[int] | None]:
     """The elements in the order of memory, and the strides where the tensor is dense in another order than its own."""
-    x = x.resolve_conj().resolve_neg()
+    x = x.resolve_conj().resolve_neg() if x.is_complex() or x.is_neg() else x
     if not x.is_contiguous() and x.numel():
         ordered = x.permute(sorted(range(x.ndim), key=x.stride().__getitem__, reverse=True))
         if ordered.is_contiguous():

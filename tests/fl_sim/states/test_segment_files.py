@@ -75,10 +75,16 @@ def test_a_disk_that_cannot_be_written_is_an_error_and_loses_nothing(
         return write(file, data[:100], offset)
 
     with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", lambda file, buffers, offset: write(file, b"".join(buffers)[:70], offset))
         patch.setattr(os, "pwrite", full)
         with pytest.raises(OSError, match="No space"):
             segments.append(2, {"w": torch.zeros(300)})
-    third = segments.append(3, {"w": torch.full((4,), 2.0)})
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwritev", lambda file, buffers, offset: write(file, b"".join(buffers)[:70], offset))
+        third = segments.append(3, {"w": torch.full((4,), 2.0)})
+        many = {f"{n}": torch.tensor(float(n)) for n in range(700)}
+        place = segments.append(4, many)
+    assert all(torch.equal(x, many[k]) for k, x in read(tmp_path, 4, place).items())
     assert float(read(tmp_path, 1, first)["w"].sum()) == 3 and float(read(tmp_path, 3, third)["w"].sum()) == 8
 
     def failing(file: int) -> None:

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from fl_sim.states.state_record import ALIGN, Malformed, decode, encode
+from fl_sim.states import state_record
+from fl_sim.states.state_record import ALIGN, Malformed, decode
 from fl_sim.tree import Tree
 
 STATE: Tree = {
@@ -17,6 +18,14 @@ STATE: Tree = {
     "every second": torch.arange(10)[::2],
     "nan": torch.tensor([torch.nan, torch.inf], requires_grad=True),
 }
+
+
+def encode(client: int, state: Tree) -> tuple[bytes, int]:
+    """(the record, its CRC-32)."""
+    buffers, length, crc = state_record.encode(client, state)
+    record = b"".join(buffers)
+    assert len(record) == length
+    return record, crc
 
 
 def test_a_state_is_read_as_it_was() -> None:
