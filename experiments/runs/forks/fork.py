@@ -86,16 +86,24 @@ def holds_arrays(value: object) -> bool:
 
 
 def check_model(begin: Checkpoint, setup: Setup) -> None:
-    """Raise ConfigError where the checkpoint's model has other arrays than the run's network."""
-    shapes = [{k: tuple(v.shape) for k, v in m.items()} for m in (begin.model, records.decode(setup.initial))]
+    """Raise ConfigError where the checkpoint's model has other arrays than the run's network.
+
+    Of leaves that stay with their clients it must have the values of the network, with which a client begins.
+    """
+    initial, config = records.decode(setup.initial), setup.config
+    shapes = [{k: tuple(v.shape) for k, v in m.items()} for m in (begin.model, initial)]
     differing = sorted(k for k in {*shapes[0], *shapes[1]} if shapes[0].get(k) != shapes[1].get(k))
     if differing:
         key, (was, now) = differing[0], (each.get(differing[0]) for each in shapes)
         what = f"the checkpoint of round {begin.round} has {key} of shape {was}, this network {now}"
-        config = setup.config
         raise ConfigError(
             f"model.name = {config.model.name!r}: fork = {config.fork!r}: {what}; fork with the same model"
         )
+    home = getattr(setup.strategy, "at_home", ())
+    if other := [k for k in home if not torch.equal(begin.model[k].to(initial[k].dtype), initial[k])]:
+        what = f"{other[0]} stays with its client, which begins with the network's own and not with the checkpoint's"
+        cure = "fork a run of the same strategy and seed, or begin with a network that has the checkpoint's weights"
+        raise ConfigError(f"fork = {config.fork!r}: {what}; {cure}")
 
 
 class ForkNumbers(Callback):

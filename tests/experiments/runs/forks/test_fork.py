@@ -162,3 +162,15 @@ def test_a_number_of_an_object_that_the_checkpoint_does_not_hold_had_its_default
     stored, config = make(strategy=Optional()).to_dict(), make(strategy=Optional(clip=3.0))
     assert "clip" not in stored["strategy"]
     assert (settings_then(stored, config)["strategy.clip"], settings_now(config)["strategy.clip"]) == (None, 3.0)
+
+
+def test_what_stays_with_clients_is_not_taken_from_a_model_that_none_of_them_has(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"fork = .* weight stays with its client, .* the network's own and not"):
+        fork(trained(tmp_path, rounds=1), 1, tmp_path, rounds=2, strategy="local-only")
+    whole = trained(tmp_path, rounds=2, strategy="local-only")
+    found = []
+    for outcome in (whole, fork(whole, 1, tmp_path, rounds=2, strategy="local-only")):
+        kept, _ = checkpoint.latest(Path(outcome.summary["run_dir"]))
+        assert kept is not None
+        found.append({c: float(state["home::weight"]) for c, state in kept.states.items()})
+    assert found[0] == found[1] and len(set(found[0].values())) == 4
