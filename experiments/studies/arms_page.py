@@ -29,16 +29,16 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
     parser.add_argument("--note", default="", help="a sentence for readers of the page")
     options, more = parser.parse_known_args(argv)
     out = Path(options.out)
-    for _, condition, arms in study.cells() if options.seeds else ():
-        for arm in arms:
-            if code := study.run_trials(run, out, condition, arm, more):
-                return code
-        for seed in seeds(options.seeds):
-            for arm in arms:
-                if code := study.run_seed(run, out, condition, arm, seed, more):
-                    return code
-            written(study, out, options.note, more)
     try:
+        for _, condition, arms in study.cells() if options.seeds else ():
+            for arm in arms:
+                if code := study.run_trials(run, out, condition, arm, more):
+                    return code
+            for seed in seeds(options.seeds):
+                for arm in arms:
+                    if code := study.run_seed(run, out, condition, arm, seed, more):
+                        return code
+                written(study, out, options.note, more)
         print(written(study, out, options.note, more))
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from experiments.analysis.frames import read
+from fl_sim.dotted import flatten
 from fl_sim.logs.reader import RunLog
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -52,11 +54,32 @@ def run_once(run: Command, place: Path, words: Sequence[str]) -> int:
     """Make a run whose parent folder is ``place``, unless it holds one that completed or failed.
 
     Returns 0, also for a run that failed, and other exit codes as they are: those of bad input and of interruptions.
+    Raises ValueError where the run that ``place`` holds was made with other numbers.
     """
-    if tried(place) is not None:
+    if (made := tried(place)) is not None:
+        check_numbers(made, words)
         return 0
     code = run([*words, "--out", str(place), "--quiet"])
     return 0 if code == FAILED and tried(place) is not None else code
+
+
+def check_numbers(made: RunLog, words: Sequence[str]) -> None:
+    """Raise ValueError where a run was made with another number (of rounds, say) than the flags ``words`` ask for."""
+    have = flatten(made.config)
+    for flag, text in dict(pairwise(words)).items():
+        value = have.get(flag.removeprefix("--")) if flag.startswith("--") else None
+        if isinstance(value, int | float) and is_number(text) and float(text) != value:
+            cure = "delete it, or give another --out"
+            raise ValueError(f"{flag.removeprefix('--')} = {text}: {made.path} was made with {value}; {cure}")
+
+
+def is_number(text: str) -> bool:
+    """Whether a flag's value is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def trial(place: Path, rate: float) -> Path:

@@ -30,7 +30,9 @@ STUDY = Study(
 )
 
 
-def test_a_study_tunes_runs_and_compares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_study_tunes_runs_and_compares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(study_runs, "RESULTS", tmp_path)
     words, calls = ["--out", str(tmp_path / "runs"), "--seeds", "0"], list[Sequence[str]]()
 
@@ -58,6 +60,8 @@ def test_a_study_tunes_runs_and_compares(tmp_path: Path, monkeypatch: pytest.Mon
     calls.clear()
     assert command(STUDY, counted, "", words) == 0 and not calls
     assert command(replace(STUDY, arms=[]), counted, "", words) == 2  # no run
+    assert command(STUDY, counted, "", [*words, "--rounds", "3"]) == 2 and not calls
+    assert "rounds = 3: " in (said := capsys.readouterr().err) and "was made with 2; delete it, or give anoth" in said
 
 
 def test_other_flags_replace_those_of_a_study_and_an_interruption_ends_it(tmp_path: Path) -> None:
