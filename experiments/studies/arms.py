@@ -57,6 +57,8 @@ class Study:
     """Columns of rounds.jsonl that are reported -> their titles; arms are compared by the first."""
     chance: float
     """The accuracy that a failed run counts as."""
+    also: Sequence[str] = ()
+    """Those of ``columns`` by which all arms are compared too, whatever columns they name."""
 
     @property
     def value(self) -> str:

@@ -89,11 +89,13 @@ def section(study: Study, own: pd.DataFrame, arms: Sequence[Arm], tuned: dict[st
 def gaps(study: Study, own: pd.DataFrame, names: Sequence[str]) -> list[list[str]]:
     """A line for each arm and baseline: their difference seed by seed, and whether its interval excludes 0."""
     lines = []
-    for name in names:
-        before = study.baselines[: study.baselines.index(name)] if name in study.baselines else study.baselines
-        for other in before:
-            if gap := difference(own, name, other, "compared"):
-                lines.append([f"{name} - {other}", signed(gap), f"{gap.wins} of {gap.seeds}", gap.sign])
+    for column, title in [("compared", ""), *((name, f", {study.columns[name]}") for name in study.also)]:
+        for name in names:
+            before = study.baselines[: study.baselines.index(name)] if name in study.baselines else study.baselines
+            for other in before:
+                if gap := difference(own, name, other, column):
+                    wins = f"{gap.wins} of {gap.seeds}"
+                    lines.append([f"{name} - {other}{title}", signed(gap), wins, gap.sign])
     return lines
 
 

@@ -27,6 +27,7 @@ STUDY = Study(
     tuned="lr on validation",
     columns={"accuracy": "test accuracy", "loss": "test loss"},
     chance=0.1,
+    also=["loss"],
 )
 
 
@@ -54,6 +55,9 @@ def test_a_study_tunes_runs_and_compares(
     page = (tmp_path / "tiny.md").read_text(encoding="utf-8")
     mean = rows.groupby("arm")["accuracy"].mean()
     gap = f"{mean['fedprox'] - mean['fedavg']:+.3f}"
+    loss = rows.groupby("arm")["loss"].mean()
+    worse = f"{loss['fedprox'] - loss['fedavg']:+.3f}"
+    assert f"| fedprox - fedavg, test loss | {worse} | " in page
     assert f"| fedprox - fedavg | {gap} | " in page and "1e+30: -1.000, 0.1: " in page and "Tuned: lr on val" in page
     assert (tmp_path / "tiny.png").stat().st_size > 1000
 
