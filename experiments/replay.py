@@ -7,8 +7,8 @@ was the loop, up to rounding for vmap.
 
 Exit codes: 0 when the replay agrees with the log (a client that failed then fails in the same way, and its traceback is
 printed); 1 when it does not; 2 for bad input. No round is run again where the model that the round started from is
-stored: for round 1, and for the round in which a run failed. ``--pdb`` stops at the first line of ``local_update``, and
-again where it raises.
+stored: for round 1, and, by its checkpoint, for the round in which a run failed. ``--pdb`` stops at the first line of
+``local_update``, and again where it raises.
 """
 
 import argparse

@@ -16,6 +16,8 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import client_of, received_of, settings_of
 from fl_sim.logs.columns import MODEL
 from fl_sim.logs.reader import RunLog
+from fl_sim.rounds.checkpoint import latest
+from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
 
@@ -119,6 +121,7 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
         and kept
         and isinstance(setup.strategy, PoolingStrategy)
         and tree.digest(kept) == digests.get(server_round - 1)
+        and take_states(setup, log, server_round - 1)
     ):
         return records.encode(kept), 0, 0, ""
     if (first := min(digests, default=0)) > 0:
@@ -141,6 +144,16 @@ def model_before(setup: Setup, log: RunLog, server_round: int) -> tuple[ArrayRec
     )
     compared = sum(bool(digests.get(n)) for n in range(1, server_round))
     return result.arrays, server_round - 1, compared, check.drift
+
+
+def take_states(setup: Setup, log: RunLog, server_round: int) -> bool:
+    """Whether a checkpoint has what clients and strategy kept after ``server_round``; they then have it again."""
+    begin, _ = latest(log.path, server_round)
+    if begin is None or begin.untrusted:
+        return False
+    kept_attributes.restore(setup.strategy, begin.strategy)
+    setup.grid.states.restore(begin.states)
+    return True
 
 
 def saved_model(log: RunLog, server_round: int) -> Tree:
