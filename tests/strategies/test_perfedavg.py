@@ -1,5 +1,6 @@
 """Per-FedAvg: quadratics in closed form, inner lr 0, and the finite difference against the exact product."""
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from fl_sim import tree
+from fl_sim import squared_error, tree
 from fl_sim.learning.rule import Draw, Sizes
 from fl_sim.learning.settings import Local
 from strategies.fedavg import FedAvg
@@ -119,3 +120,34 @@ def test_clients_count_alike(targets: Any) -> None:
     # alpha 0, lr 1/2: each client's model is its mean, 4 (one sample) and 0 (three): 2, not 1.
     trained = targets([[4.0], [0.0] * 3]).train(PerFedAvg(inner_lr=0.0), {"local.lr": 0.5, "local.batch_size": 0})
     assert trained.model["w"].item() == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("order", ["fo", "hf", "exact"])
+def test_running_statistics_are_those_of_the_outer_batch_at_the_inner_step(
+    federation: Any, batch_of: Any, order: Any
+) -> None:
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w, self.norm = nn.Linear(1, 1), nn.BatchNorm1d(1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            z = self.w(x)
+            return self.norm(z) + z  # type: ignore[no-any-return]
+
+    module = Normed().double()
+    loss = federation(module, [([[1.0], [2.0]], [[1.0], [0.0]])], loss=squared_error).loss
+    names = ("train", "inner", "hessian")[: 2 if order == "fo" else 3]
+    batches = {k: [batch_of([[i + 1.0], [i * i + 3.0]], [[2.0], [0.0]])] for i, k in enumerate(names)}
+    new, _, _ = PerFedAvg(inner_lr=0.1, order=order).local_update(loss.initial(), {}, batches, loss, Local(lr=0.5))
+
+    inner, outer = batches["inner"][0].data, batches["train"][0].data
+    reference = copy.deepcopy(module)
+    (reference(inner["x"]) - inner["y"]).square().mean().backward()
+    at_u = copy.deepcopy(module)  # its statistics have seen nothing yet
+    for p, q in zip(at_u.parameters(), reference.parameters(), strict=True):
+        p.data -= 0.1 * q.grad
+    at_u(outer["x"])
+    assert int(new["norm.num_batches_tracked"]) == 1
+    for name in ("norm.running_mean", "norm.running_var"):
+        torch.testing.assert_close(new[name], at_u.state_dict()[name], rtol=0, atol=1e-14)
