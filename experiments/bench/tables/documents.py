@@ -1,6 +1,7 @@
 """``python -m experiments.bench.table RESULTS.json ... [--check]``: writes measured figures into documents.
 
-RESULTS.json is the bench.json of ``experiments.bench`` (sections ``bench`` and ``speed``), the sweep.json of
+RESULTS.json is the bench.json of ``experiments.bench`` (sections ``bench`` and ``speed``; of ``--work S7`` alone, kept
+as states.json, the section ``states``), the sweep.json of
 ``experiments.bench.sweep`` (``sweep``), the engines.json of ``experiments.bench.engines`` (``engines``) or the gpu.json
 of ``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
 ``<!-- bench:start -->`` and ``<!-- bench:end -->``; other text stays.
@@ -26,6 +27,8 @@ DOCUMENTS = (ROOT / "docs" / "speed.md", ROOT / "README.md")
 
 def sections(results: Results) -> dict[str, str]:
     """The sections that a results file gives, by name. Its keys show which command wrote it."""
+    if "works" in results and {about["group"] for about in results["works"]} == {"S7"}:
+        return {"states": cpu_table.markdown(results, in_document=True)}
     if "works" in results:
         return {"bench": cpu_table.markdown(results, in_document=True), "speed": speed_table.markdown(results)}
     if "sweep" in results:

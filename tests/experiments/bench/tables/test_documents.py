@@ -47,13 +47,13 @@ def test_wrong_marks_are_refused(text: str, message: str, document: Path, capsys
 
 
 def test_the_documents_say_what_the_results_say() -> None:
-    results = [str(RESULTS / name) for name in ("bench.json", "sweep.json", "engines.json", "gpu.json")]
+    results = [str(RESULTS / name) for name in ("bench.json", "sweep.json", "engines.json", "states.json", "gpu.json")]
     assert documents.main([*results, "--check"]) == 0
 
 
 def test_each_document_has_its_sections() -> None:
     speed, readme = (path.read_text(encoding="utf-8") for path in documents.DOCUMENTS)
-    sections = ["bench", "sweep", "engines", "gpu"]
+    sections = ["bench", "sweep", "engines", "states", "gpu"]
     assert [name for name in (*sections, "speed") if documents.MARKS[0].format(name) in speed] == sections
     assert documents.MARKS[0].format("speed") in readme and documents.MARKS[0].format("bench") not in readme
 
