@@ -113,7 +113,8 @@ def test_the_personal_head_is_the_clients_own_before_and_after_fine_tuning(engin
         x, y = loss.task.train["x"][rows].double(), loss.task.train["y"][rows]
         expected = [nn.functional.cross_entropy(module(x[size:]), y[size:]).item()]
         nn.functional.cross_entropy(module(x[:size]), y[:size]).backward()
-        torch.optim.SGD(module.parameters(), TUNE).step()
+        for p in module.parameters():
+            p.data -= TUNE * p.grad
         expected.append(nn.functional.cross_entropy(module(x[size:]), y[size:]).item())
         assert [answer.metrics[k] for k in ("loss_before", "loss")] == pytest.approx(expected, rel=1e-9)
         assert answer.state == {} and answer.num_bytes == 0

@@ -74,7 +74,7 @@ def test_a_network_without_normalisation_is_refused_before_any_work(tmp_path: Pa
 
 
 def test_the_bytes_that_are_predicted_are_those_of_a_round(tmp_path: Path, capsys: Any) -> None:
-    for strategy in ("fedbn", "local-only", "scaffold"):
+    for strategy in ("fedbn", "scaffold"):
         words = f"{COMMON} --strategy {strategy} --rounds 1 --out {tmp_path}"
         plan = summary_of(f"{words} --dry-run", capsys)
         row = load(summary_of(words, capsys)["run_dir"]).rounds.iloc[-1]
