@@ -38,6 +38,8 @@ INHERITED_PREFIXES = (
 """Prefixes of environment variables that may change bits or speed: workers on other machines get them too."""
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a cluster to answer."""
+START_TRIES = 3
+"""How often a Ray that is too slow to start is started."""
 
 
 @functools.cache
@@ -91,13 +93,7 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
                 ray().init(address=address, **quiet)
             else:
                 with _fewer_processes():
-                    ray().init(
-                        "local",
-                        num_cpus=num_cpus,
-                        include_dashboard=False,
-                        object_store_memory=_store_size(store_bytes),
-                        **quiet,
-                    )
+                    _start(num_cpus=num_cpus, object_store_memory=_store_size(store_bytes), **quiet)
     except Exception as error:
         cure = "is a head running there (ray start --head)?" if address else "use --engine loop, or see Ray's logs"
         what = (
@@ -109,6 +105,17 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
     _connections[connection()] = not address
     if not address:
         Watchdog().start()
+
+
+def _start(**options: object) -> None:
+    """Start Ray on this machine. Its processes have 30 s for it, which on a busy machine may be too few: try again."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            ray().init("local", include_dashboard=False, **options)
+            return
+        except Exception as error:
+            if not left or "timed out during startup" not in str(error):
+                raise
 
 
 def started_here() -> bool:

@@ -56,6 +56,12 @@ def two_layers(inputs: Sequence[int], outputs: int) -> nn.Module:
     return nn.Sequential(nn.Linear(3, 2), nn.Linear(2, outputs))
 
 
+@offer("model")
+def normalised(inputs: Sequence[int], outputs: int) -> nn.Module:
+    """A layer that normalises each sample, and a linear one."""
+    return nn.Sequential(nn.LayerNorm(3), nn.Linear(3, outputs))
+
+
 class Keeps(Remembers):
     """No paper: ``Remembers``, whose server keeps a velocity."""
 
