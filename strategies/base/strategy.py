@@ -227,8 +227,9 @@ class Strategy(PersonalEvaluation, ABC):
             every = Pooled(pooled, beside, clients)
             new = tree.clone(self.payload_step(tree.clone(model), every, server_round))
         new = {**new, **statistics}
-        if self.at_home:
-            new = {k: new.get(k, x) for k, x in self.model.items()}
+        if self.at_home:  # in the model's order; a leaf that the step left out, or added, is for the driver to refuse
+            new |= {k: self.model[k] for k in self.model if k in self.at_home}
+            new = {k: new[k] for k in dict.fromkeys([*self.model, *new]) if k in new}
         return records.encode(new), metrics
 
     def _statistics(self, pooled: Tree) -> Tree:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fl_sim import rng
-from fl_sim.errors import ConfigError
+from fl_sim.errors import ConfigError, RoundFailed
 from fl_sim.learning.loss import Batch, Loss
 from strategies.fedavg import FedAvg
 from strategies.fedbn import FedBN
@@ -170,3 +170,19 @@ def test_bytes_count_what_travels(federation: Any) -> None:
 def test_a_network_without_normalisation_is_refused(smooth: Any) -> None:
     with pytest.raises(ConfigError, match="strategy.name = 'fedbn': the network has no normalisation layer"):
         smooth.train(FedBN(), {"local.lr": 0.1, **WHOLE})
+
+
+class Forgets(FedBN):
+    """Its server step leaves out a leaf that travels."""
+
+    def server_step(self, model: Any, pooled: Any, server_round: int) -> Any:
+        return {k: x for k, x in pooled.items() if k != "0.bias"}
+
+
+def test_a_server_step_that_leaves_out_a_leaf_fails_the_round(federation: Any) -> None:
+    """The old value of that leaf must not stand in for it, as it does for those that stay with the clients."""
+    clients = [(np.ones((4, 3)), np.zeros((4, 2)))] * 2
+    with pytest.raises(RoundFailed, match="0.bias"):
+        federation(network(nn.GroupNorm(2, 4)), clients, loss=half_squares).train(
+            Forgets(), {"local.lr": 0.25, **WHOLE}
+        )
