@@ -31,7 +31,7 @@ from fl_sim.rounds.round_evaluation import EvaluateFn, OnlyAtTheEnd, RoundEvalua
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from fl_sim.wire.pool import PoolingStrategy
+from fl_sim.wire.pool import block_pool
 
 
 class _Driver:
@@ -63,7 +63,7 @@ class _Driver:
         self.evaluation = RoundEvaluation(run, self.calls, self.result, evaluate_fn, every[0])
         self.at_end = OnlyAtTheEnd()
         self.statistics = statistics_under(run.strategy, self.grid.statistics, self.calls.event)
-        self.grid.pool = run.strategy.reply_pool if isinstance(run.strategy, PoolingStrategy) else None
+        self.grid.pool = block_pool(run.strategy)
         self.grid.on_event, self.grid.on_block = self.calls.event, self.block
 
     def each(self, hook: str, *args: object) -> None:

@@ -46,6 +46,9 @@ class PoolingStrategy(Strategy):
     as Flower's for differential privacy, gets one reply a client.
     """
 
+    one_reply_a_client: bool = False
+    """Whether each client's reply comes by itself, for an algorithm that must know whose it is; default: as partial
+    pools of blocks, which take one model's memory a block."""
     dropped: Sequence[int] = ()
     """Clients of the round whose partial work is not used: set by ``configure_train``."""
     statistics: Sequence[str] = ()
@@ -81,3 +84,10 @@ class PoolingStrategy(Strategy):
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""
         vars(self).update(kept)
+
+
+def block_pool(strategy: Strategy) -> Pool | None:
+    """The pool by which a block's replies are reduced where they are computed; None: each comes by itself."""
+    if isinstance(strategy, PoolingStrategy) and not strategy.one_reply_a_client:
+        return strategy.reply_pool
+    return None
