@@ -33,6 +33,8 @@ OF_LATER_STEPS = ("local.optimizer", "local.weight_decay", "local.clip_norm")
 """Settings whose first step shows in the new model, and in the log only later where that stays with the clients."""
 NEEDS: dict[str, dict[str, Any]] = {
     "ditto": {"partition.held_out": 0.3, "personalize_steps": 1},  # its models are seen by personal evaluation alone
+    "pfedme": {"partition.held_out": 0.3, "personalize_steps": 1},
+    "fedrep": {"model": f"{WORLD}:two_layers"},  # in a network of one layer nothing but the head would be there
     "fedbn": {"model": f"{WORLD}:normalised"},
 }
 """Settings without which a strategy runs not, or shows nothing."""

@@ -104,9 +104,9 @@ WORDS: dict[str, Any] = {
 @pytest.mark.parametrize("strategy", list(registry.names("strategies", "strategy")))
 def test_every_strategy_trains_from_graphs(strategy: str, recorded: list[int], tmp_path: Path) -> None:
     few = {"rounds": 4, "evaluate_every": 4, "local": {"batch_size": 16}, "clients": 4, "cohort": 4}
-    few |= {"model": "tests.fl_sim.small_federation:grouped"} if strategy == "fedbn" else {}
+    few |= {"model": "tests.fl_sim.small_federation:grouped"} if strategy in ("fedbn", "fedrep") else {}
     log = run(**{**WORDS, **few}, strategy=strategy, engine="vmap", out=str(tmp_path)).log
-    late = ("moon", "ditto", "fedbn")  # their clients have a state, or more of it, from round 2 on
+    late = ("moon", "ditto", "fedbn", "pfedme")  # their clients have a state, or more of it, from round 2 on
     trained = 2 if strategy in late else 3  # rounds 2 to 4
     assert "fallback" not in set(log.events["event"]) and sorted(recorded) == [1, trained]  # 1 evaluation
 
