@@ -1,4 +1,4 @@
-"""``python -m experiments.list [--json]``: the names of tasks, partitions, models, strategies and recipes."""
+"""``python -m experiments.list [--json]``: the names of tasks, partitions, models, strategies, pools and recipes."""
 
 import inspect
 import sys
@@ -10,6 +10,8 @@ import tyro
 from experiments.command_ends import ended
 from experiments.config import recipe_files
 from experiments.config.choices import PACKAGES, offered, parameters
+from fl_sim import registry
+from strategies.base.reductions import PACKAGE
 
 PLURALS = {"task": "tasks", "partition": "partitions", "model": "models", "strategy": "strategies"}
 """Heading of each kind of component."""
@@ -21,8 +23,8 @@ def listing() -> dict[str, list[dict[str, object]]]:
     Returns
     -------
     dict
-        For each of ``PLURALS`` and ``recipes`` a list of dicts with ``name`` and ``help`` (one line); those of
-        components also have ``parameters``, a dict of the defaults by name.
+        For each of ``PLURALS``, ``pools`` and ``recipes`` a list of dicts with ``name`` and ``help`` (one line); those
+        of components also have ``parameters``, a dict of the defaults by name.
     """
     found: dict[str, list[dict[str, object]]] = {}
     for kind in PACKAGES:
@@ -34,12 +36,17 @@ def listing() -> dict[str, list[dict[str, object]]]:
             }
             for name, component in offered(kind).items()
         ]
+    pools = registry.names(PACKAGE, "pool")
+    found["pools"] = [
+        {"name": name, "help": (inspect.getdoc(pool) or "").partition("\n")[0]} for name, pool in pools.items()
+    ]
     return {**found, "recipes": [{"name": name, "help": recipe_files.title(name)} for name in recipe_files.names()]}
 
 
 def show(rows: dict[str, list[dict[str, Any]]]) -> str:
     """The listing as text: a paragraph for each heading, and below each component its parameters as flags."""
     flags = {plural: f" (--{kind} NAME, or --{kind} package.module:Name)" for kind, plural in PLURALS.items()}
+    flags["pools"] = " (--strategy pooled --strategy.reduction NAME, or package.module:Class)"
     lines = []
     for plural, components in rows.items():
         lines += ["", plural + flags.get(plural, " (python -m experiments.run NAME)")]
@@ -52,7 +59,7 @@ def show(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main(json: bool = False) -> None:
-    """Show the tasks, partitions, models, strategies and recipes that can be chosen by name.
+    """Show the tasks, partitions, models, strategies, pools and recipes that can be chosen by name.
 
     Args:
         json: Print one JSON object instead of text.

@@ -11,11 +11,27 @@ import os
 import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
 
 F = TypeVar("F", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class NameOf:
+    """In ``Annotated[str, NameOf(kind, package)]``: a parameter whose value is the name of a component."""
+
+    kind: str
+    package: str
+
+    @staticmethod
+    def names(hint: object) -> list[str]:
+        """All names that a parameter with this annotation may have; [] where it is no such parameter."""
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, NameOf)]
+        return [name for mark in marks for name in names(mark.package, mark.kind)]
+
 
 HOME = str(Path(__file__).parents[1])
 """The folder that this project's packages lie in."""
@@ -27,7 +43,7 @@ def offer(kind: str, name: str = "", **facts: object) -> Callable[[F], F]:
     Parameters
     ----------
     kind : str
-        "task", "model" or "partition".
+        "task", "model" or "partition" ("strategy" and "pool" are the kinds of classes).
     name : str (default: the function's name, with dashes for underscores)
         Its name on the command line and in configs.
     **facts

@@ -9,42 +9,24 @@ copies is biased upward in every coordinate. It is included on request, and as t
 A plain maximum of deltas would be the maximum of weights again, so deltas are pooled by magnitude.
 """
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from fl_sim import Batch, Local, Loss, Pool, tree
-from fl_sim.local import Metrics
-from fl_sim.tree import Tree
-from strategies.base import Strategy
-from strategies.pools.max import AbsMax, Max
+from fl_sim import Pool
+from strategies.base.weights_or_deltas import WeightsOrDeltas
+from strategies.pools.absmax import AbsMax
+from strategies.pools.max import Max
 
 
 @dataclass
-class MaxPool(Strategy):
-    """FedAvg with another pool, which ignores how many samples a client has."""
+class MaxPool(WeightsOrDeltas):
+    """FedAvg with another pool, which ignores how many samples a client has.
 
-    of: Literal["weights", "deltas"] = "weights"
-    """What is pooled: models by maximum, or updates by largest magnitude."""
+    Models are pooled by maximum, updates by largest magnitude.
+    """
+
     refuses = ("weighting",)
-
-    def __post_init__(self) -> None:
-        self.reply_kind = "update" if self.of == "deltas" else "weights"
 
     @property
     def pool(self) -> Pool:
         """Maximum, or the value of largest magnitude."""
         return AbsMax() if self.of == "deltas" else Max()
-
-    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
-        """Toward the maximum, or along the pooled update."""
-        return (
-            tree.add(model, pooled, self.server_lr) if self.of == "deltas" else tree.lerp(model, pooled, self.server_lr)
-        )
-
-    def local_update(
-        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
-    ) -> tuple[Tree, Tree, Metrics]:
-        """FedAvg's local training; replies with the new model, or with its change."""
-        new, state, metrics = super().local_update(model, state, batches, loss, local)
-        return (tree.sub(new, model) if self.of == "deltas" else new), state, metrics

@@ -41,7 +41,7 @@ class Target:
 
 
 def variants(component: Callable[..., object]) -> list[dict[str, object]]:
-    """Keyword arguments that show each variant: none, then each other value of each parameter of type ``Literal``."""
+    """Keyword arguments that show each variant: none, then each other value of a ``Literal`` and each other name."""
     found: list[dict[str, object]] = [{}]
     try:
         parameters = registry.parameters(component)
@@ -49,6 +49,7 @@ def variants(component: Callable[..., object]) -> list[dict[str, object]]:
         return found
     for name, parameter in parameters.items():
         hint = parameter.annotation
+        found += [{name: value} for value in registry.NameOf.names(hint) if value != parameter.default]
         hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
         if get_origin(hint) is Literal:
             found += [{name: value} for value in get_args(hint) if value != parameter.default]

@@ -63,7 +63,6 @@ class _Driver:
         self.evaluation = RoundEvaluation(run, self.calls, self.result, evaluate_fn, every[0])
         self.at_end = OnlyAtTheEnd()
         self.statistics = statistics_under(run.strategy, self.grid.statistics, self.calls.event)
-        self.grid.pool = block_pool(run.strategy)
         self.grid.on_event, self.grid.on_block = self.calls.event, self.block
 
     def each(self, hook: str, *args: object) -> None:
@@ -86,6 +85,7 @@ class _Driver:
         self.places = self.samples = 0
         messages = self.calls.hook("configure_train", self.statistics.trained(run.arrays), run.train_config)
         self.statistics.complete(messages, run.arrays)
+        self.grid.pool = block_pool(run.strategy)  # a pool may depend on the model, which the strategy knows by now
         exchange, replies = self.calls.exchange("train", messages)
         if isinstance(replies, list):
             self.statistics.take(replies)

@@ -22,6 +22,10 @@ class Pool(ABC):
     Any grouping of the replies gives the same result up to rounding; merging the empty partial changes nothing.
     """
 
+    kind = "pool"
+    ignores_weights: bool = False
+    """Whether the clients' weights change nothing, so that setting ``weighting`` is an error."""
+
     @abstractmethod
     def start(self, like: Tree) -> Tree:
         """The empty partial for replies shaped as ``like``."""
@@ -36,7 +40,7 @@ class Pool(ABC):
 
     @abstractmethod
     def finish(self, partial: Tree, like: Tree) -> Tree:
-        """The pooled tree, with the dtypes of ``like``."""
+        """The pooled tree, with the dtypes of ``like``; of a partial that nothing was added to: no leaves."""
 
 
 class PoolingStrategy(Strategy):
@@ -84,6 +88,11 @@ class PoolingStrategy(Strategy):
     def restore(self, kept: Mapping[str, object]) -> None:
         """Take over the attributes that a checkpoint kept (``__getstate__``)."""
         vars(self).update(kept)
+
+
+def as_like(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` in the dtype of ``like``; for whole numbers the nearest one."""
+    return x.to(like.dtype) if like.is_floating_point() else x.round().to(like.dtype)
 
 
 def block_pool(strategy: Strategy) -> Pool | None:

@@ -19,7 +19,7 @@ from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
 from strategies.base.evaluation import PersonalEvaluation, ids_of
-from strategies.base.pooled import Pooled
+from strategies.base.round_replies import Pooled
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
 

@@ -4,6 +4,9 @@ McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentra
 arXiv:1602.05629, algorithm 1.
 
     finish = sum_k n_k w_k / sum_k n_k
+
+A weight counts as that many equal replies. Sums are in the replies' dtype: n_k |w_k| must fit into it (float32 carries
+weights from 1e-30 to 1e30 of numbers from 1e-8 to 1e8). It commutes with translation.
 """
 
 import torch
@@ -43,5 +46,5 @@ class Mean(Pool):
     def finish(self, partial: Tree, like: Tree) -> Tree:
         """Sums divided by the sum of weights."""
         weight = float(partial[WEIGHT])
-        means = {k: partial[k] / weight for k in like if k in partial}
+        means = {k: partial[k] / weight for k in like if k in partial and weight}
         return {k: m if like[k].is_floating_point() else m.round().to(like[k].dtype) for k, m in means.items()}

@@ -10,10 +10,15 @@ from fl_sim import registry
 
 FOUND = registry.names("strategies", "strategy")
 TARGETS = [target for name, cls in FOUND.items() for target in targets_of("strategy", name, cls)]
+POOLS = [target for target in TARGETS if "reduction=" in target.name]
+"""The pools by name, whose own tests are quick; ``make test-all`` runs the whole contract on each of them."""
+MARKED = [pytest.param(t, marks=pytest.mark.slow if t in POOLS else ()) for t in TARGETS]
+ON_RAY = [t for t in TARGETS if t not in POOLS or "'softmax'" in t.name or "'median'" in t.name]
+"""Of the pools those whose work on Ray is of a kind of its own: one needs the global model, one keeps all replies."""
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
+@pytest.mark.parametrize("target", MARKED, ids=lambda target: target.name.replace("'", ""))
 def test_contract(target: Target, check: Callable[[Any], None]) -> None:
     check(target.make)
 
@@ -21,7 +26,7 @@ def test_contract(target: Target, check: Callable[[Any], None]) -> None:
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("check", RAY_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name.replace("'", ""))
+@pytest.mark.parametrize("target", ON_RAY, ids=lambda target: target.name.replace("'", ""))
 def test_contract_on_ray(target: Target, check: Callable[[Any], None]) -> None:
     check(target.make)
 

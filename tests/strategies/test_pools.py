@@ -8,7 +8,8 @@ import torch
 from fl_sim import tree
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
-from strategies.pools.max import AbsMax, Max
+from strategies.pools.absmax import AbsMax
+from strategies.pools.max import Max
 from strategies.pools.mean import Mean
 
 A = {"w": torch.tensor([1.0, -5.0, 2.0])}

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from experiments.config.choices import Parameter, offered, parameters
+from fl_sim.registry import NameOf
 from tests.experiments.config.setting_walks import REFUSED, WORLD, folder_of, or_refused, settings, wrote
 from tests.experiments.config.test_schema_every_setting import SETTINGS
 
@@ -72,7 +73,9 @@ def test_what_flower_s_strategies_decide_themselves_is_refused(key: str, strateg
 def others(parameter: Parameter) -> Iterator[object]:
     """Values of a parameter that are not its default."""
     hint, default = parameter.hint, parameter.default
-    if default == "":
+    if names := NameOf.names(hint):
+        yield from (name for name in names if name != default)
+    elif default == "":
         yield "0"  # a layer of the tiny world's network
     elif get_origin(hint) is Literal:
         yield from (value for value in get_args(hint) if value != default)
