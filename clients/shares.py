@@ -60,6 +60,9 @@ def without_validation(task: Task, seed: int, validation: float) -> tuple[Task, 
     kept: Tree = {}
     task = checked(task)
     count = round(validation * task.num_train)
+    if count and task.turns:
+        why = f"would take samples out of the episodes of task {task.name!r}, whose classes must stay of one size"
+        raise ValueError(f"validation = {validation}: {why}; leave it out, and set --holdout_clients")
     if count == task.num_train:
         raise ValueError(
             f"validation = {validation}: keeps all {count} training samples of {task.name!r}; choose a smaller share"
@@ -91,6 +94,9 @@ def divided(
     with making("partition.name", name):
         partition = divide(task, clients, seed, **params) if callable(divide) else divide
     whole = as_partition(partition, name, task.num_train)
+    if task.turns != whole.turns:
+        why = f"each client of task {task.name!r} numbers its classes in its own way"
+        raise ConfigError(f"partition.name = {name!r}: {why}, so that their samples cannot be mixed; use natural")
     return whole.hold_out(held_out, seed) if unseen is None else whole.hold_out_unseen(held_out, *unseen, seed)
 
 

@@ -34,12 +34,22 @@ UNUSED = tuple(f"local.{name}" for name in ("lr", "optimizer", "momentum", "weig
 """Settings of local training that the inner loop, plain SGD with ``inner_lr``, does not use."""
 
 
-def split(n: int, key: int, support: int = 0, query: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def split(n: int, key: int, support: int = 0, query: int = 0, turns: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """A keyed split of the positions 0..n-1 into support and query, of these sizes.
 
     A size of 0 is what the other one leaves. Where both are 0 they are halves: where n is odd, query gets one more; a
-    single sample is in both. Raises ValueError that names the setting where n is too small.
+    single sample is in both. ``turns`` : samples lie in turns of so many classes (``Sizes.turns``), of each of which
+    support and query get equally many samples. Raises ValueError that names the setting where n is too small, and where
+    a size is no multiple of ``turns``.
     """
+    if turns:
+        for name, size in (("support_size", support), ("query_size", query)):
+            if size % turns:
+                what = f"each client has {turns} classes, and gives equally many samples of each"
+                raise ValueError(f"strategy.{name} = {size}: {what}; give a multiple of {turns}")
+        parts = [split(n // turns, rng.key(key, "class", c), support // turns, query // turns) for c in range(turns)]
+        both = [np.stack([part[i] * turns + c for c, part in enumerate(parts)], 1).reshape(-1) for i in (0, 1)]
+        return both[0], both[1]
     order = rng.permutation(key, n)
     if not support and not query:
         return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
@@ -103,7 +113,7 @@ class MAML(Strategy):
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
-        support, query = split(sizes.train, draw("split"), self.support_size, self.query_size)
+        support, query = split(sizes.train, draw("split"), self.support_size, self.query_size, sizes.turns)
         return {
             "support": passes(support, replace(local, steps=self.inner_steps), draw("support")),
             "query": passes(query, replace(local, steps=1), draw("query")),

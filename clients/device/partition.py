@@ -19,6 +19,7 @@ class DevicePartition(Partition):
     """Number of training samples of this client."""
     held_out: int
     """Number of its held-out samples, which follow the training samples."""
+    turns: int = 0
 
     def __len__(self) -> int:
         """The number of all clients."""

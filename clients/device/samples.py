@@ -73,6 +73,8 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
 def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, object]) -> tuple[Task, DevicePartition]:
     """This client's part, as in a simulation: the whole task is built and divided, and only this part is kept."""
     arguments = {**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {})}
+    if "holdout_clients" in inspect.signature(make).parameters:
+        arguments["holdout_clients"] = spec.get("holdout_clients", 0)
     task = laid_out(call(make, arguments), params)
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
@@ -91,5 +93,5 @@ def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, obj
     task = shifted(task, partition, strength, seed, None if how.standardize else [client])
     task = transformed(task, partition, how)
     rows = torch.from_numpy(np.ascontiguousarray(partition.client(client)))
-    own = DevicePartition(client, len(partition), *partition.sizes(client))
+    own = DevicePartition(client, len(partition), *partition.sizes(client), partition.turns)
     return replace(task, train={k: v[rows] for k, v in task.train.items()}, test={}, labels=None, clients=None), own

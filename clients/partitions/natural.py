@@ -28,6 +28,9 @@ def natural(task: Task, clients: int, seed: int) -> Partition:
         problem = f"partition.name = 'natural': task {task.name!r} does not say whose samples are whose"
         raise ValueError(f"{problem}; choose iid or dirichlet")
     known, owner = np.unique(task.clients, return_inverse=True)
+    if task.turns and not clients == task.num_clients == len(known):
+        why = f"the {len(known)} clients of task {task.name!r} number their classes each in its own way"
+        raise ValueError(f"clients = {clients}: {why}, so that they cannot be grouped; choose as many")
     if clients == task.num_clients > len(known):
         idle = np.setdiff1d(np.arange(clients), known, assume_unique=True)
         return replace(build(task.clients, clients, seed, min_samples=0), idle=tuple(idle.tolist()))
@@ -39,4 +42,4 @@ def natural(task: Task, clients: int, seed: int) -> Partition:
         raise ValueError(f"clients = {clients}: task {task.name!r} has {len(known)} natural clients{more}; {cure}")
     if clients < len(known):
         owner = (rng.permutation(rng.key(seed, "partition-groups"), len(known)) % clients)[owner]
-    return build(owner.reshape(-1), clients, seed)
+    return replace(build(owner.reshape(-1), clients, seed), turns=task.turns)

@@ -26,7 +26,7 @@ PACKAGES = {
 }
 """The package in which names of each kind are found."""
 SUPPLIED = {
-    "task": {"data_dir", "clients"},
+    "task": {"data_dir", "clients", "holdout_clients"},
     "partition": {"task", "clients", "seed"},
     "model": {"inputs", "outputs"},
     "strategy": set(),

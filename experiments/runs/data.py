@@ -8,7 +8,7 @@ from flwr.serverapp.strategy import Strategy as FlowerStrategy
 from clients.feature_shift import shifted
 from clients.shares import LAYOUT, Prepared, call, divided, laid_out, making, transformed, without_validation
 from clients.tasks.dataset import as_task
-from experiments.config.schema import NATURAL, Config
+from experiments.config.schema import NATURAL, Config, signature
 from fl_sim import Task
 from fl_sim.errors import ConfigError
 from fl_sim.population.partition import Partition
@@ -23,7 +23,8 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     or personal evaluation needs more clients or samples than there are.
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
-    unseen = config.holdout_clients if config.partition.params.get("unseen_held_out") is not None else 0
+    told = "holdout_clients" in signature(config.task.component)
+    unseen = config.holdout_clients if told or config.partition.params.get("unseen_held_out") is not None else 0
     numbers = (config.data_dir, config.validation, config.clients, how_prepared(config), unseen)
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _cache:
@@ -57,6 +58,8 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
         cure = f"name one that holds {chosen.name}, or leave it out"
         raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; {cure}")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
+    if "holdout_clients" in signature(chosen.component):
+        supplied["holdout_clients"] = config.holdout_clients
     arguments = {k: v for k, v in chosen.params.items() if v is not None or k not in LAYOUT}
     arguments |= {k: v for k, v in supplied.items() if v is not None}
     with making("task.name", chosen.name):

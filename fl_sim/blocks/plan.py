@@ -127,7 +127,7 @@ def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Ca
             try:
                 rule[:] = rule or [learner.rule(message_type, settings)]
                 local, draw = local_settings(settings, 1).of(client), Draw(int(settings.get("seed", 0)), 0, 0)
-                known[kind] = training_steps(rule[0].streams(Sizes(*sizes), local, draw))
+                known[kind] = training_steps(rule[0].streams(Sizes(*sizes, learner.partition.turns), local, draw))
             except Exception:  # see above
                 known[kind] = 0
         return known[kind]

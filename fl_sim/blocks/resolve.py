@@ -62,7 +62,8 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     settings, jobs, failed = plan.settings, [], {}
     server_round, seed = int(settings.get("server-round", 0)), int(settings.get("seed", 0))
     rule, local = learner.rule(plan.message_type, settings), local_settings(settings, server_round)
-    sizes = [Sizes(*learner.partition.sizes(order.client)) for order in plan.orders]
+    turns = learner.partition.turns
+    sizes = [Sizes(*learner.partition.sizes(order.client), turns) for order in plan.orders]
     draws = [Draw(seed, server_round, order.client) for order in plan.orders]
     together = streams_of(rule, sizes, local, draws)
     states = {order.client: plan.states[order.client] for order in plan.orders if order.client in plan.states}

@@ -33,6 +33,8 @@ class Sizes(NamedTuple):
 
     train: int
     held_out: int
+    turns: int = 0
+    """K where samples lie in turns of K classes (``Partition.turns``): position p is of class p mod K; 0: any order."""
 
 
 class Draw(NamedTuple):

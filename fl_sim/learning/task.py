@@ -56,6 +56,12 @@ class Task:
     """(K,) the user's own names of the classes 0..K-1; None: the numbers themselves."""
     notes: tuple[str, ...] = ()
     """What was decided about the user's samples, as sentences; a run writes them into its log."""
+    sample_shape: tuple[int, ...] | None = None
+    """Shape of one sample after the transform, where x is what the transform looks it up by; None: x has it."""
+    turns: int = 0
+    """K where each natural client's samples lie in turns of K classes, which only this client numbers so (an episode of
+    few-shot learning): its p-th sample is of class p mod K. Such a task has its natural clients alone. 0: in any order.
+    """
 
     @property
     def num_train(self) -> int:
@@ -71,8 +77,8 @@ class Task:
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        """Shape of one sample's x."""
-        return tuple(self.train["x"].shape[1:])
+        """Shape of one sample, as the model gets it."""
+        return tuple(self.train["x"].shape[1:]) if self.sample_shape is None else self.sample_shape
 
     def settled(self) -> "Task":
         """The task with its ``ignore_index``: -100 where built-in functions meet that label and none is given.

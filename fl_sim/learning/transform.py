@@ -3,6 +3,7 @@
 Legend: B batch size.
 """
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,11 +40,28 @@ class Transform:
         return {**batch, "x": x}
 
 
+class Lookup(ABC):
+    """A transform whose x (B,) are integers by which it looks up samples that it holds, each once for all clients.
+
+    ``Task.sample_shape`` says what the model gets.
+    """
+
+    @abstractmethod
+    def placed(self, dtype: torch.dtype, device: torch.device) -> "Lookup":
+        """The transform that gives samples of ``dtype`` on ``device``."""
+
+    @abstractmethod
+    def __call__(self, batch: Tree, words: Tensor | None) -> Tree:
+        """The batch with the samples as x; a sample depends on its own integer alone."""
+
+
 def placed(transform: object, dtype: torch.dtype, device: torch.device) -> Any:
     """The transform with its tensors on ``device``, so that no step waits for a copy to a GPU.
 
-    Returns anything that is no ``Transform``, and any transform on a CPU, unchanged.
+    Returns any ``Transform`` on a CPU unchanged, and any other transform but a ``Lookup``.
     """
+    if isinstance(transform, Lookup):
+        return transform.placed(dtype, device)
     if device.type == "cpu" or not isinstance(transform, Transform) or transform.mean is None or transform.std is None:
         return transform
     return replace(transform, mean=transform.mean.to(device, dtype), std=transform.std.to(device, dtype))

@@ -31,6 +31,11 @@ class Partition(ABC):
     """How many clients these were: each was given the samples that it lacked."""
     idle: Sequence[int] = ()
     """Ids, ascending, of clients that own no sample and never train; they keep their ids, and no other id shifts."""
+    turns: int = 0
+    """K where each client's samples lie in turns of K classes: p is of class p mod K, in both parts; 0: in any order.
+
+    Such are the clients of ``Task.turns``; what they hold out is the same share of each class.
+    """
 
     def working(self, first: int, end: int) -> Sequence[int]:
         """The ids of first..end-1 that are not ``idle``, ascending: a range where all are."""
@@ -125,6 +130,7 @@ class Listed(Partition):
     moved: int = 0
     idle: Sequence[int] = ()
     filled: int = 0
+    turns: int = 0
 
     def __len__(self) -> int:
         """C, the number of clients."""
@@ -164,10 +170,11 @@ class Listed(Partition):
         indices, held = self.indices.copy(), np.zeros(len(self), np.int64)
         first = len(self) - unseen
         for c in range(0 if share else first, len(self) if unseen_share else first):
-            mine = self.client(c)
-            order = rng.permutation(rng.key(seed, "held-out", c), len(mine))
+            mine, key, own_share = self.client(c), rng.key(seed, "held-out", c), share if c < first else unseen_share
+            order = in_turns(len(mine), self.turns, key) if self.turns else rng.permutation(key, len(mine))
             indices[self.starts[c] : self.starts[c + 1]] = mine[order]
-            held[c] = _rounded(share if c < first else unseen_share, len(mine))
+            kinds = self.turns or 1
+            held[c] = kinds * _rounded(own_share, len(mine) // kinds)
         return replace(self, indices=indices, held_out=held)
 
 
@@ -257,6 +264,17 @@ def median(values: np.ndarray, counts: np.ndarray) -> float:
     ends = np.cumsum(counts[order])
     middle = np.searchsorted(ends, [(ends[-1] - 1) // 2, ends[-1] // 2], side="right")
     return float(values[order][middle].mean())
+
+
+def in_turns(n: int, turns: int, key: int) -> np.ndarray:
+    """(n,) int64: the positions 0..n-1, which lie in turns of K classes, shuffled by ``key`` within each class.
+
+    They lie in turns again. Raises ValueError unless n is a multiple of K.
+    """
+    if n % turns:
+        raise ValueError(f"{n} samples do not lie in turns of {turns} classes: each class must have equally many")
+    each = [rng.permutation(rng.key(key, "class", kind), n // turns) * turns + kind for kind in range(turns)]
+    return np.stack(each, axis=1).reshape(-1)
 
 
 def _rounded(share: float, n: int) -> int:

@@ -75,7 +75,7 @@ def fakes() -> Fakes:
 
 @pytest.fixture(scope="session")
 def fake_data(fakes: Fakes, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a few samples of each task that reads files: cifar10, mnist with 3 writers, images of 2 classes."""
+    """A folder with a few samples of each task that reads files: cifar10, mnist with 3 writers, 2 classes of images."""
     folder = tmp_path_factory.mktemp("fake_data")
     for split, n in [("train", 12), ("test", 5)]:
         labels = [i % 10 for i in range(n)]
@@ -85,4 +85,7 @@ def fake_data(fakes: Fakes, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / split / name).mkdir(parents=True)
             (folder / split / name / "a.png").write_bytes(fakes.png(fakes.pictures(1, 20, 30, 3)[0]))
     np.savez(folder / "mnist" / "writers.npz", train=np.arange(12) % 3 * 100)
+    alphabet = np.arange(28) // 7  # four alphabets of seven characters; the last is no background
+    pictures = fakes.pictures(28 * 20, 28, 28).reshape(28, 20, 28, 28)
+    np.savez(folder / "omniglot.npz", images=pictures, alphabet=alphabet, background=alphabet < 3)
     return folder

@@ -16,13 +16,15 @@ from fl_sim import registry, rng, tree
 MODELS = registry.names("clients.models", "model")
 BATCH_NORM = {"cnn-bn"}
 """Networks with BatchNorm, which run on the loop alone, and whose samples are independent in evaluation only."""
+OPTIONS: dict[str, dict[str, Any]] = {"conv4": {"norm": "group"}}
+"""Parameters with which a network's samples are independent; its default is BatchNorm without running statistics."""
 SHAPES = [(1,), (60,), (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 20, 24)]
 """Samples of sinusoid, synthetic, digits, mnist, cifar10, and pictures that are not square."""
 
 
 def build(name: str, inputs: tuple[int, ...], outputs: int = 10, seed: int = 0, **parameters: Any) -> nn.Module:
     with rng.keyed_globals(rng.key(seed, "model")):
-        model: nn.Module = MODELS[name](inputs, outputs, **parameters)
+        model: nn.Module = MODELS[name](inputs, outputs, **{**OPTIONS.get(name, {}), **parameters})
     return model
 
 
@@ -123,6 +125,8 @@ class TestEveryModel:
         ("cnn", (3, 32, 32), 10, {}, 1_626_442),  # pfl-research; 28 * 32 + 289 * 64 + 12545 * 128 + 129 * 10
         ("cnn-gn", (3, 32, 32), 10, {}, 28 * 16 + 145 * 32 + 289 * 64 + 2 * (16 + 32 + 64) + 65 * 10),
         ("cnn-gn", (3, 32, 32), 10, {"depth": 2}, 73_178),
+        ("conv4", (1, 28, 28), 5, {"norm": "batch"}, 113_221),  # Reptile: 10 * 64 + 3 * 577 * 64 + 4 * 128 + 257 * 5
+        ("conv4", (1, 28, 28), 5, {"pool": True, "norm": "none"}, 10 * 64 + 3 * 577 * 64 + 65 * 5),  # 14, 7, 3, 1
         ("cnn-bn", (1, 28, 28), 10, {}, 10 * 16 + 145 * 32 + 2 * (16 + 32) + (32 * 49 + 1) * 10),
         (
             "resnet18",
@@ -226,6 +230,8 @@ def test_lenet_needs_sixteen_pixels_each_way() -> None:
         ("cnn-gn", {"depth": 0}),
         ("cnn-gn", {"width": 5}),
         ("cnn-bn", {"width": 0}),
+        ("conv4", {"width": 0}),
+        ("conv4", {"width": 12}),
         ("resnet18", {"groups": 3}),
         ("lenet", {"projection": -1}),
     ],

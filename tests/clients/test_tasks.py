@@ -31,7 +31,7 @@ def build(name: str, data: Path, **parameters: Any) -> Task:
 
 
 def test_the_promised_tasks_are_there() -> None:
-    assert {"digits", "cifar10", "mnist", "synthetic", "sinusoid", "images"} <= set(TASKS)
+    assert {"digits", "cifar10", "mnist", "synthetic", "sinusoid", "images", "omniglot"} <= set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -56,8 +56,11 @@ class TestEveryTask:
 
     def test_its_loss_and_metrics_give_one_number_a_sample(self, name: str, fake_data: Path) -> None:
         task = build(name, fake_data)
-        batch = task.transform({k: v[:3].float() if k == "x" else v[:3] for k, v in task.train.items()}, None)
-        outputs = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs), task.outputs))(batch["x"])
+        samples = {k: v[:3] for k, v in task.train.items()}
+        samples |= {"x": samples["x"].float()} if samples["x"].dtype == torch.uint8 else {}
+        batch = task.transform(samples, None)
+        assert batch["x"].shape[1:] == task.inputs
+        outputs = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs), task.outputs))(batch["x"].float())
         for function in [task.loss, *task.metrics.values()]:
             assert function(outputs, batch).shape == (len(outputs),) and torch.isfinite(function(outputs, batch)).all()
         if task.train["x"].dtype == torch.uint8:

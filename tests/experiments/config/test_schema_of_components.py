@@ -10,7 +10,11 @@ from experiments.check.component_checks import mixed
 from experiments.config.choices import COMMON, Parameter, offered, parameters
 from fl_sim import Task, from_arrays, rng
 
-VALUES: dict[tuple[str, str], object] = {("dirichlet", "min_samples"): 20, ("quantity", "min_samples"): 20}
+VALUES: dict[tuple[str, str], object] = {
+    ("dirichlet", "min_samples"): 20,
+    ("quantity", "min_samples"): 20,
+    ("conv4", "norm"): "none",
+}
 """Other values of parameters that a slightly larger one may not change."""
 INPUTS = {"mlp": (6,), "sine-mlp": (1,)}
 """Shapes of samples; those of other networks are pictures."""
@@ -21,7 +25,7 @@ def own(kind: str) -> Iterator[tuple[str, str, object]]:
     for name, component in offered(kind).items():
         for key, parameter in parameters(kind, component).items():
             if key not in COMMON.get(kind, {}):
-                yield name, key, VALUES.get((name, key), another(parameter))
+                yield name, key, VALUES[name, key] if (name, key) in VALUES else another(parameter)
 
 
 def another(parameter: Parameter) -> object:
