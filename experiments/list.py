@@ -1,4 +1,4 @@
-"""``python -m experiments.list [--json]``: the names of tasks, partitions, models, strategies, pools and recipes."""
+"""``python -m experiments.list [--json]``: names of tasks, partitions, models, strategies, pools, attacks, recipes."""
 
 import inspect
 import sys
@@ -13,7 +13,7 @@ from experiments.config.choices import PACKAGES, offered, parameters
 from fl_sim import registry
 from strategies.base.reductions import PACKAGE
 
-PLURALS = {"task": "tasks", "partition": "partitions", "model": "models", "strategy": "strategies"}
+PLURALS = {kind: f"{kind}s" for kind in PACKAGES} | {"strategy": "strategies"}
 """Heading of each kind of component."""
 
 
@@ -59,7 +59,7 @@ def show(rows: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def main(json: bool = False) -> None:
-    """Show the tasks, partitions, models, strategies, pools and recipes that can be chosen by name.
+    """Show the tasks, partitions, models, strategies, pools, attacks and recipes that can be chosen by name.
 
     Args:
         json: Print one JSON object instead of text.

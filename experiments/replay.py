@@ -31,6 +31,7 @@ from experiments.runs.setup import Setup
 from fl_sim import LocalRule, Loss, RoundFailed, load, tree
 from fl_sim.blocks.resolve import resolve
 from fl_sim.engines.loop import reply_of
+from fl_sim.engines.malicious import learner_of
 from fl_sim.engines.run_block import run_plan
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.precision import prepare
@@ -166,8 +167,10 @@ def step_through(work: ClientWork, setup: Setup) -> None:
     client = work.plan.orders[0].client
     print(f"client {client}: at the start of local_update; n steps, c goes on, q ends", file=sys.stderr)
     try:
-        block, _ = resolve(work.plan, setup.learner, work.model)
-        reply_of(replace(block, rule=_DebuggedRule(block.rule)), work.model, setup.learner)
+        attack = work.plan.attack
+        learner = setup.learner if attack is None else learner_of(setup.learner, attack)
+        block, _ = resolve(work.plan, learner, work.model)
+        reply_of(replace(block, rule=_DebuggedRule(block.rule)), work.model, learner)
     except bdb.BdbQuit:
         print("left the debugger", file=sys.stderr)
     except Exception as error:

@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from experiments.config.strategy_tables import given_to_each, names_in
-from experiments.config.values import Seed, Share, Strength, check, plain
+from experiments.config.values import Minority, Seed, Share, Strength, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
 
@@ -23,6 +23,7 @@ PACKAGES = {
     "partition": "clients.partitions",
     "model": "clients.models",
     "strategy": "strategies",
+    "attack": "clients.attacks",
 }
 """The package in which names of each kind are found."""
 SUPPLIED = {
@@ -30,6 +31,7 @@ SUPPLIED = {
     "partition": {"task", "clients", "seed"},
     "model": {"inputs", "outputs"},
     "strategy": set(),
+    "attack": set(),
 }
 """Parameters that the run supplies, so that they are no settings."""
 
@@ -88,6 +90,13 @@ COMMON = {
             Strength,
             0.0,
             "Strength, 0..1, of each client's own contrast, inversion, noise and rotation of its pictures.",
+        ),
+    },
+    "attack": {
+        "share": Parameter(
+            Minority,
+            0.0,
+            "Share of the clients of each round that are malicious, at most .5: share x clients, rounded.",
         ),
     },
 }

@@ -6,7 +6,7 @@ from typing import Any, get_type_hints
 from experiments.config.choices import PACKAGES, Choice, choose, parameters
 from experiments.config.nesting import Settings, without
 from experiments.config.plan_checks import check_plan
-from experiments.config.schema import NATURAL, Config, known_keys, refused_by, signature
+from experiments.config.schema import HONEST, NATURAL, Config, known_keys, refused_by, signature
 from experiments.config.strategy_tables import check_reached
 from experiments.config.tables import SECTIONS
 from experiments.config.values import NotNegative, check, seeds, unknown_key
@@ -50,13 +50,15 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
     own_clients = "clients" in signature(task.component)
     [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})
     [model] = choose("model", {"name": getattr(task.component, "default_model", "mlp"), **settings.get("model", {})})
+    [attack] = choose("attack", {"name": HONEST, **settings.get("attack", {})})
     configs = []
     for strategy in strategies:
         rest = without(settings, refused_by([strategy]))
         own = _checked(Config, {k: v for k, v in rest.items() if k not in (*PACKAGES, "seed")})
         own |= _personal_rate(settings, strategy)
         configs += [
-            Config(task, partition, model, strategy, **own, seed=seed) for seed in seeds(settings.get("seed", 0))
+            Config(task, partition, model, strategy, attack, **own, seed=seed)
+            for seed in seeds(settings.get("seed", 0))
         ]
     for config in configs if plan else ():
         check_plan(config)

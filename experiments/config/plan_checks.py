@@ -8,7 +8,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 from experiments.config.choices import PACKAGES, Choice, offered, parameters
-from experiments.config.schema import Config, refused_by, signature
+from experiments.config.schema import HONEST, Config, refused_by, signature
 from experiments.config.tables import SECTIONS
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
@@ -16,6 +16,8 @@ from strategies.base.strategy import Strategy
 
 PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "batch_size", "clients", "every")]
 """Settings of personal evaluation, besides ``personalize_steps``."""
+NO_ATTACK = "malicious clients are simulated by this project's engines, not on devices or nodes of Flower's"
+"""Why an attack is refused."""
 STORED_ONLY = ("eta_l",)
 """Parameters that Flower's strategies store and never read."""
 
@@ -37,6 +39,7 @@ def check_plan(c: Config) -> None:
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     check_epochs_of(c, total)
+    check_attack(c, total)
     if c.stop.rule and c.stop.on == "validation" and not c.validation:
         raise no_validation(c.stop.rule, c.validation)
     check_held_out(c)
@@ -55,6 +58,24 @@ def check_epochs_of(c: Config, clients: float) -> None:
     if c.system.stragglers:
         why = "a straggler's share of the work is counted in epochs that all clients share"
         raise ConfigError(f"local.epochs_of = {text!r}, system.stragglers = {c.system.stragglers:g}: {why}; give one")
+
+
+def check_attack(c: Config, clients: float) -> None:
+    """Raise ConfigError for a share of malicious clients without an attack, or an attack without malicious clients."""
+    name, share = c.attack.name, c.attack.params.get("share", 0.0)
+    if name == HONEST:
+        if share:
+            raise ConfigError(f"attack.share = {share:g}: no attack is named; give one, such as --attack sign-flip")
+        return
+    if not share:
+        cure = "give the share of malicious clients, such as --attack.share 0.2"
+        raise ConfigError(f"attack.share = {share:g}: attack {name} acts on no client; {cure}")
+    if c.engine == "flower":
+        raise ConfigError(f"attack.name = {name!r}: {NO_ATTACK}; leave it out, or use another engine")
+    count = c.cohort or clients - c.holdout_clients
+    if not math.isinf(count) and not round(share * count):
+        cure = f"give at least {0.5 / count + 0.005:.2f}, or a larger cohort"
+        raise ConfigError(f"attack.share = {share:g}: is none of a round's {count} clients, rounded; {cure}")
 
 
 def check_held_out(c: Config) -> None:
@@ -171,7 +192,7 @@ def default_values(c: Config) -> dict[str, object]:
         if choice.is_object and is_dataclass(choice.component):
             own |= {f"{kind}.{f.name}": f.default for f in fields(choice.component) if f.name in choice.params}
         own |= {f"{kind}.{k}": p.default for k, p in parameters(kind, choice.component).items()}
-    rest = values(Config(c.task, c.partition, c.model, c.strategy))
+    rest = values(Config(c.task, c.partition, c.model, c.strategy, c.attack))
     return {**rest, **own}
 
 

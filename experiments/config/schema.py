@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import tomli_w
 
+from clients.attacks.none import NoAttack
 from experiments.config.choices import BY_RUN, PACKAGES, Choice
 from experiments.config.nesting import Settings, without
 from experiments.config.tables import SECTIONS, Server, Stop, System
@@ -28,6 +29,8 @@ from experiments.config.values import (
 from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
 
+HONEST = "none"
+"""Name of the attack of a run without malicious clients."""
 NATURAL = "natural"
 """Name of the partition whose clients are the natural clients of the task."""
 
@@ -44,6 +47,8 @@ class Config:
     """The network."""
     strategy: Choice
     """The algorithm: its server half and its client half."""
+    attack: Choice = Choice(HONEST, {"share": 0.0}, NoAttack)
+    """What malicious clients do; none: every client is honest. Only in simulations."""
     data_dir: str | None = None
     """Folder of data sets: DIR/<task>/{train,test}.parquet or torchvision's files. None: FL_SIM_DATA, or a download."""
     validation: Share = 0.0
@@ -149,6 +154,8 @@ class Config:
                 plain[f.name] = vars(value) if f.name in SECTIONS else value
         if self.engine != "ray":
             del plain["ray"]
+        if self.attack.name == HONEST:
+            del plain["attack"]
         return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])
 
     def to_toml(self) -> str:

@@ -20,6 +20,7 @@ from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested, without
 from experiments.config.plan_checks import idle
 from experiments.config.schema import Config, refused_by
+from fl_sim.blocks.attack import Attack
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
@@ -84,7 +85,7 @@ def stored_config(settings: Mapping[str, object]) -> Config:
     return single(expand(of_today(nested(settings))))
 
 
-CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module}
+CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module, "attack": Attack}
 """Kinds whose components may be classes, or functions that are annotated to return such an object."""
 
 INSTALLED_IN = {"site-packages", "dist-packages"}

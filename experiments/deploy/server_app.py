@@ -20,8 +20,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.device.state import KEPT
 from experiments.config.command_line import parse
-from experiments.config.plan_checks import check_idle
-from experiments.config.schema import Config
+from experiments.config.plan_checks import NO_ATTACK, check_idle
+from experiments.config.schema import HONEST, Config
 from experiments.runs.execute import execute
 from experiments.runs.plan import check_used
 from experiments.runs.resume import forked, resume
@@ -115,6 +115,9 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.checkpoint_every > KEPT:
         why = f"devices keep their states of {KEPT} rounds; give at most that"
         raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: {why}")
+    if config.attack.name != HONEST:
+        share = config.attack.params["share"]
+        raise ConfigError(f"attack.name = {config.attack.name!r}, attack.share = {share:g}: {NO_ATTACK}; leave it out")
     if config.client_timeout:
         why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
         raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")

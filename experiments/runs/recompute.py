@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 
 from experiments.config.stored import stored_config
 from experiments.runs.setup import Setup, build
-from fl_sim import Callback, PoolingStrategy, Run, run_rounds, tree
+from fl_sim import Callback, PoolingStrategy, Run, SimulationGrid, run_rounds, tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
 from fl_sim.grids.messages import client_of, received_of, settings_of
@@ -104,6 +104,12 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
         dropped = list(getattr(setup.strategy, "dropped", ()))
         raise not_trained(client, server_round, sorted(by_client), dropped)
     plan, model = block_of_one(setup, by_client[client], client)
+    attackers = setup.grid.attackers if isinstance(setup.grid, SimulationGrid) else None
+    if attackers is not None and client in attackers.among(by_client):
+        if attackers.attack.colludes:
+            why = f"sent what the attack {setup.config.attack.name} makes of all honest replies of round {server_round}"
+            raise ValueError(f"client = {client}: {why}, and not what it trained; replay an honest client")
+        plan = replace(plan, attack=attackers.attack)
     return ClientWork(plan, model, recomputed, compared, drift)
 
 

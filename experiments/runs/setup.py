@@ -18,6 +18,7 @@ from clients.network import Network, network
 from clients.shares import making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
+from experiments.runs.checks.attacked import attackers
 from experiments.runs.data import check_sizes, data
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from fl_sim import SimulationGrid, Task
@@ -158,6 +159,7 @@ def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) 
         app, clients, holdout_clients=held_out, block_size=block_size, executor=workers, seed=config.seed
     )
     grid.max_examples = config.system.max_examples
+    grid.attackers = attackers(config, app.learner.loss.task)
     return grid
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
+from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.draws import finished_steps, training_steps
 from fl_sim.blocks.learner import Learner, Settings, local_settings
 from fl_sim.learning.rule import Draw, LocalRule, Sizes
@@ -43,6 +44,8 @@ class BlockPlan:
     orders: Sequence[Order]
     states: Mapping[int, Tree] = field(default_factory=dict)
     """Client id -> the client's state at the start of the exchange."""
+    attack: Attack | None = None
+    """What its clients do, all of which are malicious; None: all are honest."""
 
     @property
     def steps(self) -> int:

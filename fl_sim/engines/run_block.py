@@ -14,9 +14,11 @@ from typing import Any
 import torch
 
 from fl_sim import tree
+from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, Order, alone
 from fl_sim.blocks.resolve import Block, Job, resolve
+from fl_sim.engines import malicious
 from fl_sim.engines.choose import ENGINES, Outcome
 from fl_sim.engines.reply_checks import (
     STATE_SUM,
@@ -97,6 +99,8 @@ def run_block(
     plan: BlockPlan, model: Tree, learner: Learner, engine: str, chunk: int, pool: Pool | None
 ) -> BlockResult:
     """Run a block on an engine; the parameters are those of ``run_plan``. Raises what the engine raises."""
+    if plan.attack is not None:
+        learner = malicious.learner_of(learner, plan.attack)
     block, unresolved = resolve(plan, learner, model)
     outcomes = ENGINES[engine](block, model, learner, chunk) if block.jobs else ()
     return collect_results(plan, block, unresolved, outcomes, model, learner, chunk, pool)
@@ -129,6 +133,8 @@ def collect_results(
             result.clients += [_client_result(job, reason=outcome.error) for job in outcome.jobs]
             continue
         result.places, result.samples = result.places + outcome.places, result.samples + outcome.samples
+        if plan.attack is not None:
+            _attack(plan.attack, outcome, block, form, learner)
         results = _client_results(outcome, block, form, learner)
         valid = [i for i, client in enumerate(results) if not client.reason]
         if pool is not None and valid:
@@ -143,6 +149,13 @@ def collect_results(
                 results[i].reply = tree.take(outcome.replies, i)
         result.clients += results
     return result
+
+
+def _attack(attack: Attack, outcome: Outcome, block: Block, form: Tree, learner: Learner) -> None:
+    """Replace the replies of malicious clients by what they send; those that do not fit ``form`` will be failures."""
+    trained = tuple(k for k in learner.loss.trainable if k in form)
+    if not shape_problem(outcome.replies, form, trained, block.rule):
+        outcome.replies = malicious.sent(outcome.replies, outcome.jobs, form, block.rule, trained, attack)
 
 
 def _client_result(job: Job, **numbers: Any) -> ClientResult:

@@ -22,6 +22,7 @@ from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.engines.evaluate import evaluate_models
+from fl_sim.engines.malicious import learner_of
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.results import BlockResult
 from fl_sim.engines.run_block import collect_results, run_plan
@@ -177,7 +178,8 @@ class Lockstep:
                     )
                     continue
                 shared = {k: v for k, v in plan.settings.items() if k != "seed" and k not in self.axis}
-                groups.setdefault((plan.message_type, tuple(sorted(shared.items()))), []).append(part)
+                kind = plan.message_type, tuple(sorted(shared.items())), plan.attack is None
+                groups.setdefault(kind, []).append(part)
         for parts in groups.values():
             parts.sort(key=lambda part: part.plan.number)
             for start, end in self._slices(parts):
@@ -252,6 +254,8 @@ class Lockstep:
         Returns (replies, states, metrics), each leaf (C, ...).
         """
         learner, first = self.learner, parts[0]
+        if first.plan.attack is not None:
+            learner = learner_of(learner, first.plan.attack)
         counts = torch.tensor(clients)
 
         def per_client(values: Tensor) -> Tensor:

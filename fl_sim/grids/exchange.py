@@ -210,7 +210,7 @@ class Exchange:
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
-            for k in ("block", "weight"):
+            for k in ("block", "weight", "attacked"):
                 if isinstance(facts.get(k), (int, float)):
                     row[k] = facts[k]
             if not reason:

@@ -78,6 +78,7 @@ def reply_to(
     pooled_in: str = "",
     covered: list[str] | None = None,
     block: int = 0,
+    attacked: bool = False,
 ) -> Message:
     """A client's reply: an error with its reason, its own arrays, or its part in a pooled block.
 
@@ -95,12 +96,16 @@ def reply_to(
         Ids of the messages whose replies are in ``partial``.
     block : int
         The block's number.
+    attacked : bool
+        Whether the client was malicious: a fact for the log.
     """
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
     # a metric of the same name does not replace the number of examples, which is a weight
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
     facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
+    if attacked:
+        facts["attacked"] = True
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
     content: dict[str, object] = {

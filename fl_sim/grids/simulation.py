@@ -7,6 +7,7 @@ Legend: C clients.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message
@@ -18,6 +19,7 @@ from fl_sim.blocks.plan import plan_blocks
 from fl_sim.engines.results import BlockResult
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
+from fl_sim.grids.attackers import Attackers
 from fl_sim.grids.base import Begin, ClientGrid, End, OnEvent
 from fl_sim.grids.exchange import Failures
 from fl_sim.grids.messages import check_settings, client_of, reply_to, settings_of
@@ -75,6 +77,8 @@ class SimulationGrid(ClientGrid):
         self.executor = executor or (Inline(self.learner, engine, chunk) if self.learner is not None else None)
         self.block_size, self.seed, self.chunk = block_size, seed, self.executor.chunk if self.executor else chunk
         self._plain_app = PlainApp(client_app, num_clients, seed, run_config or {})
+        self.attackers: Attackers | None = None
+        """Malicious clients of rounds of training; None: there are none."""
         self._working: dict[tuple[int, int], Sequence[int]] = {}
         self._model: tuple[Arrays, Tree] = ({}, {})
 
@@ -174,11 +178,17 @@ class SimulationGrid(ClientGrid):
             arrays, settings = read(message)
             group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
             group[1].append((position, client_of(message), settings))
-        answers = []
+        malicious = frozenset() if self.attackers is None else self.attackers.among(trained_by(messages))
+        answers, models = list[Iterator[BlockResult]](), list[Tree]()
         for (message_type, *_), (arrays, orders) in groups.items():
-            plans = plan_blocks(learner, str(message_type), orders, self.states, self.block_size)
-            pool = self.pool if message_type == "train" else None
-            answers.append(executor.run(plans, self._received(arrays, learner), pool))
+            attackers = self.attackers if message_type == "train" else None
+            cut = plan_blocks if attackers is None else partial(attackers.plans, malicious)
+            plans = cut(learner, str(message_type), orders, self.states, self.block_size)
+            pool = self.pool if message_type == "train" and not (attackers and attackers.attack.colludes) else None
+            models.append(self._received(arrays, learner))
+            answers.append(executor.run(plans, models[-1], pool))
+        if self.attackers is not None and malicious and self.attackers.attack.colludes:
+            answers = [self.attackers.colluded(list(zip(models, answers, strict=True)), learner)]
         return (
             reply for results in answers for result in results for reply in self._answer(result, messages, executor)
         )
@@ -195,13 +205,14 @@ class SimulationGrid(ClientGrid):
         self.on_block(result)
         survivors = [messages[answer.position].metadata.message_id for answer in result.clients if not answer.reason]
         pooled_in = survivors[0] if survivors and result.partial is not None else ""
-        partial, covered = result.partial, survivors
+        pool, covered = result.partial, survivors
         for answer in result.clients:
             if answer.state:
                 self.states[answer.client] = answer.state
-            yield reply_to(messages[answer.position], answer, partial, pooled_in, covered, number)
+            attacked = result.plan.attack is not None
+            yield reply_to(messages[answer.position], answer, pool, pooled_in, covered, number, attacked)
             if not answer.reason:
-                partial, covered = None, []
+                pool, covered = None, []
 
     def settings(self, message: Message) -> Settings:
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""
@@ -212,6 +223,11 @@ class SimulationGrid(ClientGrid):
         if not self._model[0] or list(map(id, self._model[0].values())) != list(map(id, arrays.values())):
             self._model = (arrays, learner.loss.received(payload.decode(arrays)))
         return self._model[1]
+
+
+def trained_by(messages: Iterable[Message]) -> Iterator[int]:
+    """The clients that messages ask to train."""
+    return (client_of(message) for message in messages if message.metadata.message_type == "train")
 
 
 class _Reader:

@@ -147,6 +147,9 @@ CLIENTS: dict[str, Column] = {
         "1", "train: weight in the pool, not normalised; personal: its training samples, by which no mean weighs"
     ),
     "block": Column("number", "which block of this round's training, or of its personal evaluation, computed it"),
+    "attacked": Column(
+        "yes/no", "train, with `--attack`: true for a malicious client whose reply was good; null for all others"
+    ),
     "reason": Column("text", "of a failure, and of a dropped message of a Flower app; null otherwise"),
     "unseen": Column("yes/no", "personal: whether the client never trains"),
     "accuracy_before": Column("fraction", "personal: on its held-out samples before fine-tuning"),

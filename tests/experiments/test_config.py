@@ -23,7 +23,7 @@ from fl_sim.errors import ConfigError
 
 def test_defaults_are_the_documented_ones() -> None:
     config = make()
-    assert [getattr(config, kind).name for kind in PACKAGES] == ["digits", "iid", "mlp", "fedavg"]
+    assert [getattr(config, kind).name for kind in PACKAGES] == ["digits", "iid", "mlp", "fedavg", "none"]
     assert config.to_dict() == {
         "task": {"name": "digits"},
         "partition": {"name": "iid", "seed": 0, "held_out": 0.0, "feature_shift": 0.0},
@@ -87,6 +87,7 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
     }
     for key in getattr(offered(kind)[name], "refuses", ()):
         odd.pop(key, None)
+    odd |= {"attack.share": 0.2} if kind == "attack" and name != "none" else {}
     config = make(**{kind: name, **odd})
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())

@@ -32,6 +32,8 @@ SETTINGS: dict[str, Entry] = {
     "partition.feature_shift": (0.5, {"task": f"{WORLD}:pictures", "model": "lr"}),
     "model.name": (f"{WORLD}:two_layers",),
     "strategy.name": ("reptile",),
+    "attack.name": ("sign-flip", {"attack": "noise", "attack.share": 0.5}),
+    "attack.share": (0.25, {"attack": "sign-flip", "attack.share": 0.5}),
     "data_dir": ("elsewhere", {}, REFUSED),
     "validation": (0.2,),
     "clients": (2,),
@@ -112,7 +114,7 @@ def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], objec
 def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
-    of_components |= {"partition.unseen_held_out", "partition.feature_shift"}
+    of_components |= {"partition.unseen_held_out", "partition.feature_shift", "attack.share"}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
 
