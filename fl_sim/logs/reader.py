@@ -187,10 +187,12 @@ def _frame(file: Path, columns: dict[str, Column], end: int | None = None) -> "p
     if frame is None:
         frame = pd.DataFrame.from_records(_rows(file, end) if end else [])
     own = [name for name in frame.columns if name not in columns]
-    found: dict[str, Any] = {name: frame.get(name, np.nan) for name in (*columns, *own)}
-    frame = pd.DataFrame(found, index=frame.index, copy=False)
-    for name in found:
+    found: dict[str, Any] = {}
+    for name in (*columns, *own):
         numeric = name not in columns or columns[name].unit not in ("text", "yes/no")
-        if frame[name].isna().all() or not len(frame):
-            frame[name] = frame[name].astype("float64" if numeric else "object")
-    return frame
+        column: Any = frame.get(name)
+        # one value first: to look at a million takes a while
+        if column is None or (column.iloc[:1].isna().all() and column.isna().all()):
+            column = np.full(len(frame), np.nan, "float64" if numeric else "object")
+        found[name] = column
+    return pd.DataFrame(found, index=frame.index, copy=False)
