@@ -93,8 +93,8 @@ def seeded(seed: int) -> list[str]:
 
 
 def run_trials(run: Command, place: Path, words: Sequence[str], trials: Trials) -> int:
-    """Make the missing trials of an arm; returns the first exit code other than 0."""
-    for rate in trials.rates:
+    """Make the missing trials of an arm; returns the first exit code other than 0. Of one rate none is needed."""
+    for rate in trials.rates if len(trials.rates) > 1 else ():
         own = [*words, "--local.lr", f"{rate:g}", *seeded(trials.seed), *trials.flags]
         if code := run_once(run, trial(place, rate), own):
             return code
@@ -111,7 +111,12 @@ def scores(place: Path, trials: Trials) -> dict[float, float]:
 
 
 def chosen(place: Path, trials: Trials) -> float | None:
-    """The rate with the best score (the smaller of two that are equal); None before all trials are made."""
+    """The rate with the best score (the smaller of two that are equal); None before all trials are made.
+
+    One rate needs no trial.
+    """
+    if len(trials.rates) == 1:
+        return trials.rates[0]
     found = scores(place, trials)
     return max(found, key=lambda rate: (found[rate], -rate)) if len(found) == len(trials.rates) else None
 
