@@ -13,6 +13,7 @@ from fl_sim import Task
 from fl_sim.errors import ConfigError
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
+from strategies.base.naming import name_of
 from strategies.base.strategy import Strategy
 
 
@@ -123,8 +124,13 @@ def take_task(settings: dict[str, object]) -> None:
 def check_sizes(partition: Partition, most: float, strategy: FlowerStrategy, training_clients: int) -> None:
     """Raise ConfigError for a client of more than ``system.max_examples`` training samples, or too few to train.
 
-    How few depends on the algorithm; only the first ``training_clients`` train.
+    How few depends on the algorithm, and so does how few clients there may be; only the first ``training_clients``
+    train.
     """
+    if isinstance(strategy, Strategy) and (fewest := strategy.least_clients) > training_clients:
+        name = name_of(type(strategy))
+        what = f"only {training_clients} train, and strategy {name} needs {fewest} clients that train"
+        raise ConfigError(f"clients: {what}, one for each edge, say; choose more clients or fewer edges")
     largest = int(partition.size_counts()[:, 0].max(initial=0))
     if largest > most:
         what = f"a client of this partition owns {largest} training samples"

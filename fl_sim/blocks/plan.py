@@ -59,6 +59,7 @@ def plan_blocks(
     orders: Iterable[tuple[int, int, Settings]],
     states: Mapping[int, Tree],
     block_size: int,
+    first: int = 0,
 ) -> list[BlockPlan]:
     """Cut messages into blocks whose clients share every setting but ``system.work``.
 
@@ -79,6 +80,8 @@ def plan_blocks(
         Client id -> state.
     block_size : int
         Clients of a block at most.
+    first : int (default: 0)
+        The number of the first block.
     """
     groups: dict[object, tuple[Settings, list[Order]]] = {}
     seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], int]]] = {}
@@ -102,7 +105,7 @@ def plan_blocks(
         for part in even_slices(len(members), block_size):
             chosen = members[part]
             own = states_of(states, [order.client for order in chosen])
-            plans.append(BlockPlan(len(plans), message_type, settings, chosen, own))
+            plans.append(BlockPlan(first + len(plans), message_type, settings, chosen, own))
     return plans
 
 

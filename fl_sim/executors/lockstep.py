@@ -168,7 +168,7 @@ class Lockstep:
         """Train all blocks of all runs; blocks of one number train together, because they are of similar length."""
         groups: dict[object, list[_Part]] = {}
         for request in requests:
-            request.result = [None] * len(request.plans)
+            request.result = dict.fromkeys(plan.number for plan in request.plans)
             for plan in request.plans:
                 try:
                     part = _Part(request, plan, *resolve(plan, self.learner, request.model))
@@ -291,7 +291,7 @@ class LockstepExecutor(Executor):
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
         """The results of all blocks, computed once every run has a request."""
-        return iter(self.lockstep.submit(self.number, Request(model, plans, pool)))
+        return iter(self.lockstep.submit(self.number, Request(model, plans, pool)).values())
 
     def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
         """The metrics, computed once every run has a request."""

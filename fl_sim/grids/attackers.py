@@ -43,12 +43,13 @@ class Attackers:
         orders: Sequence[tuple[int, int, Settings]],
         states: Mapping[int, Tree],
         block_size: int,
+        first: int = 0,
     ) -> list[BlockPlan]:
         """The blocks of honest clients, then those of malicious ones; further parameters as of ``plan_blocks``."""
         honest, others = ([order for order in orders if (order[1] in malicious) is one] for one in (False, True))
-        plans = plan_blocks(learner, message_type, honest, states, block_size)
-        more = plan_blocks(learner, message_type, others, states, block_size)
-        return plans + [replace(plan, number=len(plans) + plan.number, attack=self.attack) for plan in more]
+        plans = plan_blocks(learner, message_type, honest, states, block_size, first)
+        more = plan_blocks(learner, message_type, others, states, block_size, first + len(plans))
+        return plans + [replace(plan, attack=self.attack) for plan in more]
 
     def colluded(self, groups: Sequence[tuple[Tree, Iterable[BlockResult]]], learner: Learner) -> Iterator[BlockResult]:
         """The results of all blocks, computed first; those of malicious clients with what ``Attack.collusion`` gives.

@@ -179,11 +179,12 @@ class SimulationGrid(ClientGrid):
             group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
             group[1].append((position, client_of(message), settings))
         malicious = frozenset() if self.attackers is None else self.attackers.among(trained_by(messages))
-        answers, models = list[Iterator[BlockResult]](), list[Tree]()
+        answers, models, first = list[Iterator[BlockResult]](), list[Tree](), 0
         for (message_type, *_), (arrays, orders) in groups.items():
             attackers = self.attackers if message_type == "train" else None
             cut = plan_blocks if attackers is None else partial(attackers.plans, malicious)
-            plans = cut(learner, str(message_type), orders, self.states, self.block_size)
+            plans = cut(learner, str(message_type), orders, self.states, self.block_size, first)
+            first += len(plans)
             pool = self.pool if message_type == "train" and not (attackers and attackers.attack.colludes) else None
             models.append(self._received(arrays, learner))
             answers.append(executor.run(plans, models[-1], pool))

@@ -53,6 +53,18 @@ def _personal(prefix: str, whom: str) -> dict[str, Column]:
     }
 
 
+OF_STRATEGIES: dict[str, Column] = {
+    "edge_bytes_up": Column(
+        "bytes",
+        "of models that edges sent towards the server in this round, summed over all levels; 0 where no level was "
+        "pooled; null for strategies without edges (all but `hierarchical`)",
+    ),
+    "edge_bytes_down": Column(
+        "bytes",
+        "of models that edges got from above in this round: each after its level was pooled, and all the first one",
+    ),
+}
+"""Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
 ROUNDS: dict[str, Column] = {
     "round": Column(
         "number", "0 is the initial model, 1 the model after the first round; a fork begins with that of its checkpoint"
@@ -118,6 +130,7 @@ ROUNDS: dict[str, Column] = {
         "null on the loop and where runs train as one batch",
     ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
+    **OF_STRATEGIES,
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes; null between digest_every"),
     **_personal("personal", "seen clients"),
     **_personal("unseen", "clients that never train"),

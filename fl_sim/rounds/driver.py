@@ -101,7 +101,7 @@ class _Driver:
         row = round_row.of_training(exchange, rate, len(dropped), self.samples, self.places)
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
-            row |= round_row.of_clients("train", metrics)
+            row |= round_row.of_clients("train", metrics, getattr(run.strategy, "own_columns", ()))
         if arrays is None and exchange.passed_on:
             none = f"the strategy returned no model from {exchange.passed_on} replies; the old one is kept"
             self.calls.event("no_new_model", reason=none)

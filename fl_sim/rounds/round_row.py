@@ -4,11 +4,11 @@ A strategy's and an app's numbers are named so that none hides a documented colu
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
-from fl_sim.logs.columns import COLUMNS
+from fl_sim.logs.columns import COLUMNS, OF_STRATEGIES
 from fl_sim.wire.set_records import from_record
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
@@ -58,15 +58,19 @@ def dropped_client(server_round: int, client: int) -> dict[str, object]:
     return {"round": server_round, "client": client, "phase": "train", "status": "dropped"}
 
 
-def of_clients(phase: str, metrics: Mapping[str, object]) -> dict[str, object]:
+def of_clients(phase: str, metrics: Mapping[str, object], own: Collection[str] = ()) -> dict[str, object]:
     """Aggregated numbers of clients, named by phase: ``loss`` of training becomes ``train_loss``.
 
     A name that begins with the phase's prefix is kept (``eval_acc``). Where the result would be a documented column
     other than ``train_loss``, ``client_`` comes before it.
+
+    ``own`` : names that are columns as they are (``PoolingStrategy.own_columns``), unless the driver fills that column.
     """
+    kept = {k: v for k, v in metrics.items() if k in own and (k in OF_STRATEGIES or k not in COLUMNS["rounds"])}
     prefix = PREFIXES.get(phase, phase)
-    named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in metrics.items()}
-    return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()}
+    rest = {k: v for k, v in metrics.items() if k not in kept}
+    named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in rest.items()}
+    return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()} | kept
 
 
 def of_evaluation(metrics: Mapping[str, object]) -> dict[str, object]:

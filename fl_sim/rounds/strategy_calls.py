@@ -135,7 +135,8 @@ class StrategyCalls:
         A ``PoolingStrategy`` gets replies as they are computed; a foreign strategy gets a list, whose form is checked
         as a whole.
         """
-        run, own_pools = self.run, self.grid.own_pools
+        run = self.run
+        own_pools = self.grid.own_pools and (phase != "train" or self.grid.pool is not None)
         clients, unseen = clients_of(self.grid, messages), self.grid.holdout_node_ids
         exchange = Exchange(run.round, phase, messages, clients, unseen, sink=self.log_clients)
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []

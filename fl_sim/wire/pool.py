@@ -53,6 +53,9 @@ class PoolingStrategy(Strategy):
     one_reply_a_client: bool = False
     """Whether each client's reply comes by itself, for an algorithm that must know whose it is; default: as partial
     pools of blocks, which take one model's memory a block."""
+    own_columns: ClassVar[Sequence[str]] = ()
+    """Names of numbers from ``aggregate_train`` that are columns of ``rounds.jsonl`` as they are, without ``train_``
+    before them; not those that the driver fills."""
     dropped: Sequence[int] = ()
     """Clients of the round whose partial work is not used: set by ``configure_train``."""
     statistics: Sequence[str] = ()

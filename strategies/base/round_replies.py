@@ -1,6 +1,7 @@
-"""A round's replies, as a strategy with a payload gets them."""
+"""A round's replies: as they come, and as a strategy with a payload gets them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from fl_sim.tree import Tree
@@ -15,3 +16,31 @@ class Pooled(NamedTuple):
     """The pooled trees of the payload, by name."""
     clients: Sequence[Mapping[str, Any]]
     """The numbers of each client that replied: ``num-examples``, ``steps``, and its metrics."""
+
+
+@dataclass
+class Received:
+    """What has come of replies so far."""
+
+    partial: Tree | None = None
+    """Their partial pool; None: no reply had arrays."""
+    weight: float = 0.0
+    """The sum of the clients' weights in the pool."""
+    clients: list[Mapping[str, Any]] = field(default_factory=list)
+    """The numbers of each client, where the strategy reads them."""
+    losses: float = 0.0
+    examples: float = 0.0
+    """Sums over the clients that report a loss: of loss times examples, and of examples."""
+
+    @property
+    def metrics(self) -> dict[str, int | float | list[int] | list[float]]:
+        """The mean training loss, weighted by examples; empty where no client reports one."""
+        return {"loss": self.losses / self.examples} if self.examples else {}
+
+    def count(self, numbers: Mapping[str, Any], weight: float, keep: bool) -> None:
+        """Take in the numbers of a client's reply; ``keep``: in ``clients`` too."""
+        self.weight += weight
+        self.clients += [numbers] if keep else []
+        if isinstance(loss := numbers.get("loss"), (int, float)):
+            self.losses += loss * numbers["num-examples"]
+            self.examples += numbers["num-examples"]

@@ -19,7 +19,7 @@ from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
 from strategies.base.evaluation import PersonalEvaluation, ids_of
-from strategies.base.round_replies import Pooled
+from strategies.base.round_replies import Pooled, Received
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
 
@@ -76,11 +76,14 @@ class Strategy(PersonalEvaluation, ABC):
     @property
     def reply_pool(self) -> Pool:
         """``pool`` for what is trained, the weighted mean for running statistics, ``payload_pools`` for the payload."""
-        pool = self.pool
-        pool = MeanOfStatistics(pool, self.statistics) if self.statistics and type(pool) is not Mean else pool
+        pool = self.with_statistics(self.pool)
         if type(self).up is LocalRule.up or {type(p) for p in (pool, *self.payload_pools.values())} == {Mean}:
             return pool
         return PayloadPool(pool, self.payload_pools, Mean())
+
+    def with_statistics(self, pool: Pool) -> Pool:
+        """``pool`` for what is trained, and the weighted mean for running statistics."""
+        return MeanOfStatistics(pool, self.statistics) if self.statistics and type(pool) is not Mean else pool
 
     def down(self, trained: Tree) -> Mapping[str, Tree]:
         """The payload of a round's messages: named trees that clients get beside the model. Default: {}, none.
@@ -146,6 +149,11 @@ class Strategy(PersonalEvaluation, ABC):
         """Training samples that each client must have; a run with a smaller one is refused before it starts."""
         return 1
 
+    @property
+    def least_clients(self) -> int:
+        """Clients that must train; a run with fewer is refused before it starts."""
+        return 1
+
     def __getstate__(self) -> dict[str, object]:
         """What a checkpoint keeps: all attributes but the global model, which it keeps anyway."""
         return {
@@ -204,39 +212,41 @@ class Strategy(PersonalEvaluation, ABC):
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         """Merge partial pools (or single models) as they come, then take the server step."""
-        partial: Tree | None = None
-        losses = weights = 0.0
-        clients: list[Mapping[str, Any]] = []
-        with_payload = type(self).payload_step is not Strategy.payload_step
+        received = Received()
         for reply in replies:
-            partial = self._take(partial, reply)
-            numbers = records.numbers(reply.content)
-            clients += [numbers] if with_payload else []
-            if isinstance(loss := numbers.get("loss"), (int, float)):
-                losses += loss * numbers["num-examples"]
-                weights += numbers["num-examples"]
-        if partial is None:
+            self._receive(received, reply)
+        if received.partial is None:
             return None, None
-        metrics = MetricRecord({"loss": losses / weights} if weights else {})
-        pooled, beside = payload.split(self.reply_pool.finish(partial, self.reply_form(self.model)))
-        statistics, model = self._statistics(pooled), self._shared(self.model)
-        if type(self).server_step is Strategy.server_step and not with_payload:
-            new = self.server_step(model, pooled, server_round)
+        return records.encode(self._stepped(self.model, received, server_round)), MetricRecord(received.metrics)
+
+    def _receive(self, received: Received, reply: Message) -> None:
+        """Take in one reply, whose arrays may be a block's partial pool."""
+        received.partial = self._take(received.partial, reply)
+        numbers = records.numbers(reply.content)
+        received.count(numbers, self._weight(numbers), type(self).payload_step is not Strategy.payload_step)
+
+    def _stepped(self, model: Tree, received: Received, server_round: int) -> Tree:
+        """``model`` after the server's step; of the result nothing is written into later."""
+        assert received.partial is not None
+        pooled, beside = payload.split(self.reply_pool.finish(received.partial, self.reply_form(model)))
+        statistics, shared = self._statistics(model, pooled), self._shared(model)
+        if type(self).server_step is Strategy.server_step and type(self).payload_step is Strategy.payload_step:
+            new = self.server_step(shared, pooled, server_round)
         else:  # an override may write into the models, which others read too, and into its result later
             statistics = tree.clone(statistics)
-            every = Pooled(pooled, beside, clients)
-            new = tree.clone(self.payload_step(tree.clone(model), every, server_round))
+            every = Pooled(pooled, beside, received.clients)
+            new = tree.clone(self.payload_step(tree.clone(shared), every, server_round))
         new = {**new, **statistics}
         if self.at_home:  # in the model's order; a leaf that the step left out, or added, is for the driver to refuse
-            new |= {k: self.model[k] for k in self.model if k in self.at_home}
-            new = {k: new[k] for k in dict.fromkeys([*self.model, *new]) if k in new}
-        return records.encode(new), metrics
+            new |= {k: model[k] for k in model if k in self.at_home}
+            new = {k: new[k] for k in dict.fromkeys([*model, *new]) if k in new}
+        return new
 
-    def _statistics(self, pooled: Tree) -> Tree:
+    def _statistics(self, model: Tree, pooled: Tree) -> Tree:
         """The running statistics of the new model: the clients' mean, whatever step the server takes with weights."""
         self.unanswered = [k for k in self.statistics if k not in pooled and k not in self.at_home]
         means = {k: pooled[k] for k in self.statistics if k in pooled}
-        return tree.add(means, self.model) if self.reply_kind == "update" else means
+        return tree.add(means, model) if self.reply_kind == "update" else means
 
     def _take(self, partial: Tree | None, reply: Message) -> Tree | None:
         content = records.of(reply.content, ArrayRecord)
@@ -246,11 +256,14 @@ class Strategy(PersonalEvaluation, ABC):
         if not content and self._shared(self.model):  # without what travels, a reply has no arrays
             return partial
         single = payload.decode(payload.records_of(reply.content))
-        examples = records.numbers(reply.content)["num-examples"]
-        weight = float(examples) if self.weighting == "examples" else 1.0
+        weight = torch.tensor([self._weight(records.numbers(reply.content))], dtype=torch.float64)
         pool = self.reply_pool
         started = pool.start(single) if partial is None else partial
-        return pool.add(started, {k: v[None] for k, v in single.items()}, torch.tensor([weight], dtype=torch.float64))
+        return pool.add(started, {k: v[None] for k, v in single.items()}, weight)
+
+    def _weight(self, numbers: Mapping[str, Any]) -> float:
+        """The weight of a client in the pool, by the numbers of its reply."""
+        return float(numbers["num-examples"]) if self.weighting == "examples" else 1.0
 
     # Client half ----------------------------------------------------------------------------------------------------
 

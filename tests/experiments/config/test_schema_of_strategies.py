@@ -75,6 +75,8 @@ def others(parameter: Parameter) -> Iterator[object]:
     hint, default = parameter.hint, parameter.default
     if names := NameOf.names(hint):
         yield from (name for name in names if name != default)
+    elif default == "mean":
+        yield "median"  # another pool
     elif default == "":
         yield "0"  # a layer of the tiny world's network
     elif get_origin(hint) is Literal:

@@ -82,6 +82,26 @@ def test_every_message_has_one_reply_and_a_block_one_pool(block_size: int, block
     assert sum("pool" in reply.content.array_records for reply in replies.values()) == (blocks if pooled else 0)
 
 
+def test_messages_of_a_round_may_carry_different_models() -> None:
+    """Each client trains from the model that it was sent, and no two blocks of the round have one number."""
+    grid = grid_of(block_size=2)
+    assert grid.learner is not None
+    arrays = records.encode(tree.scale(grid.learner.loss.initial(), 2.0))
+    plain, sent = messages_of(grid), messages_of(grid)
+    doubled = RecordDict({**sent[0].content, "arrays": arrays})
+    for message in sent:
+        message.content = doubled
+
+    def models(messages: list[Message]) -> dict[int, str]:
+        replies = grid.send_and_receive(messages)
+        return {r.metadata.src_node_id: tree.digest(records.decode(r.content["arrays"])) for r in replies}
+
+    of_plain, of_doubled = models(plain), models(sent)
+    mixed = [(m, n)[m.metadata.dst_node_id % 2] for m, n in zip(plain, sent, strict=True)]
+    assert models(mixed) == {node: (of_plain, of_doubled)[node % 2][node] for node in of_plain}
+    assert {r.content["facts"]["block"] for r in grid.send_and_receive(mixed)} == {0, 1, 2, 3}
+
+
 def test_blocks_are_computed_while_their_replies_are_consumed() -> None:
     grid = grid_of(block_size=2)
     computed: list[int] = []

@@ -60,6 +60,19 @@ def test_flowers_average_gets_no_hostile_arrays(kind: str) -> None:
         rounds(devices(tamper), "raise", strategy=strategy)
 
 
+class Single(FedAvg):
+    """FedAvg that gets each reply by itself, and not as part of a partial pool."""
+
+    one_reply_a_client = True
+
+
+@pytest.mark.parametrize("kind", [*ARRAYS, "a list of steps"])
+def test_a_strategy_that_gets_each_reply_by_itself_gets_no_hostile_one(kind: str) -> None:
+    tamper, _ = {**ARRAYS, **NUMBERS}[kind]
+    result = rounds(devices(tamper), "tolerate:0.5", strategy=Single())
+    assert result.rows[1]["failed"] == 1 and result.arrays["w"].numpy().tolist() == [[1.0] * 3] * 2
+
+
 @pytest.mark.parametrize("kind", INTRODUCTIONS)
 def test_a_node_that_lies_about_itself_is_refused(kind: str, tmp_path: Path) -> None:
     changed, reason = INTRODUCTIONS[kind]
