@@ -38,6 +38,8 @@ class Digests:
         """Whether calls run at once, in the caller's thread."""
         self.current: Future[str] | None = None
         """The digest of ``run.model``; None until a line gets it."""
+        self._before: tuple[ArrayRecord, Tree] | None = None
+        """The model that ``run.model`` replaced, while the last row is of it and has no digest."""
         self.line: Future[None] = Future()
         """Done when the last round's line has been written."""
         self.line.set_result(None)
@@ -53,6 +55,7 @@ class Digests:
 
     def of_next(self, arrays: ArrayRecord, model: Tree) -> Future[str] | None:
         """The digest of the model that this round ends with, where its line gets one in any case."""
+        self._before = (self.run.arrays, self.run.model) if self.current is None else None
         return self.submit(records.digest, arrays, model) if self.due() else None
 
     def wanted(self) -> Future[str]:
@@ -61,16 +64,20 @@ class Digests:
             self.current = self.submit(records.digest, self.run.arrays, self.run.model)
         return self.current
 
-    def last(self, model_round: int) -> str:
+    def last(self, model_round: int, intact: bool) -> str:
         """The digest of ``run.model`` at the end of a run, also of one that was broken off; "" if it is not known.
 
-        The last row gets it in memory, where it has none and ``model_round`` says that its model is the run's.
+        The last row gets its own in memory, where it has none: that of ``run.model``, or of the one before, where the
+        run broke off after round ``model_round`` had a new one. ``intact``: whether no callback wrote into the model.
         """
-        row: dict[str, Any] = self.run.rows[-1] if self.run.rows else {}
-        if row.get("digest") is None and row.get("round", -1) >= model_round:
-            row["digest"] = records.digest(self.run.arrays, self.run.model)
-            return str(row["digest"])
-        return self.current.result() if self.current is not None and self.current.done() else ""
+        row: dict[str, Any] = self.run.rows[-1] if self.run.rows else {"round": -1}
+        newer = row["round"] < model_round
+        of_row = self._before if newer else (self.run.arrays, self.run.model) if intact else None
+        if row.get("digest") is None and of_row is not None:
+            row["digest"] = records.digest(*of_row)
+            if not newer:
+                return str(row["digest"])
+        return self.current.result() if intact and self.current is not None and self.current.done() else ""
 
     def write(self, row: dict[str, object], digest: Future[str] | None, log: RoundLog | None) -> None:
         """Complete a round's row with its digest, if it gets one, and write the line into the log, if there is one."""
@@ -80,6 +87,7 @@ class Digests:
             if log is not None:
                 log.round(row)
 
+        self._before = None
         self.line = self.submit(write)
 
     def submit(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:

@@ -235,7 +235,7 @@ class _Driver:
         finally:
             self.result.stopped = run.stopped
             self.digests.shutdown()
-            digest = self.digests.last(self.model_round) if in_place.versions(run.model) == self.versions else ""
+            digest = self.digests.last(self.model_round, in_place.versions(run.model) == self.versions)
             if self.log is not None:
                 self.log.model(run.model, self.model_round, digest)
             self.each("on_run_end")
