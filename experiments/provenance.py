@@ -1,6 +1,7 @@
 """Where a result comes from: machine, versions, commit, seeds, what was tuned on what; no host or folder names.
 
-A run's event ``start`` holds its commit and machine (``of_run``); a page of results states them (``origin``).
+A run's events ``start`` and ``resumed`` hold its commit and machine (``of_run``); a page of results states them
+(``origin``).
 """
 
 import functools
@@ -97,10 +98,10 @@ def origin(logs: Sequence["RunLog"], tuned: str) -> str:
     """
     if not tuned.strip():
         raise ValueError("tuned = '': say what was tuned on what, such as 'nothing', or 'lr on the validation share'")
-    starts = [log.events[log.events["event"] == "start"].to_dict("records") for log in logs]
-    first = [rows[0] if rows else {} for rows in starts]
-    commits = sorted({str(row.get("commit") or "unknown") for row in first})
-    machines = sorted({f"{row['cpu']}, {int(row['cores'])} cores" if row.get("cpu") else "unknown" for row in first})
+    began = [log.events[log.events["event"].isin(["start", "resumed"])].to_dict("records") for log in logs]
+    where = [row for rows in began for row in (rows or [{}])]
+    commits = sorted({str(row.get("commit") or "unknown") for row in where})
+    machines = sorted({f"{row['cpu']}, {int(row['cores'])} cores" if row.get("cpu") else "unknown" for row in where})
     seeds = sorted({int(log.config.get("seed", 0)) for log in logs})
     known = {f"{name} {version}" for log in logs for name, version in log.summary.get("versions", {}).items()}
     return (

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import pandas as pd
 from scipy import stats
 
+from experiments.config.stored import renamed
 from fl_sim.dotted import flatten
 from fl_sim.logs.columns import CONFIG
 from fl_sim.logs.reader import RunLog, read_back
@@ -55,10 +56,19 @@ def read(*runs: Run) -> list[RunLog]:
     return logs
 
 
+def config_of(log: RunLog) -> dict[str, object]:
+    """A run's config by dotted key; where an older run says ``labels``, it is ``labels-equal``, its name of today."""
+    return flatten(renamed(log.config))
+
+
 def facts(log: RunLog) -> dict[str, object]:
-    """The values of ``FACTS`` for a run: from its summary (which has no engine ``auto``), else its config."""
-    flat = flatten(log.config)
-    return {name: log.summary.get(name, flat.get(key, flat.get(name))) for name, key in FACTS.items()}
+    """The values of ``FACTS`` for a run: from its summary (which has no engine ``auto``), else its config.
+
+    The partition's name is the config's, which says what it meant then.
+    """
+    flat = config_of(log)
+    found = {name: log.summary.get(name, flat.get(key, flat.get(name))) for name, key in FACTS.items()}
+    return {**found, "partition": flat.get(FACTS["partition"], found["partition"])}
 
 
 def tidy(*runs: Run) -> pd.DataFrame:
@@ -196,9 +206,7 @@ def groups(logs: Iterable[RunLog]) -> tuple[list[str], dict[tuple[object, ...], 
     """
     by_strategy: dict[object, list[tuple[RunLog, dict[str, object]]]] = {}
     for log in logs:
-        flat = {
-            k: str(v) if isinstance(v, list) else v for k, v in flatten(log.config).items() if k not in NOT_COMPARED
-        }
+        flat = {k: str(v) if isinstance(v, list) else v for k, v in config_of(log).items() if k not in NOT_COMPARED}
         by_strategy.setdefault(facts(log)["strategy"], []).append((log, flat))
     keys = ["strategy"]
     for members in by_strategy.values():

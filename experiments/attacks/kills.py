@@ -142,8 +142,9 @@ def difference(a: Path, b: Path) -> str:
 
 
 def lines(file: Path) -> list[dict[str, Any]]:
-    """The lines of a log file without times."""
-    return [timeless(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    """The lines of a log file without times, and without that of its resumption."""
+    rows = [timeless(json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [row for row in rows if row.get("event") != "resumed"]
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:

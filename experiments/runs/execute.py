@@ -138,6 +138,8 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
     if resumed is not None:
         log_lost(setup, log)
         if resumed.begin is not None:
+            here = {"machine": platform.machine(), **of_run(), "versions": versions()}
+            log.event("resumed", round=resumed.begin.round, **here)
             return
     on_ray = config.engine == "ray" and not config.client_timeout  # the trial would wait for a client that hangs
     if on_ray and (not config.ray.num_workers or (config.device != "cpu" and not config.ray.num_gpus)):

@@ -183,8 +183,8 @@ EVENTS: dict[str, Column] = {
     "round": Column("number", "in which it happened; null outside of rounds"),
     "reason": Column(
         "text",
-        "why it happened; null for start, plan, samples, fallback, out_of_memory, worker_started and node_found, which "
-        "have other facts",
+        "why it happened; null for start, resumed, plan, samples, fallback, out_of_memory, worker_started and "
+        "node_found, which have other facts",
     ),
     "block": Column(
         "number",
@@ -225,8 +225,8 @@ SUMMARY_KEYS: dict[str, Column] = {
     "unseen_loss": Column("per sample", "clients that never train: after fine-tuning"),
     "rounds_to_target": Column(
         "rounds",
-        "first round that was evaluated and reaches the target accuracy (`--target`); null without a target, or if "
-        "never",
+        "first round that was evaluated and reaches the target accuracy (`--target`), of a fork among the rounds in "
+        "its own log; null without a target, or if never",
     ),
     "seconds": Column("s", "wall time of the whole run, evaluation included; of a resumed one in all its processes"),
     "bytes_down": Column("bytes", "sum over rounds"),

@@ -1,4 +1,4 @@
-"""Strategies for tests whose clients keep a state."""
+"""Strategies for tests whose clients keep a state, and mutations of the states that a block gets."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -129,3 +129,14 @@ class Scratch(Strategy):
         new, metrics = local.train(model, batches["train"], local_, loss.gradient)
         SCRATCH.fill_(float(metrics["loss"]))
         return new, {"s": SCRATCH}, metrics
+
+
+def lost(states: dict[int, Tree]) -> dict[int, Tree]:
+    """All but the first client's."""
+    return dict([*states.items()][1:])
+
+
+def swapped(states: dict[int, Tree]) -> dict[int, Tree]:
+    """The first two clients' states, each the other's."""
+    names = [*states]
+    return {**states, **dict(zip(names[:2], [states[c] for c in reversed(names[:2])], strict=True))}

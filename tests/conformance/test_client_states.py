@@ -126,18 +126,7 @@ def test_a_run_that_begins_at_a_checkpoint_of_another_has_its_bits(
     assert {c: tree.digest(state) for c, state in states.items()} == {c: tree.digest(s) for c, s in before.items()}
 
 
-def lost(states: dict[int, Tree]) -> dict[int, Tree]:
-    """All but the first client's."""
-    return dict([*states.items()][1:])
-
-
-def swapped(states: dict[int, Tree]) -> dict[int, Tree]:
-    """The first two clients' states, each the other's."""
-    names = [*states]
-    return {**states, **dict(zip(names[:2], [states[c] for c in reversed(names[:2])], strict=True))}
-
-
-@pytest.mark.parametrize("how", [lost, swapped])
+@pytest.mark.parametrize("how", [stateful.lost, stateful.swapped])
 @pytest.mark.parametrize(
     "engine",
     [
@@ -152,7 +141,7 @@ def test_a_stored_state_that_is_lost_or_swapped_is_seen(
     """A mutation of what a block gets of the states in segments, which are right where it gets them as they are."""
     part = ClientStates.part
     monkeypatch.setattr(client_states, "MEMORY_BYTES", 0)
-    if how is lost:
+    if how is stateful.lost:
         assert_same(summary_of(f"{words()} {engine} --out {tmp_path}", capsys)["run_dir"], reference)
     monkeypatch.setattr(ClientStates, "part", lambda self, clients: how(dict(part(self, clients))))
     summary = summary_of(f"{words()} {engine} --out {tmp_path}", capsys)

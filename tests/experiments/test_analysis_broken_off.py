@@ -94,6 +94,18 @@ def test_settings_that_differ_between_strategies_are_shown(tmp_path: Path) -> No
     assert found["local.lr"].tolist()[:2] == [0.1, 0.2] and pd.isna(found["local.lr"][2])
 
 
+def test_the_partition_labels_of_an_older_run_is_another_one(tmp_path: Path) -> None:
+    """Before ``digest_every`` existed, ``labels`` meant today's ``labels-equal``."""
+    summary, today = {**DONE, "partition": "labels"}, "digest_every = 1\n"
+    partition = "[partition]\nname = '{}'"
+    old = make(tmp_path, "fedavg0", accuracies(0.1), summary, partition.format("labels"))
+    new = make(tmp_path, "fedavg1", accuracies(0.1), summary, today + partition.format("labels"))
+    equal = make(tmp_path, "fedavg2", accuracies(0.1), DONE, today + partition.format("labels-equal"))
+    assert analysis.tidy(old, new, equal)["partition"].tolist() == ["labels-equal", "labels", "labels-equal"]
+    assert analysis.compare([old, new])["partition.name"].tolist() == ["labels-equal", "labels"]
+    assert load(old).config["partition"] == {"name": "labels"}
+
+
 def test_of_repeats_one_that_has_ended_counts_and_other_models_are_told(tmp_path: Path) -> None:
     first = make(tmp_path, "fedavg0", accuracies(0.1, 0.4), {**DONE, "digest": "a"})
     failed = make(tmp_path, "fedavg0", accuracies(0.1), {"status": "failed", "digest": None})

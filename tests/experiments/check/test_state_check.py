@@ -11,20 +11,9 @@ from experiments.check.state_check import check_each_client_gets_its_own_state
 from fl_sim.blocks.plan import BlockPlan
 from fl_sim.engines import loop, vmap
 from fl_sim.grids import simulation
-from fl_sim.tree import Tree
-from tests.conformance.stateful import Visits
+from tests.conformance.stateful import Visits, lost, swapped
 
 CHECK = check_each_client_gets_its_own_state
-
-
-def lost(states: dict[int, Tree]) -> dict[int, Tree]:
-    return dict([*states.items()][1:])
-
-
-def swapped(states: dict[int, Tree]) -> dict[int, Tree]:
-    """The first two clients' states."""
-    names = [*states]
-    return {**states, **dict(zip(names[:2], [states[c] for c in reversed(names[:2])], strict=True))}
 
 
 @pytest.mark.parametrize("how", [lost, swapped])

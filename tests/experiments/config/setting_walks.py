@@ -30,7 +30,8 @@ def settings(key: str, entry: Entry, changed: bool, out: Path, **more: Any) -> d
 def wrote(folder: Path) -> dict[str, Any]:
     """All that a run wrote but for times, paths and its config."""
     files = [folder / f"{name}.jsonl" for name in ("rounds", "clients", "events")]
-    rows = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    lines = [line for file in files for line in file.read_text().splitlines()]
+    rows = [json.loads(line) for line in lines if '"event":"resumed"' not in line]
     summary = json.loads((folder / "summary.json").read_text())
     return {
         "rows": [{k: v for k, v in row.items() if "seconds" not in k and k != "time"} for row in rows],

@@ -40,6 +40,7 @@ def lines(folder: Path) -> dict[str, Any]:
         name: [
             {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
             for line in (folder / f"{name}.jsonl").read_text().splitlines()
+            if '"event":"resumed"' not in line
         ]
         for name in ("rounds", "clients", "events")
     }

@@ -74,6 +74,7 @@ def written(folder: Path) -> dict[str, Any]:
         name: [
             {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
             for line in file.read_text().splitlines()
+            if '"event":"resumed"' not in line
         ]
         for name in ("rounds", "clients", "events")
         for file in [folder / f"{name}.jsonl"]

@@ -49,5 +49,5 @@ def table(frame: pd.DataFrame) -> list[dict[str, Any]]:
         [c for c in frame.columns if c not in ("time", "seconds", "evaluate_seconds", "worker", "node", "device")]
     ]
     if "event" in kept:
-        kept = kept[~kept["event"].isin(["start", "worker_started"])]
+        kept = kept[~kept["event"].isin(["start", "resumed", "worker_started"])]
     return [{k: v for k, v in row.items() if v is not None and v == v} for row in kept.to_dict("records")]
