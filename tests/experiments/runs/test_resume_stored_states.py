@@ -8,16 +8,48 @@ from typing import Any
 import pytest
 
 from experiments import run
+from experiments.config.recipe_files import make
+from experiments.runs.execute import execute
+from experiments.runs.resume import ready
 from fl_sim import load, tree
+from fl_sim.errors import ConfigError
+from fl_sim.logs.columns import CONFIG
 from fl_sim.rounds import checkpoint
 from fl_sim.states import client_states
 from fl_sim.states.segment_files import numbers, path_of
 from fl_sim.states.stored_states import StoredStates
 
-WORDS = (
-    "--clients 6 --cohort 4 --model lr --local.batch_size 64 --rounds 4 --evaluate_every 4 --block_size 2 --quiet"
-    " --engine loop --checkpoint_every 1 --strategy tests.conformance.stateful:Visits"
-)
+SETTINGS: dict[str, Any] = {
+    "clients": 6,
+    "cohort": 4,
+    "model": "lr",
+    "local": {"batch_size": 64, "steps": 2},
+    "rounds": 4,
+    "evaluate_every": 4,
+    "block_size": 2,
+    "engine": "loop",
+    "checkpoint_every": 1,
+    "strategy": "tests.conformance.stateful:Visits",
+}
+
+
+def trained(out: Path, **more: Any) -> Path:
+    """The folder of a run, which is done without the command: to read its words takes as long as to train."""
+    config = make(**{**SETTINGS, "out": str(out), **more})
+    execute(ready(config), quiet=True)
+    return only(out)
+
+
+def forked(begin: Path, out: Path) -> Path:
+    """The folder of a fork of a run, at round 2, with its settings."""
+    execute(ready(make(str(begin / CONFIG), fork=f"{begin}@2", out=str(out))), quiet=True)
+    return only(out)
+
+
+def resumed(folder: Path, **more: Any) -> None:
+    """Let a run go on."""
+    _, error = run.run_on(folder, make(str(folder / CONFIG), **more), True, False)
+    assert error is None
 
 
 def only(folder: Path) -> Path:
@@ -36,10 +68,9 @@ def end_of(run_folder: Path) -> tuple[list[str], dict[int, str]]:
 @pytest.fixture(scope="module")
 def in_memory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose states are in its checkpoints, as in runs of older versions; it keeps all."""
-    out = tmp_path_factory.mktemp("memory")
-    assert run.main([*WORDS.split(), "--checkpoint_keep", "0", "--out", str(out)]) == 0
-    assert not (only(out) / "states").exists()
-    return only(out)
+    folder = trained(tmp_path_factory.mktemp("memory"), checkpoint_keep=0)
+    assert not (folder / "states").exists()
+    return folder
 
 
 @pytest.fixture
@@ -57,11 +88,9 @@ def stored(whole: Path, tmp_path: Path, storing: None) -> Path:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """That run."""
-    out = tmp_path_factory.mktemp("stored")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(client_states, "MEMORY_BYTES", 0)
-        assert run.main([*WORDS.split(), "--checkpoint_keep", "0", "--out", str(out)]) == 0
-    return only(out)
+        return trained(tmp_path_factory.mktemp("stored"), checkpoint_keep=0)
 
 
 def test_a_stored_run_has_the_bits_of_one_in_memory_and_can_be_forked_and_made_longer(
@@ -72,15 +101,14 @@ def test_a_stored_run_has_the_bits_of_one_in_memory_and_can_be_forked_and_made_l
     digests, states = end_of(in_memory)
     for begin, limit in ((stored, 0), (stored, 1 << 24), (in_memory, 0)):
         monkeypatch.setattr(client_states, "MEMORY_BYTES", limit)
-        out = tmp_path / f"{begin.parent.name} {limit}"
-        assert run.main(["--fork", f"{begin}@2", "--quiet", "--out", str(out)]) == 0
-        assert end_of(only(out)) == (digests[2:], states)
-        assert bool(numbers(only(out) / "states")) == (limit == 0)
+        fork = forked(begin, tmp_path / f"{begin.parent.name} {limit}")
+        assert end_of(fork) == (digests[2:], states)
+        assert bool(numbers(fork / "states")) == (limit == 0)
     assert path_of(stored / "states", 1).stat().st_size == size  # a fork writes nothing into the other run
     old, ends = shutil.copytree(in_memory, tmp_path / "old"), []
     monkeypatch.setattr(client_states, "MEMORY_BYTES", 0)
     for folder in (stored, old):
-        assert run.main(["--resume", str(folder), "--rounds", "6", "--checkpoint_keep", "1", "--quiet"]) == 0
+        resumed(folder, rounds=6, checkpoint_keep=1)
         ends.append(end_of(folder))
     assert ends[0] == ends[1] and len(ends[0][0]) == 7 and ends[0][0][:4] == digests[:4]
 
@@ -107,15 +135,15 @@ def test_a_damaged_segment_is_named_and_the_checkpoint_before_it_is_used(
     before, wrong = checkpoint.latest(stored)
     assert (before.round if before else None) == left and "000001.seg: the state of client" in wrong[0]
     if how == "flipped":
-        assert run.main(["--fork", f"{stored}@4", "--rounds", "6", "--quiet"]) == 2
-        assert "000001.seg: the state of client" in capsys.readouterr().err
-        assert run.main(["--resume", str(stored), "--quiet"]) == 0
+        with pytest.raises(ConfigError, match=r"000001\.seg: the state of client"):
+            ready(make(str(stored / CONFIG), fork=f"{stored}@4", rounds=6))
+        resumed(stored)
         assert "the checkpoint of round 3 is used" in capsys.readouterr().err
         assert end_of(stored) == end_of(in_memory)
 
 
 def test_a_state_that_is_damaged_while_a_run_goes_on_fails_the_run_and_no_client(
-    tmp_path: Path, storing: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, storing: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save = checkpoint.save
 
@@ -127,10 +155,8 @@ def test_a_state_that_is_damaged_while_a_run_goes_on_fails_the_run_and_no_client
         return path
 
     monkeypatch.setattr(checkpoint, "save", damaging)
-    assert run.main([*WORDS.split(), "--failures", "tolerate:0.9", "--out", str(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert "Damaged" in told and "its header is another one" in told
-    log = load(only(tmp_path))
+    log = load(trained(tmp_path, failures="tolerate:0.9"))
+    assert "Damaged" in log.summary["error"] and "its header is another one" in log.summary["error"]
     assert log.summary["status"] == "failed" and set(log.clients["status"]) == {"completed"}
 
 
@@ -150,5 +176,5 @@ def test_a_state_that_is_not_on_the_disk_is_in_no_checkpoint(
 
     monkeypatch.setattr(StoredStates, "sync", synced)
     monkeypatch.setattr(os, "replace", replaced)
-    assert run.main([*WORDS.replace("--rounds 4", "--rounds 2").split(), "--out", str(tmp_path)]) == 0
+    trained(tmp_path, rounds=2)
     assert order == ["states", "checkpoint"] * 2
