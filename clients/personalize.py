@@ -63,14 +63,14 @@ class Personalize(LocalRule):
         Each metric is reported as ``NAME_before`` and ``NAME``, and the number of evaluated samples as ``held_out``.
         Where the task has set metrics, the outputs go along, from which the engine's caller computes them.
         """
-        return self._evaluated(model, batches, loss, local_)
+        tuned, _ = local.train(model, batches["train"], self._local(local_), loss.gradient)
+        return self._evaluated(model, tuned, batches, loss)
 
     def _evaluated(
-        self, model: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
+        self, model: Tree, tuned: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss
     ) -> tuple[Tree, Tree, Metrics]:
-        """``local_update`` of the model that is evaluated."""
+        """The result of ``local_update`` for the model that is evaluated, and the one after fine-tuning."""
         test = next(iter(batches["test"]))
-        tuned, _ = local.train(model, batches["train"], self._local(local_), loss.gradient)
         with torch.no_grad():
             before, after = loss.metrics(model, test), loss.metrics(tuned, test)
         count, sets = torch.as_tensor(test.size, dtype=loss.dtype), parts_of(loss, model, tuned, test)
@@ -84,7 +84,7 @@ class PersonalizeOwn(Personalize):
     """Personal evaluation of the clients' own models, as the algorithm's client half (``rule``) says."""
 
     rule: LocalRule = field(kw_only=True)
-    """The client half whose ``home``, ``initial_state`` and ``own_model`` count."""
+    """The client half whose ``home``, ``initial_state``, ``own_model`` and ``adapt`` count."""
 
     def home(self, loss: Loss) -> Sequence[str]:
         """The rule's."""
@@ -103,9 +103,33 @@ class PersonalizeOwn(Personalize):
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
     ) -> tuple[Tree, Tree, Metrics]:
-        """Fine-tune and evaluate the client's own model. Raises ValueError where ``own_model`` gives no whole model."""
-        own = checked("the result of own_model", self.rule.own_model(model, state, batches["own"], loss))
-        wrong = [k for k, x in model.items() if k not in own or (own[k].shape, own[k].dtype) != (x.shape, x.dtype)]
-        if wrong:
-            raise ValueError(f"own_model gives no {wrong[0]}, or of another shape or dtype; it must give all leaves")
-        return self._evaluated({k: own[k] for k in model}, batches, loss, local_)
+        """``payload_update`` without a payload."""
+        return self.payload_update(model, {}, state, batches, loss, local_)
+
+    def payload_update(
+        self,
+        model: Tree,
+        payload: Mapping[str, Tree],
+        state: Tree,
+        batches: Mapping[str, Iterable[Batch]],
+        loss: Loss,
+        local_: Local,
+    ) -> tuple[Tree, Tree, Metrics]:
+        """Adapt and evaluate the client's own model.
+
+        Raises ValueError where ``own_model`` or ``adapt`` gives no whole model.
+        """
+        if type(self.rule).adapt is not LocalRule.adapt:  # it may read batches that own_model has read
+            batches = {k: list(stream) for k, stream in batches.items()}
+        own = whole("own_model", self.rule.own_model(model, state, batches["own"], loss), model)
+        tuned = self.rule.adapt(own, payload, state, batches, loss, self._local(local_))
+        return self._evaluated(own, whole("adapt", tuned, model), batches, loss)
+
+
+def whole(what: str, found: Tree, model: Tree) -> Tree:
+    """What the method ``what`` of a rule returned. Raises ValueError where it is no model of the form of ``model``."""
+    found = checked(f"the result of {what}", found)
+    wrong = [k for k, x in model.items() if k not in found or (found[k].shape, found[k].dtype) != (x.shape, x.dtype)]
+    if wrong:
+        raise ValueError(f"{what} gives no {wrong[0]}, or of another shape or dtype; it must give all leaves")
+    return {k: found[k] for k in model}

@@ -16,53 +16,21 @@ Of the settings of local training only ``local.batch_size`` and ``local.last_bat
 Order 2 differentiates through the inner steps; order 1 takes the gradient at theta_n for that at w (FOMAML).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Literal
 
-import numpy as np
 import torch
 from annotated_types import Ge
 
-from fl_sim import Batch, Local, Loss, optim, rng, tree
+from fl_sim import Batch, Local, Loss, tree
 from fl_sim.local import Draw, Metrics, Sizes, Streams, passes
 from fl_sim.tree import Tree
-from strategies.base import Strategy
-from strategies.base.schedule import annealed
-
-UNUSED = tuple(f"local.{name}" for name in ("lr", "optimizer", "momentum", "weight_decay", "clip_norm", "lr_schedule"))
-"""Settings of local training that the inner loop, plain SGD with ``inner_lr``, does not use."""
-
-
-def split(n: int, key: int, support: int = 0, query: int = 0, turns: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """A keyed split of the positions 0..n-1 into support and query, of these sizes.
-
-    A size of 0 is what the other one leaves. Where both are 0 they are halves: where n is odd, query gets one more; a
-    single sample is in both. ``turns`` : samples lie in turns of so many classes (``Sizes.turns``), of each of which
-    support and query get equally many samples. Raises ValueError that names the setting where n is too small, and where
-    a size is no multiple of ``turns``.
-    """
-    if turns:
-        for name, size in (("support_size", support), ("query_size", query)):
-            if size % turns:
-                what = f"each client has {turns} classes, and gives equally many samples of each"
-                raise ValueError(f"strategy.{name} = {size}: {what}; give a multiple of {turns}")
-        parts = [split(n // turns, rng.key(key, "class", c), support // turns, query // turns) for c in range(turns)]
-        both = [np.stack([part[i] * turns + c for c, part in enumerate(parts)], 1).reshape(-1) for i in (0, 1)]
-        return both[0], both[1]
-    order = rng.permutation(key, n)
-    if not support and not query:
-        return (order, order) if n < 2 else (order[: n // 2], order[n // 2 :])
-    needed = max(support, 1) + max(query, 1)
-    if n < needed:
-        name, size = ("support_size", support) if support else ("query_size", query)
-        raise ValueError(f"strategy.{name} = {size}: support and query need {needed} samples, a client has {n}")
-    first = support or n - query
-    return order[:first], order[first : first + query if query else n]
+from strategies.base.meta_learning.meta_gradients import MetaGradients, after_steps, split
 
 
 @dataclass
-class MAML(Strategy):
+class MAML(MetaGradients):
     """One meta-gradient a client and round."""
 
     inner_lr: Annotated[float, Ge(0)] = 0.05
@@ -81,35 +49,7 @@ class MAML(Strategy):
     """Samples of a client's support set, drawn anew each round; 0: those that query leaves (half, if both are 0)."""
     query_size: Annotated[int, Ge(0)] = 0
     """Samples of its query set; 0: those that support leaves (half, if both are 0)."""
-    weighting = "uniform"
-    reply_kind = "update"
-    refuses = ("local.epochs", "local.epochs_of", "local.steps", *UNUSED)
     renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
-
-    @property
-    def scheduled(self) -> str:
-        """``strategy.anneal`` where the step falls linearly until the last round."""
-        return "strategy.anneal" if self.anneal == "linear" else ""
-
-    @property
-    def least_samples(self) -> int:
-        """Training samples that each client needs, for support and query."""
-        return max(self.support_size, 1) + max(self.query_size, 1) if self.support_size or self.query_size else 1
-
-    def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
-        """Which running statistics of the network keep their initial values."""
-        names = [k for k in loss.buffers if k in loss.writes.buffers]
-        what = f"maml: clients send gradients only, so that the running statistics {', '.join(names)} keep their "
-        what += "initial values, by which evaluation normalises; use perfedavg, whose clients send them, or a network "
-        return (f"{what}without, such as one with GroupNorm or BatchNorm(track_running_stats=False)",) if names else ()
-
-    def server_step(self, model: Tree, pooled: Tree, server_round: int) -> Tree:
-        """One optimiser step along the mean meta-gradient."""
-        params = {k: model[k] for k in pooled}
-        rates = optim.Rates(self.server_lr * self.outer_lr * annealed(self.anneal, server_round, self.rounds))
-        rule, moments = optim.RULES[self.optimizer], dict(self.server_state)
-        new, self.server_state = rule(params, pooled, moments, server_round - 1 - self.state_since, rates)
-        return {**model, **new}
 
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
@@ -134,11 +74,12 @@ class MAML(Strategy):
             return meta, state, {"loss": value}
 
         def outer(start: Tree) -> torch.Tensor:
-            adapted = start
-            for batch in support:
-                grads = torch.func.grad(lambda p, b=batch: loss({**model, **p}, b))(adapted)
-                adapted = tree.add(adapted, grads, -self.inner_lr)
+            adapted = after_steps(start, support, self.inner_step, list(start), model, loss, self.order)
             return loss({**model, **adapted}, query)
 
         meta, value = torch.func.grad_and_value(outer)(params)
         return meta, state, {"loss": value}
+
+    def inner_step(self, params: Tree, grads: Tree) -> Tree:
+        """A step of plain SGD with ``inner_lr``."""
+        return tree.add(params, grads, -self.inner_lr)

@@ -11,14 +11,14 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fl_sim import rng
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.settings import Local
+from fl_sim.learning.training import Metrics as Metrics
+from fl_sim.learning.training import train
 from fl_sim.tree import Tree
 
-Metrics = dict[str, Tensor]
 Update = tuple[Tree, Tree, Metrics] | tuple[Tree, Tree, Metrics, Mapping[str, Tree]]
 """What a rule returns: (reply, new state, metrics), or (reply, new state, metrics, payload of the reply)."""
 Streams = dict[str, list[np.ndarray]]
@@ -113,6 +113,43 @@ class LocalRule(ABC):
             Loss, gradient and metrics of the task.
         """
         return model
+
+    def adapt(
+        self,
+        model: Tree,
+        payload: Mapping[str, Tree],
+        state: Tree,
+        batches: Mapping[str, Iterable[Batch]],
+        loss: Loss,
+        local: Local,
+    ) -> Tree:
+        """The client's model after it has adapted to its own samples: the second one of a personal evaluation.
+
+        Default: local training with the settings of fine-tuning. A pure function of its arguments, for one client, as
+        ``local_update``.
+
+        Parameters
+        ----------
+        model : Tree
+            The client's own model, see ``own_model``.
+        payload : Mapping of str to Tree
+            What the server sends beside the model (``down``), where a strategy has this method.
+        state : Tree
+            As in ``own_model``.
+        batches : Mapping of str to Iterable of Batch
+            ``train``: ``personalize.steps`` batches of ``personalize.batch_size``; ``own``: one pass over the client's
+            training part in such batches. Both may be read more than once.
+        loss : Loss
+            Loss, gradient and metrics of the task.
+        local : Local
+            The settings of fine-tuning: ``personalize.lr``, ``personalize.optimizer`` and so on.
+
+        Returns
+        -------
+        Tree
+            A whole model, with the names, shapes and dtypes of ``model``.
+        """
+        return train(model, batches["train"], local, loss.gradient)[0]
 
     def up(self, trained: Tree) -> Mapping[str, Tree]:
         """The form of the payload that each reply has beside the model: trees of the right names, shapes and dtypes.

@@ -9,10 +9,10 @@ from torch import Tensor
 from fl_sim import tree
 from fl_sim.learning import optim
 from fl_sim.learning.loss import Batch
-from fl_sim.learning.rule import Metrics
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 
+Metrics = dict[str, Tensor]
 Gradient = Callable[[Tree, Batch], tuple[Tree, Tensor, Tree]]
 """``(model, batch) -> (gradient, loss (), new buffers)``.
 

@@ -1,7 +1,7 @@
 """The hooks of personal evaluation: which clients are asked, with what, and what becomes of their answers.
 
-Where an algorithm has models of a client's own (``home``, ``own_model``), the messages carry its name and numbers, from
-which the client constructs its half, as in training.
+Where an algorithm has models of a client's own (``home``, ``own_model``), or adapts them in its own way (``adapt``),
+the messages carry its name and numbers, from which the client constructs its half, as in training.
 """
 
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -15,6 +15,9 @@ from fl_sim.wire import records
 from strategies.base.naming import name_of, parameters_of
 from strategies.base.personal import summarise
 from strategies.base.schedule import personal_due
+
+HOOKS = ("home", "own_model", "adapt")
+"""Methods by which an algorithm says what a personal evaluation evaluates."""
 
 
 class PersonalEvaluation(PoolingStrategy, LocalRule):
@@ -43,7 +46,7 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
         settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
         if not personal_due(server_round, settings):
             return []
-        if type(self).home is not LocalRule.home or type(self).own_model is not LocalRule.own_model:
+        if any(getattr(type(self), hook) is not getattr(LocalRule, hook) for hook in HOOKS):
             settings |= self.named()
         most = int(settings.get("personalize.clients", 100))
         unseen = ids_of(getattr(grid, "holdout_node_ids", ()))
@@ -52,9 +55,13 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
         seen = ids_of(grid.get_node_ids()) if settings.get("personalize.seen", True) else ()
         for purpose, ids in (("seen", seen), ("unseen", unseen)):
             chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
-        sent = records.without(arrays, self.at_home)
-        contents = [RecordDict({"arrays": sent, "config": records.config(settings)}) for _ in chosen]
+        sent = {"arrays": records.without(arrays, self.at_home), **self.sent_beside(arrays)}
+        contents = [RecordDict({**sent, "config": records.config(settings)}) for _ in chosen]
         return [Message(content, node, MessageType.EVALUATE) for content, node in zip(contents, chosen, strict=True)]
+
+    def sent_beside(self, arrays: ArrayRecord) -> dict[str, ArrayRecord]:
+        """The records of arrays in an evaluation's messages beside the model's. Default: {}, none."""
+        return {}
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
         """Statistics of a personal evaluation: ``personal_*`` of clients that train, ``unseen_*`` of the others."""

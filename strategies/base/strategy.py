@@ -181,7 +181,7 @@ class Strategy(PersonalEvaluation, ABC):
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
         ids = ids_of(grid.get_node_ids())
         self.population = len(ids)
-        model = {"arrays": records.without(arrays, self.at_home), **self._payload()}
+        model = {"arrays": records.without(arrays, self.at_home), **self._payload(self.model)}
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)
         dropped = set(work) if self.partial_work == "drop" else set()
@@ -197,11 +197,15 @@ class Strategy(PersonalEvaluation, ABC):
                 sent.append((contents[share], ids[c]))
         return flower.requests(sent, MessageType.TRAIN)
 
-    def _payload(self) -> dict[str, ArrayRecord]:
+    def _payload(self, model: Tree) -> dict[str, ArrayRecord]:
         """The records of the payload of a round's messages."""
         if type(self).down is Strategy.down:
             return {}
-        return payload.encode(payload.join({}, self.down(tree.clone(self._trained(self.model)))))
+        return payload.encode(payload.join({}, self.down(tree.clone(self._trained(model)))))
+
+    def sent_beside(self, arrays: ArrayRecord) -> dict[str, ArrayRecord]:
+        """The payload, for an algorithm whose clients adapt with it (``adapt``)."""
+        return {} if type(self).adapt is LocalRule.adapt else self._payload(records.decode(arrays))
 
     def round_settings(self, server_round: int, config: Mapping[str, object]) -> dict[str, Any]:
         """The settings in a round's messages: the run's (``config``), the algorithm's numbers, and the round."""

@@ -10,7 +10,8 @@ from torch import nn
 from fl_sim import tree
 from fl_sim.learning.rule import Draw, Sizes
 from fl_sim.learning.settings import Local
-from strategies.maml import MAML, split
+from strategies.base.meta_learning.meta_gradients import split
+from strategies.maml import MAML
 
 
 @pytest.mark.parametrize(

@@ -42,10 +42,10 @@ NEEDS: dict[str, dict[str, Any]] = {
 
 
 def beside(strategy: str, key: str) -> dict[str, Any]:
-    """Settings by which ``key`` acts: maml takes the second batch of a pass in its second inner step."""
+    """Settings by which ``key`` acts: maml and its kin take the second batch of a pass in their second inner step."""
     if key not in MORE_STEPS and (strategy, key in OF_LATER_STEPS) != ("local-only", True):
         return {}
-    return {"strategy.inner_steps": 2} if strategy == "maml" else {"local.steps": 4}
+    return {"strategy.inner_steps": 2} if strategy in ("maml", "anil", "metasgd") else {"local.steps": 4}
 
 
 @pytest.mark.parametrize("key", SHARED)

@@ -1,0 +1,1 @@
+"""What meta-learning strategies share."""
