@@ -125,6 +125,7 @@ class TestEveryModel:
         ("cnn", (3, 32, 32), 10, {}, 1_626_442),  # pfl-research; 28 * 32 + 289 * 64 + 12545 * 128 + 129 * 10
         ("cnn-gn", (3, 32, 32), 10, {}, 28 * 16 + 145 * 32 + 289 * 64 + 2 * (16 + 32 + 64) + 65 * 10),
         ("cnn-gn", (3, 32, 32), 10, {"depth": 2}, 73_178),
+        ("cnn-pool", (3, 32, 32), 10, {}, 545_098),  # founding text: 28 * 32 + 289 * 64 + 4097 * 128 + 129 * 10
         ("conv4", (1, 28, 28), 5, {"norm": "batch"}, 113_221),  # Reptile: 10 * 64 + 3 * 577 * 64 + 4 * 128 + 257 * 5
         ("conv4", (1, 28, 28), 5, {"pool": True, "norm": "none"}, 10 * 64 + 3 * 577 * 64 + 65 * 5),  # 14, 7, 3, 1
         ("cnn-bn", (1, 28, 28), 10, {}, 10 * 16 + 145 * 32 + 2 * (16 + 32) + (32 * 49 + 1) * 10),
@@ -234,6 +235,7 @@ def test_lenet_needs_sixteen_pixels_each_way() -> None:
         ("conv4", {"width": 12}),
         ("resnet18", {"groups": 3}),
         ("lenet", {"projection": -1}),
+        ("cnn-pool", {"pool": 0}),
     ],
 )
 def test_bad_parameters_are_refused(name: str, parameters: dict[str, int]) -> None:
@@ -270,6 +272,15 @@ def test_a_projection_head_is_two_layers_before_the_last(name: str, shape: tuple
     if name != "cnn":  # whose weights are drawn again once all layers are there
         torch.testing.assert_close(nn.Sequential(*encoder)(x), hidden, rtol=0, atol=0)
     assert count(model) == count(plain) + features**2 + features + 7 * features + 7 + 80 - 10 * (features + 1)
+
+
+def test_the_gradient_of_l2_pooling_is_0_where_a_window_is_0() -> None:
+    """Behind a ReLU windows of zeros are common, and the derivative of a root at 0 is infinite."""
+    [layer, *_] = [m for m in build("cnn-pool", (1, 4, 4), pool="l2") if isinstance(m, nn.LPPool2d)]
+    x = torch.tensor([[[[0.0, 0.0, 3.0, 0.0], [0.0, 0.0, 4.0, 0.0]]]], requires_grad=True)
+    assert layer(x).tolist() == [[[[0.0, 5.0]]]]
+    (gradient,) = torch.autograd.grad(layer(x).sum(), x)
+    torch.testing.assert_close(gradient, torch.tensor([[[[0.0, 0.0, 0.6, 0.0], [0.0, 0.0, 0.8, 0.0]]]]))
 
 
 def test_mlp_is_its_formula() -> None:
