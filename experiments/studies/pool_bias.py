@@ -55,9 +55,10 @@ class Change(Callback):
 def changed(reduction: str, settings: dict[str, Any]) -> Tree:
     """The change of the model by a pool of deltas in one round; each client weighs the same."""
     change, weighting = Change(), {"weighting": "uniform"} if reduction == "mean" else {}
-    strategy = {"name": "pooled", "reduction": reduction, "of": "deltas"}
+    strategy: Any = {"name": "pooled", "reduction": reduction, "of": "deltas"}
     with tempfile.TemporaryDirectory() as out:
-        run(**settings, **weighting, strategy=strategy, rounds=1, callbacks=[change], out=out)
+        own: dict[str, Any] = {**settings, **weighting, "strategy": strategy, "rounds": 1, "out": out}
+        run(callbacks=[change], **own)
     return change.change
 
 

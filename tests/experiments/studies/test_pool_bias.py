@@ -1,7 +1,5 @@
 """The bias of a maximum, by layer: of ten alike clients it lies about 1.54 spreads above the mean in every layer."""
 
-import pytest
-
 from experiments.studies.pool_bias import biases
 
 
