@@ -26,8 +26,8 @@ FLOWER_API = {"flwr.app", "flwr.clientapp", "flwr.serverapp", "flwr.simulation"}
 FLOWER_FILES = {Path("fl_sim/wire/flower.py"), Path("fl_sim/wire/legacy_flower.py")}
 
 MAX_LINES, MAX_FUNCTION_LINES, MAX_WIDTH, MAX_FILES = 300, 60, 120, 13
-CROWDED = {"strategies", "clients/tasks", "clients/partitions", "clients/models"}
-"""Folders with one file for each name that the command line offers: they may grow."""
+CROWDED = {"strategies", "clients/tasks", "clients/partitions", "clients/models", "experiments/studies"}
+"""Folders with one file for each name that the command line offers, or for each command: they may grow."""
 SHARED_STEMS = {"__init__", "__main__", "base"} | set(
     "commands run list partition check replay analysis backends collect table node".split()  # noqa: SIM905
 )
