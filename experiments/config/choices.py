@@ -1,4 +1,4 @@
-"""Components (task, partition, model, strategy): a name, and parameters from the signature of what the name finds.
+"""Components (task, partition, model, strategy, profile): a name, and parameters from the signature of what it finds.
 
 This module alone turns text (or an object or a function from Python) into a component with checked parameters.
 """
@@ -14,7 +14,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from experiments.config.strategy_tables import given_to_each, names_in
-from experiments.config.values import Minority, Seed, Share, Strength, check, plain
+from experiments.config.values import Minority, NotNegative, Seed, Share, Strength, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
 
@@ -24,6 +24,7 @@ PACKAGES = {
     "model": "clients.models",
     "strategy": "strategies",
     "attack": "clients.attacks",
+    "profile": "clients.profiles",
 }
 """The package in which names of each kind are found."""
 SUPPLIED = {
@@ -32,6 +33,7 @@ SUPPLIED = {
     "model": {"inputs", "outputs"},
     "strategy": set(),
     "attack": set(),
+    "profile": {"clients", "seed", "per"},
 }
 """Parameters that the run supplies, so that they are no settings."""
 
@@ -98,6 +100,26 @@ COMMON = {
             0.0,
             "Share of the clients of each round that are malicious, at most .5: share x clients, rounded.",
         ),
+    },
+    "profile": {
+        "seed": Parameter(Seed, 0, "Seed of the devices, independent of --seed: the same ones for every strategy."),
+        "per": Parameter(
+            Literal["client", "launch"],
+            "client",
+            "Whether a client keeps its device, or draws one each time it trains.",
+        ),
+        "step": Parameter(
+            NotNegative | None,
+            None,
+            "Virtual seconds of a step on a device of slowness 1; None: 1, or 0 where the profile has seconds.",
+        ),
+        "sample": Parameter(NotNegative, 0.0, "Virtual seconds of each sample in a step, besides."),
+        "down": Parameter(NotNegative, 0.0, "Bytes a second to a device; 0: no limit."),
+        "up": Parameter(NotNegative, 0.0, "Bytes a second from a device; 0: no limit."),
+        "latency": Parameter(NotNegative, 0.0, "Virtual seconds that a message takes besides its bytes, one way."),
+        "vanish": Parameter(Share, 0.0, "Probability that a device vanishes while it works, and never answers."),
+        "on": Parameter(NotNegative, 0.0, "Virtual seconds in which a device is there, at a time; 0: always."),
+        "off": Parameter(NotNegative, 0.0, "Virtual seconds between them."),
     },
 }
 """Parameters that every component of a kind has in addition to those in its signature."""

@@ -51,13 +51,14 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
     [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})
     [model] = choose("model", {"name": getattr(task.component, "default_model", "mlp"), **settings.get("model", {})})
     [attack] = choose("attack", {"name": HONEST, **settings.get("attack", {})})
+    [profile] = choose("profile", {"name": "equal", **settings.get("profile", {})})
     configs = []
     for strategy in strategies:
         rest = without(settings, refused_by([strategy]))
         own = _checked(Config, {k: v for k, v in rest.items() if k not in (*PACKAGES, "seed")})
         own |= _personal_rate(settings, strategy)
         configs += [
-            Config(task, partition, model, strategy, attack, **own, seed=seed)
+            Config(task, partition, model, strategy, profile, attack, **own, seed=seed)
             for seed in seeds(settings.get("seed", 0))
         ]
     for config in configs if plan else ():

@@ -103,6 +103,8 @@ def idle(c: Config) -> dict[str, str]:
         found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
     if not c.stop.rule:
         found["stop.on"] = "says what stop.target and stop.patience read; set one of them too"
+    if c.profile.name == "equal" and not (c.profile.params["vanish"] or c.profile.params["on"]):
+        found |= dict.fromkeys(("profile.seed", "profile.per"), "all devices are equal, and nothing of them is drawn")
     if not c.standardize:
         found["standardize_on"] = "acts in standardize; set standardize = true too"
     if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):
@@ -192,7 +194,7 @@ def default_values(c: Config) -> dict[str, object]:
         if choice.is_object and is_dataclass(choice.component):
             own |= {f"{kind}.{f.name}": f.default for f in fields(choice.component) if f.name in choice.params}
         own |= {f"{kind}.{k}": p.default for k, p in parameters(kind, choice.component).items()}
-    rest = values(Config(c.task, c.partition, c.model, c.strategy, c.attack))
+    rest = values(Config(c.task, c.partition, c.model, c.strategy, c.profile, c.attack))
     return {**rest, **own}
 
 

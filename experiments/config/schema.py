@@ -47,6 +47,8 @@ class Config:
     """The network."""
     strategy: Choice
     """The algorithm: its server half and its client half."""
+    profile: Choice
+    """The clients' devices: how long they take in virtual time."""
     attack: Choice = Choice(HONEST, {"share": 0.0}, NoAttack)
     """What malicious clients do; none: every client is honest. Only in simulations."""
     data_dir: str | None = None

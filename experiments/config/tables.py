@@ -26,6 +26,11 @@ class System:
     max_examples: Annotated[float, Gt(0)] = 1e9
     """Most samples that a client may have or claim to have, and so its largest weight: more of them are refused."""
 
+    deadline: Annotated[float, Ge(0)] = 0.0
+    """Virtual seconds after which a round is closed; what comes later is dropped, or kept in part; 0: none."""
+    over_select: Annotated[float, Ge(1), Le(100)] = 1.0
+    """Clients asked per client of the cohort: the round is closed by the first cohort of them that answer."""
+
 
 @dataclass(frozen=True)
 class Stop:
@@ -35,6 +40,8 @@ class Stop:
     """Accuracy (a fraction) on the samples of stop.on at which a run ends; 0: none."""
     patience: Annotated[int, Ge(0)] = 0
     """Evaluations in a row without a new best accuracy (or loss, if there is none) after which a run ends; 0: none."""
+    virtual_time: Annotated[float, Ge(0)] = 0.0
+    """Virtual seconds after which no further round begins; 0: none."""
     on: Literal["validation", "test"] = "validation"
     """Central samples that stop.target and stop.patience read: validation, or test, which chooses by test data."""
 

@@ -27,6 +27,7 @@ from experiments.runs.plan import check_used
 from experiments.runs.resume import forked, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
+from experiments.runs.virtual_time.run_clock import virtual
 from fl_sim import RoundFailed
 from fl_sim.errors import ConfigError
 from fl_sim.grids.deployed import DeployedGrid
@@ -118,6 +119,8 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.attack.name != HONEST:
         share = config.attack.params["share"]
         raise ConfigError(f"attack.name = {config.attack.name!r}, attack.share = {share:g}: {NO_ATTACK}; leave it out")
+    if told := virtual(config):
+        raise ConfigError(f"{told}: about virtual time, and devices take the time that they take; leave it out")
     if config.client_timeout:
         why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
         raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")

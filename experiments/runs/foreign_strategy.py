@@ -72,8 +72,8 @@ def adapt(strategy: Strategy, name: str) -> None:
         vars(strategy)["train_loss_key"] = "loss"
 
 
-def shared(config: Config, training_clients: int) -> dict[str, object]:
-    """Parameters for a strategy of Flower's: ``cohort`` clients train and none evaluate, unless the user set others.
+def shared(config: Config, training_clients: int, asked: int) -> dict[str, object]:
+    """Parameters for a strategy of Flower's: ``asked`` clients train and none evaluate, unless the user set others.
 
     Parameters
     ----------
@@ -81,6 +81,8 @@ def shared(config: Config, training_clients: int) -> dict[str, object]:
         The run's config, with the strategy's parameters.
     training_clients : int
         Clients that may train.
+    asked : int
+        Clients that a round asks: the cohort, or more (``system.over_select``).
 
     Raises
     ------
@@ -89,19 +91,22 @@ def shared(config: Config, training_clients: int) -> dict[str, object]:
         parameter is about the strategy's own evaluation, which personal evaluation replaces.
     """
     known = inspect.signature(config.strategy.component).parameters
-    params, cohort = dict(config.strategy.params), config.cohort or training_clients
+    params, cohort, over = dict(config.strategy.params), config.cohort, config.system.over_select
     explicit = {k for k in params if k in known and k in config.strategy.given}
     choosing = sorted(explicit & {"fraction_train", "min_train_nodes", "min_available_nodes"})
-    if choosing and config.cohort:
+    if choosing and over > 1:
+        key, why = choosing[0], "both say how many clients are asked; give one of them"
+        raise ConfigError(f"system.over_select = {over:g}, strategy.{key} = {params[key]!r}: {why}")
+    if choosing and cohort:
         key = choosing[0]
         raise ConfigError(
             f"cohort = {cohort}, strategy.{key} = {params[key]!r}: both say how many clients train; give one of them"
         )
     if "fraction_train" in known and not choosing:
         wanted = {
-            "fraction_train": cohort / training_clients,
-            "min_train_nodes": cohort,
-            "min_available_nodes": cohort,
+            "fraction_train": asked / training_clients,
+            "min_train_nodes": asked,
+            "min_available_nodes": asked,
         }
         params |= {key: value for key, value in wanted.items() if key in known}
     evaluating = sorted(explicit & {"fraction_evaluate", "min_evaluate_nodes"})

@@ -12,6 +12,7 @@ from experiments.config.schema import NATURAL
 from experiments.runs.checks.unused_numbers import check_numbers
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
+from experiments.runs.virtual_time.deadline import check_deadline
 from fl_sim import tree
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
@@ -56,6 +57,7 @@ def check_used(setup: Setup) -> None:
         what = f"the partition that was passed has {len(setup.partition)} clients"
         raise ConfigError(f"clients = {config.clients}: {what}; leave it out")
     check_numbers(setup)
+    check_deadline(setup)
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:

@@ -21,6 +21,7 @@ from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
 from experiments.runs.data import check_sizes, data
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
+from experiments.runs.virtual_time.run_clock import asked_clients, clock
 from fl_sim import SimulationGrid, Task
 from fl_sim.blocks.learner import Learner
 from fl_sim.dotted import flatten
@@ -121,6 +122,7 @@ def build(
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
     grid = make_grid(config, app, len(partition), workers)
+    grid.time = clock(config, len(partition), training_clients, strategy)
     return Setup(
         config=config,
         task=task,
@@ -228,9 +230,9 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
         elif inspect.isclass(component) and issubclass(component, Strategy):
             strategy = component(**chosen.params)
         else:
-            strategy = component(**shared(config, training_clients))
+            strategy = component(**shared(config, training_clients, asked_clients(config, training_clients)))
     if isinstance(strategy, Strategy):
-        strategy.cohort, strategy.seed = config.cohort or training_clients, config.seed
+        strategy.cohort, strategy.seed = asked_clients(config, training_clients), config.seed
         strategy.server_lr, strategy.weighting = config.server.lr, config.weighting or strategy.weighting
         return strategy
     if not isinstance(strategy, flower_strategies.Strategy):

@@ -1,4 +1,4 @@
-"""Early ends of a run: a target accuracy, no improvement, a time limit."""
+"""Early ends of a run: a target accuracy, no improvement, a limit of wall time or of virtual time."""
 
 import time
 from typing import Any
@@ -6,12 +6,12 @@ from typing import Any
 from experiments.config.schema import Config
 from fl_sim import Callback, Run
 
-FINAL_REASONS = ("stop.target", "stop.patience")
+FINAL_REASONS = ("stop.target", "stop.patience", "stop.virtual_time")
 """Beginnings of the reasons after which a run is complete; a run that ended for another reason may be resumed."""
 
 
 class Stopping(Callback):
-    """Ends a run by its settings ``stop.target``, ``stop.patience`` and ``time_limit``.
+    """Ends a run by its settings ``stop.target``, ``stop.patience``, ``stop.virtual_time`` and ``time_limit``.
 
     The first two read the central evaluation of the samples that ``stop.on`` names: nothing else of a run is chosen by
     an evaluation, and by the test set only where ``stop.on = test`` says so.
@@ -35,9 +35,12 @@ class Stopping(Callback):
             self._end_by_evaluation(run, run.rows)
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
-        """Check the three conditions, after the evaluation of the initial model too."""
+        """Check all conditions, after the evaluation of the initial model too."""
         limit = self.config.time_limit
         self._end_by_evaluation(run, [*run.rows, row])
+        virtual, now = self.config.stop.virtual_time, row.get("virtual_time")
+        if not run.stopped and virtual and isinstance(now, (int, float)) and now >= virtual:
+            run.stop(f"stop.virtual_time = {virtual:g}: over after round {row['round']}, at {now:g}")
         if not run.stopped and limit and time.monotonic() - self.start >= limit:
             run.stop(f"time_limit = {limit:g}: over after round {row['round']}")
 

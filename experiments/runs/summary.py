@@ -63,6 +63,7 @@ def summarise(
         "rounds": rows[-1]["round"] if rows else 0,
         "accuracy": last.get("accuracy"),
         "loss": last.get("loss"),
+        "virtual_time": rows[-1].get("virtual_time") if rows else None,
         "seconds": seconds,
         "run_dir": str(path),
         **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},

@@ -94,7 +94,7 @@ def plan_blocks(
             shared = {k: v for k, v in settings.items() if k != "system.work"}
             key = tuple(sorted(shared.items()))
             group = groups.setdefault(key, (shared, []))
-            counter = counters.setdefault(key, _step_counter(learner, message_type, shared))
+            counter = counters.setdefault(key, step_counter(learner, message_type, shared))
             known = seen[id(settings)] = group, float(settings.get("system.work", 1.0)), counter
         (_, members), work, steps = known
         members.append(Order(position, client, finished_steps(steps(client), work), work))
@@ -120,7 +120,7 @@ def even_slices(n: int, most: int) -> list[slice]:
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
-def _step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
+def step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
     """A function client -> steps; 0 where the rule raises, which is reported when the block runs."""
     known: dict[tuple[int, int, int], int] = {}
     rule: list[LocalRule] = []

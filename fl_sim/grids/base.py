@@ -94,6 +94,18 @@ class ClientGrid(Grid):
         """
         return self
 
+    def begin_round(self) -> None:
+        """Called before a round asks for clients."""
+        return
+
+    def round_columns(self) -> dict[str, object]:
+        """What the grid adds to the line of the last round, or of round 0."""
+        return {}
+
+    def resumed(self, row: Mapping[str, object]) -> None:
+        """Called with the logged line of the round after which a run goes on."""
+        return
+
     def worker_summary(self) -> Mapping[str, object]:
         """Facts about workers for summary.json; empty where there are none."""
         return {}

@@ -147,7 +147,7 @@ class Exchange:
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
-        late = not self.app_owned and any(code == no_answer.LATE for _, code, _ in self.unanswered)
+        late = not self.app_owned and any(code in (no_answer.LATE, no_answer.UNUSED) for _, code, _ in self.unanswered)
         if self.messages and not self.completed and (self.failures or late):
             last = self.failures[-1][1] if self.failures else self.unanswered[-1][2]
             what = f"all {len(self.messages)} clients failed; the last: {last}"
@@ -210,7 +210,7 @@ class Exchange:
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
-            for k in ("block", "weight", "attacked"):
+            for k in ("block", "weight", "attacked", "virtual_seconds", "speed_class"):
                 if isinstance(facts.get(k), (int, float)):
                     row[k] = facts[k]
             if not reason:

@@ -1,9 +1,9 @@
 """What all grids do with single messages: addresses, arrays, settings, replies."""
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from flwr.app import ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl_sim.blocks.learner import Settings
 from fl_sim.engines.results import ClientResult
@@ -11,6 +11,8 @@ from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 from fl_sim.wire.set_records import SETS
 
+Arrays = Mapping[str, ArrayRecord]
+"""The records of a message that hold the model and its payload."""
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
 
@@ -78,7 +80,7 @@ def reply_to(
     pooled_in: str = "",
     covered: list[str] | None = None,
     block: int = 0,
-    attacked: bool = False,
+    more: Mapping[str, float] | None = None,
 ) -> Message:
     """A client's reply: an error with its reason, its own arrays, or its part in a pooled block.
 
@@ -96,16 +98,14 @@ def reply_to(
         Ids of the messages whose replies are in ``partial``.
     block : int
         The block's number.
-    attacked : bool
-        Whether the client was malicious: a fact for the log.
+    more : Mapping, optional
+        Further facts for the client's row in the log.
     """
     if answer.reason:
         return Message(Error(CLIENT_ERROR, answer.reason), reply_to=message)
     # a metric of the same name does not replace the number of examples, which is a weight
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
-    facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block}
-    if attacked:
-        facts["attacked"] = True
+    facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **(more or {})}
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
     content: dict[str, object] = {
@@ -119,3 +119,28 @@ def reply_to(
     elif answer.reply:
         content |= payload.encode(answer.reply)
     return flower.reply(flower.trusted(RecordDict, content), message)
+
+
+def trained_by(messages: Iterable[Message]) -> Iterator[int]:
+    """The clients that messages ask to train."""
+    return (client_of(message) for message in messages if message.metadata.message_type == "train")
+
+
+class MessageReader:
+    """Reads (records of arrays, settings) of messages, once for all messages that share their records."""
+
+    def __init__(self, settings_of: Callable[[Message], Settings]) -> None:
+        self.settings_of = settings_of
+        self.contents: dict[int, tuple[Arrays, Settings]] = {}
+        self.settings: dict[tuple[int, ...], Settings] = {}
+
+    def __call__(self, message: Message) -> tuple[Arrays, Settings]:
+        content = message.content
+        known = self.contents.get(id(content))
+        if known is None:
+            configs = tuple(map(id, records.of(content, ConfigRecord).values()))
+            if configs not in self.settings:
+                self.settings[configs] = self.settings_of(message)
+                check_settings(self.settings[configs])
+            known = self.contents[id(content)] = payload.records_of(content), self.settings[configs]
+        return known

@@ -6,8 +6,9 @@ not pass it on.
 
 from flwr.app import Error, Message
 
-LATE, NO_NODE, NO_FUNCTION = 10001, 10002, 10003
-"""Codes: the client's call took longer than the timeout; no such node; the app has no function for such a message."""
+LATE, NO_NODE, NO_FUNCTION, UNUSED = 10001, 10002, 10003, 10004
+"""Codes: the client's call took longer than the timeout; no such node; the app has no function for such a message;
+virtual time closed the round without the client."""
 MOD_REFUSED = 6
 """Flower's own code: a mod of the ClientApp lacks what it needs, such as the clipping norm in a message to evaluate."""
 NODE_UNAVAILABLE = 5
@@ -44,7 +45,7 @@ def excused(reply: Message, app_owned: bool, training: bool) -> bool:
     code = code_of(reply)
     if code == MOD_REFUSED:
         return not training
-    return code == LATE or (app_owned and code in EVENTS)
+    return code in (LATE, UNUSED) or (app_owned and code in EVENTS)
 
 
 def not_sent(reply: Message) -> bool:

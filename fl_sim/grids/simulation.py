@@ -6,11 +6,12 @@ other ClientApp is called once a message. To a strategy this grid looks the same
 Legend: C clients.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
@@ -19,17 +20,23 @@ from fl_sim.blocks.plan import plan_blocks
 from fl_sim.engines.results import BlockResult
 from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
+from fl_sim.grids import no_answer
 from fl_sim.grids.attackers import Attackers
 from fl_sim.grids.base import Begin, ClientGrid, End, OnEvent
 from fl_sim.grids.exchange import Failures
-from fl_sim.grids.messages import check_settings, client_of, reply_to, settings_of
+from fl_sim.grids.messages import Arrays, MessageReader, client_of, reply_to, settings_of, trained_by
 from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.plain_app import PlainApp
+from fl_sim.grids.virtual_time.clock import VirtualTime
+from fl_sim.grids.virtual_time.timed_round import in_time, launch_of, work_of
+from fl_sim.population.devices import SECOND
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, payload, records
+from fl_sim.wire import flower, payload
 
-Arrays = Mapping[str, ArrayRecord]
-"""The records of a message that hold the model and its payload."""
+Groups = dict[tuple[object, ...], tuple[Arrays, list[tuple[int, int, Settings]]]]
+"""By type and model of messages: records, and (position in the exchange, client id, settings) of each message."""
+Facts = Mapping[int, Mapping[str, float]]
+"""Position of a message -> facts for its row in the log."""
 
 
 class SimulationGrid(ClientGrid):
@@ -79,6 +86,9 @@ class SimulationGrid(ClientGrid):
         self._plain_app = PlainApp(client_app, num_clients, seed, run_config or {})
         self.attackers: Attackers | None = None
         """Malicious clients of rounds of training; None: there are none."""
+        self.time: VirtualTime | None = None
+        """The clock of virtual time, where clients have devices."""
+        self._there: Sequence[int] | None = None
         self._working: dict[tuple[int, int], Sequence[int]] = {}
         self._model: tuple[Arrays, Tree] = ({}, {})
 
@@ -128,8 +138,35 @@ class SimulationGrid(ClientGrid):
         return self._run
 
     def get_node_ids(self) -> Sequence[int]:
-        """Nodes of clients that may train, ascending: a range, whatever their number, unless some own no sample."""
+        """Nodes of clients that may train, ascending: a range, whatever their number, unless some own no sample.
+
+        While a round chooses its clients, those whose devices are not there are left out.
+        """
+        return self.training_nodes if self._there is None else self._there
+
+    @property
+    def training_nodes(self) -> Sequence[int]:
+        """Nodes of all clients that may train, there or not."""
         return self._nodes(0, self.num_clients - self.holdout_clients)
+
+    def begin_round(self) -> None:
+        """Let virtual time go on until enough devices are there."""
+        if self.time is None or self.learner is None:
+            return
+        self.time.columns = {}
+        nodes = self.training_nodes
+        there = self.time.there([self.client_of(node) for node in nodes]) if self.time.devices.on else None
+        self._there = None if there is None else tuple(nodes[i] for i in there)
+
+    def round_columns(self) -> dict[str, object]:
+        """The columns of virtual time."""
+        self._there = None
+        return {} if self.time is None else {"virtual_time": self.time.now / SECOND, **self.time.columns}
+
+    def resumed(self, row: Mapping[str, object]) -> None:
+        """Go on at the virtual time of the logged round; without columns where that has none."""
+        if self.time is not None and not self.time.resumed(row):
+            self.time = None
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
@@ -172,12 +209,13 @@ class SimulationGrid(ClientGrid):
 
         The executor gets all blocks of a model at once and decides itself when it runs them.
         """
-        read = _Reader(self)
-        groups: dict[tuple[object, ...], tuple[Arrays, list[tuple[int, int, Settings]]]] = {}
+        read = MessageReader(self.settings)
+        groups: Groups = {}
         for position, message in enumerate(messages):
             arrays, settings = read(message)
             group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
             group[1].append((position, client_of(message), settings))
+        unused, facts = self._close_round(groups, learner)
         malicious = frozenset() if self.attackers is None else self.attackers.among(trained_by(messages))
         answers, models, first = list[Iterator[BlockResult]](), list[Tree](), 0
         for (message_type, *_), (arrays, orders) in groups.items():
@@ -190,12 +228,43 @@ class SimulationGrid(ClientGrid):
             answers.append(executor.run(plans, models[-1], pool))
         if self.attackers is not None and malicious and self.attackers.attack.colludes:
             answers = [self.attackers.colluded(list(zip(models, answers, strict=True)), learner)]
-        return (
-            reply for results in answers for result in results for reply in self._answer(result, messages, executor)
+        replies = (
+            reply
+            for results in answers
+            for result in results
+            for reply in self._answer(result, messages, executor, facts)
         )
+        left_out = (no_answer.of(messages[i], no_answer.UNUSED, reason) for i, reason in unused.items())
+        return itertools.chain(left_out, replies)
 
-    def _answer(self, result: BlockResult, messages: Sequence[Message], executor: Executor) -> Iterator[Message]:
-        """One reply for each client of a block; that of the first surviving client carries the partial pool."""
+    def _close_round(self, groups: Groups, learner: Learner) -> tuple[Mapping[int, str], Facts]:
+        """Let virtual time close a round of training: only messages whose work is used stay in ``groups``.
+
+        Returns (position of a message -> why its work is not used, position -> facts for the log).
+        """
+        training = {key: group for key, group in groups.items() if key[0] == "train"}
+        if self.time is None or not training:
+            return {}, {}
+        self._there = None
+        work, positions = work_of([(*group, self._received(group[0], learner)) for group in training.values()], learner)
+        outcome = self.time.close(work, launch_of(training.values()))
+        shares = dict(zip(positions, outcome.shares.tolist(), strict=True))
+        for key, (arrays, orders) in training.items():
+            groups[key] = arrays, in_time(orders, shares)
+        reasons = {positions[i]: why for i, why in outcome.reasons.items()}
+        return reasons, dict(zip(positions, outcome.numbers, strict=True))
+
+    def _answer(
+        self,
+        result: BlockResult,
+        messages: Sequence[Message],
+        executor: Executor,
+        facts: Facts,
+    ) -> Iterator[Message]:
+        """One reply for each client of a block; that of the first surviving client carries the partial pool.
+
+        ``facts``: by position, what virtual time says of a client.
+        """
         number = result.plan.number
         for note in result.notes:
             self.on_event("fallback", block=number, note=note)
@@ -210,8 +279,8 @@ class SimulationGrid(ClientGrid):
         for answer in result.clients:
             if answer.state:
                 self.states[answer.client] = answer.state
-            attacked = result.plan.attack is not None
-            yield reply_to(messages[answer.position], answer, pool, pooled_in, covered, number, attacked)
+            more = {**facts.get(answer.position, {}), **({"attacked": True} if result.plan.attack is not None else {})}
+            yield reply_to(messages[answer.position], answer, pool, pooled_in, covered, number, more)
             if not answer.reason:
                 pool, covered = None, []
 
@@ -224,28 +293,3 @@ class SimulationGrid(ClientGrid):
         if not self._model[0] or list(map(id, self._model[0].values())) != list(map(id, arrays.values())):
             self._model = (arrays, learner.loss.received(payload.decode(arrays)))
         return self._model[1]
-
-
-def trained_by(messages: Iterable[Message]) -> Iterator[int]:
-    """The clients that messages ask to train."""
-    return (client_of(message) for message in messages if message.metadata.message_type == "train")
-
-
-class _Reader:
-    """Reads (records of arrays, settings) of messages, once for all messages that share their records."""
-
-    def __init__(self, grid: SimulationGrid) -> None:
-        self.grid = grid
-        self.contents: dict[int, tuple[Arrays, Settings]] = {}
-        self.settings: dict[tuple[int, ...], Settings] = {}
-
-    def __call__(self, message: Message) -> tuple[Arrays, Settings]:
-        content = message.content
-        known = self.contents.get(id(content))
-        if known is None:
-            configs = tuple(map(id, records.of(content, ConfigRecord).values()))
-            if configs not in self.settings:
-                self.settings[configs] = self.grid.settings(message)
-                check_settings(self.settings[configs])
-            known = self.contents[id(content)] = payload.records_of(content), self.settings[configs]
-        return known

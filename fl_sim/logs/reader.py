@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl_sim.logs import checksums, many_rows, model_file
-from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY, Column
+from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
+from fl_sim.logs.round_columns import Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
 

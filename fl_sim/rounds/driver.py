@@ -83,6 +83,7 @@ class _Driver:
         self.each("on_round_start")
         self.check_model()
         self.places = self.samples = 0
+        self.grid.begin_round()
         messages = self.calls.hook("configure_train", self.statistics.trained(run.arrays), run.train_config)
         self.statistics.complete(messages, run.arrays)
         self.grid.pool = block_pool(run.strategy)  # a pool may depend on the model, which the strategy knows by now
@@ -98,7 +99,7 @@ class _Driver:
         dropped = getattr(run.strategy, "dropped", ())
         self.calls.log_clients([round_row.dropped_client(run.round, client) for client in dropped])
         rate = round_row.learning_rate(run.train_config, run.round)
-        row = round_row.of_training(exchange, rate, len(dropped), self.samples, self.places)
+        row = round_row.of_training(exchange, rate, len(dropped), self.samples, self.places) | self.grid.round_columns()
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
             row |= round_row.of_clients("train", metrics, getattr(run.strategy, "own_columns", ()))
@@ -144,17 +145,15 @@ class _Driver:
         self.digests.line.result()
         row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
         digest = self.digests.wanted() if self.digests.due() else None
-        self.at_end = OnlyAtTheEnd(
-            frozenset() if evaluated or run.round % self.digests.every == 0 else frozenset({"digest"})
-        )
+        self.at_end = OnlyAtTheEnd(frozenset(() if evaluated or run.round % self.digests.every == 0 else ("digest",)))
         if evaluated or at_end is not None:
             digest = self.digests.wanted()
-            row["digest"], known = digest.result(), set(row)
+            row["digest"], before = digest.result(), set(row)
             self.each("on_evaluation", row)
             if self.log is not None:
                 self.log.model(run.model, self.model_round, digest.result())
             if at_end is not None:
-                self.at_end = at_end.with_columns(self.at_end.columns | (set() if evaluated else set(row) - known))
+                self.at_end = at_end.with_columns(self.at_end.columns | (set() if evaluated else set(row) - before))
         if self.waits_for_digest and digest is not None:
             row["digest"] = digest.result()
         self.each("on_round_end", row)
@@ -177,6 +176,7 @@ class _Driver:
             run.rows += self.log.rounds_so_far()
         if run.rows:
             self.evaluation.resumed(run.rows[-1])
+            self.grid.resumed(run.rows[-1])
 
     def broken_off(self, error: BaseException) -> None:
         """Record why the run ends, and write its last finished round.
@@ -221,7 +221,7 @@ class _Driver:
             self.calls.check_home()
             self.each("on_run_start")
             if not run.rows:
-                self.finish({"round": run.round, "update_norm": 0.0, "seconds": 0.0})
+                self.finish({"round": run.round, "update_norm": 0.0, "seconds": 0.0, **self.grid.round_columns()})
             while run.round < run.num_rounds and not run.stopped:
                 run.round += 1
                 self.round()

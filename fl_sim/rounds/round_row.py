@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 
 from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
-from fl_sim.logs.columns import COLUMNS, OF_STRATEGIES
+from fl_sim.logs.columns import COLUMNS
+from fl_sim.logs.round_columns import OF_STRATEGIES
 from fl_sim.wire.set_records import from_record
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}

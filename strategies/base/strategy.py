@@ -180,7 +180,7 @@ class Strategy(PersonalEvaluation, ABC):
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
         ids = ids_of(grid.get_node_ids())
-        self.population = len(ids)
+        self.population = len(getattr(grid, "training_nodes", ids))  # those whose devices are not there too
         model = {"arrays": records.without(arrays, self.at_home), **self._payload(self.model)}
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)

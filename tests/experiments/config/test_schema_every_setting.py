@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from experiments.config.choices import COMMON
 from experiments.config.plan_checks import values
 from experiments.config.recipe_files import make
 from experiments.config.schema import known_keys
@@ -34,6 +35,17 @@ SETTINGS: dict[str, Entry] = {
     "strategy.name": ("reptile",),
     "attack.name": ("sign-flip", {"attack": "noise", "attack.share": 0.5}),
     "attack.share": (0.25, {"attack": "sign-flip", "attack.share": 0.5}),
+    "profile.name": ("halfnormal",),
+    "profile.seed": (3, {"profile": "halfnormal"}),
+    "profile.per": ("launch", {"profile": "halfnormal"}),
+    "profile.step": (2.0,),
+    "profile.sample": (2.0,),
+    "profile.down": (10.0,),
+    "profile.up": (10.0,),
+    "profile.latency": (1.0,),
+    "profile.vanish": (0.5, {"rounds": 2}),
+    "profile.on": (9.0, {"profile.on": 3.0, "profile.off": 9.0, "cohort": 2, "rounds": 3}),
+    "profile.off": (5.0, {"profile.on": 3.0, "profile.off": 9.0, "cohort": 2, "rounds": 3}),
     "data_dir": ("elsewhere", {}, REFUSED),
     "validation": (0.2,),
     "clients": (2,),
@@ -54,6 +66,8 @@ SETTINGS: dict[str, Entry] = {
     "server.lr": (0.5,),
     "system.stragglers": (0.5,),
     "system.max_examples": (2.0, {}, REFUSED),
+    "system.deadline": (0.3, {"profile": "halfnormal"}),
+    "system.over_select": (2.0, {"cohort": 2}),
     "weighting": ("uniform",),
     "augment": (True, {}, REFUSED),
     "standardize": (True,),
@@ -90,6 +104,7 @@ SETTINGS: dict[str, Entry] = {
     "stop.target": (0.01, {"validation": 0.2}),
     "stop.patience": (1, {"local.lr": 0.0, "rounds": 2, "validation": 0.2}),
     "stop.on": ("test", {"local.lr": 0.0, "rounds": 2, "validation": 0.2, "stop.patience": 1}),
+    "stop.virtual_time": (0.5, {"rounds": 2}),
     "time_limit": (1e-9,),
     "digest_every": (9, {"rounds": 3, "evaluate_every": 3}),
 }
@@ -115,6 +130,7 @@ def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
     of_components |= {"partition.unseen_held_out", "partition.feature_shift", "attack.share"}
+    of_components |= {f"profile.{name}" for name in COMMON["profile"]}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
 

@@ -16,6 +16,11 @@ from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 
 NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21, "evaluate_train": True}
 NOT_ON_DEVICES |= {"partition.unseen_held_out": 0.8, "attack.name": "sign-flip", "attack.share": 0.25}
+NOT_ON_DEVICES |= {
+    key: entry[0]
+    for key, entry in SETTINGS.items()
+    if key.startswith("profile.") or key in ("system.deadline", "system.over_select", "stop.virtual_time")
+}
 """Values of settings that devices refuse."""
 ONLY_TOLD = {"threads"}
 """Settings that change no number here: the devices are told them."""

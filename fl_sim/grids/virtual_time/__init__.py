@@ -1,0 +1,1 @@
+"""Virtual time: the clock of a run, and its rounds."""

@@ -1,0 +1,71 @@
+"""A round's messages as work in virtual time, and what is left of them when virtual time has closed the round.
+
+Legend: n messages of the round.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from fl_sim.blocks.draws import finished_steps
+from fl_sim.blocks.learner import Learner, Settings, local_settings
+from fl_sim.blocks.plan import step_counter
+from fl_sim.grids.messages import Arrays
+from fl_sim.learning.returned import reply_form
+from fl_sim.population.devices import Work
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+
+Orders = Sequence[tuple[int, int, Settings]]
+"""(position of the message in the exchange, client id, settings) of messages that carry one model."""
+
+
+def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> tuple[Work, list[int]]:
+    """The work of n messages to train, and their positions, ascending.
+
+    ``groups``: for each model its records, the orders, and the model with its payload as clients get it.
+
+    A pass over n samples in batches of b takes ceil(n / b) steps, so that s steps see min(s b, passes n) samples.
+    """
+    rows: list[tuple[int, ...]] = []
+    for arrays, orders, received in groups:
+        down, known = sum(map(records.num_bytes, arrays.values())), dict[int, Any]()
+        for position, client, settings in orders:
+            if id(settings) not in known:
+                rule = learner.rule("train", settings)
+                up = sum(x.numel() * x.element_size() for x in reply_form(rule, received, learner.loss).values())
+                batch = local_settings(settings, 1).batch_size
+                known[id(settings)] = step_counter(learner, "train", settings), batch, up
+            steps_of, size, up = known[id(settings)]
+            steps = finished_steps(steps_of(client), float(settings.get("system.work", 1.0)))
+            own = learner.partition.sizes(client)[0]
+            batch = min(size, own) or own
+            passes = -(-steps // -(-own // batch)) if own else 0
+            rows.append((position, client, steps, min(steps * batch, passes * own), down, up))
+    rows.sort()
+    columns: Any = np.array(rows, np.int64).reshape(-1, 6).T
+    return Work(*columns[1:]), columns[0].tolist()
+
+
+def launch_of(groups: Iterable[tuple[Arrays, Orders]]) -> int:
+    """The round of the messages, by which launches are drawn."""
+    return next((int(settings.get("server-round", 0)) for _, orders in groups for *_, settings in orders), 0)
+
+
+def in_time(orders: Orders, shares: Mapping[int, float]) -> list[tuple[int, int, Settings]]:
+    """The messages whose work is used; a client that does a share of its steps gets that as ``system.work``.
+
+    ``shares``: by position, 0 where the work is not used.
+    """
+    kept, partial = [], dict[tuple[int, float], Settings]()
+    for position, client, settings in orders:
+        share = shares[position]
+        if 0 < share < 1:
+            key = id(settings), share
+            if key not in partial:
+                partial[key] = {**settings, "system.work": share * float(settings.get("system.work", 1.0))}
+            kept.append((position, client, partial[key]))
+        elif share:
+            kept.append((position, client, settings))
+    return kept

@@ -1,0 +1,136 @@
+"""The columns of ``rounds.jsonl``: names, units, meanings. ``columns`` has those of the other files."""
+
+from typing import NamedTuple
+
+
+class Column(NamedTuple):
+    """One documented column."""
+
+    unit: str
+    """``text``, ``yes/no``, ``table``, or the unit of a number."""
+    meaning: str
+    """What the column holds, and when it is null."""
+
+
+def _personal(prefix: str, whom: str) -> dict[str, Column]:
+    """The columns of a personal evaluation of the clients described by ``whom``; all null in rounds without one."""
+    before, after = "before fine-tuning", "after fine-tuning"
+    return {
+        f"{prefix}_clients": Column(
+            "clients",
+            f"{whom}: how many were fine-tuned and tested; null (as all below) in rounds without a personal evaluation",
+        ),
+        f"{prefix}_accuracy_before": Column(
+            "fraction", f"{whom}: accuracy on own held-out samples {before}, mean over clients"
+        ),
+        f"{prefix}_accuracy": Column("fraction", f"{whom}: the same {after}"),
+        f"{prefix}_accuracy_weighted": Column("fraction", f"{whom}: accuracy {after}, weighted by held-out samples"),
+        f"{prefix}_accuracy_p10": Column("fraction", f"{whom}: 10th percentile over clients of accuracy {after}"),
+        f"{prefix}_accuracy_worst": Column("fraction", f"{whom}: lowest accuracy of a client {after}"),
+        f"{prefix}_share_worse": Column(
+            "fraction", f"{whom}: share of clients whose accuracy (regression: loss) is worse {after} than before"
+        ),
+        f"{prefix}_loss_before": Column(
+            "per sample", f"{whom}: loss on own held-out samples {before}, mean over clients"
+        ),
+        f"{prefix}_loss": Column("per sample", f"{whom}: the same {after}"),
+    }
+
+
+OF_STRATEGIES: dict[str, Column] = {
+    "edge_bytes_up": Column(
+        "bytes",
+        "of models that edges sent towards the server in this round, summed over all levels; 0 where no level was "
+        "pooled; null for strategies without edges (all but `hierarchical`)",
+    ),
+    "edge_bytes_down": Column(
+        "bytes",
+        "of models that edges got from above in this round: each after its level was pooled, and all the first one",
+    ),
+}
+"""Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
+ROUNDS: dict[str, Column] = {
+    "round": Column(
+        "number", "0 is the initial model, 1 the model after the first round; a fork begins with that of its checkpoint"
+    ),
+    "accuracy": Column(
+        "fraction",
+        "of the global model on the central test set, the labels that are predicted right divided by all, rounded "
+        "once; null where not evaluated, or a regression",
+    ),
+    "loss": Column("per sample", "of the global model on the central test set; null where not evaluated"),
+    "val_accuracy": Column("fraction", "of the global model on the central validation share; null without one"),
+    "val_loss": Column("per sample", "of the global model on the central validation share; null without one"),
+    "class_accuracy": Column(
+        "fractions",
+        "with `--set_metrics class_accuracy`: list over the classes, the share of a class's test labels that the "
+        "global model predicts right; null for a class without labels",
+    ),
+    "val_class_accuracy": Column("fractions", "the same on the central validation share; null without one"),
+    "train_set_accuracy": Column(
+        "fraction",
+        "with `--evaluate_train`: of the global model on the training samples of all clients that train, without "
+        "held-out samples and unseen clients; null where not evaluated",
+    ),
+    "train_set_loss": Column("per sample", "the same of the loss: mean over all these samples, by one model"),
+    "train_set_class_accuracy": Column("fractions", "the same of `class_accuracy`"),
+    "train_loss": Column(
+        "per sample",
+        "mean over completed clients that report a loss, weighted by examples, of a client's mean loss over its steps: "
+        "of models that are being trained, on those clients alone; `train_set_loss` is that of the global model",
+    ),
+    "lr": Column(
+        "1",
+        "learning rate of the local steps in this round; null for a strategy that does not use `local.lr` (maml); of a "
+        "Flower app the number `lr` in its config",
+    ),
+    "clients": Column("clients", "chosen to train in this round"),
+    "completed": Column(
+        "clients", "whose reply was good; one of weight 0 is among them, and counts nothing (event `zero_weight`)"
+    ),
+    "failed": Column("clients", "that answered with an error, with what is refused, or not at all; never pooled"),
+    "dropped": Column(
+        "clients",
+        "stragglers whose partial work was not used, and clients that virtual time leaves out; of a Flower app calls "
+        "that timed out, and messages that no client can answer",
+    ),
+    "examples": Column("samples", "training samples of the completed clients"),
+    "steps": Column("steps", "local optimiser steps of the completed clients, summed"),
+    "bytes_down": Column(
+        "bytes",
+        "of models (without leaves that stay with clients) that a real deployment would send for training: to all that "
+        "were chosen, those that fail and dropped stragglers too, but not where a node is not connected",
+    ),
+    "bytes_up": Column(
+        "bytes",
+        "of models (without leaves that stay with clients) in the replies of the completed clients, as a real "
+        "deployment would send them",
+    ),
+    "virtual_time": Column(
+        "virtual s",
+        "from the beginning of the run (of a fork: from its checkpoint) to the end of the round, by the clients' "
+        "devices (docs/time.md); null (as the next three) on real devices, and for an app of your own",
+    ),
+    "device_idle": Column(
+        "fraction",
+        "of the time of all devices that were asked, from the round's beginning to its end, in which they wait",
+    ),
+    "wasted_examples": Column(
+        "samples", "that devices trained on until the end of the round for replies that are not used"
+    ),
+    "counted_by_speed": Column(
+        "clients", "list over the speed classes of devices, the fastest first: clients whose work is used"
+    ),
+    "seconds": Column("s", "wall time of the round without evaluation"),
+    "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
+    "padded_share": Column(
+        "fraction",
+        "of the places in clients' batches, those that only fill up a block; "
+        "null on the loop and where runs train as one batch",
+    ),
+    "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
+    **OF_STRATEGIES,
+    "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes; null between digest_every"),
+    **_personal("personal", "seen clients"),
+    **_personal("unseen", "clients that never train"),
+}

@@ -1,0 +1,170 @@
+"""Devices of clients: how many virtual seconds a client takes to get the model, train and answer, and when it is there.
+
+A profile says how devices differ (``draw``); the numbers here turn its draws into durations in whole nanoseconds of
+virtual time. A draw is a function of (seed, client), or with ``per = launch`` of (seed, client, launch): the same for
+every strategy, and never for all registered clients at once, so that a million of them cost nothing.
+
+Legend: n launches (a client's work in one round each).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from fl_sim import rng
+
+SECOND = 1_000_000_000
+"""Nanoseconds of a second: virtual time is counted in whole nanoseconds, so that its order has no rounding."""
+LONGEST = 2**62
+"""The longest duration in nanoseconds (146 years); longer ones end there."""
+
+
+class Drawn(NamedTuple):
+    """What a profile draws for n launches; None: what the profile's common settings say."""
+
+    slowness: np.ndarray
+    """(n,) factor of the seconds that steps and samples take: 2 is half as fast."""
+    speed_class: np.ndarray
+    """(n,) int64: 0 for the fastest class of devices."""
+    seconds: np.ndarray | None = None
+    """(n,) further seconds of each launch, whatever its work."""
+    down: np.ndarray | None = None
+    """(n,) bytes a second to the device; infinite where nothing limits it."""
+    up: np.ndarray | None = None
+    """(n,) bytes a second from the device."""
+
+
+Draw = Callable[[np.ndarray, np.ndarray, np.ndarray], Drawn]
+"""``draw(clients (n,) int64, device (n,) uint64, launch (n,) uint64)``: a profile.
+
+``device`` are the keys of what a device has for the whole run; with ``per = launch`` they are the keys ``launch``, of
+what differs from launch to launch anyway. It draws from these alone (``uniform``).
+"""
+
+
+class Work(NamedTuple):
+    """The work of n launches."""
+
+    clients: np.ndarray
+    """(n,) int64 client ids."""
+    steps: np.ndarray
+    """(n,) int64 training steps."""
+    samples: np.ndarray
+    """(n,) int64 samples that pass through the model."""
+    down: np.ndarray
+    """(n,) int64 bytes of the message."""
+    up: np.ndarray
+    """(n,) int64 bytes of the reply."""
+
+
+class Durations(NamedTuple):
+    """How long n launches take, in nanoseconds: message, then training, then reply."""
+
+    before: np.ndarray
+    """(n,) int64: latency and download."""
+    training: np.ndarray
+    """(n,) int64."""
+    after: np.ndarray
+    """(n,) int64: upload and latency."""
+    vanishes: np.ndarray
+    """(n,) int64: the time from the launch at which the device vanishes, or -1: it answers."""
+    speed_class: np.ndarray
+    """(n,) int64."""
+
+    @property
+    def total(self) -> np.ndarray:
+        """(n,) int64: from the launch to the reply."""
+        return np.asarray(self.before + self.training + self.after)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """The devices of a run's clients: a profile's draws and its common numbers."""
+
+    draw: Draw
+    """How devices differ."""
+    classes: int = 3
+    """How many speed classes ``draw`` tells apart."""
+    seed: int = 0
+    """Keys all draws."""
+    per: Literal["client", "launch"] = "client"
+    """Whether a client has the same device at each launch, or another one each time."""
+    step: float = 1.0
+    """Virtual seconds of a training step on a device of slowness 1."""
+    sample: float = 0.0
+    """Virtual seconds of a sample in a step, on a device of slowness 1."""
+    down: float = math.inf
+    """Bytes a second to the device."""
+    up: float = math.inf
+    """Bytes a second from the device."""
+    latency: float = 0.0
+    """Seconds that each message takes besides its bytes, one way."""
+    vanish: float = 0.0
+    """The probability that a device vanishes at a uniform instant of its work and never answers."""
+    on: float = 0.0
+    """Seconds of a spell in which a device is there; 0: always."""
+    off: float = 0.0
+    """Seconds between two such spells."""
+
+    def durations(self, work: Work, launch: int) -> Durations:
+        """How long each launch of ``work`` takes; ``launch`` is the round, or the number of the client's launch."""
+        own = rng.subkeys(np.array([rng.key(self.seed, "device")], np.uint64), work.clients)
+        each = rng.subkeys(own, np.array([launch]))
+        drawn = self.draw(work.clients, each if self.per == "launch" else own, each)
+        training = drawn.slowness * (self.step * work.steps + self.sample * work.samples)
+        training = training if drawn.seconds is None else training + drawn.seconds
+        before = self.latency + work.down / (self.down if drawn.down is None else drawn.down)
+        after = self.latency + work.up / (self.up if drawn.up is None else drawn.up)
+        waits, trains, answers = (nanoseconds(part) for part in np.broadcast_arrays(before, training, after))
+        vanishes = self._vanishing(each, waits + trains + answers)
+        return Durations(waits, trains, answers, vanishes, drawn.speed_class)
+
+    def _vanishing(self, keys: np.ndarray, total: np.ndarray) -> np.ndarray:
+        """(n,) int64: when each device vanishes, or -1."""
+        never = np.full(len(keys), -1, np.int64)
+        if not self.vanish:
+            return never
+        lost = uniform(keys, "vanish") < self.vanish
+        return np.where(lost, (uniform(keys, "instant") * total).astype(np.int64), never)
+
+    def available(self, clients: np.ndarray, now: int) -> np.ndarray:
+        """(n,) bool: whether each device is there at ``now`` (nanoseconds)."""
+        return self._phase(clients, now) < int(self.on * SECOND) if self.on else np.ones(len(clients), bool)
+
+    def comes(self, clients: np.ndarray, now: int) -> np.ndarray:
+        """(n,) int64: when each device is there next, not before ``now``."""
+        period, phase = self._period, self._phase(clients, now)
+        return np.where(self.available(clients, now), now, now + period - phase)
+
+    @property
+    def _period(self) -> int:
+        return int(self.on * SECOND) + int(self.off * SECOND)
+
+    def _phase(self, clients: np.ndarray, now: int) -> np.ndarray:
+        """(n,) int64: nanoseconds since each device's spell began; spells of clients begin at keyed instants."""
+        keys = rng.subkeys(np.array([rng.key(self.seed, "spell")], np.uint64), clients)
+        return ((uniform(keys, "phase") * self._period).astype(np.int64) + now) % self._period
+
+
+def uniform(keys: np.ndarray, purpose: str) -> np.ndarray:
+    """A number in (0, 1) for each key (n,) uint64: (n,) float64."""
+    return np.asarray(((rng.seed_keys(keys, purpose) >> np.uint64(11)).astype(np.float64) + 0.5) * 2.0**-53)
+
+
+def normal_quantile(u: np.ndarray) -> np.ndarray:
+    """The standard normal quantile of each number in (0, 1)."""
+    return np.asarray(torch.special.ndtri(torch.from_numpy(np.ascontiguousarray(u))).numpy())
+
+
+def thirds(u: np.ndarray) -> np.ndarray:
+    """The speed class 0, 1 or 2 of devices whose slowness is a rising function of u in (0, 1)."""
+    return np.asarray((u * 3).astype(np.int64))
+
+
+def nanoseconds(seconds: np.ndarray) -> np.ndarray:
+    """(n,) seconds as whole nanoseconds, int64."""
+    return np.asarray(np.rint(np.minimum(seconds, LONGEST / SECOND) * SECOND).astype(np.int64))
