@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "list tasks, partitions, models, strategies and recipes",
     "partition": "look at a partition of a data set before training on it",
     "check": "run the contract checks on a file with your own strategy, task, partition or model",
+    "adapt": "adapt a run's model to tasks and clients that it has never seen, and measure it",
     "replay": "compute again what one client did in one round of a run",
     "analysis": "compare runs by their round logs",
     "backends": "make the same runs on every backend, and compare their bits",

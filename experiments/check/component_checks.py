@@ -144,26 +144,45 @@ def _built(make: MakeModel, seed: int = 0) -> tuple[nn.Module, tuple[int, ...], 
     raise AssertionError("can take no samples: " + "; ".join(problems))
 
 
+def _x(make: MakeModel, draw: np.random.Generator, count: int, inputs: tuple[int, ...], outputs: int) -> np.ndarray:
+    """Samples (count, inputs): normal, or of a model marked ``@offer("model", integers=True)`` classes 0..K-1."""
+    shape = (count, *inputs)
+    return draw.integers(0, outputs, shape) if _takes_integers(make) else draw.normal(size=shape)
+
+
+def _takes_integers(make: MakeModel) -> bool:
+    return bool(getattr(make.func if isinstance(make, functools.partial) else make, "integers", False))
+
+
 def _loss(make: MakeModel) -> tuple[Loss, Batch]:
     """The model's loss in float64, and a batch of four random samples."""
     module, inputs, outputs = _built(make)
     draw = rng.generator(rng.key(0, "contract-model"))
-    x, y = (
-        draw.normal(size=(4, *inputs)),
-        draw.integers(0, max(outputs, 2), 4) if outputs > 1 else draw.normal(size=(4, 1)),
-    )
+    x = _x(make, draw, 4, inputs, outputs)
+    size = x.shape if _takes_integers(make) else (4,)
+    y = draw.integers(0, max(outputs, 2), size) if outputs > 1 else draw.normal(size=(4, 1))
     task = from_arrays(x, y, x_test=x, y_test=y, outputs=outputs)
     return Loss(module, task, torch.float64), Batch(task.train, rng.words(1))
 
 
 def check_model_has_outputs(make: MakeModel) -> None:
-    """(B, inputs) -> (B, K), finite, also for B = 1; in evaluation a sample's output does not depend on the others."""
+    """(B, inputs) -> (B, K), finite, also for B = 1; in evaluation a sample's output does not depend on the others.
+
+    A model of sequences of integers gives (B, T, K). Where BatchNorm has no running statistics, it normalises by the
+    batch in evaluation too, and neither B = 1 nor a sample alone is tried.
+    """
     module, inputs, outputs = _built(make)
-    x = torch.from_numpy(rng.generator(rng.key(0, "contract-model")).normal(size=(3, *inputs))).float()
+    x = torch.from_numpy(_x(make, rng.generator(rng.key(0, "contract-model")), 3, inputs, outputs))
+    x = x.float() if x.is_floating_point() else x
+    expected = (*x.shape, outputs) if _takes_integers(make) else (3, outputs)
     with torch.no_grad():
-        whole, first = module.eval()(x.clone()), module(x[:1].clone())
-    assert whole.shape == (3, outputs), f"{tuple(x.shape)} gives {tuple(whole.shape)}, must be {(3, outputs)}"
+        whole = module.eval()(x.clone())
+    assert whole.shape == expected, f"{tuple(x.shape)} gives {tuple(whole.shape)}, must be {expected}"
     assert bool(torch.isfinite(whole).all()), "outputs are not finite"
+    if any(getattr(m, "track_running_stats", None) is False for m in module.modules()):
+        return
+    with torch.no_grad():
+        first = module(x[:1].clone())
     assert torch.allclose(whole[:1], first, atol=1e-4), "in evaluation a sample's output depends on its neighbours"
 
 

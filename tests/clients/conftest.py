@@ -84,7 +84,14 @@ def fake_data(fakes: Fakes, tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name in ("cat", "dog"):
             (folder / split / name).mkdir(parents=True)
             (folder / split / name / "a.png").write_bytes(fakes.png(fakes.pictures(1, 20, 30, 3)[0]))
+            (folder / "own" / name).mkdir(parents=True, exist_ok=True)
+            (folder / "own" / name / f"{split}.png").write_bytes(fakes.png(fakes.pictures(1, 20, 30, 3)[0]))
     np.savez(folder / "mnist" / "writers.npz", train=np.arange(12) % 3 * 100)
+    speeches = {
+        "client_id": ["p/A", "p/B", "p/A", "p/C"],
+        "text": ["To be, or " * 9, "not\u00e9 to" * 9, "be " * 30, "x"],
+    }
+    pq.write_table(pa.table(speeches), folder / "shakespeare.parquet")
     alphabet = np.arange(28) // 7  # four alphabets of seven characters; the last is no background
     pictures = fakes.pictures(28 * 20, 28, 28).reshape(28, 20, 28, 28)
     np.savez(folder / "omniglot.npz", images=pictures, alphabet=alphabet, background=alphabet < 3)

@@ -25,13 +25,17 @@ TASKS = registry.names("clients.tasks", "task")
 def build(name: str, data: Path, **parameters: Any) -> Task:
     """The task called ``name``, on fake files if it reads files (``fake_data`` must have the layout of every task)."""
     own = registry.parameters(TASKS[name])
-    task = TASKS[name](**({"data_dir": str(data)} if "data_dir" in own else {}), **parameters)
+    given: dict[str, Any] = {"data_dir": str(data)} if "data_dir" in own else {}
+    given |= {"path": str(data / "own")} if "path" in own else {}
+    given |= {"length": 8} if "length" in own else {}
+    task = TASKS[name](**given, **parameters)
     assert isinstance(task, Task)
     return task
 
 
 def test_the_promised_tasks_are_there() -> None:
     assert {"digits", "cifar10", "mnist", "synthetic", "sinusoid", "images", "omniglot"} <= set(TASKS)
+    assert {"shakespeare", "breast-cancer", "folder"} <= set(TASKS)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -60,7 +64,10 @@ class TestEveryTask:
         samples |= {"x": samples["x"].float()} if samples["x"].dtype == torch.uint8 else {}
         batch = task.transform(samples, None)
         assert batch["x"].shape[1:] == task.inputs
-        outputs = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs), task.outputs))(batch["x"].float())
+        task, many = task.bound(), task.train["y"].shape[1:].numel() if name == "shakespeare" else 1
+        network = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(task.inputs), many * task.outputs))
+        outputs = network(batch["x"].float())
+        outputs = outputs.unflatten(1, (many, -1)) if many > 1 else outputs
         for function in [task.loss, *task.metrics.values()]:
             assert function(outputs, batch).shape == (len(outputs),) and torch.isfinite(function(outputs, batch)).all()
         if task.train["x"].dtype == torch.uint8:

@@ -16,7 +16,7 @@ VALUES: dict[tuple[str, str], object] = {
     ("conv4", "norm"): "none",
 }
 """Other values of parameters that a slightly larger one may not change."""
-INPUTS = {"mlp": (6,), "sine-mlp": (1,)}
+INPUTS = {"mlp": (6,), "sine-mlp": (1,), "char-lstm": (6,)}
 """Shapes of samples; those of other networks are pictures."""
 
 

@@ -1,0 +1,127 @@
+"""Adaptation of a model to episodes: plain steps on support, and loss and metrics on query after each.
+
+Legend: S samples of support, Q of query.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from experiments.adapt.episodes import Episode, samples
+from fl_sim import LocalRule, Loss, optim, rng
+from fl_sim.errors import ConfigError
+from fl_sim.kernels.layers import has_batch_norm
+from fl_sim.learning.loss import Batch
+from fl_sim.tree import Tree
+
+
+@dataclass(frozen=True)
+class How:
+    """How episodes are adapted to."""
+
+    shots: tuple[int, ...]
+    """Samples of each class to adapt on; in a regression samples."""
+    steps: tuple[int, ...]
+    """Numbers of steps after which the model is measured, ascending."""
+    lr: float
+    optimizer: str
+    """sgd or adam, without momentum and decay."""
+    queries: int = 0
+    """Most query samples of a class; 0: all that are left."""
+    alone: bool = False
+    """See ``measured``."""
+
+
+Start = Callable[[Tree, Batch], Tree]
+"""``(the global model, support) -> the model from which an episode's steps start``."""
+
+
+def curve(
+    loss: Loss, start: Tree, support: Tree, query: Tree, steps: Sequence[int], lr: float, optimizer: str, alone: bool
+) -> list[dict[str, float]]:
+    """Loss and metrics on query after each number of ``steps``, ascending: each step is one on all of support.
+
+    ``alone`` : see ``measured``. Raises ConfigError where a number is NaN or infinite.
+    """
+    model, state, found, done = start, optim.State(), list[dict[str, float]](), 0
+    words, rates = rng.words(rng.key(0, "adapt")).to(loss.device), optim.Rates(lr)
+    for wanted in steps:
+        for step in range(done, wanted):
+            grads, _, buffers = loss.gradient(model, Batch(support, words))
+            params, state = optim.RULES[optimizer]({k: model[k] for k in grads}, grads, state, step, rates)
+            model = {**model, **buffers, **params}
+        done = wanted
+        found.append(measured(loss, model, support, query, alone))
+        if not np.isfinite(list(found[-1].values())).all():
+            raise ConfigError(
+                f"lr = {lr:g}: the loss is {found[-1]['loss']} after {wanted} steps; choose a smaller rate"
+            )
+    return found
+
+
+def measured(loss: Loss, model: Tree, support: Tree, query: Tree, alone: bool) -> dict[str, float]:
+    """Mean loss and metrics on query.
+
+    ``alone`` : for networks that normalise by the batch in evaluation too: each query goes through the network with the
+    support batch alone (not transductive), instead of with all others.
+    """
+    words = rng.words(0).to(loss.device)
+    with torch.no_grad():
+        if not alone:
+            return {k: float(v) for k, v in loss.metrics(model, Batch(query, words)).items()}
+        outputs = []
+        for q in range(len(query["y"])):
+            batch = {k: torch.cat([support[k], query[k][q : q + 1]]) for k in query}
+            outputs.append(loss.arguments(model, Batch(batch, words), training=False)[0][-1:])
+        _, data = loss.arguments(model, Batch(query, words), training=False)
+        functions: Mapping[str, Any] = {"loss": loss.task.loss, **loss.task.metrics}
+        return {k: float(f(torch.cat(outputs), data).double().mean()) for k, f in functions.items()}
+
+
+def normalises_together(loss: Loss) -> bool:
+    """Whether the network has BatchNorm without running statistics, which normalises by the batch in evaluation too."""
+    return has_batch_norm(loss.training) and any(
+        getattr(m, "track_running_stats", None) is False for m in loss.training.modules()
+    )
+
+
+def start_of(rule: object, loss: Loss) -> Start:
+    """The client's own model as the run's algorithm makes it of support (``own_model``); else the global model."""
+    if not isinstance(rule, LocalRule) or type(rule).own_model is LocalRule.own_model:
+        return lambda model, support: model
+    return lambda model, support: rule.own_model(model, rule.initial_state(model), [support], loss)
+
+
+def curves(
+    loss: Loss, model: Tree, start: Start, episodes: Sequence[Episode], how: How
+) -> list[dict[str, float | int | str]]:
+    """The rows of adapt.csv: for each number of shots and of steps the means over episodes.
+
+    Raises ConfigError where an episode has no sample for support or query.
+    """
+    rows: list[dict[str, float | int | str]] = []
+    for shots in how.shots:
+        each, sizes = [], []
+        for episode in episodes:
+            places = episode.parts(shots, max(how.shots), how.queries)
+            if not all(map(len, places)):
+                raise ConfigError(f"{episode.name} has {len(episode.rows)} samples; it needs 2 of one class at least")
+            support, query = (
+                {k: v.to(loss.device) for k, v in samples(loss.task, episode, own).items()} for own in places
+            )
+            first = start(model, Batch(support, rng.words(0).to(loss.device)))
+            each.append(curve(loss, first, support, query, how.steps, how.lr, how.optimizer, how.alone))
+            sizes.append([len(own) for own in places])
+        taken, judged = (float(size) for size in np.mean(sizes, axis=0))
+        for s, steps in enumerate(how.steps):
+            row: dict[str, float | int | str] = {"shots": shots, "steps": steps, "episodes": len(episodes)}
+            row |= {"support": taken, "query": judged, "queries": "alone" if how.alone else "together"}
+            for name in each[0][s]:
+                values = np.array([one[s][name] for one in each])
+                error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+                row |= {name: float(values.mean()), f"{name}_se": float(error)}
+            rows.append(row)
+    return rows
