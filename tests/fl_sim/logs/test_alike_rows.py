@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from fl_sim.logs import alike_rows, many_rows
@@ -68,6 +69,8 @@ def test_values_are_those_of_the_lines(kind: str) -> None:
     "last",
     [
         {**ROW, "own": 1},
+        json.dumps(ROW, separators=(",", ":")).replace("loss", "lose").encode() + b"\n",
+        json.dumps(ROW, separators=(",", ":")).replace("weight", "height").encode() + b"\n",
         {name: ROW[name] for name in ROW if name != "flag"},
         dict(reversed(list(ROW.items()))),
         {**ROW, "reason": "a, b"},
@@ -117,7 +120,13 @@ def test_large_whole_numbers_keep_their_digits_or_are_left_to_another_reader(tmp
 def test_a_look_at_some_lines_finds_other_rows_without_reading_all(tmp_path: Path) -> None:
     """Among 400 lines, a tenth of others, or one at the end; lines beyond the end that is read do not count."""
     file, other = tmp_path / "clients.jsonl", {**ROW, "own": 1}
-    for rows, alike in (([ROW], True), ([ROW] * 400, True), ([ROW] * 399 + [other], False), ([other] * 40, True)):
+    for rows, alike in (
+        ([ROW], True),
+        ([ROW] * 400, True),
+        ([ROW] * 399 + [other], False),
+        ([other] * 40, True),
+        ([ROW] * 99 + [dict(reversed(ROW.items()))], False),
+    ):
         file.write_bytes(lines(rows) + b'{"round":1}\n')
         assert alike_rows.likely(file, len(lines(rows))) is alike
         assert not alike_rows.likely(file, file.stat().st_size)
@@ -126,3 +135,12 @@ def test_a_look_at_some_lines_finds_other_rows_without_reading_all(tmp_path: Pat
     for damaged in (b"\n", b"[]\n", b"{\n"):
         file.write_bytes(damaged)
         assert not alike_rows.likely(file, len(damaged))
+
+
+@pytest.mark.parametrize(
+    "batches", [([True], [None]), (["1"], [2]), ([True], [1]), ([2**60 + 1], [0.5]), (["x"], [None], [0.5])]
+)
+def test_batches_whose_values_have_no_common_type_are_left_to_another_reader(batches: tuple[list[Any], ...]) -> None:
+    with pytest.raises((pa.ArrowException, ValueError)):
+        alike_rows._joined([pa.array(batch) for batch in batches], len(batches))
+    assert alike_rows._joined([pa.array([1]), pa.array([None]), pa.array([0.5])], 3).to_pylist() == [1.0, None, 0.5]
