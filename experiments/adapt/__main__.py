@@ -9,7 +9,7 @@ episodes of so many of its classes, drawn at random. Flags of task and partition
 
 Steps are plain (``--optimizer``) on all of support, at ``--lr``, by default the run's rate of personal evaluation, else
 that of its inner loop, else ``local.lr``. An algorithm that makes clients a model of their own (``own_model``) makes it
-of support first. Written are RUN/adapt.csv and RUN/adapt.png (docs/meta.md, "New tasks"); both are replaced.
+of support first. Written are RUN/adapt.csv and RUN/adapt.png (docs/new-tasks.md); both are replaced.
 
 Exit codes: 0; 1 for a disk that is full; 2 for bad input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
