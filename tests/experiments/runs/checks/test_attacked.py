@@ -85,6 +85,21 @@ def test_flipped_labels_do_not_reach_evaluations(tmp_path: Path) -> None:
     assert train[0] != pytest.approx(train[1], rel=1e-2)
 
 
+def test_runs_that_train_as_one_batch_are_attacked_too(tmp_path: Path) -> None:
+    """Labels are flipped for the malicious clients of each run of the batch, as in a run alone."""
+    words = f"--task {NAMES}:tiny --model {NAMES}:linear --partition natural --rounds 1 --quiet"
+    words += f" --attack label-flip --attack.share 0.5 --out {tmp_path}"
+    assert main([*words.split(), "--vmap_over", "local.lr=0.05,0.1"]) == 0
+    together = sorted(load(str(f.parent)).rounds["loss"].iloc[-1] for f in tmp_path.glob("*/summary.json"))
+    alone = [
+        folder_of(tmp_path / str(lr), rounds=1, **{**ATTACK, "attack": "label-flip", "local.lr": lr})
+        for lr in (0.05, 0.1)
+    ]
+    assert together == pytest.approx(sorted(load(str(f)).rounds["loss"].iloc[-1] for f in alone), rel=1e-5)
+    honest = load(str(folder_of(tmp_path / "honest", rounds=1, **{"local.lr": 0.1}))).rounds["loss"].iloc[-1]
+    assert honest not in [pytest.approx(loss, rel=1e-3) for loss in together]
+
+
 REFUSED: dict[str, str] = {
     "--attack sign-flip": "attack.share = 0: attack sign-flip acts on no client",
     "--attack.share 0.2": "attack.share = 0.2: no attack is named",
