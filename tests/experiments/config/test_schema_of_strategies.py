@@ -36,6 +36,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "ditto": {"partition.held_out": 0.3, "personalize_steps": 1},  # its models are seen by personal evaluation alone
     "pfedme": {"partition.held_out": 0.3, "personalize_steps": 1},
     "fedrep": {"model": f"{WORLD}:two_layers"},  # in a network of one layer nothing but the head would be there
+    "r2d2": {"model": f"{WORLD}:two_layers"},  # the last layer itself is not trained
+    "metaoptnet": {"model": f"{WORLD}:two_layers", "strategy.solver_steps": 3},
     "fedbn": {"model": f"{WORLD}:normalised"},
 }
 """Settings without which a strategy runs not, or shows nothing."""
