@@ -26,7 +26,7 @@ def cases(kind: str) -> list[Any]:
     """(target, check) of all components of this project, except tasks that read a data folder."""
     found = []
     for name, component in registry.names(PACKAGES[kind], kind).items():
-        if kind == "task" and "data_dir" in inspect.signature(component).parameters:
+        if kind == "task" and {"data_dir", "path"} & set(inspect.signature(component).parameters):
             continue
         marks = [pytest.mark.slow] if name in SLOW else []
         for target in targets_of(kind, name, component):

@@ -14,6 +14,7 @@ VALUES: dict[tuple[str, str], object] = {
     ("dirichlet", "min_samples"): 20,
     ("quantity", "min_samples"): 20,
     ("conv4", "norm"): "none",
+    ("cnn-pool", "pool"): "avg",
 }
 """Other values of parameters that a slightly larger one may not change."""
 INPUTS = {"mlp": (6,), "sine-mlp": (1,), "char-lstm": (6,)}

@@ -171,4 +171,4 @@ def test_a_client_is_an_id_and_a_range_and_samples_are_never_copied() -> None:
     arrays = (partition.indices, partition.starts, partition.held_out)
     assert sum(a.nbytes for a in arrays) <= 8 * (n + 2 * clients + 1)  # an index a sample, two numbers a client
     assert np.shares_memory(partition.client(7), partition.indices)
-    assert vars(partition).keys() == {"indices", "starts", "held_out", "moved", "idle", "filled"}
+    assert vars(partition).keys() == {"indices", "starts", "held_out", "moved", "idle", "filled", "turns"}
