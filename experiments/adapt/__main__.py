@@ -9,7 +9,8 @@ episodes of so many of its classes, drawn at random. Flags of task and partition
 
 Steps are plain (``--optimizer``) on all of support, at ``--lr``, by default the run's rate of personal evaluation, else
 that of its inner loop, else ``local.lr``. An algorithm that makes clients a model of their own (``own_model``) makes it
-of support first. Written are RUN/adapt.csv and RUN/adapt.png (docs/new-tasks.md); both are replaced.
+of support first; one that adapts in its own way (anil, metasgd) takes its own steps. Written are RUN/adapt.csv and
+RUN/adapt.png (docs/new-tasks.md); both are replaced.
 
 Exit codes: 0; 1 for a disk that is full; 2 for bad input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 """
@@ -19,13 +20,13 @@ import json
 import math
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from experiments.adapt.adaptation import How, curves, normalises_together, start_of
+from experiments.adapt.adaptation import How, curves, normalises_together, own_steps, start_of
 from experiments.adapt.new_tasks import Tasks, new_tasks, unseen_clients
 from experiments.adapt.picture import draw
 from experiments.command_ends import ended, is_full
@@ -33,9 +34,14 @@ from experiments.config.schema import Config
 from experiments.config.values import seeds
 from experiments.runs.recompute import rebuild
 from experiments.runs.setup import Setup
-from fl_sim import Loss, load
+from fl_sim import LocalRule, Loss, load
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.precision import prepare
+from fl_sim.logs.reader import RunLog
+from fl_sim.rounds.checkpoint import latest
+from fl_sim.rounds.checkpoint_files import kept_attributes
+from fl_sim.tree import Tree
+from strategies.base.strategy import Strategy
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -91,8 +97,27 @@ def adapted(options: argparse.Namespace, words: Sequence[str]) -> int:
     prepare(setup.config.device, setup.config.threads, setup.config.precision)
     how = How(shots, steps, lr, optimizer, options.queries, alone)
     model = setup.loss.received(log.model())
-    rows = curves(loss, model, start_of(setup.strategy, loss), tasks.episodes, how)
+    own = own_steps(setup.strategy, loss, sent_beside(setup, log), how)
+    rows = curves(loss, model, start_of(setup.strategy, loss), tasks.episodes, how, own)
     return written(Path(options.run), pd.DataFrame(rows), setup, tasks, lr, options)
+
+
+def sent_beside(setup: Setup, log: RunLog) -> Mapping[str, Tree]:
+    """What the run's server sends beside its last model to a client that adapts, from the run's last checkpoint.
+
+    Raises ConfigError where it sends something, and there is no checkpoint of the last model.
+    """
+    strategy = setup.strategy
+    if not isinstance(strategy, Strategy) or type(strategy).adapt is LocalRule.adapt:
+        return {}
+    if type(strategy).down is Strategy.down:
+        return {}
+    begin, _ = latest(log.path)
+    if begin is None or begin.round != log.summary.get("rounds"):
+        why = f"{setup.config.strategy.name} adapts by what its server has learnt beside the model"
+        raise ConfigError(f"{str(log.path)!r}: {why}, and there is no checkpoint of the last round that holds it")
+    kept_attributes.restore(strategy, begin.strategy)
+    return strategy.down({k: begin.model[k] for k in setup.loss.trainable})
 
 
 def numbers(name: str, text: str, least: int) -> tuple[int, ...]:
@@ -109,6 +134,8 @@ def numbers(name: str, text: str, least: int) -> tuple[int, ...]:
 def rate(config: Config, given: float) -> float:
     """The rate of the steps. Raises ConfigError for one that is no positive number."""
     inner = config.strategy.params.get("inner_lr")
+    if given and "personalize_lr" in getattr(config.strategy.component, "refuses", ()):
+        raise ConfigError(f"lr = {given:g}: {config.strategy.name} adapts with rates of its own; leave it out")
     found = given or config.personalize_lr or (inner if isinstance(inner, float) else 0.0) or config.local.lr
     if not (math.isfinite(found) and found > 0):
         raise ConfigError(f"lr = {found:g}: must be a number above 0")

@@ -4,14 +4,14 @@ Legend: S samples of support, Q of query.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from experiments.adapt.episodes import Episode, samples
-from fl_sim import LocalRule, Loss, optim, rng
+from fl_sim import Local, LocalRule, Loss, optim, rng
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.learning.loss import Batch
@@ -27,29 +27,43 @@ class How:
     steps: tuple[int, ...]
     """Numbers of steps after which the model is measured, ascending."""
     lr: float
-    optimizer: str
-    """sgd or adam, without momentum and decay."""
+    optimizer: Literal["sgd", "adam"]
+    """Without momentum and decay."""
     queries: int = 0
     """Most query samples of a class; 0: all that are left."""
     alone: bool = False
     """See ``measured``."""
 
 
+Own = Callable[[Tree, Batch, int], Tree]
+"""``(the model at step 0, support, steps) -> the adapted model``."""
 Start = Callable[[Tree, Batch], Tree]
 """``(the global model, support) -> the model from which an episode's steps start``."""
 
 
 def curve(
-    loss: Loss, start: Tree, support: Tree, query: Tree, steps: Sequence[int], lr: float, optimizer: str, alone: bool
+    loss: Loss,
+    start: Tree,
+    support: Tree,
+    query: Tree,
+    steps: Sequence[int],
+    lr: float,
+    optimizer: str,
+    alone: bool,
+    own: Own | None = None,
 ) -> list[dict[str, float]]:
     """Loss and metrics on query after each number of ``steps``, ascending: each step is one on all of support.
 
-    ``alone`` : see ``measured``. Raises ConfigError where a number is NaN or infinite.
+    ``alone`` : see ``measured``. ``own`` : the algorithm's own way to adapt.
+
+    Raises ConfigError where a number is NaN or infinite.
     """
     model, state, found, done = start, optim.State(), list[dict[str, float]](), 0
     words, rates = rng.words(rng.key(0, "adapt")).to(loss.device), optim.Rates(lr)
     for wanted in steps:
-        for step in range(done, wanted):
+        if own is not None:
+            model = own(start, Batch(support, words), wanted)
+        for step in range(done, wanted if own is None else done):
             grads, _, buffers = loss.gradient(model, Batch(support, words))
             params, state = optim.RULES[optimizer]({k: model[k] for k in grads}, grads, state, step, rates)
             model = {**model, **buffers, **params}
@@ -95,8 +109,25 @@ def start_of(rule: object, loss: Loss) -> Start:
     return lambda model, support: rule.own_model(model, rule.initial_state(model), [support], loss)
 
 
+def own_steps(rule: object, loss: Loss, payload: Mapping[str, Tree], how: How) -> Own | None:
+    """The way in which the run's algorithm adapts (``adapt``); None where that is plain training.
+
+    ``payload`` : what the server sends beside the model.
+    """
+    if not isinstance(rule, LocalRule) or type(rule).adapt is LocalRule.adapt:
+        return None
+
+    def adapted(model: Tree, support: Batch, steps: int) -> Tree:
+        if not steps:
+            return model
+        batches, local = {"train": [support] * steps, "own": [support]}, Local(lr=how.lr, optimizer=how.optimizer)
+        return rule.adapt(model, payload, rule.initial_state(model), batches, loss, replace(local, steps=steps))
+
+    return adapted
+
+
 def curves(
-    loss: Loss, model: Tree, start: Start, episodes: Sequence[Episode], how: How
+    loss: Loss, model: Tree, start: Start, episodes: Sequence[Episode], how: How, own: Own | None = None
 ) -> list[dict[str, float | int | str]]:
     """The rows of adapt.csv: for each number of shots and of steps the means over episodes.
 
@@ -113,7 +144,7 @@ def curves(
                 {k: v.to(loss.device) for k, v in samples(loss.task, episode, own).items()} for own in places
             )
             first = start(model, Batch(support, rng.words(0).to(loss.device)))
-            each.append(curve(loss, first, support, query, how.steps, how.lr, how.optimizer, how.alone))
+            each.append(curve(loss, first, support, query, how.steps, how.lr, how.optimizer, how.alone, own))
             sizes.append([len(own) for own in places])
         taken, judged = (float(size) for size in np.mean(sizes, axis=0))
         for s, steps in enumerate(how.steps):

@@ -114,3 +114,17 @@ def test_a_run_without_unseen_clients_needs_a_task(tmp_path: Path, capsys: Any) 
     made = run(task="digits", model="lr", clients=3, rounds=1, out=str(tmp_path))
     assert main([str(made.summary["run_dir"])]) == 2
     assert "the run has no clients that never trained (holdout_clients = 0); give --task" in capsys.readouterr().err
+
+
+def test_learned_rates_come_from_the_last_checkpoint(tmp_path: Path, capsys: Any) -> None:
+    more: dict[str, Any] = {"partition.held_out": 0.3, "personalize_steps": 1, "out": str(tmp_path)}
+    made = run(task="digits", strategy="metasgd", model="lr", rounds=2, clients=4, holdout_clients=1, **more)
+    assert isinstance(made, Outcome)
+    folder = Path(made.summary["run_dir"])
+    assert main([str(folder), "--shots", "1", "--steps", "0,1", "--quiet"]) == 0
+    assert main([str(folder), "--lr", "0.1"]) == 2
+    assert "lr = 0.1: metasgd adapts with rates of its own" in capsys.readouterr().err
+    for file in (folder / "checkpoints").iterdir():
+        file.unlink()
+    assert main([str(folder), "--quiet"]) == 2
+    assert "there is no checkpoint of the last round that holds it" in capsys.readouterr().err

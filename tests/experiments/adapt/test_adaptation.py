@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from experiments.adapt.adaptation import curve, measured, normalises_together, start_of
+from experiments.adapt.adaptation import How, curve, measured, normalises_together, own_steps, start_of
 from fl_sim import Loss, from_arrays, rng
 from fl_sim.learning.loss import Batch
 from fl_sim.tree import Tree
+from strategies.anil import ANIL
 from strategies.ditto import Ditto
 from strategies.fedavg import FedAvg
+from strategies.metasgd import MetaSGD
 
 
 def federation(network: nn.Module) -> tuple[Loss, Tree, Tree]:
@@ -68,3 +70,21 @@ def test_it_starts_from_the_client_s_own_model_where_an_algorithm_makes_one() ->
     assert start_of(FedAvg(), loss)(model, batch) is model
     own = start_of(Ditto(), loss)(model, batch)  # a client that never trained has the global model as its own
     assert all(torch.equal(own[k], model[k]) for k in model)
+
+
+def test_an_algorithm_adapts_in_its_own_way() -> None:
+    """ANIL moves the head alone; Meta-SGD steps by rates o gradient; others take plain steps."""
+    torch.manual_seed(0)
+    loss, support, _ = federation(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)))
+    how, model, batch = How((1,), (0, 1), 0.3, "sgd"), loss.initial(), Batch(support, rng.words(0))
+    assert own_steps(FedAvg(), loss, {}, how) is None
+    slopes, _, _ = loss.gradient(model, batch)
+    rates = {k: torch.rand_like(v) for k, v in model.items()}
+    for rule, payload, expected in (
+        (ANIL(), {}, {k: model[k] - (0.3 * slopes[k] if k.startswith("2.") else 0.0) for k in model}),
+        (MetaSGD(), {"rates": rates}, {k: model[k] - rates[k] * slopes[k] for k in model}),
+    ):
+        own = own_steps(rule, loss, payload, how)
+        assert own is not None and own(model, batch, 0) is model
+        for k, v in own(model, batch, 1).items():
+            torch.testing.assert_close(v, expected[k], rtol=1e-12, atol=1e-14)
