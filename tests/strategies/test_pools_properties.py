@@ -140,6 +140,8 @@ def test_opposite_ties_of_the_power_mean_in_any_order() -> None:
         heavier = pooled(Lp(32), of([values[c] for c in order]), [weights[c] for c in order])
         assert float(heavier) == pytest.approx(-((1 / 6) ** (1 / 32)), rel=1e-6)
         assert float(pooled(Lp(8), of([values[c] for c in order]))) == pytest.approx(0.5 * 3 ** (-1 / 8), rel=1e-9)
+        tie, uneven = of([[1.0], [1.0], [-1.0]]), [0.1, 0.2, 0.3]  # .1 + .2 - .3 is 5.6e-17 in float64
+        assert float(pooled(Lp(32), [tie[c] for c in order], [uneven[c] for c in order])) == 0.0
         assert float(pooled(Lp(1000), of([values[c] for c in order]))) == 0.0  # .5^1000 is below rounding
 
 
@@ -150,7 +152,11 @@ def test_softmax_between_maximum_and_mean() -> None:
         torch.testing.assert_close(pooled(made("softmax", T=T), replies, weights), expected, rtol=0, atol=1e-7)
     x, t = tree.stack(replies)["w"], 0.5 * GLOBAL["w"].std(correction=0)
     e = torch.tensor(weights, dtype=torch.float64)[:, None] * torch.exp(x / t)
-    torch.testing.assert_close(pooled(made("softmax"), replies, weights), (e * x).sum(0) / e.sum(0), rtol=0, atol=1e-12)
+    expected, pool = (e * x).sum(0) / e.sum(0), made("softmax")
+    torch.testing.assert_close(pooled(pool, replies, weights), expected, rtol=0, atol=1e-12)
+    for c in (0, 1):  # parts whose largest elements differ
+        a, b = (part(pool, [replies[k]], [weights[k]]) for k in (c, 1 - c))
+        torch.testing.assert_close(pool.finish(pool.merge(a, b), replies[0])["w"], expected, rtol=0, atol=1e-12)
     assert Softmax(1.0, {"b": torch.zeros(4), "s": torch.tensor(3.0)}).units == {"b": 1e-8, "s": 1e-8}
 
 
