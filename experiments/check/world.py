@@ -27,6 +27,7 @@ from fl_sim.executors.base import Executor
 from fl_sim.executors.inline import Inline
 from fl_sim.learning.loss import Loss
 from fl_sim.rounds.callbacks import RunResult
+from fl_sim.rounds.central_evaluation import validation_loss
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.naming import name_of
@@ -169,9 +170,10 @@ def trained(
     if isinstance(inner, Strategy):
         inner.cohort = COHORT
     app = app_of(inner)
-    simulation = grid(
-        app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=executor(app.learner, engine, chunk)
-    )
+    workers = executor(app.learner, engine, chunk)
+    if isinstance(inner, Strategy) and inner.needs_validation:
+        inner.validate = validation_loss(app.learner.loss, app.learner.loss.task.test, workers)
+    simulation = grid(app, len(SIZES), holdout_clients=UNSEEN, block_size=block_size, executor=workers)
     evaluate = records.config(PERSONAL) if personal else None
     notes = _Notes()
     initial = records.encode(world()[0].initial())

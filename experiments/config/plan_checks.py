@@ -39,6 +39,9 @@ def check_plan(c: Config) -> None:
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     check_epochs_of(c, total)
+    if strategy is not None and strategy.needs_validation and not c.validation:
+        what = f"strategy {c.strategy.name} chooses by the loss on central validation samples, and there are none"
+        raise ConfigError(f"validation = {c.validation:g}: {what}; give a share (--validation 0.1)")
     check_attack(c, total)
     if c.stop.rule and c.stop.on == "validation" and not c.validation:
         raise no_validation(c.stop.rule, c.validation)

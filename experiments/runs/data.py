@@ -11,7 +11,10 @@ from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config, signature
 from fl_sim import Task
 from fl_sim.errors import ConfigError
+from fl_sim.executors.base import Executor
+from fl_sim.learning.loss import Loss
 from fl_sim.population.partition import Partition
+from fl_sim.rounds.central_evaluation import validation_loss
 from fl_sim.tree import Tree
 from strategies.base.naming import name_of
 from strategies.base.strategy import Strategy
@@ -143,3 +146,9 @@ def check_sizes(partition: Partition, most: float, strategy: FlowerStrategy, tra
         said = ", ".join(f"strategy.{k} = {getattr(strategy, k)}" for k in keys if getattr(strategy, k, 0))
         what = f"a client needs {least} training samples, and the smallest has {smallest}"
         raise ConfigError(f"{said or 'strategy.least_samples'}: {what}; choose smaller sizes, or fewer clients")
+
+
+def let_validate(strategy: object, loss: Loss, validation: Tree, workers: Executor) -> None:
+    """Give a strategy that chooses by it the loss on the validation share."""
+    if isinstance(strategy, Strategy) and strategy.needs_validation:
+        strategy.validate = validation_loss(loss, validation, workers)

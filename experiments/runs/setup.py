@@ -19,7 +19,7 @@ from clients.shares import making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
-from experiments.runs.data import check_sizes, data
+from experiments.runs.data import check_sizes, data, let_validate
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
 from fl_sim import SimulationGrid, Task
@@ -108,8 +108,7 @@ def build(
     check_range(task, dtype)
     task, validation = transformed(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
-    own = replace(task, client_names=None, class_names=None)  # workers need no names
-    loss, engine, notes = of_config(config, own, dtype)
+    loss, engine, notes = of_config(config, replace(task, client_names=None, class_names=None), dtype)  # to workers
     rows = rows_of_training(partition, config.holdout_clients, loss.device) if config.evaluate_train else None
     more = {} if rows is None else {"training": len(rows)}
     check_set_metrics(loss, validation, partition, config.personalize_steps, more)
@@ -123,6 +122,7 @@ def build(
     workers = workers or make_executor(config, app.learner, engine.name)
     grid = make_grid(config, app, len(partition), workers)
     grid.time = clock(config, len(partition), training_clients, strategy)
+    let_validate(strategy, loss, validation, workers)
     return Setup(
         config=config,
         task=task,

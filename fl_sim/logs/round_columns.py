@@ -47,6 +47,12 @@ OF_STRATEGIES: dict[str, Column] = {
         "bytes",
         "of models that edges got from above in this round: each after its level was pooled, and all the first one",
     ),
+    "p": Column("1", "exponent of the power mean that this round's model was pooled with; null for all but `adaptive`"),
+    "val_loss_lower_p": Column(
+        "per sample", "of the model pooled with p / sqrt 2 (p: that of the round before) on the validation share"
+    ),
+    "val_loss_same_p": Column("per sample", "the same with p"),
+    "val_loss_higher_p": Column("per sample", "the same with p sqrt 2; of the three models the best is kept"),
 }
 """Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
 ROUNDS: dict[str, Column] = {

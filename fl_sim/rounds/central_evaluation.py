@@ -3,6 +3,8 @@
 Legend: n training samples of all clients that train.
 """
 
+from collections.abc import Callable
+
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 from torch import Tensor
@@ -12,6 +14,7 @@ from fl_sim.blocks.learner import Learner
 from fl_sim.engines.set_evaluation import evaluate_sets
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
+from fl_sim.learning.loss import Loss
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
@@ -74,3 +77,8 @@ def evaluator(learner: Learner, validation: Tree, workers: Executor, rows: Tenso
         return MetricRecord(found if rows is None else {**found, **evaluated(learner.data, rows, "train_set_")})
 
     return central
+
+
+def validation_loss(loss: Loss, samples: Tree, workers: Executor) -> Callable[[Tree], float]:
+    """A function model -> its loss on ``samples``, by which a strategy's server step may choose."""
+    return lambda model: workers.evaluate(tree.to(model, loss.dtype), samples)["loss"]

@@ -5,7 +5,7 @@ The server half chooses clients, creates their messages, names a pool and takes 
 """
 
 from abc import ABC
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +13,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MessageType, MetricReco
 from flwr.serverapp import Grid
 
 from fl_sim import Batch, Local, LocalRule, Loss, Pool, tree
+from fl_sim.errors import ConfigError
 from fl_sim.local import Metrics, train
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
@@ -53,6 +54,10 @@ class Strategy(PersonalEvaluation, ABC):
 
     payload_pools: ClassVar[Mapping[str, Pool]] = {}
     """The reductions of the payload's trees in replies (``up``), by name; the weighted mean of those not named."""
+    needs_validation: ClassVar[bool] = False
+    """Whether the server's step reads the loss on validation samples; a run without ``--validation`` is refused."""
+    validate: Callable[[Tree], float] | None = None
+    """The loss of a model on the validation samples that the server has: set by the run where it is needed."""
     population: int = 0
     """Number of clients that may train: set by ``configure_train``."""
 
@@ -159,7 +164,7 @@ class Strategy(PersonalEvaluation, ABC):
         return {
             k: v
             for k, v in vars(self).items()
-            if k not in ("model", "population", "statistics", "trainable", "at_home", "unanswered")
+            if k not in ("model", "population", "statistics", "trainable", "at_home", "unanswered", "validate")
         }
 
     def restore(self, kept: Mapping[str, object]) -> None:
@@ -264,6 +269,13 @@ class Strategy(PersonalEvaluation, ABC):
         pool = self.reply_pool
         started = pool.start(single) if partial is None else partial
         return pool.add(started, {k: v[None] for k, v in single.items()}, weight)
+
+    def validated(self, model: Tree) -> float:
+        """The loss of ``model`` on the server's validation samples, for a server's step that ``needs_validation``."""
+        if self.validate is None:
+            what = f"{type(self).__name__} chooses by the loss on the server's validation samples, and has none"
+            raise ConfigError(f"validation: {what}; give --validation 0.1, or set the attribute validate")
+        return self.validate(model)
 
     def _weight(self, numbers: Mapping[str, Any]) -> float:
         """The weight of a client in the pool, by the numbers of its reply."""

@@ -17,7 +17,9 @@ SMALL = ["digits-deploy", "--rounds", "2"]
 """The experiment of these tests: three clients, two rounds."""
 NORMED = ["--model", "tests.fl_sim.small_federation:grouped"]
 """A network with a normalisation layer that vmap can run."""
-NEEDS = {"fedbn": NORMED, "metaoptnet": ["--strategy.support_size", "20"]}
+VALIDATED = ["--validation", "0.1"]
+"""Samples by which a server's step may choose."""
+NEEDS = {"fedbn": NORMED, "adaptive": VALIDATED, "metaoptnet": ["--strategy.support_size", "20"]}
 """Strategy -> what it needs besides."""
 
 

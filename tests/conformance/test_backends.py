@@ -18,7 +18,7 @@ from clients.app import app
 from experiments.check.same_digests import last_of_each
 from experiments.deploy.flower_simulation import run_through_flower
 from experiments.deploy.server_app import ServeOptions, parse_configs, serve
-from tests.conformance.conftest import NEEDS, NORMED, SMALL, STRATEGIES, check_same, rows, simulated
+from tests.conformance.conftest import NEEDS, NORMED, SMALL, STRATEGIES, VALIDATED, check_same, rows, simulated
 from tests.conformance.in_process import InProcessGrid
 
 PERSONAL = ["--partition.held_out", "0.2", "--personalize_steps", "2"]
@@ -83,7 +83,7 @@ def test_the_batched_engine_agrees_to_rounding(strategy: str, out: list[str]) ->
 @pytest.mark.slow
 def test_flowers_own_simulation_agrees(out: list[str]) -> None:
     """All strategies on one simulation of Flower's."""
-    configs = parse_configs([*SMALL, *PERSONAL, *NORMED, "--strategy", ",".join(STRATEGIES), *out])
+    configs = parse_configs([*SMALL, *PERSONAL, *NORMED, *VALIDATED, "--strategy", ",".join(STRATEGIES), *out])
     for config, (summary, error) in zip(configs, run_through_flower(configs), strict=True):
         assert error is None
         check_same(summary, simulated(config))
@@ -96,7 +96,7 @@ def test_a_real_deployment_agrees(tmp_path: Path) -> None:
     Two and a half minutes, mostly waiting: ``make test-faults`` runs it. ``make test-all`` compares one strategy on
     devices, by the README's ``python -m experiments.backends`` (tests/test_docs.py).
     """
-    words = [*SMALL[1:], *NORMED, "--clients", "2", "--strategy", ",".join(STRATEGIES)]
+    words = [*SMALL[1:], *NORMED, *VALIDATED, "--clients", "2", "--strategy", ",".join(STRATEGIES)]
     up = ["up", "--nodes", "2", "--tls", "--auth", "--recipe", SMALL[0]]
     command = [sys.executable, "-m", "experiments.deploy", *up, *words]
     done = subprocess.run(

@@ -14,7 +14,9 @@ from clients.app import make_app
 from fl_sim import Callback, Partition, Run, SimulationGrid, from_arrays, rng, run_rounds, squared_error, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.engines.results import BlockResult, ClientResult
+from fl_sim.executors.inline import Inline
 from fl_sim.learning.loss import Batch, Loss
+from fl_sim.rounds.central_evaluation import validation_loss
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from strategies.base.naming import name_of
@@ -79,6 +81,8 @@ class Federation:
     ) -> Trained:
         """Train with ``strategy``; ``settings`` are those of a message, ``evaluate`` those of personal evaluation."""
         app = make_app(self.loss, self.partition, {name_of(type(strategy)): type(strategy)})
+        if getattr(strategy, "needs_validation", False) and strategy.validate is None:
+            strategy.validate = validation_loss(self.loss, self.loss.task.test, Inline(app.learner))
         simulation, trained = SimulationGrid(app, len(self.partition), holdout_clients=unseen, **grid), Trained()
         config, personal = (
             ConfigRecord({"rounds": rounds, **settings}),

@@ -39,6 +39,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "r2d2": {"model": f"{WORLD}:two_layers"},  # the last layer itself is not trained
     "metaoptnet": {"model": f"{WORLD}:two_layers", "strategy.solver_steps": 3},
     "fedbn": {"model": f"{WORLD}:normalised"},
+    "adaptive": {"validation": 0.2},
 }
 """Settings without which a strategy runs not, or shows nothing."""
 

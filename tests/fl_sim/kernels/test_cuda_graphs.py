@@ -106,10 +106,13 @@ def test_every_strategy_trains_from_graphs(strategy: str, recorded: list[int], t
     few = {"rounds": 4, "evaluate_every": 4, "local": {"batch_size": 16}, "clients": 4, "cohort": 4}
     few |= {"model": "tests.fl_sim.small_federation:grouped"} if strategy in ("fedbn", "fedrep") else {}
     few = {k: v for k, v in few.items() if k != "local" or strategy not in ("r2d2", "metaoptnet")}  # no batch size
+    few |= {"strategy.every": 1} if strategy == "hierarchical" else {}  # else rounds have blocks of several sizes
+    few |= {"validation": 0.2} if strategy == "adaptive" else {}
     log = run(**{**WORDS, **few}, strategy=strategy, engine="vmap", out=str(tmp_path)).log
     late = ("moon", "ditto", "fedbn", "pfedme")  # their clients have a state, or more of it, from round 2 on
     trained = 2 if strategy in late else 3  # rounds 2 to 4
-    assert "fallback" not in set(log.events["event"]) and sorted(recorded) == [1, trained]  # 1 evaluation
+    judged = [13] if strategy == "adaptive" else []  # 3 models a round and 2 of the log, of which the first is not
+    assert "fallback" not in set(log.events["event"]) and sorted(recorded) == [1, trained, *judged]  # 1 evaluation
 
 
 def test_a_strategy_with_state_in_attributes_trains_without_graphs_and_the_log_says_so_once(
