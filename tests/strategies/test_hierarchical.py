@@ -23,8 +23,9 @@ HALFWAY = {"local.lr": 0.5, "local.steps": 1, "local.batch_size": 0}
 COLUMNS = ("edge_bytes_up", "edge_bytes_down")
 
 
+@pytest.mark.parametrize("of", ["weights", "deltas"])
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
-def test_two_rounds_by_hand(quadratics: Any, engine: str) -> None:
+def test_two_rounds_by_hand(quadratics: Any, engine: str, of: Any) -> None:
     # Clients 0 and 3 (minima 8 and 4, one sample and three) belong to one edge, 1 and 2 (minima 0 and 16) to the other.
     # Round 1 from 0: replies m / 2. Edge A: (4 + 3 * 2) / 4 = 5/2, weight 4; B: (0 + 8) / 2 = 4, weight 2.
     #   By now the server would have (4 * 5/2 + 2 * 4) / 6 = 3.
@@ -32,11 +33,14 @@ def test_two_rounds_by_hand(quadratics: Any, engine: str) -> None:
     #   B's from 4: 2 and 10; B = 6. Weights are 8 and 4 now; the server gets (8 * 15/4 + 4 * 6) / 12 = 9/2.
     assert [Levels.parse(2, 2).edge_of(0, client) for client in range(4)] == [1, 0, 0, 1]
     federation = quadratics([(1, 8), (1, 0), (1, 16), (1, 4)], [1, 1, 1, 3])
-    strategy = Hierarchical(edges=2, every=2)
+    strategy = Hierarchical(edges=2, every=2, of=of)
     first = federation.train(strategy, HALFWAY, rounds=1, engine=engine)
     assert float(first.model["w"]) == pytest.approx(3, rel=1e-15)
     assert sorted(x["w"].item() for k, x in strategy.server_state.items() if "." in k) == [2.5, 4.0]
-    strategy = Hierarchical(edges=2, every=2)
+    strategy = Hierarchical(edges=2, every=3, of=of)
+    federation.train(strategy, HALFWAY, rounds=2, engine=engine)
+    assert sorted(x["w"].item() for k, x in strategy.server_state.items() if "." in k) == pytest.approx([3.75, 6])
+    strategy = Hierarchical(edges=2, every=2, of=of)
     second = federation.train(strategy, HALFWAY, rounds=2, engine=engine)
     assert float(second.model["w"]) == pytest.approx(4.5, rel=1e-15)
     assert strategy.server_state == {}
