@@ -24,7 +24,7 @@ from fl_sim import Pool, tree
 from fl_sim.wire import records
 from strategies.base import Received
 from strategies.base.edges import Edges, Levels
-from strategies.base.evaluation import ids_of
+from strategies.base.evaluation import everyone
 from strategies.base.reductions import make_pool, numbers_of
 from strategies.pooled import AnyPool
 
@@ -79,7 +79,7 @@ class Hierarchical(AnyPool):
     ) -> Iterable[Message]:
         """Messages to a keyed sample of ``cohort`` clients, each with the model of the client's edge."""
         sent = list(super().configure_train(server_round, arrays, config, grid))
-        edges, ids = self._edges(), ids_of(grid.get_node_ids())
+        edges, ids = self._edges(), everyone(grid)
         encoded = {id(self.model): arrays}
         contents: dict[tuple[int, int], RecordDict] = {}  # one object for equal contents: the grid reads it once
         mine: dict[int, int] = {}

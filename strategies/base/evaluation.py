@@ -76,3 +76,8 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
 def ids_of(nodes: Iterable[int]) -> Sequence[int]:
     """Node ids in ascending order; a range is returned unchanged, because it may have a million elements."""
     return nodes if isinstance(nodes, range) else sorted(nodes)
+
+
+def everyone(grid: Grid) -> Sequence[int]:
+    """The nodes of all clients that may train, ascending: those that are away at present (virtual time), too."""
+    return ids_of(getattr(grid, "training_nodes", None) or grid.get_node_ids())

@@ -19,7 +19,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 from fl_sim.wire.payload import PayloadPool
 from strategies.base.cohort import choose, stragglers
-from strategies.base.evaluation import PersonalEvaluation, ids_of
+from strategies.base.evaluation import PersonalEvaluation, everyone, ids_of
 from strategies.base.round_replies import Pooled, Received
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.pools.mean import Mean
@@ -185,7 +185,7 @@ class Strategy(PersonalEvaluation, ABC):
         settings = self.round_settings(server_round, config)
         self.model, self.rounds = records.decode(arrays), int(settings.get("rounds", 0))
         ids = ids_of(grid.get_node_ids())
-        self.population = len(getattr(grid, "training_nodes", ids))  # those whose devices are not there too
+        self.population = len(everyone(grid))
         model = {"arrays": records.without(arrays, self.at_home), **self._payload(self.model)}
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)

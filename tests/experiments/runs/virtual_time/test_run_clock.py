@@ -9,6 +9,7 @@ import pytest
 from experiments.run import Outcome, main, run
 from fl_sim.errors import ConfigError
 from strategies.fedavg import FedAvg
+from strategies.hierarchical import Hierarchical
 from tests.experiments.runs.test_stop import lines, trained
 
 WORLD: dict[str, Any] = {"task": "tests.experiments.config.tiny_world:tiny", "model": "lr", "partition": "iid"}
@@ -75,6 +76,25 @@ def test_who_is_away_is_not_asked_and_counts_among_the_clients(tmp_path: Path) -
     last = rows(tmp_path, strategy=Counting, **{"profile.on": 3.0, "profile.off": 3.0})[-1]
     assert {population for population, _ in seen} == {8} and all(3 <= there < 8 for _, there in seen)
     assert last["completed"] == 3
+
+
+class Edges(Hierarchical):
+    """Hierarchical FedAvg that notes the edge of each client that was asked."""
+
+    def configure_train(self, server_round: int, arrays: Any, config: Any, grid: Any) -> Iterable[Any]:
+        sent = super().configure_train(server_round, arrays, config, grid)
+        for node, edge in self.edge_of.items():
+            of_node.setdefault(node, set()).add(edge)
+        return sent
+
+
+of_node: dict[int, set[int]] = {}
+
+
+def test_a_client_keeps_its_edge_whoever_else_is_away(tmp_path: Path) -> None:
+    of_node.clear()
+    rows(tmp_path, strategy=Edges, rounds=8, **{"profile.on": 3.0, "profile.off": 3.0})
+    assert len(of_node) == 8 and all(len(edges) == 1 for edges in of_node.values())
 
 
 def test_a_run_ends_after_its_virtual_time(tmp_path: Path) -> None:
