@@ -45,7 +45,8 @@ def test_a_strategy_that_keeps_partial_work_gets_the_steps_that_fit(tmp_path: Pa
 
 
 def test_a_run_that_goes_on_keeps_its_virtual_time(tmp_path: Path) -> None:
-    settings = {"profile": "halfnormal", "profile.per": "launch", "system.deadline": 4.0, "checkpoint_keep": 0}
+    settings: dict[str, Any] = {"profile": "halfnormal", "profile.per": "launch", "system.deadline": 4.0}
+    settings["checkpoint_keep"] = 0
     folder = trained(tmp_path, **{**WORLD, "partition.held_out": 0.0, **settings})
     whole = lines(folder)
     cut = trained(tmp_path, **{**WORLD, "partition.held_out": 0.0, **settings, "rounds": 2})
