@@ -40,7 +40,7 @@ class Adaptive(WeightsOrDeltas):
     p: Annotated[float, Ge(LEAST), Le(MOST)] = 4.0
     """The exponent before the first round, whose neighbours are tried too."""
     needs_validation = True
-    own_columns: ClassVar = ("p", "val_loss_lower_p", "val_loss_same_p", "val_loss_higher_p")
+    own_columns: ClassVar = ("exponent", "val_loss_lower_p", "val_loss_same_p", "val_loss_higher_p")
     kept = 1  # which of the three pools ``finish`` gives
 
     @property

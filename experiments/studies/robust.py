@@ -18,7 +18,6 @@ from experiments.studies.arms import Arm, Study
 from experiments.studies.matrix_page import command
 from experiments.studies.part_of_cifar10 import part_of_cifar10
 from experiments.studies.study_runs import Trials
-from fl_sim import registry
 
 CLIENTS, SHARE, RATE, PICTURES = 10, 0.2, 0.1, 6000
 MALICIOUS = round(CLIENTS * SHARE)
@@ -32,8 +31,9 @@ RULES: dict[str, str] = {
 }
 """What the server does with replies -> its flags."""
 LATER = ("collaborative", "adaptive")
-"""Strategies of this project that are rules too, where they are there."""
-RULES |= {name: f"--strategy {name}" for name in LATER if name in registry.names("strategies", "strategy")}
+"""Strategies of this project that are rules too; adaptive chooses by a central tenth of the training samples."""
+RULES |= {name: f"--strategy {name}" for name in LATER}
+RULES["adaptive"] += " --validation 0.1"
 ATTACKS: dict[str, str] = {
     "none": "",
     **{
@@ -67,7 +67,8 @@ training pictures of CIFAR-10, whose models are far from converged; nothing is t
 Accuracy of the global model on the test set after the last round: mean over seeds, in brackets the lowest and the
 highest. A run that failed, because its model was no longer finite, counts as .1. `trimmed mean` leaves out {SHARE:g} at
 each end, and `Krum` (Flower's, which takes one client's model) is told how many are malicious: both know what no server
-knows. Median and trimmed mean count every client once, mean and geometric median by its samples.""",
+knows. `adaptive` keeps a tenth of the training samples on the server, and chooses by them. Median and trimmed mean
+count every client once, mean and geometric median by its samples.""",
     common=["--partition", "dirichlet", "--partition.alpha", "1", "--clients", str(CLIENTS)],
     conditions=ATTACKS,
     arms=[Arm(name, f"{flags} {own}", group) for group, own in TASKS.items() for name, flags in RULES.items()],

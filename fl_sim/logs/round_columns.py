@@ -47,7 +47,9 @@ OF_STRATEGIES: dict[str, Column] = {
         "bytes",
         "of models that edges got from above in this round: each after its level was pooled, and all the first one",
     ),
-    "p": Column("1", "exponent of the power mean that this round's model was pooled with; null for all but `adaptive`"),
+    "exponent": Column(
+        "1", "exponent of the power mean that this round's model was pooled with; null for all but `adaptive`"
+    ),
     "val_loss_lower_p": Column(
         "per sample", "of the model pooled with p / sqrt 2 (p: that of the round before) on the validation share"
     ),
@@ -55,6 +57,8 @@ OF_STRATEGIES: dict[str, Column] = {
     "val_loss_higher_p": Column("per sample", "the same with p sqrt 2; of the three models the best is kept"),
 }
 """Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
+VIRTUAL = ("virtual_time", "device_idle", "wasted_examples", "counted_by_speed", "virtual_seconds", "speed_class")
+"""Columns of rounds and of clients, and the summary's key, which only simulated devices have."""
 ROUNDS: dict[str, Column] = {
     "round": Column(
         "number", "0 is the initial model, 1 the model after the first round; a fork begins with that of its checkpoint"

@@ -23,12 +23,16 @@ from fl_sim.errors import ConfigError
 
 def test_defaults_are_the_documented_ones() -> None:
     config = make()
-    assert [getattr(config, kind).name for kind in PACKAGES] == ["digits", "iid", "mlp", "fedavg", "none"]
+    assert [getattr(config, kind).name for kind in PACKAGES] == ["digits", "iid", "mlp", "fedavg", "equal", "none"]
     assert config.to_dict() == {
         "task": {"name": "digits"},
         "partition": {"name": "iid", "seed": 0, "held_out": 0.0, "feature_shift": 0.0},
         "model": {"name": "mlp", "hidden": 64, "projection": 0},
         "strategy": {"name": "fedavg"},
+        "profile": {
+            **{"name": "equal", "seed": 0, "per": "client", "sample": 0.0, "down": 0.0, "up": 0.0},
+            **{"latency": 0.0, "vanish": 0.0, "on": 0.0, "off": 0.0},
+        },
         "validation": 0.0,
         "clients": 0,
         "holdout_clients": 0,
@@ -39,7 +43,7 @@ def test_defaults_are_the_documented_ones() -> None:
             **{"lr": 0.1, "momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "lr_schedule": "constant"},
         },
         "server": {"lr": 1.0},
-        "system": {"stragglers": 0.0, "max_examples": 1e9},
+        "system": {"stragglers": 0.0, "max_examples": 1e9, "deadline": 0.0, "over_select": 1.0},
         "augment": False,
         "standardize": False,
         "standardize_on": "train",
@@ -66,7 +70,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "checkpoint_every": 0,
         "checkpoint_keep": 2,
         "schedule_rounds": 0,
-        "stop": {"target": 0.0, "patience": 0, "on": "validation"},
+        "stop": {"target": 0.0, "patience": 0, "virtual_time": 0.0, "on": "validation"},
         "time_limit": 0.0,
         "digest_every": 1,
         "fork": "",
@@ -88,6 +92,7 @@ def test_toml_gives_the_same_config_back(kind: str, name: str, tmp_path: Path) -
     for key in getattr(offered(kind)[name], "refuses", ()):
         odd.pop(key, None)
     odd |= {"attack.share": 0.2} if kind == "attack" and name != "none" else {}
+    odd |= {"validation": 0.1} if getattr(offered(kind)[name], "needs_validation", False) else {}
     config = make(**{kind: name, **odd})
     path = tmp_path / "config.toml"
     path.write_text(config.to_toml())

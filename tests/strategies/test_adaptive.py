@@ -28,7 +28,7 @@ def test_two_rounds_by_hand(quadratics: Any, engine: str) -> None:
     rows = federation.train(strategy, HALFWAY, rounds=2, engine=engine).rows
     a, b, q = (6 - start) / 2, (8 - start) / 2, 8**0.5
     models = [start + ((a**e + b**e) / 2) ** (1 / e) for e in (q, 4, 2 * q)]
-    assert [rows[1]["p"], rows[2]["p"]] == pytest.approx([4, q], rel=1e-9)
+    assert [rows[1]["exponent"], rows[2]["exponent"]] == pytest.approx([4, q], rel=1e-9)
     names = ["val_loss_lower_p", "val_loss_same_p", "val_loss_higher_p"]
     assert [rows[1][names[0]], rows[1][names[2]]] == pytest.approx([10 - 12.5**0.5, 10 - start], rel=1e-12)
     assert [rows[2][name] for name in names] == pytest.approx(models, rel=1e-9)
@@ -45,7 +45,7 @@ def test_the_lowest_finite_loss_wins_and_of_ties_the_nearest_exponent(
     strategy, given = Adaptive(p=4.0, of="weights"), iter(losses)
     strategy.validate = lambda model: next(given)
     [_, row] = quadratics([(1, 6), (1, 8)]).train(strategy, HALFWAY).rows
-    assert row["p"] == pytest.approx(4 * 2 ** ((kept - 1) / 2), rel=1e-9)
+    assert row["exponent"] == pytest.approx(4 * 2 ** ((kept - 1) / 2), rel=1e-9)
 
 
 def test_exponents_stay_within_their_range() -> None:
@@ -64,7 +64,7 @@ def test_a_run_that_goes_on_has_the_same_bits(tmp_path: Path) -> None:
     whole, _ = execute(build(make(**settings(tmp_path, **every))), quiet=True)
     [folder] = tmp_path.iterdir()
     again, _ = execute(build(make(**settings(tmp_path / "again", **every, fork=f"{folder}@2"))), quiet=True)
-    rows = [load(summary["run_dir"]).rounds[["p", "val_loss", "digest"]] for summary in (whole, again)]
+    rows = [load(summary["run_dir"]).rounds[["exponent", "val_loss", "digest"]] for summary in (whole, again)]
     assert rows[0].to_numpy().tolist()[3:] == rows[1].to_numpy().tolist()[1:]
     kept = load(whole["run_dir"]).rounds.iloc[1]
     assert kept["val_loss"] == min(kept[f"val_loss_{name}_p"] for name in ("lower", "same", "higher"))

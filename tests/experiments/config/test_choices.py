@@ -89,7 +89,9 @@ def test_objects_from_python_are_carried_and_written_as_text() -> None:
     config = make(task=task, model=net, strategy=FedProx(mu=0.5), rounds=2)
     assert config.task.component is task and config.model.component is net and config.strategy.is_object
     written = config.to_dict()
-    assert written["task"] == {"name": "mine"} and written["model"] == {"name": "torch.nn.modules.linear:Linear"}
+    assert written["task"] == {"name": "mine", "turns": 0} and written["model"] == {
+        "name": "torch.nn.modules.linear:Linear"
+    }
     assert written["strategy"] == {"name": "fedprox", "mu": 0.5}
     by_class = make(strategy={"name": FedProx, "mu": 0.5}).strategy
     assert by_class == config.strategy and not by_class.is_object
