@@ -1,7 +1,7 @@
 """What all grids do with single messages: addresses, arrays, settings, replies."""
 
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
@@ -119,11 +119,6 @@ def reply_to(
     elif answer.reply:
         content |= payload.encode(answer.reply)
     return flower.reply(flower.trusted(RecordDict, content), message)
-
-
-def trained_by(messages: Iterable[Message]) -> Iterator[int]:
-    """The clients that messages ask to train."""
-    return (client_of(message) for message in messages if message.metadata.message_type == "train")
 
 
 class MessageReader:

@@ -24,7 +24,7 @@ from fl_sim.grids import no_answer
 from fl_sim.grids.attackers import Attackers
 from fl_sim.grids.base import Begin, ClientGrid, End, OnEvent
 from fl_sim.grids.exchange import Failures
-from fl_sim.grids.messages import Arrays, MessageReader, client_of, reply_to, settings_of, trained_by
+from fl_sim.grids.messages import Arrays, MessageReader, client_of, reply_to, settings_of
 from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.plain_app import PlainApp
 from fl_sim.grids.virtual_time.clock import VirtualTime
@@ -216,7 +216,8 @@ class SimulationGrid(ClientGrid):
             group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
             group[1].append((position, client_of(message), settings))
         unused, facts = self._close_round(groups, learner)
-        malicious = frozenset() if self.attackers is None else self.attackers.among(trained_by(messages))
+        training = (client for key, (_, orders) in groups.items() if key[0] == "train" for _, client, _ in orders)
+        malicious = frozenset() if self.attackers is None else self.attackers.among(training)
         answers, models, first = list[Iterator[BlockResult]](), list[Tree](), 0
         for (message_type, *_), (arrays, orders) in groups.items():
             attackers = self.attackers if message_type == "train" else None

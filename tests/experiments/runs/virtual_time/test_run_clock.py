@@ -1,5 +1,6 @@
 """Runs in virtual time: what devices change, what they do not, and what is refused before the run."""
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,17 @@ def test_who_is_away_is_not_asked_and_counts_among_the_clients(tmp_path: Path) -
     last = rows(tmp_path, strategy=Counting, **{"profile.on": 3.0, "profile.off": 3.0})[-1]
     assert {population for population, _ in seen} == {8} and all(3 <= there < 8 for _, there in seen)
     assert last["completed"] == 3
+
+
+@pytest.mark.parametrize("attack", ["sign-flip", "ipm"])
+def test_of_those_whose_work_is_used_the_share_is_malicious(attack: str, tmp_path: Path) -> None:
+    """Three of five that are asked are counted, and a third of them is one."""
+    settings = {"profile": "halfnormal", "system.over_select": 1.6, "attack": attack, "attack.share": 0.34}
+    folder = trained(tmp_path, **{**WORLD, "partition.held_out": 0.0, **settings})
+    clients = [json.loads(line) for line in (folder / "clients.jsonl").read_text().splitlines()]
+    for number in (1, 2, 3):
+        counted = [row for row in clients if row["round"] == number and row["status"] == "completed"]
+        assert len(counted) == 3 and sum(bool(row.get("attacked")) for row in counted) == 1
 
 
 class Edges(Hierarchical):
