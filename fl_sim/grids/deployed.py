@@ -244,9 +244,11 @@ class DeployedGrid(ClientGrid):
                     message = sent[position[reply.metadata.reply_to_message_id]]
                     yield Message(Error(CLIENT_ERROR, why), reply_to=message)
             good = [reply for reply, why in zip(good, problems, strict=True) if not why]
-        good.sort(key=order)
-        for block, part in enumerate(even_slices(len(good), self.block_size)):
-            members = good[part]
+        groups: dict[tuple[int, ...], list[Message]] = {_model_of(message): [] for message in sent}
+        for reply in sorted(good, key=order):
+            groups[_model_of(sent[position[reply.metadata.reply_to_message_id]])].append(reply)
+        blocks = [group[part] for group in groups.values() for part in even_slices(len(group), self.block_size)]
+        for block, members in enumerate(blocks):
             for reply in members:
                 self._accept(reply, block)
             message = sent[position[members[0].metadata.reply_to_message_id]]
@@ -290,3 +292,8 @@ class DeployedGrid(ClientGrid):
                 content["pool"] = records.encode(partial)
             reply.content = RecordDict(content)
             yield reply
+
+
+def _model_of(message: Message) -> tuple[int, ...]:
+    """Which records a message carries, as a key: a block's clients have got the same model."""
+    return tuple(map(id, payload.records_of(message.content).values()))
