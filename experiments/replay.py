@@ -159,7 +159,9 @@ def check_trained(log: RunLog, run: str | Path, server_round: int, client: int) 
         trained, dropped = (
             sorted(rows.loc[(rows["status"] == "dropped") == status, "client"].astype(int)) for status in (False, True)
         )
-        raise not_trained(client, server_round, trained, dropped)
+        why = rows.loc[(rows["client"] == client) & rows["reason"].notna(), "reason"]
+        left_out = f"was left out by virtual time ({why.iloc[0]})" if len(why) else ""
+        raise not_trained(client, server_round, trained, dropped, left_out)
 
 
 def step_through(work: ClientWork, setup: Setup) -> None:

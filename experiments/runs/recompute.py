@@ -11,15 +11,17 @@ from safetensors import SafetensorError, safe_open
 from experiments.config.stored import stored_config
 from experiments.runs.setup import Setup, build
 from fl_sim import Callback, PoolingStrategy, Run, SimulationGrid, run_rounds, tree
+from fl_sim.blocks.learner import Settings
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.errors import ConfigError
-from fl_sim.grids.messages import client_of, received_of, settings_of
+from fl_sim.grids.messages import client_of, grouped, received_of, settings_of
+from fl_sim.grids.virtual_time.timed_round import close_round
 from fl_sim.logs.columns import MODEL
 from fl_sim.logs.reader import RunLog
 from fl_sim.rounds.checkpoint import latest
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import flower, payload, records
 
 
 @dataclass(frozen=True)
@@ -97,15 +99,21 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
         Where an earlier round fails when it is run again.
     """
     arrays, recomputed, compared, drift = model_before(setup, log, server_round)
+    now = log.rounds.loc[log.rounds["round"] == server_round - 1, "virtual_time"]
+    setup.grid.resumed({"virtual_time": float(now.iloc[0])} if now.notna().any() else {})
+    setup.grid.begin_round()
     with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
         messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))
     by_client = {client_of(message): message for message in messages}
     if client not in by_client:
         dropped = list(getattr(setup.strategy, "dropped", ()))
         raise not_trained(client, server_round, sorted(by_client), dropped)
-    plan, model = block_of_one(setup, by_client[client], client)
+    trained = settings_of_trained(setup, messages)
+    if client not in trained:
+        raise not_trained(client, server_round, sorted(trained), [], "was left out by virtual time")
+    plan, model = block_of_one(setup, by_client[client], client, trained[client])
     attackers = setup.grid.attackers if isinstance(setup.grid, SimulationGrid) else None
-    if attackers is not None and client in attackers.among(by_client):
+    if attackers is not None and client in attackers.among(trained):
         if attackers.attack.colludes:
             why = f"sent what the attack {setup.config.attack.name} makes of all honest replies of round {server_round}"
             raise ValueError(f"client = {client}: {why}, and not what it trained; replay an honest client")
@@ -174,17 +182,30 @@ def saved_model(log: RunLog, server_round: int) -> Tree:
     return log.model() if saved == str(server_round) else {}
 
 
-def block_of_one(setup: Setup, message: Message, client: int) -> tuple[BlockPlan, Tree]:
+def settings_of_trained(setup: Setup, messages: Sequence[Message]) -> dict[int, Settings]:
+    """Client id -> the settings with which it trains, of those whose work virtual time uses."""
+    learner, grid = setup.learner, setup.grid
+    groups = grouped(messages, lambda message: settings_of(message, setup.config.seed))
+    if isinstance(grid, SimulationGrid) and grid.time is not None and messages:
+        close_round(grid.time, groups, learner, lambda arrays: learner.loss.received(payload.decode(arrays)))
+    return {client: settings for _, orders in groups.values() for _, client, settings in orders}
+
+
+def block_of_one(setup: Setup, message: Message, client: int, settings: Settings) -> tuple[BlockPlan, Tree]:
     """(a block that holds only the client that ``message`` is for, the model that the message carries)."""
     learner, kind = setup.learner, message.metadata.message_type
-    settings = settings_of(message, setup.config.seed)
     [plan] = plan_blocks(learner, kind, [(0, client, settings)], setup.grid.states, 1)
     return plan, learner.loss.received(received_of(message))
 
 
-def not_trained(client: int, server_round: int, trained: Sequence[int], dropped: Sequence[int]) -> ValueError:
-    """The error for a client that trains nothing in a round; it names those that do."""
-    why = "is a straggler, whose partial work is dropped" if client in dropped else "was not asked"
+def not_trained(
+    client: int, server_round: int, trained: Sequence[int], dropped: Sequence[int], reason: str = ""
+) -> ValueError:
+    """The error for a client that trains nothing in a round, or whose work is not used; it names the others.
+
+    ``reason``: why virtual time leaves it out; "": it does not.
+    """
+    why = reason or ("is a straggler, whose partial work is dropped" if client in dropped else "was not asked")
     return ValueError(
         f"client = {client}: {why} in round {server_round}; these trained: {', '.join(map(str, trained))}"
     )

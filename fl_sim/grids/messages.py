@@ -1,7 +1,7 @@
 """What all grids do with single messages: addresses, arrays, settings, replies."""
 
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
@@ -13,6 +13,8 @@ from fl_sim.wire.set_records import SETS
 
 Arrays = Mapping[str, ArrayRecord]
 """The records of a message that hold the model and its payload."""
+Groups = dict[tuple[object, ...], tuple[Arrays, list[tuple[int, int, Settings]]]]
+"""By type and model of messages: records, and (position in the exchange, client id, settings) of each message."""
 CLIENT_ERROR = 2
 """Flower's error code for a ClientApp that raised."""
 
@@ -139,3 +141,13 @@ class MessageReader:
                 check_settings(self.settings[configs])
             known = self.contents[id(content)] = payload.records_of(content), self.settings[configs]
         return known
+
+
+def grouped(messages: Iterable[Message], settings_of: Callable[[Message], Settings]) -> Groups:
+    """The messages of an exchange by type and model."""
+    read, groups = MessageReader(settings_of), Groups()
+    for position, message in enumerate(messages):
+        arrays, settings = read(message)
+        group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
+        group[1].append((position, client_of(message), settings))
+    return groups

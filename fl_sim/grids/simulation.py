@@ -24,19 +24,14 @@ from fl_sim.grids import no_answer
 from fl_sim.grids.attackers import Attackers
 from fl_sim.grids.base import Begin, ClientGrid, End, OnEvent
 from fl_sim.grids.exchange import Failures
-from fl_sim.grids.messages import Arrays, MessageReader, client_of, reply_to, settings_of
+from fl_sim.grids.messages import Arrays, client_of, grouped, reply_to, settings_of
 from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.plain_app import PlainApp
 from fl_sim.grids.virtual_time.clock import VirtualTime
-from fl_sim.grids.virtual_time.timed_round import in_time, launch_of, work_of
+from fl_sim.grids.virtual_time.timed_round import Facts, close_round
 from fl_sim.population.devices import SECOND
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload
-
-Groups = dict[tuple[object, ...], tuple[Arrays, list[tuple[int, int, Settings]]]]
-"""By type and model of messages: records, and (position in the exchange, client id, settings) of each message."""
-Facts = Mapping[int, Mapping[str, float]]
-"""Position of a message -> facts for its row in the log."""
 
 
 class SimulationGrid(ClientGrid):
@@ -209,13 +204,10 @@ class SimulationGrid(ClientGrid):
 
         The executor gets all blocks of a model at once and decides itself when it runs them.
         """
-        read = MessageReader(self.settings)
-        groups: Groups = {}
-        for position, message in enumerate(messages):
-            arrays, settings = read(message)
-            group = groups.setdefault((message.metadata.message_type, *map(id, arrays.values())), (arrays, []))
-            group[1].append((position, client_of(message), settings))
-        unused, facts = self._close_round(groups, learner)
+        groups, unused, facts = grouped(messages, self.settings), dict[int, str](), Facts()
+        if self.time is not None and any(kind == "train" for kind, *_ in groups):
+            self._there = None
+            unused, facts = close_round(self.time, groups, learner, lambda arrays: self._received(arrays, learner))
         training = (client for key, (_, orders) in groups.items() if key[0] == "train" for _, client, _ in orders)
         malicious = frozenset() if self.attackers is None else self.attackers.among(training)
         answers, models, first = list[Iterator[BlockResult]](), list[Tree](), 0
@@ -237,23 +229,6 @@ class SimulationGrid(ClientGrid):
         )
         left_out = (no_answer.of(messages[i], no_answer.UNUSED, reason) for i, reason in unused.items())
         return itertools.chain(left_out, replies)
-
-    def _close_round(self, groups: Groups, learner: Learner) -> tuple[Mapping[int, str], Facts]:
-        """Let virtual time close a round of training: only messages whose work is used stay in ``groups``.
-
-        Returns (position of a message -> why its work is not used, position -> facts for the log).
-        """
-        training = {key: group for key, group in groups.items() if key[0] == "train"}
-        if self.time is None or not training:
-            return {}, {}
-        self._there = None
-        work, positions = work_of([(*group, self._received(group[0], learner)) for group in training.values()], learner)
-        outcome = self.time.close(work, launch_of(training.values()))
-        shares = dict(zip(positions, outcome.shares.tolist(), strict=True))
-        for key, (arrays, orders) in training.items():
-            groups[key] = arrays, in_time(orders, shares)
-        reasons = {positions[i]: why for i, why in outcome.reasons.items()}
-        return reasons, dict(zip(positions, outcome.numbers, strict=True))
 
     def _answer(
         self,

@@ -3,7 +3,7 @@
 Legend: n messages of the round.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import numpy as np
 from fl_sim.blocks.draws import finished_steps
 from fl_sim.blocks.learner import Learner, Settings, local_settings
 from fl_sim.blocks.plan import step_counter
-from fl_sim.grids.messages import Arrays
+from fl_sim.grids.messages import Arrays, Groups
+from fl_sim.grids.virtual_time.clock import VirtualTime
 from fl_sim.learning.returned import reply_form
 from fl_sim.population.devices import Work
 from fl_sim.tree import Tree
@@ -19,6 +20,26 @@ from fl_sim.wire import records
 
 Orders = Sequence[tuple[int, int, Settings]]
 """(position of the message in the exchange, client id, settings) of messages that carry one model."""
+Facts = dict[int, Mapping[str, float]]
+"""Position of a message -> facts for its row in the log."""
+
+
+def close_round(
+    time: VirtualTime, groups: Groups, learner: Learner, received: Callable[[Arrays], Tree]
+) -> tuple[dict[int, str], Facts]:
+    """Let virtual time close a round of training: only messages whose work is used stay in ``groups``.
+
+    ``received``: records -> the model with its payload as clients get it. Returns (position of a message -> why its
+    work is not used, position -> facts for the log).
+    """
+    training = {key: group for key, group in groups.items() if key[0] == "train"}
+    work, positions = work_of([(*group, received(group[0])) for group in training.values()], learner)
+    outcome = time.close(work, launch_of(training.values()))
+    shares = dict(zip(positions, outcome.shares.tolist(), strict=True))
+    for key, (arrays, orders) in training.items():
+        groups[key] = arrays, in_time(orders, shares)
+    reasons = {positions[i]: why for i, why in outcome.reasons.items()}
+    return reasons, dict(zip(positions, outcome.numbers, strict=True))
 
 
 def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> tuple[Work, list[int]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from experiments import replay
 from experiments.run import Outcome, main, run
 from fl_sim.errors import ConfigError
 from strategies.fedavg import FedAvg
@@ -89,6 +90,27 @@ def test_of_those_whose_work_is_used_the_share_is_malicious(attack: str, tmp_pat
     for number in (1, 2, 3):
         counted = [row for row in clients if row["round"] == number and row["status"] == "completed"]
         assert len(counted) == 3 and sum(bool(row.get("attacked")) for row in counted) == 1
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "fedprox", "strategy.mu": 0.1, "profile": "halfnormal", "system.deadline": 1.0},
+        {"profile": "halfnormal", "profile.on": 3.0, "profile.off": 3.0, "attack": "sign-flip", "attack.share": 0.34},
+    ],
+)
+def test_what_a_client_did_in_virtual_time_is_replayed(settings: dict[str, Any], tmp_path: Path) -> None:
+    """With the steps that it did until the deadline, among the clients that were there, and as an honest one or not."""
+    folder = trained(tmp_path, **{**WORLD, "partition.held_out": 0.0, **settings})
+    clients = [json.loads(line) for line in (folder / "clients.jsonl").read_text().splitlines()]
+    used = [row for row in clients if row["round"] == 3 and row["status"] == "completed"]
+    for row in used:
+        again = replay.replay(folder, 3, row["client"])
+        assert again.numbers["steps"] == row["steps"]
+        assert again.numbers["update_norm"] == pytest.approx(row["update_norm"], rel=1e-5)
+    for row in (row for row in clients if row["round"] == 3 and row["status"] == "dropped"):
+        with pytest.raises(ValueError, match=r"left out by virtual time \(late"):
+            replay.replay(folder, 3, row["client"])
 
 
 class Edges(Hierarchical):
