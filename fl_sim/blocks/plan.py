@@ -84,8 +84,8 @@ def plan_blocks(
         The number of the first block.
     """
     groups: dict[object, tuple[Settings, list[Order]]] = {}
-    seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], int]]] = {}
-    counters: dict[object, Callable[[int], int]] = {}
+    seen: dict[int, tuple[tuple[Settings, list[Order]], float, Callable[[int], tuple[int, int]]]] = {}
+    counters: dict[object, Callable[[int], tuple[int, int]]] = {}
     kept = []  # the objects of ``seen`` must live as long as their ids are compared
     for position, client, settings in orders:
         known = seen.get(id(settings))
@@ -94,10 +94,10 @@ def plan_blocks(
             shared = {k: v for k, v in settings.items() if k != "system.work"}
             key = tuple(sorted(shared.items()))
             group = groups.setdefault(key, (shared, []))
-            counter = counters.setdefault(key, step_counter(learner, message_type, shared))
+            counter = counters.setdefault(key, work_counter(learner, message_type, shared))
             known = seen[id(settings)] = group, float(settings.get("system.work", 1.0)), counter
-        (_, members), work, steps = known
-        members.append(Order(position, client, finished_steps(steps(client), work), work))
+        (_, members), work, work_of = known
+        members.append(Order(position, client, finished_steps(work_of(client)[0], work), work))
     plans: list[BlockPlan] = []
     for settings, members in groups.values():
         members.sort(key=attrgetter("position"))
@@ -120,22 +120,27 @@ def even_slices(n: int, most: int) -> list[slice]:
     return [slice(n * i // count, n * (i + 1) // count) for i in range(count)]
 
 
-def step_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], int]:
-    """A function client -> steps; 0 where the rule raises, which is reported when the block runs."""
-    known: dict[tuple[int, int, int], int] = {}
+def work_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], tuple[int, int]]:
+    """A function client -> (steps, samples in all of its batches); 0 where the rule raises.
+
+    That it raises is reported when the block runs.
+    """
+    known: dict[tuple[int, int, int], tuple[int, int]] = {}
     rule: list[LocalRule] = []
     turns = str(settings.get("local.epochs_of", "")).count(",") + 1
 
-    def steps(client: int) -> int:
+    def work(client: int) -> tuple[int, int]:
         sizes = learner.partition.sizes(client)
         kind = (*sizes, client % turns)
         if kind not in known:
             try:
                 rule[:] = rule or [learner.rule(message_type, settings)]
                 local, draw = local_settings(settings, 1).of(client), Draw(int(settings.get("seed", 0)), 0, 0)
-                known[kind] = training_steps(rule[0].streams(Sizes(*sizes, learner.partition.turns), local, draw))
+                streams = rule[0].streams(Sizes(*sizes, learner.partition.turns), local, draw)
+                samples = sum(len(batch) for batches in streams.values() for batch in batches)
+                known[kind] = training_steps(streams), samples
             except Exception:  # see above
-                known[kind] = 0
+                known[kind] = 0, 0
         return known[kind]
 
-    return steps
+    return work

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fl_sim.blocks.draws import finished_steps
-from fl_sim.blocks.learner import Learner, Settings, local_settings
-from fl_sim.blocks.plan import step_counter
+from fl_sim.blocks.learner import Learner, Settings
+from fl_sim.blocks.plan import work_counter
 from fl_sim.grids.messages import Arrays, Groups
 from fl_sim.grids.virtual_time.clock import VirtualTime
 from fl_sim.learning.returned import reply_form
@@ -47,7 +47,7 @@ def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> 
 
     ``groups``: for each model its records, the orders, and the model with its payload as clients get it.
 
-    A pass over n samples in batches of b takes ceil(n / b) steps, so that s steps see min(s b, passes n) samples.
+    Samples are those in the batches that the rule draws; of a client that does a part of its steps, as large a part.
     """
     rows: list[tuple[int, ...]] = []
     for arrays, orders, received in groups:
@@ -56,14 +56,11 @@ def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> 
             if id(settings) not in known:
                 rule = learner.rule("train", settings)
                 up = sum(x.numel() * x.element_size() for x in reply_form(rule, received, learner.loss).values())
-                batch = local_settings(settings, 1).batch_size
-                known[id(settings)] = step_counter(learner, "train", settings), batch, up
-            steps_of, size, up = known[id(settings)]
-            steps = finished_steps(steps_of(client), float(settings.get("system.work", 1.0)))
-            own = learner.partition.sizes(client)[0]
-            batch = min(size, own) or own
-            passes = -(-steps // -(-own // batch)) if own else 0
-            rows.append((position, client, steps, min(steps * batch, passes * own), down, up))
+                known[id(settings)] = work_counter(learner, "train", settings), up
+            counter, up = known[id(settings)]
+            whole, samples = counter(client)
+            steps = finished_steps(whole, float(settings.get("system.work", 1.0)))
+            rows.append((position, client, steps, samples * steps // max(whole, 1), down, up))
     rows.sort()
     columns: Any = np.array(rows, np.int64).reshape(-1, 6).T
     return Work(*columns[1:]), columns[0].tolist()

@@ -113,6 +113,25 @@ def test_what_a_client_did_in_virtual_time_is_replayed(settings: dict[str, Any],
             replay.replay(folder, 3, row["client"])
 
 
+@pytest.mark.parametrize(
+    "settings, samples",
+    [
+        ({"local.batch_size": 3, "local.epochs": 2}, 8),  # four samples: batches of 3 and 1, twice
+        ({"local.batch_size": 3, "local.epochs": 2, "local.last_batch": "drop"}, 6),
+        ({"local.batch_size": 0, "local.steps": 5}, 20),
+        ({"strategy": "maml", "strategy.inner_steps": 3}, 8),  # three batches of 2 of support, and 2 of query
+    ],
+)
+def test_a_second_a_sample_counts_the_samples_of_batches(
+    settings: dict[str, Any], samples: int, tmp_path: Path
+) -> None:
+    seconds = {"profile.step": 0.0, "profile.sample": 1.0, "rounds": 1}
+    refused = ("local.batch_size",) if settings.get("strategy") == "maml" else ()
+    given = {k: v for k, v in {**WORLD, **settings, **seconds, "partition.held_out": 0.0}.items() if k not in refused}
+    found = run(**given, out=tmp_path)
+    assert isinstance(found, Outcome) and found.summary["virtual_time"] == samples
+
+
 class Edges(Hierarchical):
     """Hierarchical FedAvg that notes the edge of each client that was asked."""
 
