@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from fl_sim.errors import RoundFailed
-from fl_sim.executors.ray.local_processes import Watchdog, check_alive, has_died, processes_of_ray
+from fl_sim.executors.ray.local_processes import Watchdog, check_alive, end_processes, has_died, processes_of_ray
 from fl_sim.executors.ray.options import Ray
 from fl_sim.registry import HOME
 
@@ -38,7 +38,7 @@ INHERITED_PREFIXES = (
 """Prefixes of environment variables that may change bits or speed: workers on other machines get them too."""
 CONNECT_TIMEOUT_S = 10.0
 """Longest wait for a cluster to answer."""
-START_TRIES = 3
+START_TRIES = 5
 """How often a Ray that is too slow to start is started."""
 
 
@@ -108,7 +108,10 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
 
 
 def _start(**options: object) -> None:
-    """Start Ray on this machine. Its processes have 30 s for it, which on a busy machine may be too few: try again."""
+    """Start Ray on this machine. Its processes have 30 s for it, which on a busy machine may be too few: try again.
+
+    What is left of a start that was too slow is ended first; it would slow down the next one.
+    """
     for left in reversed(range(START_TRIES)):
         try:
             ray().init("local", include_dashboard=False, **options)
@@ -116,6 +119,7 @@ def _start(**options: object) -> None:
         except Exception as error:
             if not left or "timed out during startup" not in str(error):
                 raise
+            end_processes()
 
 
 def started_here() -> bool:

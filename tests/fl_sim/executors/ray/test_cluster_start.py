@@ -23,16 +23,17 @@ class Starts:
 
 @pytest.mark.parametrize(
     "errors, calls, fails",
-    [([SLOW, SLOW], 3, ""), ([SLOW] * 3, 3, "timed out"), (["no memory"], 1, "no memory")],
+    [([SLOW, SLOW], 3, ""), ([SLOW] * 5, 5, "timed out"), (["no memory"], 1, "no memory")],
 )
 def test_a_ray_that_is_too_slow_to_start_is_started_again(
     errors: list[str], calls: int, fails: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ray = Starts(*errors)
+    ray, ended = Starts(*errors), list[int]()
     monkeypatch.setattr(cluster, "ray", lambda: ray)
+    monkeypatch.setattr(cluster, "end_processes", lambda: ended.append(ray.calls))
     if fails:
         with pytest.raises(RuntimeError, match=fails):
             cluster._start(num_cpus=1)
     else:
         cluster._start(num_cpus=1)
-    assert ray.calls == calls
+    assert ray.calls == calls and ended == list(range(1, calls))  # before each further start
