@@ -33,7 +33,7 @@ SUPPLIED = {
     "model": {"inputs", "outputs"},
     "strategy": set(),
     "attack": set(),
-    "profile": {"clients", "seed", "per"},
+    "profile": {"clients", "training", "seed", "per"},
 }
 """Parameters that the run supplies, so that they are no settings."""
 

@@ -106,8 +106,12 @@ def idle(c: Config) -> dict[str, str]:
         found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
     if not c.stop.rule:
         found["stop.on"] = "says what stop.target and stop.patience read; set one of them too"
-    if c.profile.name == "equal" and not (c.profile.params["vanish"] or c.profile.params["on"]):
-        found |= dict.fromkeys(("profile.seed", "profile.per"), "all devices are equal, and nothing of them is drawn")
+    if not (c.profile.params["vanish"] or c.profile.params["on"]):
+        if c.profile.name == "equal":
+            what = "all devices are equal, and nothing of them is drawn"
+            found |= dict.fromkeys(("profile.seed", "profile.per"), what)
+        elif getattr(c.profile.component, "recorded", False) and c.profile.params["per"] == "client":
+            found["profile.seed"] = "devices are recorded, and nothing of them is drawn"
     if not c.standardize:
         found["standardize_on"] = "acts in standardize; set standardize = true too"
     if c.engine in ("loop", "flower") or (c.engine == "ray" and c.ray.engine == "loop"):

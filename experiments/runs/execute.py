@@ -22,6 +22,7 @@ from experiments.runs.setup import Setup
 from experiments.runs.stop import Stopping
 from experiments.runs.summary import Summary, summarise
 from experiments.runs.trial import ClientFailed
+from experiments.runs.virtual_time.run_clock import with_digest
 from fl_sim import Callback, RoundFailed, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
@@ -227,7 +228,7 @@ def resolved(setup: Setup) -> Config:
     written = replace(config, ray=replace(config.ray, engine=engine)) if on_ray else replace(config, engine=engine)
     if config.data_dir is None and folder and "data_dir" in getattr(config.task.component, "__annotations__", {}):
         written = replace(written, data_dir=str(Path(folder).resolve()))
-    return written
+    return with_digest(written, setup.grid)
 
 
 class _Keeper(Callback):

@@ -150,7 +150,7 @@ class SimulationGrid(ClientGrid):
             return
         self.time.columns = {}
         nodes = self.training_nodes
-        there = self.time.there([self.client_of(node) for node in nodes]) if self.time.devices.on else None
+        there = self.time.there([self.client_of(node) for node in nodes]) if not self.time.devices.always else None
         self._there = None if there is None else tuple(nodes[i] for i in there)
 
     def round_columns(self) -> dict[str, object]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from fl_sim import rng
+from fl_sim.population.spells import Spells
 
 SECOND = 1_000_000_000
 """Nanoseconds of a second: virtual time is counted in whole nanoseconds, so that its order has no rounding."""
@@ -109,6 +110,18 @@ class Devices:
     """Seconds of a spell in which a device is there; 0: always."""
     off: float = 0.0
     """Seconds between two such spells."""
+    spells: Spells | None = None
+    """When devices are there, where a profile says it itself; None: ``on`` and ``off`` do."""
+
+    @property
+    def always(self) -> bool:
+        """Whether all devices are there at all times."""
+        return self.spells is None and not self.on
+
+    @property
+    def told(self) -> str:
+        """Where spells come from, for errors."""
+        return f"profile.on = {self.on:g}, profile.off = {self.off:g}" if self.spells is None else self.spells.told
 
     def durations(self, work: Work, launch: int) -> Durations:
         """How long each launch of ``work`` takes; ``launch`` is the round, or the number of the client's launch."""
@@ -133,10 +146,14 @@ class Devices:
 
     def available(self, clients: np.ndarray, now: int) -> np.ndarray:
         """(n,) bool: whether each device is there at ``now`` (nanoseconds)."""
+        if self.spells is not None:
+            return self.spells.available(clients, now)
         return self._phase(clients, now) < int(self.on * SECOND) if self.on else np.ones(len(clients), bool)
 
     def comes(self, clients: np.ndarray, now: int) -> np.ndarray:
-        """(n,) int64: when each device is there next, not before ``now``."""
+        """(n,) int64: when each device is there next, not before ``now``; ``spells.NEVER`` where it never is again."""
+        if self.spells is not None:
+            return self.spells.comes(clients, now)
         period, phase = self._period, self._phase(clients, now)
         return np.where(self.available(clients, now), now, now + period - phase)
 

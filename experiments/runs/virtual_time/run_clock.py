@@ -1,12 +1,15 @@
 """From a config to the clock of virtual time: the devices of a run's clients, deadline and over-selection."""
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from clients.shares import call, making
 from experiments.config.choices import COMMON
 from experiments.config.schema import Config
+from fl_sim import SimulationGrid
 from fl_sim.errors import ConfigError
 from fl_sim.grids.virtual_time.clock import VirtualTime
 from fl_sim.population.devices import SECOND, Devices
@@ -45,12 +48,28 @@ def devices(config: Config, clients: int) -> Devices:
         there = "a device is there for profile.on seconds, then away for profile.off"
         raise ConfigError(f"profile.on = {common['on']:g}, profile.off = {common['off']:g}: {there}; give both or none")
     with making("profile.name", chosen.name):
-        draw = call(chosen.component, {"clients": clients, **params})
+        draw = call(chosen.component, {"clients": clients, "training": clients - config.holdout_clients, **params})
+    spells = getattr(draw, "spells", None)
+    given = (*getattr(draw, "own", ()), *(("on", "off") if spells is not None else ()))
+    if twice := next((name for name in given if common[name]), None):
+        what = f"does nothing here: the trace of profile {chosen.name} says it for each device"
+        raise ConfigError(f"profile.{twice} = {common[twice]:g}: {what}; leave it out")
     step = getattr(chosen.component, "step", 1.0) if common["step"] is None else common["step"]
     limits = {k: common.pop(k) or math.inf for k in ("down", "up")}
     classes = getattr(chosen.component, "classes", 3)
     count = classes if isinstance(classes, int) else str(params[classes]).count(",") + 1
-    return Devices(draw, count, params["seed"], params["per"], **{**common, **limits, "step": step})
+    return Devices(draw, count, params["seed"], params["per"], **{**common, **limits, "step": step}, spells=spells)
+
+
+def with_digest(config: Config, grid: object) -> Config:
+    """The config with the absolute paths and the digest of the files that its devices come from, if there are any."""
+    time = grid.time if isinstance(grid, SimulationGrid) else None
+    digest = getattr(time.devices.draw, "digest", "") if time is not None else ""
+    if not digest or "digest" not in config.profile.params:
+        return config
+    params = dict(config.profile.params)
+    paths = {k: str(Path(params[k]).expanduser().resolve()) for k in ("file", "spells") if params.get(k)}
+    return replace(config, profile=replace(config.profile, params={**params, **paths, "digest": digest}))
 
 
 def virtual(config: Config) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 
 from fl_sim.errors import RoundFailed
 from fl_sim.population.devices import SECOND, Devices, Durations, Work
+from fl_sim.population.spells import NEVER
 
 TRIES = 100_000
 """Instants at which a round looks for enough devices that are there, before it gives up."""
@@ -57,17 +58,21 @@ class VirtualTime:
 
         Raises RoundFailed where so many never are.
         """
-        if not self.devices.on:
+        if self.devices.always:
             return None
         numbers, least = np.asarray(clients, np.int64), min(max(self.asked, 1), len(clients))
         for _ in range(TRIES):
             present = self.devices.available(numbers, self.now)
             if present.sum() >= least:
                 return np.flatnonzero(present)
-            self.now = int(self.devices.comes(numbers[~present], self.now).min())
-        spell = f"profile.on = {self.devices.on:g}, profile.off = {self.devices.off:g}"
+            comes = int(self.devices.comes(numbers[~present], self.now).min())
+            if comes >= NEVER:
+                after = f"after {self.now / SECOND:g} virtual seconds no device comes, and {present.sum()} are there"
+                cure = "give a longer trace, repeat it (profile.period), or ask for a smaller cohort"
+                raise RoundFailed(f"{self.devices.told}: {after}, of {least} that a round asks; {cure}")
+            self.now = comes
         never = f"never are {least} of {len(clients)} devices there at once"
-        raise RoundFailed(f"{spell}: {never}; ask for a smaller cohort")
+        raise RoundFailed(f"{self.devices.told}: {never}; ask for a smaller cohort")
 
     def close(self, work: Work, launch: int) -> Outcome:
         """Close a round of launches: which work is used, and when the round ends. Moves the clock to its end.
