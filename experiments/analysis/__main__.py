@@ -1,4 +1,4 @@
-"""``python -m experiments.analysis RUN [RUN ...] [--target 0.8] [--png PATH]``: compare runs by their round logs."""
+"""``python -m experiments.analysis RUN [RUN ...] [--target 0.8] [--png PATH] [--axis virtual_time]``: compare runs."""
 
 import argparse
 import sys
@@ -21,6 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--target", type=float, help="accuracy, a fraction: rounds to it (default: the runs' own target)"
     )
     parser.add_argument("--png", type=Path, metavar="PATH", help="draw the curves into this file")
+    parser.add_argument("--axis", default="round", help="of the curves: round, virtual_time or bytes")
     options = parser.parse_args(arguments)
     try:
         if options.target is not None and not 0 < options.target <= 1:
@@ -30,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.png:
             from experiments.analysis.curves import curves  # imported here, because matplotlib takes long to load
 
-            print(curves(logs, options.png))
+            print(curves(logs, options.png, axis=options.axis))
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

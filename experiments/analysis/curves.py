@@ -1,15 +1,16 @@
-"""Pictures of round logs: curves over rounds with a band over seeds, and accuracy before and after fine-tuning."""
+"""Pictures of round logs: curves over rounds, virtual time or bytes with a band over seeds; personal accuracy."""
 
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.analysis.frames import Run, groups, read, tidy
+from experiments.analysis.frames import MEGABYTE, Run, groups, read, tidy
 from fl_sim.logs.reader import RunLog
 
 LABELS = {
@@ -22,15 +23,21 @@ LABELS = {
 }
 """Labels of the vertical axis; a metric that is not in this table is labelled by its name."""
 
+AXES = {"round": "round", "virtual_time": "virtual time (s)", "bytes": "to and from clients (MB)"}
+"""What may be the horizontal axis, and its label."""
+POINTS = 400
+"""Points of a curve over virtual time or bytes."""
 
-def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> Path:
+
+def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None, axis: str = "round") -> Path:
     """Draw a metric by round into a PNG file: one line for each strategy and differing setting, with a band over seeds.
 
     The line is the mean over seeds, at the rounds in which all seeds have the metric: where one ended earlier, the line
-    ends with it. The band reaches from the lowest seed to the highest. (With two or three seeds a confidence interval
-    of the mean is wider than the picture; ``interval`` computes it.) Runs with personal evaluations
-    get a second panel: the mean accuracy of clients on their held-out samples before and after fine-tuning, at the last
-    evaluation, as a mean over seeds.
+    ends with it. Over virtual time and bytes, which differ by seed, a seed has the value that was evaluated last. The
+    band reaches from the lowest seed to the highest. (With two or three seeds a confidence interval of the mean is
+    wider than the picture; ``interval`` computes it.) Runs with personal evaluations get a second panel: the mean
+    accuracy of clients on their held-out samples before and after fine-tuning, at the last evaluation, as a mean over
+    seeds.
 
     Parameters
     ----------
@@ -40,6 +47,9 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
         The file to write; missing folders are created.
     metric : str, optional
         A column of the rounds; default: accuracy, or loss where no run has an accuracy (a regression).
+    axis : str (default: "round")
+        The horizontal axis: ``round``, ``virtual_time`` or ``bytes`` (of models, to and from clients, since the
+        beginning).
 
     Returns
     -------
@@ -49,8 +59,10 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
     Raises
     ------
     ValueError
-        For a metric that no run has.
+        For a metric or an axis that no run has.
     """
+    if axis not in AXES:
+        raise ValueError(f"axis = {axis!r}: must be one of {', '.join(AXES)}")
     logs = read(*runs)
     table = tidy(*logs)
     name = metric or ("accuracy" if table["accuracy"].notna().any() else "loss")
@@ -61,7 +73,10 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None) -> 
     personal = _personal(labelled)
     figure = Figure(figsize=(11 if len(personal) else 7, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if len(personal) else 1, squeeze=False)[0]
-    _lines(panels[0], labelled, name)
+    if axis == "round":
+        _lines(panels[0], labelled, name)
+    else:
+        _steps(panels[0], labelled, name, axis)
     if len(personal):
         _bars(panels[1], personal)
     file = Path(path)
@@ -97,6 +112,35 @@ def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
     axes.set(xlabel="round", ylabel=LABELS.get(name, name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+
+
+def _steps(axes: Axes, labelled: dict[str, list[RunLog]], name: str, axis: str) -> None:
+    """Draw one line and band for each label over virtual time or bytes."""
+    for label, logs in labelled.items():
+        found = [_by(log, name, axis) for log in logs]
+        if any(line.empty for line in found):
+            raise ValueError(
+                f"{label}: not all of its {len(logs)} runs have {name} and {axis}; leave out those without"
+            )
+        first, last = max(line.index[0] for line in found), min(line.index[-1] for line in found)
+        places = np.linspace(first, last, POINTS)
+        values = np.stack([line.to_numpy()[np.searchsorted(line.index, places, side="right") - 1] for line in found])
+        color = axes.plot(places, values.mean(0), label=label, drawstyle="steps-post")[0].get_color()
+        axes.fill_between(places, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0, step="post")
+    axes.set(xlabel=AXES[axis], ylabel=LABELS.get(name, name))
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+
+
+def _by(log: RunLog, name: str, axis: str) -> "pd.Series[float]":
+    """A run's metric by virtual time or bytes, where it was evaluated."""
+    rounds = log.rounds
+    if axis == "bytes":
+        at = (rounds["bytes_down"].fillna(0) + rounds["bytes_up"].fillna(0)).cumsum() / MEGABYTE
+    else:
+        at = rounds["virtual_time"].astype(float)
+    line = pd.Series(rounds[name].to_numpy(np.float64), index=pd.Index(at.to_numpy(np.float64))).dropna()
+    return line[line.index.notna()]
 
 
 def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import ArrayRecord, Message
@@ -14,6 +15,8 @@ from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, pr
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
 
+OWN_FACTS = ("block", "weight", "attacked", "started", "virtual_seconds", "virtual_down", "virtual_up", "speed_class")
+"""Facts of a reply that are columns of ``clients.jsonl``, where they are numbers."""
 FLUSH = 256
 """Rows that are collected before the sink gets them, so that memory does not grow with the clients of a round."""
 
@@ -155,7 +158,7 @@ class Exchange:
 
     def _excuse(self, message: Message, reply: Message) -> None:
         """Note a message without a reply that is no failure of its client."""
-        client = self._row(message, None, str(reply.error.reason), "dropped")
+        client = self._row(message, None, str(reply.error.reason), "dropped", no_answer.facts_of(reply))
         self.unanswered.append((client, reply.error.code, str(reply.error.reason)))
 
     def _used(self, client: int, report: Report, reply: Message, zero: bool) -> bool:
@@ -187,7 +190,14 @@ class Exchange:
             count = "" if allowed == 0 else f" ({failed}, {allowed} allowed)"
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
-    def _row(self, message: Message, report: Report | None, reason: str, status: str = "") -> int:
+    def _row(
+        self,
+        message: Message,
+        report: Report | None,
+        reason: str,
+        status: str = "",
+        times: Mapping[str, float] = MappingProxyType({}),
+    ) -> int:
         node = message.metadata.dst_node_id
         client = self.client_of.get(node, node)
         row: dict[str, object] = {
@@ -198,6 +208,7 @@ class Exchange:
             "reason": reason or None,
             "examples": None,
             "steps": None,
+            **times,
         }
         if self.phase == "personal":
             row["unseen"] = node in self.unseen
@@ -210,9 +221,7 @@ class Exchange:
                 row["steps"] = numbers.pop("steps")
             for k, v in (*numbers.items(), *report.sets.items()):
                 row[f"client_{k}" if k in row else k] = v
-            for k in ("block", "weight", "attacked", "virtual_seconds", "speed_class"):
-                if isinstance(facts.get(k), (int, float)):
-                    row[k] = facts[k]
+            row |= {k: facts[k] for k in OWN_FACTS if isinstance(facts.get(k), (int, float))}
             if not reason:
                 self._count(row, report)
         self.rows.append(row)

@@ -4,6 +4,8 @@ A grid of virtual clients gives such an error reply in place of one that does no
 not pass it on.
 """
 
+from collections.abc import Mapping
+
 from flwr.app import Error, Message
 
 LATE, NO_NODE, NO_FUNCTION, UNUSED = 10001, 10002, 10003, 10004
@@ -18,14 +20,24 @@ NODE_UNAVAILABLE = 5
 class NoAnswer(Error):
     """An error that this process made: the code of one that came from a device never means any of these."""
 
+    facts: Mapping[str, float] | None = None
+    """What virtual time says of the client, for its row in the log."""
+
 
 EVENTS = {LATE: "timeout", NO_NODE: "no_such_node", NO_FUNCTION: "no_function", MOD_REFUSED: "mod_refused"}
 """Code -> the event that records it."""
 
 
-def of(message: Message, code: int, reason: str) -> Message:
-    """The error reply that stands for no answer to ``message``."""
-    return Message(NoAnswer(code, reason), reply_to=message)
+def of(message: Message, code: int, reason: str, facts: Mapping[str, float] | None = None) -> Message:
+    """The error reply that stands for no answer to ``message``; ``facts``: for the client's row in the log."""
+    error = NoAnswer(code, reason)
+    error.facts = facts
+    return Message(error, reply_to=message)
+
+
+def facts_of(reply: Message) -> Mapping[str, float]:
+    """The facts for the client's row that came with an answer of ``of``."""
+    return (reply.error.facts or {}) if isinstance(reply.error, NoAnswer) else {}
 
 
 def code_of(reply: Message) -> int:

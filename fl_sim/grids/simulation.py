@@ -227,7 +227,7 @@ class SimulationGrid(ClientGrid):
             for result in results
             for reply in self._answer(result, messages, executor, facts)
         )
-        left_out = (no_answer.of(messages[i], no_answer.UNUSED, reason) for i, reason in unused.items())
+        left_out = (no_answer.of(messages[i], no_answer.UNUSED, why, facts.get(i)) for i, why in unused.items())
         return itertools.chain(left_out, replies)
 
     def _answer(

@@ -45,10 +45,20 @@ CLIENTS: dict[str, Column] = {
     "attacked": Column(
         "yes/no", "train, with `--attack`: true for a malicious client whose reply was good; null for all others"
     ),
-    "virtual_seconds": Column(
-        "virtual s", "train: from the message to the reply, by its device; null where its work is not used"
+    "started": Column(
+        "virtual s",
+        "train: when the message was sent, since the run's beginning; missing: at the end of the round before",
     ),
-    "speed_class": Column("number", "train: of its device, 0 for the fastest; null where its work is not used"),
+    "virtual_seconds": Column(
+        "virtual s",
+        "train: from the message to the reply, by its device, or until it vanished; also where its work is not used",
+    ),
+    "virtual_down": Column(
+        "virtual s",
+        "train: the part of them until the model was there (latency and download); missing: no time (also below)",
+    ),
+    "virtual_up": Column("virtual s", "train: the part of them from the last step on (upload and latency)"),
+    "speed_class": Column("number", "train: of its device, 0 for the fastest"),
     "reason": Column(
         "text",
         "of a failure, of a client whose work comes too late or is not needed (virtual time), and of a dropped message "

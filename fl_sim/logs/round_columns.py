@@ -57,7 +57,10 @@ OF_STRATEGIES: dict[str, Column] = {
     "val_loss_higher_p": Column("per sample", "the same with p sqrt 2; of the three models the best is kept"),
 }
 """Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
-VIRTUAL = ("virtual_time", "device_idle", "wasted_examples", "counted_by_speed", "virtual_seconds", "speed_class")
+VIRTUAL = (
+    *("virtual_time", "device_idle", "wasted_examples", "counted_by_speed"),
+    *("started", "virtual_seconds", "virtual_down", "virtual_up", "speed_class"),
+)
 """Columns of rounds and of clients, and the summary's key, which only simulated devices have."""
 ROUNDS: dict[str, Column] = {
     "round": Column(

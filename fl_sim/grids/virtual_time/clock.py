@@ -27,7 +27,7 @@ class Outcome:
     reasons: Mapping[int, str]
     """Index of a launch -> why its work is not used."""
     numbers: Sequence[Mapping[str, float]]
-    """Of each launch: ``virtual_seconds`` and ``speed_class``."""
+    """Of each launch: ``virtual_seconds``, ``speed_class`` and what else of the columns of ``times``."""
     columns: Mapping[str, object]
     """Of the round: ``virtual_time``, ``device_idle``, ``wasted_examples``, ``counted_by_speed``."""
 
@@ -101,11 +101,9 @@ class VirtualTime:
             "wasted_examples": int((done * work.samples)[~used].sum()),
             "counted_by_speed": np.bincount(took.speed_class[used], minlength=self.devices.classes).tolist(),
         }
-        numbers = [
-            {"virtual_seconds": seconds, "speed_class": speed}
-            for seconds, speed in zip((answers / SECOND).tolist(), took.speed_class.tolist(), strict=True)
-        ]
-        return Outcome(np.where(used, shares, 0.0), reasons, numbers, self.columns)
+        lasted = np.where(gone, took.vanishes, np.where(shares > 0, answers, took.total))
+        started = None if self.devices.always else self.now - end
+        return Outcome(np.where(used, shares, 0.0), reasons, times(took, lasted, started), self.columns)
 
     def in_time(self, work: Work, took: Durations) -> np.ndarray:
         """(n,) the share of its steps that each does until the deadline: all, the steps that fit, or none."""
@@ -132,3 +130,26 @@ class VirtualTime:
         if isinstance(time, (int, float)):
             self.now = round(float(time) * SECOND)
         return isinstance(time, (int, float))
+
+
+def times(took: Durations, lasted: np.ndarray, started: int | None) -> list[dict[str, float]]:
+    """The times of n launches, for their rows in the log, in virtual seconds.
+
+    ``virtual_down`` and ``virtual_up`` are left out where messages take no time, and ``started`` where it is None.
+
+    Parameters
+    ----------
+    took, lasted : Durations, int64 array (n,)
+        How long the launches take, and how long they lasted (less, where a device vanished): nanoseconds.
+    started : int or None
+        The instant at which they began; None: at the end of the round before.
+    """
+    columns = {"virtual_seconds": (lasted / SECOND).tolist(), "speed_class": took.speed_class.tolist()}
+    if took.before.any() or took.after.any():
+        columns["virtual_down"] = (np.minimum(took.before, lasted) / SECOND).tolist()
+        gone = took.vanishes >= 0
+        up = np.where(gone, np.clip(lasted - took.before - took.training, 0, took.after), took.after)
+        columns["virtual_up"] = (up / SECOND).tolist()
+    if started is not None:
+        columns["started"] = [started / SECOND] * len(lasted)
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fl_sim.errors import RoundFailed
-from fl_sim.grids.virtual_time.clock import VirtualTime
-from fl_sim.population.devices import SECOND, Devices, Drawn, Work
+from fl_sim.grids.virtual_time.clock import VirtualTime, times
+from fl_sim.population.devices import SECOND, Devices, Drawn, Durations, Work
 
 
 def doubling(clients: np.ndarray, device: np.ndarray, launch: np.ndarray) -> Drawn:
@@ -108,7 +108,8 @@ def test_the_clock_moves_on_until_enough_devices_are_there() -> None:
     assert time.now == 0 or time.devices.available(np.arange(40), before).sum() < 3
 
 
-def test_devices_that_are_never_there_together_fail_the_run() -> None:
+def test_devices_that_are_never_there_together_fail_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fl_sim.grids.virtual_time.clock.TRIES", 1000)
     time = clock(on=0.001, off=1000.0)
     time.asked = 2
     with pytest.raises(RoundFailed, match="never are 2 of 2 devices there at once"):
@@ -119,3 +120,17 @@ def test_a_run_goes_on_at_the_instant_of_its_last_line() -> None:
     time = clock()
     assert time.resumed({"virtual_time": 8.25}) and time.now == 8_250_000_000
     assert not clock().resumed({"round": 3})
+
+
+def test_times_of_launches_that_end_or_vanish() -> None:
+    """3 s down, 4 s of work, 2 s up: all of it, vanished in the work, vanished in the upload."""
+    before, training, after = (np.full(3, s * SECOND) for s in (3, 4, 2))
+    vanishes = np.array([-1, 5 * SECOND, 8 * SECOND])
+    took = Durations(before, training, after, vanishes, np.array([0, 1, 1]))
+    rows = times(took, np.where(vanishes < 0, took.total, vanishes), 7 * SECOND)
+    assert [row["virtual_seconds"] for row in rows] == [9.0, 5.0, 8.0]
+    assert [row["virtual_down"] for row in rows] == [3.0, 3.0, 3.0]
+    assert [row["virtual_up"] for row in rows] == [2.0, 0.0, 1.0]
+    assert [row["started"] for row in rows] == [7.0, 7.0, 7.0]
+    none = Durations(0 * before, training, 0 * after, vanishes, np.array([0, 1, 1]))
+    assert times(none, none.total, None)[0] == {"virtual_seconds": 4.0, "speed_class": 0}
