@@ -244,9 +244,10 @@ class DeployedGrid(ClientGrid):
                     message = sent[position[reply.metadata.reply_to_message_id]]
                     yield Message(Error(CLIENT_ERROR, why), reply_to=message)
             good = [reply for reply, why in zip(good, problems, strict=True) if not why]
-        groups: dict[tuple[int, ...], list[Message]] = {_model_of(message): [] for message in sent}
+        groups: dict[tuple[int, ...], list[Message]] = {payload.identities(m.content): [] for m in sent}
         for reply in sorted(good, key=order):
-            groups[_model_of(sent[position[reply.metadata.reply_to_message_id]])].append(reply)
+            sender = sent[position[reply.metadata.reply_to_message_id]]
+            groups[payload.identities(sender.content)].append(reply)
         blocks = [group[part] for group in groups.values() for part in even_slices(len(group), self.block_size)]
         for block, members in enumerate(blocks):
             for reply in members:
@@ -292,8 +293,3 @@ class DeployedGrid(ClientGrid):
                 content["pool"] = records.encode(partial)
             reply.content = RecordDict(content)
             yield reply
-
-
-def _model_of(message: Message) -> tuple[int, ...]:
-    """Which records a message carries, as a key: a block's clients have got the same model."""
-    return tuple(map(id, payload.records_of(message.content).values()))

@@ -59,6 +59,11 @@ def records_of(content: RecordDict) -> dict[str, ArrayRecord]:
     return {name: record for name, record in found.items() if name == first or name.startswith(RECORD)}
 
 
+def identities(content: RecordDict) -> tuple[int, ...]:
+    """Which records of arrays a message carries, as a key: a block's clients have got the same ones."""
+    return tuple(map(id, records_of(content).values()))
+
+
 def decode(found: Mapping[str, ArrayRecord]) -> Tree:
     """Records as ``records_of`` gives them as one tree. Raises as ``records.decode`` does."""
     return {k: x for name, record in found.items() for k, x in named(name, records.decode(record)).items()}
