@@ -19,6 +19,8 @@ from fl_sim.tree import Tree
 
 PACKAGES = ("fl_sim", "strategies", "clients", "experiments")
 """This project's own packages."""
+NEVER_TRAIN = ("holdout_clients", "validation_clients")
+"""Settings that say how many clients never train; a task with such a parameter is told."""
 LAYOUT = ("class_axis", "ignore_index")
 """Settings ``task.*`` that every task has: fields of ``Task``, which its maker need not know."""
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import fl_sim
 from clients.device.partition import DevicePartition
 from clients.device.spec import ExperimentSpec
+from clients.shares import NEVER_TRAIN
 from clients.sources import cache
 from fl_sim.learning.arrays import say
 from fl_sim.learning.task import Task
@@ -33,7 +34,8 @@ def cached_samples(spec: ExperimentSpec, client: int, compute: Callable[[], Samp
     """
     prefixes = ("task", "partition", "task-clients", "clients")
     relevant = {k: v for k, v in spec.items() if k.partition(".")[0] in prefixes}
-    relevant |= {k: spec.get(k) for k in ("validation", "standardize", "standardize_on", "augment", "holdout_clients")}
+    names = ("validation", "standardize", "standardize_on", "augment", *NEVER_TRAIN)
+    relevant |= {k: spec.get(k) for k in names}
     code = _code_hash(*(str(spec[k]) for k in ("task", "partition")))
     key = hashlib.sha256(json.dumps([client, sorted(relevant.items()), code]).encode())
     folder = cache.cache_folder() / f"device-{key.hexdigest()[:16]}"

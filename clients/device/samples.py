@@ -22,7 +22,7 @@ from clients.device.partition import DevicePartition
 from clients.device.sample_cache import cached_samples
 from clients.device.spec import ExperimentSpec
 from clients.feature_shift import shifted
-from clients.shares import Prepared, call, divided, laid_out, transformed, without_validation
+from clients.shares import NEVER_TRAIN, Prepared, call, divided, laid_out, transformed, without_validation
 from fl_sim import registry
 from fl_sim.dotted import table
 from fl_sim.learning.task import Task
@@ -73,8 +73,7 @@ def own_samples(spec: ExperimentSpec, client: int, data_dir: str) -> tuple[Task,
 def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, object]) -> tuple[Task, DevicePartition]:
     """This client's part, as in a simulation: the whole task is built and divided, and only this part is kept."""
     arguments = {**params, **({"clients": spec["task-clients"]} if "task-clients" in spec else {})}
-    if "holdout_clients" in inspect.signature(make).parameters:
-        arguments["holdout_clients"] = spec.get("holdout_clients", 0)
+    arguments |= {k: spec.get(k, 0) for k in NEVER_TRAIN if k in inspect.signature(make).parameters}
     task = laid_out(call(make, arguments), params)
     divide, options = component("partition", spec)
     seed, held_out = int(options.pop("seed", 0)), float(options.pop("held_out", 0.0))
@@ -84,7 +83,7 @@ def _part(spec: ExperimentSpec, client: int, make: Any, params: Mapping[str, obj
         standardize=bool(spec.get("standardize")),
         standardize_on=str(spec.get("standardize_on", "all")),
         augment=bool(spec.get("augment")),
-        never_train=int(spec.get("holdout_clients", 0)),
+        never_train=sum(int(spec.get(k, 0)) for k in NEVER_TRAIN),
     )
     task, _ = without_validation(task, seed, validation)
     partition = divided(task, divide, clients, seed, held_out, name, **options)

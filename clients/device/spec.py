@@ -8,6 +8,6 @@ ExperimentSpec = Mapping[str, Any]
 
 ``task``, ``partition`` and ``model`` are names of components, and ``task.alpha``, ``partition.seed`` and so on their
 parameters. ``clients`` is the number of clients; ``inputs`` and ``outputs`` are the shape of one sample and the size of
-the model's output; ``validation``, ``standardize``, ``standardize_on``, ``holdout_clients`` and ``augment`` determine
-how samples are prepared.
+the model's output; ``validation``, ``standardize``, ``standardize_on``, ``holdout_clients``, ``augment`` and, in a
+run that has some, ``validation_clients`` determine how samples are prepared.
 """

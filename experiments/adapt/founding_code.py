@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     first, undivided = loss.initial(), loss.initial()
     formulas, code = first, first
     for number in range(rounds):
-        nodes = range(len(setup.partition) - setup.config.holdout_clients)
+        nodes = range(len(setup.partition) - setup.config.never_train)
         formulas = tree.scale(_sum([_full_batch(setup, formulas, c) for c in nodes]), 1 / len(nodes))
         code = tree.scale(_one_after_another(setup, code, nodes, number), 1 / len(nodes))
         undivided = _one_after_another(setup, undivided, nodes, number)

@@ -18,6 +18,7 @@ LABELS = {
     "loss": "test loss",
     "val_accuracy": "validation accuracy",
     "val_loss": "validation loss",
+    "val_unseen_accuracy": "accuracy of validation clients",
     "train_set_accuracy": "accuracy on all training samples",
     "train_set_loss": "loss on all training samples",
 }

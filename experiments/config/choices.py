@@ -28,7 +28,7 @@ PACKAGES = {
 }
 """The package in which names of each kind are found."""
 SUPPLIED = {
-    "task": {"data_dir", "clients", "holdout_clients"},
+    "task": {"data_dir", "clients", "holdout_clients", "validation_clients"},
     "partition": {"task", "clients", "seed"},
     "model": {"inputs", "outputs"},
     "strategy": set(),
@@ -86,7 +86,9 @@ COMMON = {
         "seed": Parameter(Seed, 0, "Seed of the partition, independent of --seed."),
         "held_out": Parameter(Share, 0.0, "Share of a client's samples that are its own test part, never trained on."),
         "unseen_held_out": Parameter(
-            Share | None, None, "The same for clients that never train (holdout_clients) alone; None: held_out."
+            Share | None,
+            None,
+            "The same for clients that never train (unseen, validation) alone; None: held_out.",
         ),
         "feature_shift": Parameter(
             Strength,

@@ -28,8 +28,11 @@ def check_plan(c: Config) -> None:
     if c.holdout_clients >= total:
         cure = f"of {total} clients at least one must train; choose at most {total - 1}"
         raise ConfigError(f"holdout_clients = {c.holdout_clients}: {cure}")
-    if c.cohort > total - c.holdout_clients:
-        rest = f"only {total - c.holdout_clients} clients train (clients {total}, holdout_clients {c.holdout_clients})"
+    check_validation_clients(c, total)
+    if c.cohort > total - c.never_train:
+        besides = f", validation_clients {c.validation_clients}" if c.validation_clients else ""
+        counts = f"(clients {total}, holdout_clients {c.holdout_clients}{besides})"
+        rest = f"only {total - c.never_train} clients train {counts}"
         raise ConfigError(f"cohort = {c.cohort}: {rest}; choose at most that, or 0 for all")
     for key, wrong in strategy.wrong_values.items() if (strategy := made(c)) is not None else ():
         if (value := values(c)[key]) in wrong:
@@ -39,13 +42,33 @@ def check_plan(c: Config) -> None:
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     check_epochs_of(c, total)
-    if strategy is not None and strategy.needs_validation and not c.validation:
+    if strategy is not None and strategy.needs_validation and not (c.validation or c.validation_clients):
         what = f"strategy {c.strategy.name} chooses by the loss on central validation samples, and there are none"
         raise ConfigError(f"validation = {c.validation:g}: {what}; give a share (--validation 0.1)")
     check_attack(c, total)
-    if c.stop.rule and c.stop.on == "validation" and not c.validation:
+    if c.stop.rule and c.stop.on == "validation" and not (c.validation or c.validation_clients):
         raise no_validation(c.stop.rule, c.validation)
     check_held_out(c)
+
+
+def check_validation_clients(c: Config, total: float) -> None:
+    """Raise ConfigError for validation clients that leave none to train, or that nothing evaluates when it matters."""
+    count, held = c.validation_clients, c.holdout_clients
+    if not count:
+        return
+    if count + held >= total:
+        what = f"with holdout_clients = {held} these are all {total} clients or more, and one must train"
+        raise ConfigError(f"validation_clients = {count}: {what}; choose at most {total - held - 1}")
+    own = signature(c.task.component)
+    if "holdout_clients" in own and "validation_clients" not in own:
+        why = f"task {c.task.name} makes the samples of clients that never train apart, and knows unseen ones only"
+        raise ConfigError(f"validation_clients = {count}: {why}; leave it out")
+    if not c.personalize_steps:
+        why = "personal evaluation reads them, and it is off (personalize_steps = 0)"
+        raise ConfigError(f"validation_clients = {count}: {why}; set --personalize_steps too, or leave it out")
+    if c.stop.rule and c.stop.on == "validation" and not c.personalize_every:
+        what = f"with validation_clients = {count} reads val_unseen_accuracy, known after the last round only"
+        raise ConfigError(f"{c.stop.rule}: {what} (personalize_every = 0); set --personalize_every 1")
 
 
 def check_epochs_of(c: Config, clients: float) -> None:
@@ -75,7 +98,7 @@ def check_attack(c: Config, clients: float) -> None:
         raise ConfigError(f"attack.share = {share:g}: attack {name} acts on no client; {cure}")
     if c.engine == "flower":
         raise ConfigError(f"attack.name = {name!r}: {NO_ATTACK}; leave it out, or use another engine")
-    count = c.cohort or clients - c.holdout_clients
+    count = c.cohort or clients - c.never_train
     if not math.isinf(count) and not round(share * count):
         cure = f"give at least {0.5 / count + 0.005:.2f}, or a larger cohort"
         raise ConfigError(f"attack.share = {share:g}: is none of a round's {count} clients, rounded; {cure}")
@@ -84,8 +107,8 @@ def check_attack(c: Config, clients: float) -> None:
 def check_held_out(c: Config) -> None:
     """Raise ConfigError for held-out samples that personal evaluation lacks, or that nothing would use."""
     unseen = c.partition.params.get("unseen_held_out")
-    if unseen is not None and not (c.holdout_clients and c.personalize_steps):
-        key, what = ("personalize_steps", "is off") if c.holdout_clients else ("holdout_clients", "has none")
+    if unseen is not None and not (c.never_train and c.personalize_steps):
+        key, what = ("personalize_steps", "is off") if c.never_train else ("holdout_clients", "has none")
         why = f"acts on clients that never train, in personal evaluation, and this run {what} ({key} = 0)"
         raise ConfigError(f"partition.unseen_held_out = {unseen}: {why}; set --{key} too, or leave it out")
     if c.personalize_steps > 0 and not (c.partition.params.get("held_out") or unseen):

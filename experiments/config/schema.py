@@ -59,8 +59,10 @@ class Config:
     """Number of clients; 0: 10, or all natural clients of the task where the partition is natural."""
     holdout_clients: Whole = 0
     """Number of clients that never train; personal evaluation reports them separately."""
+    validation_clients: Whole = 0
+    """Number of further clients that never train: what a run chooses reads them (columns val_unseen_*)."""
     cohort: Whole = 0
-    """Number of clients that train in a round; 0: all but the held-out ones."""
+    """Number of clients that train in a round; 0: all that may."""
     rounds: Count = 10
     """Communication rounds."""
     local: Local = field(default_factory=Local)
@@ -135,6 +137,11 @@ class Config:
     """Rounds between SHA-256 digests of the model in rounds.jsonl; evaluated rounds and the last have one anyway."""
     fork: str = ""
     """RUN@N: begin at the checkpoint of round N of the run in folder RUN; RUN alone: at its last one."""
+
+    @property
+    def never_train(self) -> int:
+        """How many clients, those with the last ids, never train: validation clients, then unseen ones."""
+        return self.validation_clients + self.holdout_clients
 
     @property
     def num_clients(self) -> int | None:

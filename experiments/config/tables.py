@@ -37,13 +37,13 @@ class Stop:
     """When a run ends early (``stop.*``): after the round that meets a condition, with status ``stopped``."""
 
     target: Annotated[float, Ge(0), Le(1)] = 0.0
-    """Accuracy (a fraction) on the samples of stop.on at which a run ends; 0: none."""
+    """Accuracy (a fraction) of stop.on at which a run ends; 0: none."""
     patience: Annotated[int, Ge(0)] = 0
     """Evaluations in a row without a new best accuracy (or loss, if there is none) after which a run ends; 0: none."""
     virtual_time: Annotated[float, Ge(0)] = 0.0
     """Virtual seconds after which no further round begins; 0: none."""
     on: Literal["validation", "test"] = "validation"
-    """Central samples that stop.target and stop.patience read: validation, or test, which chooses by test data."""
+    """What stop.target, stop.patience read: validation (clients, else the central share); test chooses by test data."""
 
     @property
     def rule(self) -> str:

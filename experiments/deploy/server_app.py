@@ -20,7 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.device.state import KEPT
 from experiments.config.command_line import parse
-from experiments.config.plan_checks import NO_ATTACK, check_idle
+from experiments.config.plan_checks import NO_ATTACK, check_idle, made
 from experiments.config.schema import HONEST, Config
 from experiments.runs.execute import execute
 from experiments.runs.plan import check_used
@@ -127,6 +127,10 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if (share := config.partition.params.get("unseen_held_out")) is not None:
         why = "a device does not know whether it trains; set partition.held_out instead"
         raise ConfigError(f"partition.unseen_held_out = {share}: {why}")
+    strategy = made(config)
+    if config.validation_clients and strategy is not None and strategy.needs_validation and not simulated:
+        why = f"strategy {config.strategy.name} chooses by their samples, which the server does not have; leave it out"
+        raise ConfigError(f"validation_clients = {config.validation_clients}: {why}")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
     for kind in ("task", "partition", "model", "strategy"):
@@ -179,7 +183,7 @@ def serve(
             max_examples=config.system.max_examples,
             nodes=known,
         )
-        nodes = deployed.nodes
+        nodes, deployed.validation_clients = deployed.nodes, config.validation_clients
         summary, error = execute(replace(setup, grid=deployed), True, (), resumed, {"run": name}, served.trust_pickle)
         yield report_summary(summary, served), error
 
@@ -246,7 +250,6 @@ def device_settings(setup: Setup) -> dict[str, object]:
         settings["task-clients"] = config.clients
     numbers = ["seed", "dtype", "precision", "threads", "augment", "validation"]
     numbers += ["standardize", "standardize_on", "holdout_clients"]
-    if config.set_metrics:
-        settings["set_metrics"] = config.set_metrics
+    own = {k: v for k in ("set_metrics", "validation_clients") if (v := getattr(config, k))}
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}
-    return settings | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}
+    return settings | own | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}

@@ -55,7 +55,7 @@ def fitted(
 ) -> tuple[Choice, Config]:
     """(the engine by ``by_sizes``, the config with the block size that goes with it)."""
     engine = by_sizes(config, engine, learner, strategy, settings)
-    cohort = config.cohort or len(learner.partition.working(0, len(learner.partition) - config.holdout_clients))
+    cohort = config.cohort or len(learner.partition.working(0, len(learner.partition) - config.never_train))
     return engine, replace(config, block_size=config.block_size or block_size(engine.name, cohort, learner.loss))
 
 
@@ -66,7 +66,7 @@ def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, se
     with seed 0. ``settings`` are those of the run's messages for training.
     """
     asked = config.ray.engine if config.engine == "ray" else config.engine
-    clients = learner.partition.working(0, len(learner.partition) - config.holdout_clients)
+    clients = learner.partition.working(0, len(learner.partition) - config.never_train)
     if asked != "auto" or engine.name != "vmap" or config.device != "cpu" or config.chunk or not len(clients):
         return engine
     cohort = config.cohort or len(clients)

@@ -3,13 +3,25 @@
 import os
 
 import numpy as np
+import torch
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
 from clients.feature_shift import shifted
-from clients.shares import LAYOUT, Prepared, call, divided, laid_out, making, transformed, without_validation
+from clients.shares import (
+    LAYOUT,
+    NEVER_TRAIN,
+    Prepared,
+    call,
+    divided,
+    laid_out,
+    making,
+    transformed,
+    without_validation,
+)
 from clients.tasks.dataset import as_task
 from experiments.config.schema import NATURAL, Config, signature
 from fl_sim import Task
+from fl_sim.blocks.learner import Learner
 from fl_sim.errors import ConfigError
 from fl_sim.executors.base import Executor
 from fl_sim.learning.loss import Loss
@@ -27,22 +39,26 @@ def data(config: Config) -> tuple[Task, Tree, Partition]:
     or personal evaluation needs more clients or samples than there are.
     """
     chosen = [getattr(config, name) for name in ("task", "partition")]
-    told = "holdout_clients" in signature(config.task.component)
-    unseen = config.holdout_clients if told or config.partition.params.get("unseen_held_out") is not None else 0
+    told = any(name in signature(config.task.component) for name in NEVER_TRAIN)
+    matters = told or config.partition.params.get("unseen_held_out") is not None
+    unseen = [getattr(config, name) for name in NEVER_TRAIN] if matters else 0
     numbers = (config.data_dir, config.validation, config.clients, how_prepared(config), unseen)
     key = repr(([(c.name, c.params, id(c.component)) for c in chosen], numbers, os.environ.get("FL_SIM_DATA")))
     if key not in _cache:
         _cache.clear()
         _cache[key] = [c.component for c in chosen], _data(config)
     task, held, partition = _cache[key][1]
+    if config.validation_clients:
+        check_validation(config, partition)
     if config.personalize_steps and not partition.size_counts()[:, 1].any():
         share = config.partition.params.get("held_out")
         what = f"partition.held_out = {share} leaves no client a test sample of its own"
         cure = "choose fewer clients or a larger share"
         raise ConfigError(f"personalize_steps = {config.personalize_steps}: {what}; {cure}")
-    training = len(partition.working(0, len(partition) - config.holdout_clients))
+    training = len(partition.working(0, len(partition) - config.never_train))
     if training < 1 or config.cohort > training:
         counts = f"of {len(partition)} clients, holdout_clients = {config.holdout_clients} never train"
+        counts += f", nor do validation_clients = {config.validation_clients}" * bool(config.validation_clients)
         counts += f" and {len(partition.idle)} have no training samples" * bool(len(partition.idle))
         cure = f"choose a cohort of at most {max(training, 0)}, or 0 for all, and keep one to train"
         raise ConfigError(f"cohort = {config.cohort}: {counts}; {cure}")
@@ -62,8 +78,7 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
         cure = f"name one that holds {chosen.name}, or leave it out"
         raise ConfigError(f"data_dir = {config.data_dir!r}: no such folder; {cure}")
     supplied = {"data_dir": config.data_dir, "clients": config.clients or None}
-    if "holdout_clients" in signature(chosen.component):
-        supplied["holdout_clients"] = config.holdout_clients
+    supplied |= {k: getattr(config, k) for k in NEVER_TRAIN if k in signature(chosen.component)}
     arguments = {k: v for k, v in chosen.params.items() if v is not None or k not in LAYOUT}
     arguments |= {k: v for k, v in supplied.items() if v is not None}
     with making("task.name", chosen.name):
@@ -75,7 +90,7 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
     params = dict(divide.params)
     seed, held_out, of_unseen = params.pop("seed"), params.pop("held_out"), params.pop("unseen_held_out")
     strength = params.pop("feature_shift")
-    unseen = None if of_unseen is None else (config.holdout_clients, of_unseen)
+    unseen = None if of_unseen is None else (config.never_train, of_unseen)
     task, kept = without_validation(task, seed, config.validation)
     count = config.clients or (task.num_clients if divide.name == NATURAL and task.clients is not None else 10)
     partition = divided(task, divide.component, count, seed, held_out, divide.name, unseen, **params)
@@ -86,7 +101,7 @@ def _data(config: Config) -> tuple[Task, Tree, Partition]:
 def how_prepared(config: Config) -> Prepared:
     """How the run's samples are prepared; the clients that never train matter only to ``standardize_on = train``."""
     matters = config.standardize and config.standardize_on == "train"
-    never_train = config.holdout_clients if matters else 0
+    never_train = config.never_train if matters else 0
     return Prepared(config.standardize, config.standardize_on, config.augment, never_train)
 
 
@@ -148,7 +163,32 @@ def check_sizes(partition: Partition, most: float, strategy: FlowerStrategy, tra
         raise ConfigError(f"{said or 'strategy.least_samples'}: {what}; choose smaller sizes, or fewer clients")
 
 
+def check_validation(config: Config, partition: Partition) -> None:
+    """Raise ConfigError for validation clients that cannot be told from unseen ones, or that hold nothing out."""
+    count, first = config.validation_clients, len(partition) - config.never_train
+    if first < 1:
+        what = f"with holdout_clients = {config.holdout_clients} these are all {len(partition)} clients or more"
+        raise ConfigError(f"validation_clients = {count}: {what}, and one must train; choose fewer")
+    if not partition.exclusive:
+        why = f"clients of partition {config.partition.name} share samples, those that unseen ones are tested on too"
+        raise ConfigError(f"validation_clients = {count}: {why}; choose a partition with one owner a sample")
+    if not any(partition.sizes(c)[1] for c in partition.working(first, first + count)):
+        what = "none of them holds out a sample to be evaluated on"
+        raise ConfigError(f"validation_clients = {count}: {what}; choose more, or a larger partition.held_out")
+
+
+def of_validation_clients(config: Config, learner: Learner) -> Tree:
+    """All samples that the validation clients hold out, in the order of clients; {} without validation clients."""
+    first = len(learner.partition) - config.never_train
+    parts = learner.partition.working(first, first + config.validation_clients)
+    rows = [learner.partition.client(c)[learner.partition.sizes(c)[0] :] for c in parts]
+    if not rows:
+        return {}
+    chosen = torch.from_numpy(np.concatenate(rows)).to(learner.data["y"].device)
+    return {k: v[chosen] for k, v in learner.data.items()}
+
+
 def let_validate(strategy: object, loss: Loss, validation: Tree, workers: Executor) -> None:
-    """Give a strategy that chooses by it the loss on the validation share."""
+    """Give a strategy that chooses by it the loss on these samples."""
     if isinstance(strategy, Strategy) and strategy.needs_validation:
         strategy.validate = validation_loss(loss, validation, workers)

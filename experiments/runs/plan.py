@@ -25,7 +25,7 @@ from strategies.base.strategy import Strategy
 
 def training_clients(setup: Setup) -> int:
     """Number of clients that may train: all but those held out and those without samples."""
-    return len(setup.partition.working(0, len(setup.partition) - setup.config.holdout_clients))
+    return len(setup.partition.working(0, len(setup.partition) - setup.config.never_train))
 
 
 def check_used(setup: Setup) -> None:
@@ -40,7 +40,7 @@ def check_used(setup: Setup) -> None:
     for key, value in (("target", config.target), ("stop.target", config.stop.target)):
         if value and "accuracy" not in loss.task.metrics:
             raise ConfigError(f"{key} = {value}: task {task.name} has no accuracy; leave it out, or bring the metric")
-    if config.stop.rule and config.stop.on == "validation" and not setup.validation:
+    if config.stop.rule and config.stop.on == "validation" and not (setup.validation or config.validation_clients):
         raise no_validation(config.stop.rule, config.validation)
     if config.validation and not setup.validation:
         what = f"of {task.num_train} training samples that is none"
@@ -66,7 +66,7 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     carried = setup.train_config
     sent = strategy.round_settings(1, carried) if isinstance(strategy, Strategy) else carried
     settings = {**sent, "server-round": 1}
-    lowest = setup.partition.working(0, len(setup.partition) - config.holdout_clients)
+    lowest = setup.partition.working(0, len(setup.partition) - config.never_train)
     cohort = lowest[: config.cohort or len(lowest)]
     orders = ((position, c, settings) for position, c in enumerate(cohort))
     return plan_blocks(learner, "train", orders, {}, config.block_size)
@@ -89,7 +89,7 @@ def describe(setup: Setup) -> dict[str, object]:
     config, partition, learner = setup.config, setup.partition, setup.learner
     training = training_clients(setup)
     every = partition.size_counts()
-    kinds = partition.size_counts(len(partition) - config.holdout_clients)
+    kinds = partition.size_counts(len(partition) - config.never_train)
     kinds = kinds[kinds[:, :2].any(1)]  # without clients that own no sample
     cohort = config.cohort or training
     plans = first_round_plans(setup)
@@ -108,6 +108,7 @@ def describe(setup: Setup) -> dict[str, object]:
         "rounds": config.rounds,
         "clients": len(partition),
         "holdout_clients": config.holdout_clients,
+        "validation_clients": config.validation_clients,
         "cohort": cohort,
         "samples_min": int(kinds[:, 0].min()),
         "samples_median": median(kinds[:, 0], kinds[:, 2]),

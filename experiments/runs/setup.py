@@ -15,11 +15,11 @@ from flwr.serverapp import strategy as flower_strategies
 
 from clients.app import LearnerApp, make_app
 from clients.network import Network, network
-from clients.shares import making
+from clients.shares import NEVER_TRAIN, making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
-from experiments.runs.data import check_sizes, data, let_validate
+from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
 from fl_sim import SimulationGrid, Task
@@ -109,10 +109,10 @@ def build(
     task, validation = transformed(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     loss, engine, notes = of_config(config, replace(task, client_names=None, class_names=None), dtype)  # to workers
-    rows = rows_of_training(partition, config.holdout_clients, loss.device) if config.evaluate_train else None
+    rows = rows_of_training(partition, config.never_train, loss.device) if config.evaluate_train else None
     more = {} if rows is None else {"training": len(rows)}
     check_set_metrics(loss, validation, partition, config.personalize_steps, more)
-    training_clients = len(partition.working(0, len(partition) - config.holdout_clients))
+    training_clients = len(partition.working(0, len(partition) - config.never_train))
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
@@ -122,7 +122,7 @@ def build(
     workers = workers or make_executor(config, app.learner, engine.name)
     grid = make_grid(config, app, len(partition), workers)
     grid.time = clock(config, len(partition), training_clients, strategy)
-    let_validate(strategy, loss, validation, workers)
+    let_validate(strategy, loss, of_validation_clients(config, app.learner) or validation, workers)
     return Setup(
         config=config,
         task=task,
@@ -156,10 +156,8 @@ def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) ->
 
 def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) -> SimulationGrid:
     """The grid of a simulation: ``clients`` virtual clients, whose blocks run on ``workers``."""
-    held_out, block_size = config.holdout_clients, config.block_size
-    grid = SimulationGrid(
-        app, clients, holdout_clients=held_out, block_size=block_size, executor=workers, seed=config.seed
-    )
+    never = {k: getattr(config, k) for k in NEVER_TRAIN}
+    grid = SimulationGrid(app, clients, **never, block_size=config.block_size, executor=workers, seed=config.seed)
     grid.max_examples = config.system.max_examples
     grid.attackers = attackers(config, app.learner.loss.task)
     return grid

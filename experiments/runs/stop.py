@@ -13,8 +13,9 @@ FINAL_REASONS = ("stop.target", "stop.patience", "stop.virtual_time")
 class Stopping(Callback):
     """Ends a run by its settings ``stop.target``, ``stop.patience``, ``stop.virtual_time`` and ``time_limit``.
 
-    The first two read the central evaluation of the samples that ``stop.on`` names: nothing else of a run is chosen by
-    an evaluation, and by the test set only where ``stop.on = test`` says so.
+    The first two read the evaluation that ``stop.on`` names, of validation clients after fine-tuning or of the central
+    validation share: nothing else of a run is chosen by an evaluation, and by the test set only where
+    ``stop.on = test`` says so. Unseen clients are never read.
 
     Parameters
     ----------
@@ -46,12 +47,13 @@ class Stopping(Callback):
 
     def _end_by_evaluation(self, run: Run, rows: list[dict[str, Any]]) -> None:
         stop, last = self.config.stop, rows[-1]
-        prefix = "val_" if stop.on == "validation" else ""
+        prefix = "" if stop.on == "test" else "val_unseen_" if self.config.validation_clients else "val_"
         accuracy = last.get(f"{prefix}accuracy")
         if stop.target and accuracy is not None and accuracy >= stop.target:
             run.stop(f"stop.target = {stop.target}: {prefix}accuracy {accuracy:.4f} in round {last['round']}")
         elif stop.patience and evaluations_since_best(rows, prefix) >= stop.patience:
-            what = f"as many evaluations of the {stop.on} samples without an improvement"
+            whose = "clients" if prefix == "val_unseen_" else "samples"
+            what = f"as many evaluations of the {stop.on} {whose} without an improvement"
             run.stop(f"stop.patience = {stop.patience}: {what}, in round {last['round']}")
 
 
@@ -59,7 +61,7 @@ def evaluations_since_best(rows: list[dict[str, Any]], prefix: str = "") -> int:
     """Number of evaluations after the best one; 0 where the last one is the best, or where the last round has none.
 
     The best one has the highest accuracy; where no round has an accuracy, the lowest loss. ``prefix`` : of the columns'
-    names, ``val_`` for the validation share.
+    names: ``val_`` for the validation share, ``val_unseen_`` for validation clients.
     """
     key, sign = f"{prefix}accuracy", 1.0
     if all(row.get(key) is None for row in rows):

@@ -15,7 +15,7 @@ Summary = dict[str, Any]
 LAST = (
     *("val_accuracy", "train_set_accuracy", "train_set_loss"),
     *("personal_accuracy", "personal_accuracy_before", "personal_loss"),
-    *("unseen_accuracy", "unseen_loss"),
+    *("unseen_accuracy", "unseen_loss", "val_unseen_accuracy", "val_unseen_loss"),
 )
 """Columns of rounds whose number of the final model is in the summary under the same name."""
 

@@ -93,7 +93,7 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
 
 def widest_batch(setup: Setup) -> float:
     """The largest batch of a client that trains, as a multiple of the first one: (B + 1) / B where one is joined."""
-    local, clients = setup.config.local, len(setup.partition) - setup.config.holdout_clients
+    local, clients = setup.config.local, len(setup.partition) - setup.config.never_train
     if local.last_batch != "join" or local.batch_size < 2:
         return 1.0
     sizes = [int(n) for n in setup.partition.size_counts(clients)[:, 0] if n > local.batch_size]

@@ -52,6 +52,8 @@ class ClientGrid(Grid):
     """Whether a client hung or its process died, so that bits depend on more than the config."""
     runs_in_process: int = 1
     """How many runs share this process's time."""
+    validation_clients: int = 0
+    """Clients with the ids before those of ``holdout_node_ids``, which never train either: choices may read them."""
 
     def __init__(self) -> None:
         self.states = ClientStates()
@@ -75,7 +77,12 @@ class ClientGrid(Grid):
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
-        """Nodes of clients that never train."""
+        """Nodes of clients that never train, and that no choice reads: unseen ones."""
+        return ()
+
+    @property
+    def validation_node_ids(self) -> Sequence[int]:
+        """Nodes of clients that never train, and by whose evaluation a run may be chosen or ended."""
         return ()
 
     def client_of(self, node_id: int) -> int:
@@ -165,6 +172,11 @@ class FlowerGrid(ClientGrid):
     def holdout_node_ids(self) -> Sequence[int]:
         """The wrapped grid's nodes of clients that never train; empty where it defines none."""
         return tuple(getattr(self.grid, "holdout_node_ids", ()))
+
+    @property
+    def validation_node_ids(self) -> Sequence[int]:
+        """The wrapped grid's nodes of validation clients; empty where it defines none."""
+        return tuple(getattr(self.grid, "validation_node_ids", ()))
 
     def get_node_ids(self) -> Iterable[int]:
         """The wrapped grid's nodes."""

@@ -129,12 +129,17 @@ class DeployedGrid(ClientGrid):
             self.nodes.find(self.grid, self.experiment, self.node_timeout_s, self.allowed_missing)
             self._found = True
             self._report_nodes()
-        return range(self.num_clients - self.holdout_clients)
+        return range(self.num_clients - self.holdout_clients - self.validation_clients)
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
         """Clients that never train."""
         return range(self.num_clients - self.holdout_clients, self.num_clients)
+
+    @property
+    def validation_node_ids(self) -> Sequence[int]:
+        """The clients before these, which never train either."""
+        return range(end := self.num_clients - self.holdout_clients)[end - self.validation_clients :]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterator[Message]:
         """One reply a message: errors as they come, then the good ones in the order of a simulation's blocks.
@@ -246,8 +251,7 @@ class DeployedGrid(ClientGrid):
             good = [reply for reply, why in zip(good, problems, strict=True) if not why]
         groups: dict[tuple[int, ...], list[Message]] = {payload.identities(m.content): [] for m in sent}
         for reply in sorted(good, key=order):
-            sender = sent[position[reply.metadata.reply_to_message_id]]
-            groups[payload.identities(sender.content)].append(reply)
+            groups[payload.identities(sent[position[reply.metadata.reply_to_message_id]].content)].append(reply)
         blocks = [group[part] for group in groups.values() for part in even_slices(len(group), self.block_size)]
         for block, members in enumerate(blocks):
             for reply in members:

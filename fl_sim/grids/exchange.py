@@ -55,9 +55,11 @@ class Exchange:
     client_of: Mapping[int, int]
     """Node id -> client id."""
     unseen: Container[int] = ()
-    """Node ids of clients that never train."""
+    """Node ids of clients that never train, and that no choice reads."""
     expected: Expected = Expected()
     """What replies must be."""
+    validating: Container[int] = ()
+    """Node ids of validation clients."""
     sink: Callable[[list[dict[str, object]]], None] | None = None
     """Takes rows, ``FLUSH`` at a time; None: all are kept."""
     rows: list[dict[str, object]] = field(default_factory=list)
@@ -211,7 +213,9 @@ class Exchange:
             **times,
         }
         if self.phase == "personal":
-            row["unseen"] = node in self.unseen
+            row |= {"unseen": node in self.unseen}
+            if self.validating:
+                row |= {"validation": True, "unseen": None} if node in self.validating else {"validation": False}
         if report is not None:
             numbers, facts = report.numbers, report.facts
             if isinstance(numbers.get(self.expected.weight_key), (int, float)):

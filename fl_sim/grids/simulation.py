@@ -46,6 +46,8 @@ class SimulationGrid(ClientGrid):
         C: how many clients there are, with ids 0..C-1.
     holdout_clients : int (default: 0)
         Clients with the last ids, which never train; a strategy may evaluate on them (``holdout_node_ids``).
+    validation_clients : int (default: 0)
+        Clients with the ids before these, which never train either (``validation_node_ids``): choices may read them.
     engine, block_size, chunk : str, int, int
         Engine of a block, clients a block, clients of a block that run at once (0: the whole block).
     executor : Executor (default: None)
@@ -62,6 +64,7 @@ class SimulationGrid(ClientGrid):
         num_clients: int,
         *,
         holdout_clients: int = 0,
+        validation_clients: int = 0,
         engine: str = "loop",
         block_size: int = 16,
         chunk: int = 0,
@@ -71,7 +74,8 @@ class SimulationGrid(ClientGrid):
     ) -> None:
         super().__init__()
         self._run = flower.identify()
-        self.app, self.num_clients, self.holdout_clients = client_app, num_clients, holdout_clients
+        self.app, self.num_clients = client_app, num_clients
+        self.holdout_clients, self.validation_clients = holdout_clients, validation_clients
         self.learner: Learner | None = getattr(client_app, "learner", None)
         self.own_pools, self.loss = self.learner is not None, self.learner.loss if self.learner is not None else None
         self.trainable = self.learner.loss.trainable if self.learner is not None else ()
@@ -142,7 +146,7 @@ class SimulationGrid(ClientGrid):
     @property
     def training_nodes(self) -> Sequence[int]:
         """Nodes of all clients that may train, there or not."""
-        return self._nodes(0, self.num_clients - self.holdout_clients)
+        return self._nodes(0, self.num_clients - self.holdout_clients - self.validation_clients)
 
     def begin_round(self) -> None:
         """Let virtual time go on until enough devices are there."""
@@ -165,8 +169,14 @@ class SimulationGrid(ClientGrid):
 
     @property
     def holdout_node_ids(self) -> Sequence[int]:
-        """Nodes of clients that never train."""
+        """Nodes of clients that never train, and that no choice reads."""
         return self._nodes(self.num_clients - self.holdout_clients, self.num_clients)
+
+    @property
+    def validation_node_ids(self) -> Sequence[int]:
+        """Nodes of the ``validation_clients`` before these, which never train either."""
+        end = self.num_clients - self.holdout_clients
+        return self._nodes(end - self.validation_clients, end)
 
     def _nodes(self, first: int, end: int) -> Sequence[int]:
         """Nodes of the clients first..end-1 that own samples."""

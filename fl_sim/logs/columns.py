@@ -64,7 +64,10 @@ CLIENTS: dict[str, Column] = {
         "of a failure, of a client whose work comes too late or is not needed (virtual time), and of a dropped message "
         "of a Flower app; null otherwise",
     ),
-    "unseen": Column("yes/no", "personal: whether the client never trains"),
+    "unseen": Column("yes/no", "personal: whether the client never trains; null for validation clients"),
+    "validation": Column(
+        "yes/no", "personal, with `--validation_clients`: whether it is one of these; null without them"
+    ),
     "accuracy_before": Column("fraction", "personal: on its held-out samples before fine-tuning"),
     "accuracy": Column("fraction", "personal: on its held-out samples after fine-tuning"),
     "loss_before": Column("per sample", "personal: on its held-out samples before fine-tuning"),
@@ -123,6 +126,8 @@ SUMMARY_KEYS: dict[str, Column] = {
     "personal_loss": Column("per sample", "seen clients: after fine-tuning"),
     "unseen_accuracy": Column("fraction", "clients that never train: after fine-tuning"),
     "unseen_loss": Column("per sample", "clients that never train: after fine-tuning"),
+    "val_unseen_accuracy": Column("fraction", "validation clients: after fine-tuning; null without them"),
+    "val_unseen_loss": Column("per sample", "validation clients: after fine-tuning; null without them"),
     "rounds_to_target": Column(
         "rounds",
         "first round that was evaluated and reaches the target accuracy (`--target`), of a fork among the rounds in "

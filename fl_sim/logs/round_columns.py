@@ -146,4 +146,5 @@ ROUNDS: dict[str, Column] = {
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes; null between digest_every"),
     **_personal("personal", "seen clients"),
     **_personal("unseen", "clients that never train"),
+    **_personal("val_unseen", "validation clients (`--validation_clients`), which never train either"),
 }

@@ -27,7 +27,7 @@ _rows: dict[tuple[int, int, torch.device], tuple[Partition, Tensor]] = {}
 """The last result of ``rows_of_training``, which several runs share, with the partition whose id is in the key."""
 
 
-def rows_of_training(partition: Partition, holdout_clients: int, device: torch.device) -> Tensor:
+def rows_of_training(partition: Partition, never_train: int, device: torch.device) -> Tensor:
     """(n,) int64, on ``device``: the training samples of all clients that train, as ``Partition.training_rows``.
 
     Raises
@@ -35,10 +35,10 @@ def rows_of_training(partition: Partition, holdout_clients: int, device: torch.d
     ConfigError
         Where clients that share samples own more than ``MOST_SHARED`` together.
     """
-    key = id(partition), holdout_clients, device
+    key = id(partition), never_train, device
     if key not in _rows:
         _rows.clear()
-        clients = len(partition) - holdout_clients
+        clients = len(partition) - never_train
         counts = partition.size_counts(clients)
         total = int((counts[:, 0] * counts[:, 2]).sum())
         if not partition.exclusive and total > MOST_SHARED:

@@ -22,9 +22,11 @@ def report_clients(event: Callable[..., None], exchange: Exchange) -> None:
     """The same for an evaluation on clients: a client whose numbers are not finite has failed, and no mean has it."""
     found = [(client, match[1]) for client, reason in exchange.failures if (match := NUMBER.fullmatch(reason))]
     if found:
-        unseen = {client for node, client in exchange.client_of.items() if node in exchange.unseen}
-        phases = {True: "unseen", False: exchange.phase}
-        columns = dict.fromkeys(f"{phases[client in unseen]}_{name}" for client, name in found)
+        asked = ((node, client) for node, client in exchange.client_of.items() if node in exchange.unseen)
+        whose = {client: "unseen" for _, client in asked}
+        asked = ((node, client) for node, client in exchange.client_of.items() if node in exchange.validating)
+        whose |= {client: "val_unseen" for _, client in asked}
+        columns = dict.fromkeys(f"{whose.get(client, exchange.phase)}_{name}" for client, name in found)
         clients = list(dict.fromkeys(client for client, _ in found))
         what = f"NaN or infinity in the evaluation on {len(clients)} clients, which no mean contains"
         event("not_finite", columns=list(columns), clients=clients, reason=what)

@@ -130,7 +130,7 @@ class RoundEvaluation:
         number = self.run.round
         if number % self.every == 0 or any(name in row for name in round_row.CENTRAL):
             self._central = number
-        if (number and self._personal_due()) or any(name.startswith(("personal_", "unseen_")) for name in row):
+        if (number and self._personal_due()) or any(name.startswith(round_row.PERSONAL) for name in row):
             self._clients = number
 
     def _personal_due(self) -> bool:

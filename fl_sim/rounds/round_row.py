@@ -18,6 +18,8 @@ CENTRAL = tuple(
     f"{part}{name}" for name in ("accuracy", "loss", "class_accuracy") for part in ("", "val_", "train_set_")
 )
 """Documented columns that central evaluation fills."""
+PERSONAL = ("personal_", "unseen_", "val_unseen_")
+"""Beginnings of the documented columns that personal evaluation fills."""
 SYNONYM = re.compile(
     r"(?:(?:test|eval|evaluate|evaluation|central|centrali[sz]ed|server|global)[_-])*(accuracy|acc|loss)", re.IGNORECASE
 )
@@ -76,7 +78,7 @@ def of_clients(phase: str, metrics: Mapping[str, object], own: Collection[str] =
 
 def of_evaluation(metrics: Mapping[str, object]) -> dict[str, object]:
     """Numbers of an evaluation on clients: this project's personal evaluation as it is, others as ``of_clients``."""
-    personal = {k: v for k, v in metrics.items() if k.startswith(("personal_", "unseen_"))}
+    personal = {k: v for k, v in metrics.items() if k.startswith(PERSONAL)}
     return personal | of_clients("evaluate", {k: v for k, v in metrics.items() if k not in personal})
 
 

@@ -139,6 +139,7 @@ class StrategyCalls:
         own_pools = self.grid.own_pools and (phase != "train" or self.grid.pool is not None)
         clients, unseen = clients_of(self.grid, messages), self.grid.holdout_node_ids
         exchange = Exchange(run.round, phase, messages, clients, unseen, sink=self.log_clients)
+        exchange.validating = self.grid.validation_node_ids
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
         if isinstance(run.strategy, PoolingStrategy):
             model, beside = payload.split(run.strategy.reply_form(run.model)) if phase == "train" else ({}, {})

@@ -23,6 +23,8 @@ HOOKS = ("home", "own_model", "adapt")
 class PersonalEvaluation(PoolingStrategy, LocalRule):
     """The part of ``Strategy`` that evaluates models on clients."""
 
+    validating: Container[int] = ()
+    """Nodes of validation clients."""
     seed: int = 0
     """Keys the choice of clients and stragglers, and all draws of clients."""
 
@@ -42,7 +44,9 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Messages of a personal evaluation, to ``personalize.clients`` clients that train, and as many others."""
+        """Messages of a personal evaluation: to ``personalize.clients`` that train, as many unseen ones, and as many
+        validation clients.
+        """
         settings: dict[str, Any] = {**config, "seed": self.seed, "server-round": server_round}
         if not personal_due(server_round, settings):
             return []
@@ -53,7 +57,9 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
         self.unseen: Container[int] = unseen if isinstance(unseen, range) else set(unseen)
         chosen: list[int] = []
         seen = ids_of(grid.get_node_ids()) if settings.get("personalize.seen", True) else ()
-        for purpose, ids in (("seen", seen), ("unseen", unseen)):
+        if validating := ids_of(getattr(grid, "validation_node_ids", ())):
+            self.validating = validating if isinstance(validating, range) else frozenset(validating)
+        for purpose, ids in (("seen", seen), ("unseen", unseen), ("val_unseen", validating)):
             chosen += [ids[i] for i in sorted(rng.sample(rng.key(self.seed, purpose), len(ids), min(most, len(ids))))]
         sent = {"arrays": records.without(arrays, self.at_home), **self.sent_beside(arrays)}
         contents = [RecordDict({**sent, "config": records.config(settings)}) for _ in chosen]
@@ -64,12 +70,13 @@ class PersonalEvaluation(PoolingStrategy, LocalRule):
         return {}
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        """Statistics of a personal evaluation: ``personal_*`` of clients that train, ``unseen_*`` of the others."""
-        rows = [(r.metadata.src_node_id in self.unseen, records.numbers(r.content)) for r in replies]
-        numbers = {
-            **summarise("personal", [row for unseen, row in rows if not unseen]),
-            **summarise("unseen", [row for unseen, row in rows if unseen]),
-        }
+        """Statistics of a personal evaluation: ``personal_*`` (clients that train), ``unseen_*``, ``val_unseen_*``."""
+        rows: dict[str, list[Mapping[str, Any]]] = {"personal": [], "unseen": [], "val_unseen": []}
+        for r in replies:
+            node = r.metadata.src_node_id
+            whose = "unseen" if node in self.unseen else "val_unseen" if node in self.validating else "personal"
+            rows[whose].append(records.numbers(r.content))
+        numbers = {k: v for prefix, of_them in rows.items() for k, v in summarise(prefix, of_them).items()}
         return records.metrics(numbers) if numbers else None
 
 

@@ -20,7 +20,7 @@ def summarise(prefix: str, clients: Sequence[Mapping[str, Any]]) -> dict[str, fl
     Parameters
     ----------
     prefix : str
-        ``personal`` or ``unseen``, with which the names of the numbers begin.
+        ``personal``, ``unseen`` or ``val_unseen``, with which the names of the numbers begin.
     clients : Sequence[Mapping]
         For each client ``held_out`` (a number of samples, the weight), ``loss_before``, ``loss`` and, where the task
         has them, ``accuracy_before`` and ``accuracy``. Clients without held-out samples do not count.

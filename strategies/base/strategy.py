@@ -55,7 +55,7 @@ class Strategy(PersonalEvaluation, ABC):
     payload_pools: ClassVar[Mapping[str, Pool]] = {}
     """The reductions of the payload's trees in replies (``up``), by name; the weighted mean of those not named."""
     needs_validation: ClassVar[bool] = False
-    """Whether the server's step reads the loss on validation samples; a run without ``--validation`` is refused."""
+    """Whether the server's step reads the loss on validation samples; a run without any is refused."""
     validate: Callable[[Tree], float] | None = None
     """The loss of a model on the validation samples that the server has: set by the run where it is needed."""
     population: int = 0
@@ -164,7 +164,8 @@ class Strategy(PersonalEvaluation, ABC):
         return {
             k: v
             for k, v in vars(self).items()
-            if k not in ("model", "population", "statistics", "trainable", "at_home", "unanswered", "validate")
+            if k
+            not in ("model", "population", "statistics", "trainable", "at_home", "unanswered", "validate", "validating")
         }
 
     def restore(self, kept: Mapping[str, object]) -> None:

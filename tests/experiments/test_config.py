@@ -36,6 +36,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "validation": 0.0,
         "clients": 0,
         "holdout_clients": 0,
+        "validation_clients": 0,
         "cohort": 0,
         "rounds": 10,
         "local": {

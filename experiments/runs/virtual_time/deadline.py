@@ -21,7 +21,7 @@ def check_deadline(setup: Setup) -> None:
         return
     strategy, carried = setup.strategy, setup.train_config
     sent = strategy.round_settings(1, carried) if isinstance(strategy, Strategy) else carried
-    clients = setup.partition.working(0, len(setup.partition) - config.holdout_clients)
+    clients = setup.partition.working(0, len(setup.partition) - config.never_train)
     settings = {**sent, "server-round": 1}
     received, fastest = setup.loss.received(records.decode(setup.initial)), LONGEST
     for first in range(0, len(clients), AT_ONCE):  # mostly one of the first meets it

@@ -48,7 +48,7 @@ def devices(config: Config, clients: int) -> Devices:
         there = "a device is there for profile.on seconds, then away for profile.off"
         raise ConfigError(f"profile.on = {common['on']:g}, profile.off = {common['off']:g}: {there}; give both or none")
     with making("profile.name", chosen.name):
-        draw = call(chosen.component, {"clients": clients, "training": clients - config.holdout_clients, **params})
+        draw = call(chosen.component, {"clients": clients, "training": clients - config.never_train, **params})
     spells = getattr(draw, "spells", None)
     given = (*getattr(draw, "own", ()), *(("on", "off") if spells is not None else ()))
     if twice := next((name for name in given if common[name]), None):

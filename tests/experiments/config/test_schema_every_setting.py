@@ -50,6 +50,7 @@ SETTINGS: dict[str, Entry] = {
     "validation": (0.2,),
     "clients": (2,),
     "holdout_clients": (1,),
+    "validation_clients": (1, {"personalize_steps": 2, "partition.held_out": 0.4}),
     "cohort": (2,),
     "rounds": (2,),
     "local.epochs": (2,),

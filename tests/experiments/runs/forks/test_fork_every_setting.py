@@ -14,7 +14,7 @@ from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 KEEPS = f"{WORLD}:Keeps"
 STAYS = {
     *("task.name", "partition.name", "partition.held_out", "partition.seed", "clients", "validation", "dtype"),
-    *("partition.unseen_held_out", "partition.feature_shift"),
+    *("partition.unseen_held_out", "partition.feature_shift", "validation_clients"),
 }
 """Settings that the states of clients do not allow to change."""
 SHAPES = {"model.name"}
