@@ -1,6 +1,7 @@
 """From a config to its samples and the clients that own them."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -192,3 +193,27 @@ def let_validate(strategy: object, loss: Loss, validation: Tree, workers: Execut
     """Give a strategy that chooses by it the loss on these samples."""
     if isinstance(strategy, Strategy) and strategy.needs_validation:
         strategy.validate = validation_loss(loss, validation, workers)
+
+
+TRANSFORMED_BYTES = 256 * 2**20
+"""Samples that take less as floats are transformed once, on a CPU; a GPU keeps them as they are stored."""
+_transformed: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
+
+
+def transformed_once(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
+    """(task, central validation samples) in the form that takes the least time; kept for the next of several runs.
+
+    On a CPU all samples are transformed once, unless that takes too much memory. For a GPU they stay as they are
+    stored, and those of central evaluation are copied to it.
+    """
+    if device != "cpu":
+        test, held = ({k: v.to(device) for k, v in samples.items()} for samples in (task.test, validation))
+        return replace(task, test=test), held
+    key = id(task), dtype
+    if key not in _transformed:
+        _transformed.clear()
+        ready, held = task.ready(dtype, TRANSFORMED_BYTES), validation
+        if ready is not task and validation:
+            held = task.transform({**validation, "x": validation["x"].to(dtype)}, None)
+        _transformed[key] = task, ready, held
+    return _transformed[key][1:]

@@ -19,7 +19,7 @@ from clients.shares import NEVER_TRAIN, making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
-from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients
+from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients, transformed_once
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
 from fl_sim import SimulationGrid, Task
@@ -106,7 +106,7 @@ def build(
     task, validation, partition = data(config)
     dtype = torch.float64 if config.dtype == "float64" else torch.float32
     check_range(task, dtype)
-    task, validation = transformed(task, validation, dtype, config.device)
+    task, validation = transformed_once(task, validation, dtype, config.device)
     task = with_metrics(task, metrics or {}, config.set_metrics, set_metrics or {})
     loss, engine, notes = of_config(config, replace(task, client_names=None, class_names=None), dtype)  # to workers
     rows = rows_of_training(partition, config.never_train, loss.device) if config.evaluate_train else None
@@ -186,30 +186,6 @@ def with_metrics(task: Task, metrics: Mapping[str, SampleFunction], names: str, 
     for table in ("rounds", "clients"):
         check_own(columns, table)
     return replace(task, set_metrics=chosen_metrics(names, own, task))
-
-
-TRANSFORMED_BYTES = 256 * 2**20
-"""Samples that take less as floats are transformed once, on a CPU; a GPU keeps them as they are stored."""
-_transformed: dict[tuple[int, torch.dtype], tuple[Task, Task, Tree]] = {}
-
-
-def transformed(task: Task, validation: Tree, dtype: torch.dtype, device: str) -> tuple[Task, Tree]:
-    """(task, central validation samples) in the form that takes the least time; kept for the next of several runs.
-
-    On a CPU all samples are transformed once, unless that takes too much memory. For a GPU they stay as they are
-    stored, and those of central evaluation are copied to it.
-    """
-    if device != "cpu":
-        test, held = ({k: v.to(device) for k, v in samples.items()} for samples in (task.test, validation))
-        return replace(task, test=test), held
-    key = id(task), dtype
-    if key not in _transformed:
-        _transformed.clear()
-        ready, held = task.ready(dtype, TRANSFORMED_BYTES), validation
-        if ready is not task and validation:
-            held = task.transform({**validation, "x": validation["x"].to(dtype)}, None)
-        _transformed[key] = task, ready, held
-    return _transformed[key][1:]
 
 
 def make_strategy(config: Config, training_clients: int) -> flower_strategies.Strategy:
