@@ -14,6 +14,8 @@ from flwr.clientapp import ClientApp
 from clients.device.answer import always_answers, introduce, work
 from clients.learner import answer, make_learner
 from clients.rules import rule_for
+from clients.silo.silo_of_run import in_silo
+from clients.silo.silo_options import NO_SILO, Silo
 from fl_sim import Loss, Partition
 from fl_sim.blocks.learner import Learner
 from fl_sim.grids.messages import reply_to, settings_of
@@ -25,12 +27,16 @@ class LearnerApp(ClientApp):
     learner: Learner
 
 
-def make_app(loss: Loss, partition: Partition, own: Mapping[str, type] | None = None) -> LearnerApp:
+def make_app(
+    loss: Loss, partition: Partition, own: Mapping[str, type] | None = None, silo: Silo = NO_SILO
+) -> LearnerApp:
     """The ClientApp of a task, a model (both bound in ``loss``) and a partition of the task's training samples.
 
     ``own`` : classes of strategies by name, for names that cannot be imported, such as those of a notebook.
+    ``silo`` : the processes of each client's training; default: none of its own.
     """
     learner = make_learner(loss, partition, lambda message_type, settings: rule_for(message_type, settings, own))
+    learner = in_silo(learner, silo)
     app = LearnerApp()
     app.learner = learner
 

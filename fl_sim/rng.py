@@ -141,16 +141,41 @@ def _hash32(x: Tensor) -> Tensor:
     return x
 
 
-def bits(pair: Tensor, n: int) -> Tensor:
-    """``n`` random 32-bit words (n,) int32 from a key's words (2,); element i depends on the key and i only."""
-    counter = torch.arange(n, dtype=torch.int32, device=pair.device)
+_first_row = 0
+
+
+@contextmanager
+def rows_from(first: int) -> Iterator[None]:
+    """While open, ``uniform`` and ``keep_mask`` draw for a part of a batch: for its samples from ``first`` on.
+
+    The first axis of what is drawn is that of samples; what is drawn are these rows of what the whole batch gets.
+    """
+    global _first_row
+    before, _first_row = _first_row, first
+    try:
+        yield
+    finally:
+        _first_row = before
+
+
+def bits(pair: Tensor, n: int, start: int = 0) -> Tensor:
+    """``n`` random 32-bit words (n,) int32 from a key's words (2,); element i depends on the key and i only.
+
+    ``start`` : the first i.
+    """
+    counter = torch.arange(start, start + n, dtype=torch.int32, device=pair.device)
     return _hash32((counter + pair[0]) * (pair[1] | 1))
+
+
+def _before(shape: tuple[int, ...]) -> int:
+    """How many elements of the whole batch lie before the rows that are drawn (see ``rows_from``)."""
+    return _first_row * math.prod(shape[1:]) if _first_row else 0
 
 
 def uniform(pair: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """Uniform numbers in [0, 1) with 24 bits, of ``shape``, from a key's words (2,)."""
     n = math.prod(shape)
-    return ((bits(pair, n) & 0xFFFFFF).to(dtype) / (1 << 24)).reshape(shape)
+    return ((bits(pair, n, _before(shape)) & 0xFFFFFF).to(dtype) / (1 << 24)).reshape(shape)
 
 
 def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -161,10 +186,11 @@ def keep_mask(pair: Tensor, shape: tuple[int, ...], p: float, dtype: torch.dtype
     """
     n, per = math.prod(shape), 4 if (p * 256).is_integer() else 2
     values = 1 << (32 // per)
-    parts = _signed_parts(bits(pair, -(-n // per)), per)
+    word, skip = divmod(_before(shape), per)
+    parts = _signed_parts(bits(pair, -(-(n + skip) // per), word), per)
     least = round(p * values) - values // 2
     # For whole numbers this is x >= least; comparing to booleans and converting them would be slower.
-    return parts[:n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)
+    return parts[skip : skip + n].to(dtype).sub_(least - 1).clamp(0, 1).reshape(shape)
 
 
 def _signed_parts(x: Tensor, per: int) -> Tensor:

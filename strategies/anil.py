@@ -30,6 +30,11 @@ class ANIL(MAML):
     head: str = ""
     """Layers that adapt, by name with commas; empty: the last layer; all or none: every layer or none."""
 
+    @property
+    def whole_batches(self) -> str:
+        """The inner loop is differentiated."""
+        return "its inner loop over the head is differentiated; use maml with strategy.order 1, or reptile"
+
     def inside(self, loss: Loss) -> list[str]:
         """The leaves that adapt. Raises ConfigError for a layer that the network lacks."""
         named = leaves_of(loss, self.head)

@@ -51,6 +51,11 @@ class MAML(MetaGradients):
     """Samples of its query set; 0: those that support leaves (half, if both are 0)."""
     renamed: ClassVar[Mapping[str, str]] = {"moments": "server_state"}
 
+    @property
+    def whole_batches(self) -> str:
+        """Order 2 differentiates through the inner steps."""
+        return "strategy.order = 2 differentiates through the inner steps; give order 1" if self.order == 2 else ""
+
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
         support, query = split(sizes.train, draw("split"), self.support_size, self.query_size, sizes.turns)

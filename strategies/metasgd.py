@@ -36,6 +36,11 @@ class MetaSGD(LearnedBeside, MAML):
     """Learning rate of the server's optimiser for the rates; multiplied by server.lr."""
     refuses = (*MAML.refuses, "personalize_lr", "personalize_optimizer")
 
+    @property
+    def whole_batches(self) -> str:
+        """The rates' gradient goes through the inner steps."""
+        return "the gradient of the learned rates goes through the inner steps; use maml or reptile"
+
     def begin(self, trained: Tree) -> Mapping[str, Tree]:
         """All rates are ``inner_lr``."""
         return {"rates": {k: torch.zeros_like(x) + self.inner_lr for k, x in trained.items()}}

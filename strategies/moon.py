@@ -38,6 +38,11 @@ class Moon(Strategy):
     layer: str = ""
     """Layer whose outputs are the features; empty: "projection", and in a network without one the whole network."""
 
+    @property
+    def whole_batches(self) -> str:
+        """Its term compares the features of three models."""
+        return "its term compares features of whole batches; use fedprox or scaffold"
+
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
     ) -> tuple[Tree, Tree, Metrics]:

@@ -58,6 +58,12 @@ class PerFedAvg(Strategy):
         why = "strategy.order hf takes a difference of two gradients, of which bf16 leaves no digit"
         return {"precision": {"bf16": why}} if self.order == "hf" else {}
 
+    @property
+    def whole_batches(self) -> str:
+        """The exact product differentiates twice."""
+        why = "strategy.order = 'exact' differentiates the gradient; give hf, or fo"
+        return why if self.order == "exact" else ""
+
     def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
         """How far ``hf`` is off from the exact product on this network, where that is much or the network has kinks."""
         if self.order != "hf":

@@ -2,8 +2,8 @@
 
 Besides the model and the round's settings, a message holds a ConfigRecord ``experiment`` that names task, partition and
 model (those of this project, or ``package.module:Name`` of the app's own code). The device adds the settings in its
-node config: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``, ``state-dir``. Every message gets an
-answer: an error on the device becomes an error reply with its reason.
+node config: ``partition-id``, and perhaps ``data-dir``, ``device``, ``threads``, ``state-dir``, ``silo-processes``.
+Every message gets an answer: an error on the device becomes an error reply with its reason.
 """
 
 import os
@@ -20,6 +20,8 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from clients.device.samples import component, own_samples
 from clients.device.state import States
 from clients.learner import answer, make_learner, make_module, probe
+from clients.silo.silo_of_run import in_silo
+from clients.silo.silo_options import Silo
 from clients.sources.cache import cache_folder
 from fl_sim import LocalRule, Loss
 from fl_sim.blocks.learner import Learner, Settings
@@ -107,7 +109,23 @@ def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client:
     dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32
     loss = Loss(module, task, dtype, device, spec.get("precision", "full"))
     probe(loss, str(spec["model"]), str(spec["task"]))
-    return make_learner(loss, own, rules)
+    return in_silo(make_learner(loss, own, rules), silo_of(spec, node_config))
+
+
+def silo_of(spec: Mapping[str, Any], node_config: Mapping[str, Any]) -> Silo:
+    """The silo of this device: shards as the experiment says, processes as its node config says (default: 1).
+
+    Raises ValueError where the node config names processes and the experiment has no silo.
+    """
+    shards, processes = int(spec.get("silo-shards", 0)), int(node_config.get("silo-processes", 0))
+    if not shards:
+        if processes > 1:
+            what = "the experiment has no silo, whose shards all devices share"
+            raise ValueError(f"node config: silo-processes = {processes}: {what}; run it with --silo.processes 1")
+        return Silo()
+    silo = Silo(processes or 1, shards)
+    silo.check("loop", 0.0)
+    return silo
 
 
 def _state_root(context: Context) -> Path:

@@ -42,6 +42,7 @@ def check_plan(c: Config) -> None:
         cure = "leave it out, or use --engine ray" if c.engine != "flower" else "leave it out"
         raise ConfigError(f"client_timeout = {c.client_timeout:g}: {why} no way to end one client; {cure}")
     check_epochs_of(c, total)
+    c.silo.check(c.ray.engine if c.engine == "ray" else c.engine, 0.0 if c.engine == "ray" else c.client_timeout)
     if strategy is not None and strategy.needs_validation and not (c.validation or c.validation_clients):
         what = f"strategy {c.strategy.name} chooses by the loss on central validation samples, and there are none"
         raise ConfigError(f"validation = {c.validation:g}: {what}; give a share (--validation 0.1)")
@@ -141,6 +142,7 @@ def idle(c: Config) -> dict[str, str]:
         found["chunk"] = "acts in the engine vmap, and this run is on the loop"
     if c.engine != "ray":
         found |= {f"ray.{name}": f"the engine is {c.engine}; add --engine ray" for name in vars(c.ray)}
+    found |= c.silo.idle
     if c.local.steps:
         found["local.epochs_of"] = f"local.steps = {c.local.steps} counts steps; set local.steps 0 too"
     elif c.local.epochs_of:

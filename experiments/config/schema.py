@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tomli_w
 
 from clients.attacks.none import NoAttack
+from clients.silo.silo_options import Silo
 from experiments.config.choices import BY_RUN, PACKAGES, Choice
 from experiments.config.nesting import Settings, without
 from experiments.config.tables import SECTIONS, Server, Stop, System
@@ -103,6 +104,8 @@ class Config:
     """loop: client by client; vmap: one batched model; auto: one of the two; ray: workers; flower: its simulation."""
     ray: Ray = field(default_factory=Ray)
     """Ray's workers."""
+    silo: Silo = field(default_factory=Silo)
+    """Training that is itself distributed inside each client."""
     block_size: Whole = 0
     """Most clients in a block; 0: by the fixed rule in experiments/runs/block_size.py."""
     chunk: Whole = 0
@@ -163,6 +166,8 @@ class Config:
                 plain[f.name] = vars(value) if f.name in SECTIONS else value
         if self.engine != "ray":
             del plain["ray"]
+        if not self.silo.processes:
+            del plain["silo"]
         if self.attack.name == HONEST:
             del plain["attack"]
         return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
+from clients.silo.silo_options import Silo
 from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
 
@@ -52,5 +53,5 @@ class Stop:
         return rules[0] if rules else ""
 
 
-SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "stop": Stop}
+SECTIONS: dict[str, Any] = {"local": Local, "server": Server, "system": System, "ray": Ray, "silo": Silo, "stop": Stop}
 """The tables of a config that have a class of their own."""

@@ -251,5 +251,7 @@ def device_settings(setup: Setup) -> dict[str, object]:
     numbers = ["seed", "dtype", "precision", "threads", "augment", "validation"]
     numbers += ["standardize", "standardize_on", "holdout_clients"]
     own = {k: v for k in ("set_metrics", "validation_clients") if (v := getattr(config, k))}
+    if config.silo.processes:  # how many processes a device has for it is its own matter
+        own["silo-shards"] = config.silo.shards
     shapes = {"inputs": list(setup.task.inputs), "outputs": setup.task.outputs}
     return settings | own | {k: getattr(config, k) for k in numbers} | shapes | {"clients": len(setup.partition)}

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from clients.silo.silo_checks import check_silo
 from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
 from experiments.runs.checks.unused_numbers import check_numbers
@@ -14,7 +15,7 @@ from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
 from experiments.runs.virtual_time.deadline import check_deadline
 from fl_sim import tree
-from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.blocks.plan import BlockPlan, alone, plan_blocks
 from fl_sim.errors import ConfigError
 from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
@@ -58,6 +59,9 @@ def check_used(setup: Setup) -> None:
         raise ConfigError(f"clients = {config.clients}: {what}; leave it out")
     check_numbers(setup)
     check_deadline(setup)
+    if config.silo.processes:
+        names = config.strategy.name, config.model.name, task.name
+        check_silo(alone(first_round_plans(setup)[0])[0], setup.learner, sent(setup), config.silo.shards, *names)
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:
@@ -70,6 +74,15 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     cohort = lowest[: config.cohort or len(lowest)]
     orders = ((position, c, settings) for position, c in enumerate(cohort))
     return plan_blocks(learner, "train", orders, {}, config.block_size)
+
+
+def sent(setup: Setup) -> Tree:
+    """What a message of the first round holds: the initial model without what stays at home, and the payload."""
+    model, strategy = setup.loss.initial(), setup.strategy
+    if not isinstance(strategy, Strategy):
+        return model
+    strategy.trainable, strategy.statistics = setup.loss.trainable, setup.loss.buffers
+    return strategy.message_form(model)
 
 
 def bytes_of_a_client(setup: Setup, model: Tree) -> tuple[int, int]:

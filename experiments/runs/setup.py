@@ -116,7 +116,7 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
-    app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)})
+    app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)}, config.silo)
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
@@ -166,7 +166,8 @@ def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) 
 def of_config(config: Config, task: Task, dtype: torch.dtype) -> Network:
     """The run's network, checked, with the engine that takes it."""
     chosen, kinds = config.model, {"ray": config.ray.engine, "flower": "loop"}
-    engine, where = kinds.get(config.engine, config.engine), (dtype, config.device, config.precision)
+    engine = "loop" if config.silo.processes else kinds.get(config.engine, config.engine)
+    where = (dtype, config.device, config.precision)
     return network(chosen.component, chosen.params, task, config.seed, chosen.name, engine, *where)
 
 

@@ -28,6 +28,9 @@ class Learner:
     """``(message type, settings) -> rule``."""
     recorder: GraphRecorder = field(default_factory=GraphRecorder, compare=False, repr=False)
     """Keeps CUDA graphs of chunks of one kind that occur repeatedly."""
+    silo: Callable[..., tuple[Tree, Tree, Tree]] | None = field(default=None, compare=False, repr=False)
+    """Trains one client on several processes, in the place of the loop: ``(block, job, model, learner) -> (reply, new
+    state, metrics)`` as of ``fl_sim.learning.returned.call``; None: the loop trains it, in this process."""
 
 
 def local_settings(settings: Settings, server_round: int) -> Local:

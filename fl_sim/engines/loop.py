@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from fl_sim import rng, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.padding import plain_batches
-from fl_sim.blocks.resolve import Block
+from fl_sim.blocks.resolve import Block, Job
 from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.set_evaluation import split
@@ -19,13 +19,9 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
 
     PyTorch's global generator is keyed by client and round, for models that draw from it (functional dropout).
     """
-    device = learner.loss.device
     for job in block.jobs:
-        batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
         try:
-            with rng.keyed_globals(job.draw("globals")):
-                received, state = tree.clone(model), tree.clone(job.state)
-                reply, state, metrics = call(block.rule, received, state, batches, learner.loss, block.local)
+            reply, state, metrics = of_client(block, job, model, learner)
         except KeyboardInterrupt:
             raise
         except BaseException:  # sys.exit too is the failure of the client that called it
@@ -38,13 +34,18 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
         yield Outcome([job], stacked, {k: v.detach()[None] for k, v in state.items()}, numbers)
 
 
+def of_client(block: Block, job: Job, model: Tree, learner: Learner) -> tuple[Tree, Tree, Tree]:
+    """(reply, new state, metrics) of one client, in this process; where the learner has a silo, it trains there."""
+    if learner.silo is not None and block.rule.reply_kind != "none":  # personal evaluation runs here
+        return learner.silo(block, job, model, learner)
+    device = learner.loss.device
+    batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
+    with rng.keyed_globals(job.draw("globals")):
+        received, state = tree.clone(model), tree.clone(job.state)
+        return call(block.rule, received, state, batches, learner.loss, block.local)
+
+
 def reply_of(block: Block, model: Tree, learner: Learner) -> tuple[Tree, dict[str, float]]:
     """The reply and metrics of a block's first client, without catching exceptions: for replay and ``--pdb``."""
-    job = block.jobs[0]
-    batches = {
-        name: plain_batches(learner.data, job, name, learner.partition, learner.loss.device) for name in job.streams
-    }
-    with rng.keyed_globals(job.draw("globals")):
-        own = tree.clone(model), tree.clone(job.state)
-        reply, _, metrics = call(block.rule, *own, batches, learner.loss, block.local)
+    reply, _, metrics = of_client(block, block.jobs[0], model, learner)
     return reply, {k: float(v) for k, v in split(metrics)[0].items()}

@@ -64,6 +64,16 @@ class LocalRule(ABC):
     are the change ``new - model`` as ``tree.sub`` gives it. The new model gets the mean of the clients' statistics.
     """
 
+    @property
+    def whole_batches(self) -> str:
+        """Why one process must have whole batches, so that no silo can train the rule; default: "", it need not.
+
+        A silo (``--silo.processes``) computes ``loss.gradient`` and ``loss.step_gradient`` on several processes, each
+        with a part of the batch. A rule that calls ``loss`` itself, ``loss.outputs`` or ``loss.metrics``, or reads
+        ``batch.data``, needs the whole.
+        """
+        return ""
+
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """The samples that each step uses. Default: one stream ``train`` of shuffled passes over the training part.
 

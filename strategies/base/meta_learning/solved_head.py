@@ -47,6 +47,11 @@ class SolvedHead(LearnedBeside):
         *(f"personalize_{name}" for name in ("lr", "optimizer", "batch_size")),
     )
 
+    @property
+    def whole_batches(self) -> str:
+        """The head is solved for."""
+        return "its head is solved for from all samples of support at once; use maml with strategy.order 1, or reptile"
+
     @abstractmethod
     def solve(self, x: Tensor, targets: Tensor, real: Tensor, learned: Tree) -> Tensor:
         """W (K, F) from the features of support x (N, F), one-hot targets (N, K), and what the server learns.

@@ -89,6 +89,8 @@ SETTINGS: dict[str, Entry] = {
     "ray.num_gpus": (0.5, {}, REFUSED),
     "ray.engine": ("loop", {}, REFUSED),
     "ray.address": ("auto", {}, REFUSED),
+    "silo.processes": (1, {"engine": "loop"}),
+    "silo.shards": (2, {"engine": "loop", "silo.processes": 1}),
     "block_size": (2,),
     "chunk": (2, {}, "executor"),
     "threads": (2, {}, "threads"),
