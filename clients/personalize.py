@@ -18,6 +18,7 @@ from fl_sim.engines.set_evaluation import parts_of
 from fl_sim.learning.batch_means import COUNTED
 from fl_sim.learning.loss import Batch, Loss
 from fl_sim.learning.networks import home_leaves
+from fl_sim.learning.networks.queries_alone import BesideSupport
 from fl_sim.learning.returned import checked
 from fl_sim.learning.rule import Draw, LocalRule, Metrics, Sizes, Streams, passes
 from fl_sim.learning.settings import Local
@@ -41,6 +42,8 @@ class Personalize(LocalRule):
     """What becomes of a pass's last batch, as ``local.last_batch``."""
     optimizer: Literal["sgd", "adam"] = "sgd"
     """Update rule of fine-tuning, without momentum, weight decay or clipping."""
+    queries: Literal["together", "alone"] = "together"
+    """alone: each held-out sample goes through the network alone with the training part; see ``BesideSupport``."""
 
     reply_kind = "none"
 
@@ -53,7 +56,8 @@ class Personalize(LocalRule):
         """The stream ``train`` has the fine-tuning steps, ``test`` one batch of all held-out samples."""
         tuning = passes(np.arange(sizes.train), self._local(local), draw("personal")) if self.steps else []
         held = np.arange(sizes.train, sizes.train + sizes.held_out)
-        return {"train": tuning, "test": [held if self.steps or sizes.held_out else np.arange(sizes.train)]}
+        streams = {"train": tuning, "test": [held if self.steps or sizes.held_out else np.arange(sizes.train)]}
+        return streams if self.queries == "together" else {**streams, "support": [np.arange(sizes.train)]}
 
     def local_update(
         self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local_: Local
@@ -71,6 +75,8 @@ class Personalize(LocalRule):
     ) -> tuple[Tree, Tree, Metrics]:
         """The result of ``local_update`` for the model that is evaluated, and the one after fine-tuning."""
         test = next(iter(batches["test"]))
+        if self.queries == "alone":
+            loss = BesideSupport(loss, next(iter(batches["support"])))
         with torch.no_grad():
             before, after = loss.metrics(model, test), loss.metrics(tuned, test)
         count, sets = torch.as_tensor(test.size, dtype=loss.dtype), parts_of(loss, model, tuned, test)

@@ -33,7 +33,7 @@ def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | No
     if message_type.startswith("evaluate"):
         numbers = table(settings, "personalize")
         steps, lr, batch_size = (numbers.get(name, 0) for name in ("steps", "lr", "batch_size"))
-        rest = numbers.get("last_batch", "keep"), numbers.get("optimizer", "sgd")
+        rest = numbers.get("last_batch", "keep"), numbers.get("optimizer", "sgd"), numbers.get("queries", "together")
         common = int(steps), float(lr), int(batch_size), *rest
         if "strategy" not in settings:
             return Personalize(*common)

@@ -6,8 +6,9 @@ in place of pooling as in C. Finn et al. (MAML), ICML 2017, section 5.2, arXiv:1
 
 Normalisation by the batch (``norm = batch``, the reference) has no running statistics: the samples of a batch are
 normalised together in evaluation too, so that the outputs for queries depend on which are evaluated together
-(transductive). ``python -m experiments.adapt`` evaluates each query with the support alone. It runs on the loop; with
-``norm = group`` the network runs on every engine, and each sample is alone.
+(transductive). ``--personalize_queries alone`` evaluates each query with the support alone, and so does ``python -m
+experiments.adapt``. It runs on the loop; with ``norm = group`` the network runs on every engine, and each sample is
+alone.
 """
 
 from typing import Annotated, Literal

@@ -26,7 +26,7 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.adapt.adaptation import How, curves, normalises_together, own_steps, start_of
+from experiments.adapt.adaptation import How, curves, own_steps, start_of
 from experiments.adapt.new_tasks import Tasks, new_tasks, unseen_clients
 from experiments.adapt.picture import draw
 from experiments.command_ends import ended, is_full
@@ -37,6 +37,7 @@ from experiments.runs.setup import Setup
 from fl_sim import LocalRule, Loss, load
 from fl_sim.errors import ConfigError
 from fl_sim.kernels.precision import prepare
+from fl_sim.learning.networks.queries_alone import normalises_together
 from fl_sim.logs.reader import RunLog
 from fl_sim.rounds.checkpoint import latest
 from fl_sim.rounds.checkpoint_files import kept_attributes
@@ -92,7 +93,7 @@ def adapted(options: argparse.Namespace, words: Sequence[str]) -> int:
     else:
         tasks = unseen_clients(setup, options.run, options.episodes, options.seed)
     loss = Loss(setup.loss.training, tasks.task, setup.loss.dtype, setup.loss.device, setup.loss.precision)
-    alone = normalises_together(loss) and not options.together
+    alone = normalises_together(loss.training) and not options.together
     lr, optimizer = rate(setup.config, options.lr), options.optimizer or setup.config.personalize_optimizer
     prepare(setup.config.device, setup.config.threads, setup.config.precision)
     how = How(shots, steps, lr, optimizer, options.queries, alone)

@@ -5,7 +5,7 @@ Legend: S samples of support, Q of query.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,8 +13,8 @@ import torch
 from experiments.adapt.episodes import Episode, samples
 from fl_sim import Local, LocalRule, Loss, optim, rng
 from fl_sim.errors import ConfigError
-from fl_sim.kernels.layers import has_batch_norm
 from fl_sim.learning.loss import Batch
+from fl_sim.learning.networks.queries_alone import BesideSupport
 from fl_sim.tree import Tree
 
 
@@ -83,23 +83,9 @@ def measured(loss: Loss, model: Tree, support: Tree, query: Tree, alone: bool) -
     support batch alone (not transductive), instead of with all others.
     """
     words = rng.words(0).to(loss.device)
+    judge = BesideSupport(loss, Batch(support, words)) if alone else loss
     with torch.no_grad():
-        if not alone:
-            return {k: float(v) for k, v in loss.metrics(model, Batch(query, words)).items()}
-        outputs = []
-        for q in range(len(query["y"])):
-            batch = {k: torch.cat([support[k], query[k][q : q + 1]]) for k in query}
-            outputs.append(loss.arguments(model, Batch(batch, words), training=False)[0][-1:])
-        _, data = loss.arguments(model, Batch(query, words), training=False)
-        functions: Mapping[str, Any] = {"loss": loss.task.loss, **loss.task.metrics}
-        return {k: float(f(torch.cat(outputs), data).double().mean()) for k, f in functions.items()}
-
-
-def normalises_together(loss: Loss) -> bool:
-    """Whether the network has BatchNorm without running statistics, which normalises by the batch in evaluation too."""
-    return has_batch_norm(loss.training) and any(
-        getattr(m, "track_running_stats", None) is False for m in loss.training.modules()
-    )
+        return {k: float(v) for k, v in judge.metrics(model, Batch(query, words)).items()}
 
 
 def start_of(rule: object, loss: Loss) -> Start:

@@ -14,7 +14,7 @@ from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 from strategies.base.strategy import Strategy
 
-PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "batch_size", "clients", "every")]
+PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "queries", "batch_size", "clients", "every")]
 """Settings of personal evaluation, besides ``personalize_steps``."""
 NO_ATTACK = "malicious clients are simulated by this project's engines, not on devices or nodes of Flower's"
 """Why an attack is refused."""

@@ -92,6 +92,8 @@ class Config:
     """Learning rate of personal evaluation; 0: local.lr. A strategy without local.lr (maml) stores the rate here."""
     personalize_optimizer: Literal["sgd", "adam"] = "sgd"
     """Update rule of personal evaluation, without momentum, weight decay or clipping."""
+    personalize_queries: Literal["together", "alone"] = "together"
+    """Networks that normalise by the batch (conv4): held-out samples all at once, or each alone with the support."""
     personalize_batch_size: Whole = 0
     """Batch size of personal evaluation; 0: local.batch_size."""
     personalize_clients: Count = 100

@@ -10,6 +10,7 @@ import torch
 from clients.silo.silo_checks import check_silo
 from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
+from experiments.runs.checks.queries import check_queries
 from experiments.runs.checks.unused_numbers import check_numbers
 from experiments.runs.setup import Setup
 from experiments.runs.trial import MARGIN, MEGABYTE, PROCESS_BYTES, STEPS, free_bytes, trial
@@ -58,6 +59,7 @@ def check_used(setup: Setup) -> None:
         what = f"the partition that was passed has {len(setup.partition)} clients"
         raise ConfigError(f"clients = {config.clients}: {what}; leave it out")
     check_numbers(setup)
+    check_queries(setup)
     check_deadline(setup)
     if config.silo.processes:
         names = config.strategy.name, config.model.name, task.name

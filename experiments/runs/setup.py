@@ -240,7 +240,7 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
         "seed": config.seed,
         "system": {"stragglers": config.system.stragglers},
     }
-    personalize = {
+    personalize: dict[str, str | float] = {
         "steps": config.personalize_steps,
         "lr": config.personalize_lr or config.local.lr,
         "batch_size": config.personalize_batch_size or config.local.batch_size,
@@ -251,6 +251,8 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     }
     if not config.partition.params.get("held_out") and config.partition.params.get("unseen_held_out"):
         personalize["seen"] = False  # clients that train have no samples of their own to evaluate on
+    if config.personalize_queries == "alone":
+        personalize["queries"] = "alone"
     personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
     return records.config(flatten(train)), records.config(flatten(personal))
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.runs.checks.queries import queries_of
 from experiments.runs.setup import Setup
 from fl_sim.logs.reader import not_finite
 from fl_sim.logs.writer import versions
@@ -70,6 +71,7 @@ def summarise(
         "seed": config.seed,
         "engine": "ray" if config.engine == "ray" else setup.engine.name,
         **{k: last.get(k) for k in LAST},
+        "personal_queries": queries_of(setup),
         "rounds_to_target": min(reached, default=None),
         "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),

@@ -158,6 +158,12 @@ SUMMARY_KEYS: dict[str, Column] = {
         "columns of rounds whose number was NaN or infinite in an evaluation, and is null there, such as `loss, "
         "val_loss` (event `not_finite`); null where there were none",
     ),
+    "personal_queries": Column(
+        "text",
+        "of a network that normalises by the batch in evaluation (`conv4`): together: `personal_*` and `unseen_*` are "
+        "of each client's held-out samples all at once (transductive); alone: of each with the client's training part "
+        "(`--personalize_queries`); null of other networks, and without personal evaluation",
+    ),
     "model_notes": Column(
         "text", "what the run does with a network that its user may not expect (events `model`); null where nothing"
     ),

@@ -53,6 +53,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "personalize_steps": 0,
         "personalize_lr": 0.0,
         "personalize_optimizer": "sgd",
+        "personalize_queries": "together",
         "personalize_batch_size": 0,
         "personalize_clients": 100,
         "personalize_every": 0,

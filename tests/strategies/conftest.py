@@ -169,6 +169,35 @@ def quadratics(federation: Callable[..., Federation]) -> Callable[..., Federatio
 
 
 @pytest.fixture
+def lines(federation: Callable[..., Federation]) -> Federation:
+    """Two clients of a loss (w.x - y)^2 / 2 of two weights: 4 samples x = (1, 1), y = 4, and 2 of x = (1, 0), y = 4.
+
+    A client's gradient is x (w.x - y), its Hessian x x^T. A step of 1/4 on any of its samples multiplies its residual
+    w.x - y by 1 - |x|^2 / 4, that is 1/2 for the first client and 3/4 for the second.
+    """
+    clients = [([[1.0, 1.0]] * 4, [[4.0]] * 4), ([[1.0, 0.0]] * 2, [[4.0]] * 2)]
+    module = nn.Linear(2, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    return federation(module, clients, loss=lambda outputs, batch: squared_error(outputs, batch) / 2)
+
+
+@pytest.fixture
+def signs(federation: Callable[..., Federation]) -> Callable[[Sequence[int]], Federation]:
+    """``signs([n of each client])``: half of the samples are x = 1 of class 0, half x = -1 of class 1.
+
+    A network of a body b = 1 and a head of two classes, both without a bias.
+    """
+
+    def make(sizes: Sequence[int]) -> Federation:
+        body, head = nn.Linear(1, 1, bias=False), nn.Linear(1, 2, bias=False)
+        nn.init.ones_(body.weight)
+        clients = [([[1.0], [-1.0]] * (n // 2), [0, 1] * (n // 2)) for n in sizes]
+        return federation(nn.Sequential(body, head), clients, outputs=2)
+
+    return make
+
+
+@pytest.fixture
 def smooth(federation: Callable[..., Federation]) -> Federation:
     """Five clients of 4 to 20 samples and a tanh network: differentiable to any order."""
     draw = np.random.default_rng(0)

@@ -92,3 +92,22 @@ def test_personal_evaluation_adapts_the_head_alone(smooth: Any, batch_of: Any) -
     batches = {"train": [batch_of(x[:5], y[:5])] * 3, "own": []}
     tuned = ANIL().adapt(model, {}, {}, batches, smooth.loss, Local(lr=0.5))
     assert {k for k in model if not torch.equal(model[k], tuned[k])} == {"2.weight", "2.bias"}
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("order, expected", [(1, (4.75, 4.0)), (2, (5.25, 2.5))])
+def test_a_round_of_two_clients_and_two_weights_by_hand(
+    federation: Any, engine: str, order: Any, expected: tuple[float, float]
+) -> None:
+    # As above, b = 2, h = 1, x = 1, inner_lr 1/8; support and query are alike. r = h b - y, h' = h - r b / 8.
+    # y = 6: r = -4, h' = 2, r' = -2.  Order 1: (r' h', r' b) = (-4, -4).
+    #   Order 2: dh'/dh = 1/2, dh'/db = -(2 h b - y) / 8 = 1/4: d/db = r' (h' + b / 4) = -5, d/dh = r' b / 2 = -2.
+    # y = 4: r = -2, h' = 3/2, r' = -1.  Order 1: (-3/2, -2).  Order 2: dh'/db = 0: (-3/2, -1).
+    # The plain means are (-11/4, -3) and (-13/4, -3/2); the server's step is 1.
+    clients = [([[1.0]] * n, [[y]] * n) for n, y in ((2, 6.0), (6, 4.0))]
+    start = {k: torch.full((1, 1), v, dtype=torch.float64) for k, v in (("body.weight", 2.0), ("head.weight", 1.0))}
+    world = federation(Product(), clients, loss=lambda outputs, batch: squared_error(outputs, batch) / 2)
+    strategy = ANIL(inner_lr=0.125, order=order, outer_lr=1.0)
+    trained = world.train(strategy, {"local.batch_size": 0}, start, engine=engine)
+    found = trained.model["body.weight"].item(), trained.model["head.weight"].item()
+    assert found == pytest.approx(expected, rel=1e-12)

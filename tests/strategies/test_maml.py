@@ -153,3 +153,14 @@ def test_a_client_with_one_sample_is_defined(targets: Any, order: Any, engine: s
     # Its sample is support and query: w = 0, t = 1, inner lr 1/4: theta = 1/2, gradient -1, or -1/2; outer lr 1.
     trained = targets([[1.0]]).train(MAML(inner_lr=0.25, order=order, outer_lr=1.0), {}, engine=engine)
     assert trained.model["w"].item() == pytest.approx(1.0 if order == 1 else 0.5)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize("order, expected", [(1, [5 / 4, 1 / 2]), (2, [13 / 16, 1 / 4])])
+def test_a_round_of_two_clients_and_two_weights_by_hand(lines: Any, engine: str, order: Any, expected: Any) -> None:
+    # w = 0: both residuals are -4; after the inner step of 1/4 they are -2 and -3. Gradients there: (1, 1) * -2 and
+    # (1, 0) * -3. Order 2 multiplies by I - x x^T / 4, which x has as an eigenvector: by 1/2 and by 3/4.
+    # Means: (-5/2, -1), or ((-1 - 9/4) / 2, -1/2) = (-13/8, -1/2). The server's step is 1/2 of that.
+    strategy = MAML(inner_lr=0.25, outer_lr=0.5, order=order)
+    trained = lines.train(strategy, {"local.batch_size": 0}, engine=engine)
+    assert trained.model["weight"].tolist() == [pytest.approx(expected, rel=1e-12)]

@@ -1,5 +1,6 @@
 """MetaOptNet: its meta-gradients on a network, what is federated, and clients with one class."""
 
+import math
 from typing import Any
 
 import pytest
@@ -43,3 +44,18 @@ def test_clients_of_one_class_train_and_are_evaluated(federation: Any, engine: s
     answers = zip(trained.answers, trained.answered, strict=True)
     found = {c: a.metrics for a, (kind, _, c) in answers if kind == "evaluate"}
     assert found[0]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_round_of_two_clients_and_two_weights_by_hand(signs: Any, engine: str) -> None:
+    # A body b = 1, samples x = 1 of class 0 and x = -1 of class 1, n of them in support, C = 1/10. The dual's rows are
+    # (a_i, -a_i) and its negative, with the sum a = min(n C, 1 / (2 b^2)); W_0 = a b = -W_1, each query's margin is
+    # m = scale * 2 a b^2. The loss is log(1 + e^-m), its derivative in m -sigma(-m).
+    # n = 1: a = C, m = 1/5, dm/db = 4 C b = 2/5, dm/dscale = 1/5.
+    # n = 6: 6 C > 1/2, a is inside its bounds: m = scale, dm/db = 0, dm/dscale = 1.  The server's step is 1.
+    first, second = (1 / (1 + math.exp(m)) for m in (1 / 5, 1))
+    strategy = MetaOptNet(outer_lr=1.0)
+    trained = signs([2, 12]).train(strategy, {}, engine=engine)
+    assert trained.model["0.weight"].item() == pytest.approx(1 + first * (2 / 5) / 2, rel=1e-6)
+    scale = float(strategy.server_state["head"]["scale"])
+    assert scale == pytest.approx(1 + (first / 5 + second) / 2, rel=1e-6)

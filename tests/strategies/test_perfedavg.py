@@ -151,3 +151,15 @@ def test_running_statistics_are_those_of_the_outer_batch_at_the_inner_step(
     assert int(new["norm.num_batches_tracked"]) == 1
     for name in ("norm.running_mean", "norm.running_var"):
         torch.testing.assert_close(new[name], at_u.state_dict()[name], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+@pytest.mark.parametrize(
+    "order, expected", [("fo", [5 / 4, 1 / 2]), ("hf", [13 / 16, 1 / 4]), ("exact", [13 / 16, 1 / 4])]
+)
+def test_a_round_of_two_clients_and_two_weights_by_hand(lines: Any, engine: str, order: Any, expected: Any) -> None:
+    # w = 0, alpha 1/4: the residuals are -4, after the inner step -2 and -3. lr 1/2: w_1 = (1, 1), w_2 = (3/2, 0), mean
+    # (5/4, 1/2). I - x x^T / 4 multiplies x by 1/2 and 3/4: w_1 = (1/2, 1/2), w_2 = (9/8, 0), mean (13/16, 1/4).
+    settings = {"local.lr": 0.5, "local.steps": 1, "local.batch_size": 0}
+    trained = lines.train(PerFedAvg(inner_lr=0.25, order=order), settings, engine=engine)
+    assert trained.model["weight"].tolist() == [pytest.approx(expected, rel=1e-8)]

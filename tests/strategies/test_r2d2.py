@@ -99,3 +99,23 @@ def test_networks_and_tasks_without_such_a_head_are_refused(federation: Any, tar
     for loss, why in cases:
         with pytest.raises(ConfigError, match=rf"strategy.name = 'r2d2': .*{why}"):
             R2D2().network_notes(loss, Local())
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_round_of_two_clients_and_two_weights_by_hand(signs: Any, engine: str) -> None:
+    # A body b = 1, samples x = 1 of class 0 and x = -1 of class 1, n of them in support: W = (n_0 b, -n_1 b) / (n b^2 +
+    # lambda), so that each query has the margin m = scale n b^2 / (n b^2 + lambda), whatever support has of each class.
+    # The loss is log(1 + e^-m), its derivative in m -sigma(-m). lambda 1, scale 1:
+    # dm/db = 2 n b lambda / (n b^2 + lambda)^2, dm/dscale = m, dm/dlog lambda = -n / (n + 1)^2.
+    # n = 1: m = 1/2, derivatives 1/2, 1/2, -1/4;  n = 3: m = 3/4, derivatives 3/8, 3/4, -3/16.  The server's step is 1.
+    slopes = [1 / (1 + math.exp(m)) for m in (1 / 2, 3 / 4)]
+    strategy = R2D2(lam=1.0, outer_lr=1.0)
+    trained = signs([2, 6]).train(strategy, {}, engine=engine)
+    of_b, of_scale, of_lambda = (
+        sum(s * d for s, d in zip(slopes, both, strict=True)) / 2
+        for both in ((1 / 2, 3 / 8), (1 / 2, 3 / 4), (-1 / 4, -3 / 16))
+    )
+    assert trained.model["0.weight"].item() == pytest.approx(1 + of_b, rel=1e-12)
+    head = strategy.server_state["head"]
+    assert float(head["scale"]) == pytest.approx(1 + of_scale, rel=1e-12)
+    assert float(head["log_lambda"]) == pytest.approx(of_lambda, rel=1e-12)

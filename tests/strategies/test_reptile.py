@@ -51,3 +51,12 @@ def test_epsilon_by_round(targets: Any, anneal: Any, server_lr: float, parts: li
 
 def test_it_keeps_partial_work() -> None:
     assert Reptile.partial_work == "keep" and Reptile.weighting == "uniform"
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_a_round_of_two_clients_and_two_weights_by_hand(lines: Any, engine: str) -> None:
+    # w = 0: two steps of 1/4 take the residuals from -4 to -1 and to -9/4, along x = (1, 1) and (1, 0):
+    # w_1 = (3/2, 3/2), w_2 = (7/4, 0). Their plain mean is (13/8, 3/4), half of the way (13/16, 3/8).
+    settings = {"local.lr": 0.25, "local.steps": 2, "local.batch_size": 0}
+    trained = lines.train(Reptile(epsilon=0.5), settings, engine=engine)
+    assert trained.model["weight"].tolist() == [pytest.approx([13 / 16, 3 / 8], rel=1e-12)]

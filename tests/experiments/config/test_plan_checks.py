@@ -26,6 +26,7 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
     [
         ({"personalize_lr": 0.2}, "personalize_lr = 0.2: does nothing here: acts in personal evaluation"),
         ({"personalize_optimizer": "adam"}, "personalize_optimizer = 'adam': does nothing"),
+        ({"personalize_queries": "alone"}, "personalize_queries = 'alone'"),
         ({"personalize_batch_size": 4}, "personalize_batch_size = 4"),
         ({"personalize_clients": 4}, "personalize_clients = 4"),
         ({"personalize_every": 4}, "personalize_every = 4"),

@@ -79,6 +79,7 @@ SETTINGS: dict[str, Entry] = {
     "personalize_steps": (2, {"partition.held_out": 0.4}),
     "personalize_lr": (0.4, PERSONAL),
     "personalize_optimizer": ("adam", PERSONAL),
+    "personalize_queries": ("alone", PERSONAL, REFUSED),
     "personalize_batch_size": (1, PERSONAL),
     "personalize_clients": (1, PERSONAL),
     "personalize_every": (1, {**PERSONAL, "rounds": 2}),
