@@ -1,7 +1,7 @@
 """Pictures of round logs: curves over rounds, virtual time or bytes with a band over seeds; personal accuracy."""
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -123,14 +123,22 @@ def _steps(axes: Axes, labelled: dict[str, list[RunLog]], name: str, axis: str) 
             raise ValueError(
                 f"{label}: not all of its {len(logs)} runs have {name} and {axis}; leave out those without"
             )
-        first, last = max(line.index[0] for line in found), min(line.index[-1] for line in found)
-        places = np.linspace(first, last, POINTS)
-        values = np.stack([line.to_numpy()[np.searchsorted(line.index, places, side="right") - 1] for line in found])
-        color = axes.plot(places, values.mean(0), label=label, drawstyle="steps-post")[0].get_color()
-        axes.fill_between(places, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0, step="post")
+        step_line(axes, label, found)
     axes.set(xlabel=AXES[axis], ylabel=LABELS.get(name, name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
+
+
+def step_line(axes: Axes, label: str, runs: "Sequence[pd.Series[float]]") -> None:
+    """Draw the mean of several runs, and a band from the lowest to the highest: each has its last value.
+
+    ``runs`` : of each the values by time or bytes, ascending. The line ends with the run that ends first.
+    """
+    first, last = max(line.index[0] for line in runs), min(line.index[-1] for line in runs)
+    places = np.linspace(first, last, POINTS)
+    values = np.stack([line.to_numpy()[np.searchsorted(line.index, places, side="right") - 1] for line in runs])
+    color = axes.plot(places, values.mean(0), label=label, drawstyle="steps-post")[0].get_color()
+    axes.fill_between(places, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0, step="post")
 
 
 def _by(log: RunLog, name: str, axis: str) -> "pd.Series[float]":
