@@ -50,8 +50,8 @@ def timeline(log: RunLog) -> Timeline:
         }
     )
     launches["full"] = end
-    until = _next_launch(log, launches) if asynchronous else closed
-    launches["waits"] = np.where(launches["used"], until, launches["end"])  # who vanished does not wait
+    waits = np.where(launches["used"], closed, launches["end"])  # who vanished does not wait
+    launches["waits"] = _next_launch(log, launches) if asynchronous else waits
     return Timeline(launches.reset_index(drop=True), rounds["virtual_time"].to_numpy(np.float64), asynchronous)
 
 

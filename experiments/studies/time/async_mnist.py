@@ -49,7 +49,7 @@ runs are evaluated every half virtual second, synchronous ones after each round.
 In the second condition only the slow third of the devices has 8 and 9. *Used work of slow devices*: their share of the
 launches whose work counts; a third is even. Accuracies at the end are means over the last fifth of the time.""",
     common="--task mnist --model lr --clients 1000 --validation 0.05 --local.batch_size 10 --local.lr 0.03 "
-    "--profile.per launch --profile.step 0.16666667 --set_metrics class_accuracy --stop.virtual_time 100 "
+    "--profile.per launch --profile.step 0.16666667 --set_metrics class_accuracy --stop.virtual_time 60 "
     "--rounds 100000",
     conditions={
         "classes spread over all devices": "--partition shards --profile halfnormal",

@@ -93,7 +93,8 @@ def sections(study: TimeStudy, own: pd.DataFrame) -> list[str]:
     shown = [("accuracy", "accuracy"), ("apart", f"classes {', '.join(map(str, study.apart))}"), ("others", "others")]
     shown += [("slow_share", "used work of slow devices"), ("staleness", "staleness"), ("server_steps", "server steps")]
     shown = [(key, title) for key, title in shown if key in own and own[key].notna().any()]
-    rows = [[str(name), *(f"{runs[key].mean():.3g}" for key, _ in shown)] for name, runs in last]
+    means = {str(name): runs[[key for key, _ in shown]].mean() for name, runs in last}
+    rows = [[name, *("-" if math.isnan(x) else f"{x:.3g}" for x in values)] for name, values in means.items()]
     return [*lines, "At the end (means over seeds):", "", *markdown(["arm", *(title for _, title in shown)], rows)]
 
 
