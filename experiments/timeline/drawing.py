@@ -50,7 +50,7 @@ def draw(found: Timeline, shown: tuple[float, float], devices: int, file: Path, 
     last = max(float(found.steps[-1]), float(found.launches["end"].max()) if found.asynchronous else 0.0)
     when = f"virtual seconds {begin:g} to {end:.6g}" + (f" of {last:.6g}" if end < last else "")
     axes.set(xlim=(begin, end), ylim=(count - 0.5, -0.5), xlabel="virtual time (s)")
-    axes.set_title(f"{title}: {whom}, {when}", fontsize=10, loc="left")
+    axes.set_title(f"{title}: {whom}, {when}", fontsize=10, loc="left", pad=10)
     _name_rows(axes, rows, order)
     hatched = Patch(facecolor="white", edgecolor="#555555", hatch="/////", linewidth=0.5)
     handles: list[Artist] = [Patch(color=color) for color in COLORS.values()]

@@ -62,7 +62,7 @@ def _next_launch(log: RunLog, launches: pd.DataFrame) -> np.ndarray:
     """
     concurrency = log.config.get("concurrency") or 0
     fixed = bool(concurrency) and launches["client"].nunique() <= concurrency
-    following = launches.sort_values("begin").groupby("client")["begin"].shift(-1)
+    following = launches.sort_values("begin").groupby("client")["begin"].shift(-1).reindex(launches.index)
     return np.asarray((following if fixed else launches["end"]).fillna(launches["end"]), np.float64)
 
 

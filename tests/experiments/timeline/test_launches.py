@@ -10,6 +10,7 @@ import pytest
 from experiments.timeline.__main__ import main, picture
 from experiments.timeline.launches import Timeline, busiest, timeline, window
 from fl_sim.logs.reader import load
+from fl_sim.logs.writer import RoundLog
 from tests.experiments.runs.test_stop import trained
 from tests.experiments.runs.virtual_time.test_run_clock import WORLD
 
@@ -97,3 +98,27 @@ def doubling() -> Any:
 
 
 doubling.kind, doubling.offered_as = "profile", "doubling"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("concurrency, waits", [(2, [3.0, 6.0, 5.0, 7.0]), (1, [2.0, 4.0, 5.0, 7.0])])
+def test_workers_of_a_fixed_set_wait_for_their_release(concurrency: int, waits: list[float], tmp_path: Path) -> None:
+    """Rows in no order of time: client 1 works from 0 to 2 and from 3 to 5, client 0 from 0 to 4 and from 6 to 7."""
+    rows = [
+        (1, 0.0, 2.0, "completed"),
+        (0, 0.0, 4.0, "dropped"),
+        (1, 3.0, 2.0, "completed"),
+        (0, 6.0, 1.0, "completed"),
+    ]
+    with RoundLog.create(tmp_path, "run", f"concurrency = {concurrency}\n") as log:
+        log.round({"round": 0, "virtual_time": 0.0})
+        for number, (_, begin, took, _) in enumerate(rows, 1):
+            log.round({"round": number, "version": number, "virtual_time": begin + took})
+        log.clients(
+            [
+                {"round": i, "client": c, "phase": "train", "status": how, "started": begin, "virtual_seconds": took}
+                for i, (c, begin, took, how) in enumerate(reversed(rows), 1)
+            ]
+        )
+    found = timeline(load(log.path))
+    assert found.asynchronous and found.launches["end"].tolist() == [7.0, 5.0, 4.0, 2.0]
+    assert found.launches["waits"].tolist() == [waits[i] for i in (3, 2, 1, 0)]
