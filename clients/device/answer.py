@@ -53,7 +53,11 @@ def work(message: Message, context: Context, rules: Rules) -> Message:
     settings = settings_of(message, int(spec.get("seed", 0)), skip=EXPERIMENT)
     states = States(_state_root(context), str(spec.get("run") or f"run-{context.run_id}"), client)
     accepted = int(spec.get("state-round", -1))
-    result = answer(learner, message, client, settings, {client: states.load(accepted)} if accepted >= 0 else {})
+    try:
+        result = answer(learner, message, client, settings, {client: states.load(accepted)} if accepted >= 0 else {})
+    finally:
+        if learner.silo is not None:
+            learner.silo.close()
     reply = reply_to(message, result)
     if result.state and not result.reason and message.metadata.message_type.startswith("train"):
         server_round = int(settings.get("server-round", 0))

@@ -12,13 +12,14 @@ import json
 import shlex
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from clients.device.state import KEPT
+from clients.silo.silo_options import Silo
 from experiments.config.command_line import parse
 from experiments.config.plan_checks import NO_ATTACK, check_idle, made
 from experiments.config.schema import HONEST, Config
@@ -124,6 +125,11 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.client_timeout:
         why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
         raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")
+    for field in fields(Silo):
+        value = getattr(config.silo, field.name)
+        if field.name not in ("processes", "shards") and value != field.default:
+            why = "each device has processes of its own (node config silo-processes); leave it out"
+            raise ConfigError(f"silo.{field.name} = {value!r}: {why}")
     if (share := config.partition.params.get("unseen_held_out")) is not None:
         why = "a device does not know whether it trains; set partition.held_out instead"
         raise ConfigError(f"partition.unseen_held_out = {share}: {why}")

@@ -61,7 +61,7 @@ def trial(setup: Setup, plans: list[BlockPlan]) -> Trial:
     ClientFailed
         With the client and the last line of its error.
     """
-    learner, engine = setup.learner, setup.engine.name
+    learner, engine = replace(setup.learner, silo=None), setup.engine.name
     model = tree.to(records.decode(setup.initial), learner.loss.dtype, learner.loss.device)
     device, longest = learner.loss.device, max(plans[0].orders[0].steps, 1)
 

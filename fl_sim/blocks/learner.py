@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from fl_sim.blocks.client_silo import ClientSilo
 from fl_sim.dotted import table
 from fl_sim.kernels.cuda_graphs import GraphRecorder
 from fl_sim.learning.loss import Loss
@@ -28,9 +29,8 @@ class Learner:
     """``(message type, settings) -> rule``."""
     recorder: GraphRecorder = field(default_factory=GraphRecorder, compare=False, repr=False)
     """Keeps CUDA graphs of chunks of one kind that occur repeatedly."""
-    silo: Callable[..., tuple[Tree, Tree, Tree]] | None = field(default=None, compare=False, repr=False)
-    """Trains one client on several processes, in the place of the loop: ``(block, job, model, learner) -> (reply, new
-    state, metrics)`` as of ``fl_sim.learning.returned.call``; None: the loop trains it, in this process."""
+    silo: ClientSilo | None = field(default=None, compare=False, repr=False)
+    """Trains each client in the place of the loop engine; None: the loop trains it, in this process."""
 
 
 def local_settings(settings: Settings, server_round: int) -> Local:

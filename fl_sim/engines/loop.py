@@ -37,7 +37,7 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
 def of_client(block: Block, job: Job, model: Tree, learner: Learner) -> tuple[Tree, Tree, Tree]:
     """(reply, new state, metrics) of one client, in this process; where the learner has a silo, it trains there."""
     if learner.silo is not None and block.rule.reply_kind != "none":  # personal evaluation runs here
-        return learner.silo(block, job, model, learner)
+        return learner.silo.train(block, job, model, learner)
     device = learner.loss.device
     batches = {name: plain_batches(learner.data, job, name, learner.partition, device) for name in job.streams}
     with rng.keyed_globals(job.draw("globals")):

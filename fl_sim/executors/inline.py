@@ -25,6 +25,8 @@ class Inline(Executor):
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
         """Run each block when its result is requested."""
+        if self.learner.silo is not None:
+            self.learner.silo.on_event = self.on_event
         for plan in plans:
             result = run_plan(plan, model, self.learner, self.engine, self.chunk, pool)
             self.chunk = result.chunk
@@ -33,3 +35,12 @@ class Inline(Executor):
     def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
         """Evaluate in this process; CUDA graphs are for sets that are evaluated as a whole."""
         return evaluate(self.learner.loss, model, data, self.recorder if rows is None else None, rows)
+
+    def summary(self) -> dict[str, object]:
+        """What the silo tells of its processes; without one nothing."""
+        return {} if self.learner.silo is None else self.learner.silo.summary()
+
+    def close(self) -> None:
+        """End the silo's processes."""
+        if self.learner.silo is not None:
+            self.learner.silo.close()

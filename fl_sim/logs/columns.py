@@ -151,7 +151,9 @@ SUMMARY_KEYS: dict[str, Column] = {
     "seed": Column("number", "of every draw but the partition's"),
     "engine": Column("text", "that computed the blocks"),
     "workers": Column(
-        "table", "of engine ray: how many, their idle share, retries (`docs/cluster.md`); empty otherwise"
+        "table",
+        "of engine ray: how many, their idle share, retries (`docs/cluster.md`); of a silo of several processes their "
+        "restarts, moves, shares and bytes (`docs/silo.md`); empty otherwise",
     ),
     "not_finite": Column(
         "text",

@@ -33,6 +33,7 @@ def network() -> nn.Module:
 
 
 WORLD: dict[str, Any] = {
+    "partition": "natural",
     "task": task(),
     "model": network(),
     "dtype": "float64",
@@ -53,6 +54,9 @@ OTHERS: dict[str, dict[str, Any]] = {
     "fedprox": {"strategy.mu": 0.1},
     "scaffold": {},
     "ditto": {},
+    "feddyn": {},
+    "fednova": {},
+    "pfedme": {},
     "reptile": {},
     "maml": {"strategy.order": 1},
     "perfedavg": {},

@@ -51,6 +51,8 @@ def seen(how: str, setup: Setup) -> str:
     """What shows a setting that changes neither numbers nor logs; empty for one that does."""
     if how == "threads":
         return str(setup.config.threads)
+    if how == "silo":
+        return str(vars(setup.learner.silo).get("silo"))
     return f"{type(setup.executor)} {vars(setup.executor).get('chunk')}" if how == "executor" else ""
 
 

@@ -21,6 +21,8 @@ from tests.experiments.config.setting_walks import REFUSED, WORLD, Entry, folder
 PERSONAL: dict[str, Any] = {"personalize_steps": 2, "partition.held_out": 0.4}
 KEPT: dict[str, Any] = {"rounds": 3, "checkpoint_every": 1, "checkpoint_keep": 0}
 
+TWO: dict[str, Any] = {"engine": "loop", "silo.processes": 2}
+
 # Each entry: another value, settings that both runs have, and REFUSED or how the change shows where no log does.
 SETTINGS: dict[str, Entry] = {
     "task.name": (f"{WORLD}:other",),
@@ -92,6 +94,11 @@ SETTINGS: dict[str, Entry] = {
     "ray.address": ("auto", {}, REFUSED),
     "silo.processes": (1, {"engine": "loop"}),
     "silo.shards": (2, {"engine": "loop", "silo.processes": 1}),
+    "silo.reduce": ("library", TWO, "silo"),
+    "silo.backend": ("nccl", TWO, REFUSED),
+    "silo.shares": ("1,3", TWO, "silo"),
+    "silo.balance": (True, TWO, "silo"),
+    "silo.timeout": (9.0, TWO, "silo"),
     "block_size": (2,),
     "chunk": (2, {}, "executor"),
     "threads": (2, {}, "threads"),
