@@ -7,6 +7,7 @@ describes (``clients/device/answer.py``).
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
@@ -28,15 +29,20 @@ class LearnerApp(ClientApp):
 
 
 def make_app(
-    loss: Loss, partition: Partition, own: Mapping[str, type] | None = None, silo: Silo = NO_SILO
+    loss: Loss,
+    partition: Partition,
+    own: Mapping[str, type] | None = None,
+    silo: Silo = NO_SILO,
+    log_drift: bool = False,
 ) -> LearnerApp:
     """The ClientApp of a task, a model (both bound in ``loss``) and a partition of the task's training samples.
 
     ``own`` : classes of strategies by name, for names that cannot be imported, such as those of a notebook.
     ``silo`` : the processes of each client's training; default: none of its own.
+    ``log_drift`` : whether blocks add up their clients' updates (``Learner.log_drift``).
     """
     learner = make_learner(loss, partition, lambda message_type, settings: rule_for(message_type, settings, own))
-    learner = in_silo(learner, silo)
+    learner = in_silo(replace(learner, log_drift=log_drift), silo)
     app = LearnerApp()
     app.learner = learner
 

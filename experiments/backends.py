@@ -26,7 +26,7 @@ from experiments.deploy.server_app import DEFAULT
 from experiments.installation import child_environment
 from experiments.provenance import origin
 from fl_sim import registry
-from fl_sim.logs.round_columns import VIRTUAL
+from fl_sim.logs.round_columns import MEASURED, VIRTUAL
 
 RUN = "-m experiments.run {arguments}"
 BACKENDS = {
@@ -41,7 +41,7 @@ TABLE = Path("experiments/results/backends.md")
 """The file to write, relative to the folder in which the command runs, so that tests do not write into the checkout."""
 CLOSE = 1e-5
 """Largest absolute difference of a weight that counts as rounding between two engines."""
-MACHINE_COLUMNS = ("time", "seconds", "evaluate_seconds", "worker", "node", "device", *VIRTUAL)
+MACHINE_COLUMNS = (*MEASURED, "node", "device", *VIRTUAL)
 """Columns of the logs that depend on the machine, or that real devices lack, and are not compared."""
 HEAD = """# The same runs on each backend
 

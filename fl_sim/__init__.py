@@ -18,6 +18,7 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.learning.task import Task
 from fl_sim.learning.transform import Transform
+from fl_sim.logs.many_runs import load_all
 from fl_sim.logs.reader import RunLog, load
 from fl_sim.logs.writer import RoundLog
 from fl_sim.population.partition import Partition
@@ -48,6 +49,7 @@ __all__ = [
     "cross_entropy",
     "from_arrays",
     "load",
+    "load_all",
     "local",
     "offer",
     "optim",

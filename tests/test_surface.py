@@ -5,7 +5,7 @@ import inspect
 import fl_sim
 
 SURFACE = """Batch BlockResult Callback ConfigError Local LocalRule Loss Partition Pool PoolingStrategy RoundFailed
-RoundLog Run RunLog SimulationGrid Task Transform accuracy cross_entropy from_arrays load local offer optim rng
+RoundLog Run RunLog SimulationGrid Task Transform accuracy cross_entropy from_arrays load load_all local offer optim rng
 run_rounds squared_error tree""".split()  # noqa: SIM905
 
 

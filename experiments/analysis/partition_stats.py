@@ -14,35 +14,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from clients.label_counts import counts
 from clients.shares import sampled_clients
 from fl_sim.population.partition import Partition, median
 
 BUBBLES = 50
 """Largest number of clients that are drawn as bubbles; more are drawn as stacked bars."""
-
-
-def counts(partition: Partition, labels: np.ndarray | None) -> np.ndarray:
-    """Number of samples of each label at each client that ``sampled_clients`` chooses, held-out samples included.
-
-    Parameters
-    ----------
-    partition : Partition
-        The partition, which names the samples of each client.
-    labels : array (N,) or None
-        The label of each sample.
-
-    Returns
-    -------
-    array (C, K) of int64
-        K is 1 where there are no labels.
-    """
-    owned = [partition.client(c) for c in sampled_clients(partition)]
-    owner = np.repeat(np.arange(len(owned)), [len(mine) for mine in owned])
-    if labels is None:
-        return np.bincount(owner, minlength=len(owned)).reshape(-1, 1)
-    label = np.unique(labels, return_inverse=True)[1].reshape(-1)
-    k = int(label.max(initial=0)) + 1
-    return np.bincount(owner * k + label[np.concatenate(owned)], minlength=len(owned) * k).reshape(-1, k)
 
 
 def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from experiments.provenance import of_run
 from fl_sim import RoundFailed, SimulationGrid, rng
 from fl_sim.errors import ConfigError
 from fl_sim.leaving import no_exit
+from fl_sim.logs.columns import SCHEMA
 from fl_sim.wire import flower
 
 SETTINGS = ("app", "clients", "rounds", "seed", "failures", "threads", "out")
@@ -95,6 +96,7 @@ def _run(project: Project, config: Config, explicit: Collection[str], quiet: boo
         with AppLog.create(Path(config.out), name, to_toml(project, config, explicit)) as log:
             log.event(
                 "start",
+                schema=SCHEMA,
                 app=str(project.folder),
                 clients=config.clients,
                 run_config=project.run_config,

@@ -24,6 +24,7 @@ from typing import Any
 
 from experiments import run
 from fl_sim import load, rng, tree
+from fl_sim.logs.round_columns import MEASURED
 
 FEW = "--model lr --clients 6 --cohort 4 --rounds 12 --block_size 2 --quiet --partition.held_out 0.2"
 FEW += " --personalize_steps 1 --personalize_every 3"
@@ -33,7 +34,7 @@ RUNS = [f"--strategy {s} --engine {e} {FEW}" for s in (*STRATEGIES, FLOWERS) for
 """The runs that are killed in turn, with checkpoints as they come by default, and after each round."""
 STORED = [f"--strategy {s} --engine {e} {FEW}" for s in ("scaffold", "feddyn", "moon") for e in ("loop", "vmap")]
 """Those whose clients have states: killed like the others, but their states are in segments from the first on."""
-TIMES = ("seconds", "evaluate_seconds", "time", "run_dir", "versions")
+TIMES = (*MEASURED, "run_dir", "versions")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -27,6 +27,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from fl_sim.logs.round_columns import MEASURED
+
 Found = dict[str, Any]
 """What is compared of one run: its digest, the numbers of its summary, a hash of its round log."""
 Results = dict[str, list[Found]]
@@ -188,7 +190,7 @@ def found(summary: Mapping[str, object], run: Path) -> Found:
         path = run / f"{name}.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             columns = json.loads(line)  # a null and a missing column mean the same: a newer tree may have more columns
-            row = {k: v for k, v in columns.items() if "seconds" not in k and k != "time" and v is not None}
+            row = {k: v for k, v in columns.items() if "seconds" not in k and k not in MEASURED and v is not None}
             hashed.update(json.dumps(row, sort_keys=True).encode())
     who = f"{summary.get('strategy')} seed {summary.get('seed')}"
     return {"who": who, "digest": summary["digest"], **{k: summary.get(k) for k in NUMBERS}, "log": hashed.hexdigest()}

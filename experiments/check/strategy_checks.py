@@ -37,6 +37,7 @@ from fl_sim.executors.base import Executor
 from fl_sim.executors.ray.options import Ray
 from fl_sim.grids.messages import client_of
 from fl_sim.learning.networks import home_leaves
+from fl_sim.logs.round_columns import repeatable
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.pool import Pool
@@ -225,9 +226,7 @@ def check_ray_gives_the_same_bits(make: Make) -> None:
             f"on ray, {engine} gives another model than in one process"
         )
         assert_same_run(here, there, f"on ray, {engine} against one process")
-        rows = [
-            [{k: v for k, v in row.items() if "seconds" not in k} for row in run.result.rows] for run in (here, there)
-        ]
+        rows = [[repeatable(row) for row in run.result.rows] for run in (here, there)]
         assert rows[0] == rows[1], f"on ray, {engine} gives other numbers than in one process"
 
 

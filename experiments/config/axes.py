@@ -73,13 +73,7 @@ def _axis(text: str) -> tuple[str, list[Any]]:
 
 def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> None:
     """Raise ConfigError for a setting that runs of one batch cannot differ in."""
-    own = {k: p.hint for k, p in parameters("strategy", config.strategy.component).items()}
-    hints = {
-        "local": get_type_hints(Local, include_extras=True),
-        "server": get_type_hints(Server, include_extras=True),
-        "strategy": own,
-    }
-    known = [f"{table}.{k}" for table, types in hints.items() for k, hint in types.items() if _float(hint)]
+    known = may_differ(config)
     if key != "seed" and (key not in known or (key == "local.clip_norm" and 0 in values)):
         why = "= 0 means no clipping, another computation"
         if key not in known:
@@ -87,6 +81,17 @@ def _check_axis(key: str, values: Sequence[Any], axes: str, config: Config) -> N
         raise ConfigError(
             f"vmap_over = {axes!r}: {key} {why}; runs of one batch may differ in {', '.join(['seed', *known])}"
         )
+
+
+def may_differ(config: Config) -> list[str]:
+    """The settings in which runs of one batch may differ, besides the seed: floats that a local rule computes with."""
+    own = {k: p.hint for k, p in parameters("strategy", config.strategy.component).items()}
+    hints = {
+        "local": get_type_hints(Local, include_extras=True),
+        "server": get_type_hints(Server, include_extras=True),
+        "strategy": own,
+    }
+    return [f"{table}.{k}" for table, types in hints.items() for k, hint in types.items() if _float(hint)]
 
 
 def _float(hint: Any) -> bool:

@@ -18,6 +18,10 @@ PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "queries", "ba
 """Settings of personal evaluation, besides ``personalize_steps``."""
 NO_ATTACK = "malicious clients are simulated by this project's engines, not on devices or nodes of Flower's"
 """Why an attack is refused."""
+NO_DRIFT = (
+    "clients' updates are added up where this project's engines train blocks, not on devices or nodes of Flower's"
+)
+"""Why ``log_drift`` is refused."""
 STORED_ONLY = ("eta_l",)
 """Parameters that Flower's strategies store and never read."""
 
@@ -49,6 +53,11 @@ def check_plan(c: Config) -> None:
     check_attack(c, total)
     if c.stop.rule and c.stop.on == "validation" and not (c.validation or c.validation_clients):
         raise no_validation(c.stop.rule, c.validation)
+    if c.keep_best and not c.validation:
+        why = "chooses a model by the central validation samples, and validation = 0 keeps none"
+        raise ConfigError(f"keep_best = true: {why}; give a share (--validation 0.1)")
+    if c.log_drift and c.engine == "flower":
+        raise ConfigError(f"log_drift = true: {NO_DRIFT}; leave it out, or use another engine")
     check_held_out(c)
 
 

@@ -86,6 +86,10 @@ class Config:
     """Rounds between evaluations of the global model on the test set; the final model is evaluated too."""
     evaluate_train: bool = False
     """Whether it is evaluated then on all training clients' samples too: columns train_set_loss, train_set_accuracy."""
+    log_drift: bool = False
+    """Whether rounds have the columns drift and cosine of the clients' updates; takes two models' memory in float64."""
+    keep_best: bool = False
+    """Whether the model with the best val_accuracy (or val_loss) so far is kept: folder best/, and log.best()."""
     personalize_steps: Whole = 0
     """Fine-tuning steps of personal evaluation; 0: no personal evaluation."""
     personalize_lr: NotNegative = 0.0

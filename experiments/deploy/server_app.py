@@ -21,7 +21,7 @@ from flwr.serverapp import Grid, ServerApp
 from clients.device.state import KEPT
 from clients.silo.silo_options import Silo
 from experiments.config.command_line import parse
-from experiments.config.plan_checks import NO_ATTACK, check_idle, made
+from experiments.config.plan_checks import NO_ATTACK, NO_DRIFT, check_idle, made
 from experiments.config.schema import HONEST, Config
 from experiments.runs.execute import execute
 from experiments.runs.plan import check_used
@@ -114,6 +114,8 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.evaluate_train and not simulated:
         why = "devices train on samples that the server does not have; leave it out"
         raise ConfigError(f"evaluate_train = True: {why}")
+    if config.log_drift:
+        raise ConfigError(f"log_drift = true: {NO_DRIFT}; leave it out")
     if config.checkpoint_every > KEPT:
         why = f"devices keep their states of {KEPT} rounds; give at most that"
         raise ConfigError(f"checkpoint_every = {config.checkpoint_every}: {why}")

@@ -17,6 +17,8 @@ from experiments.provenance import of_run
 from experiments.runs.data import names
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
+from experiments.runs.records.keep_best import KeepBest
+from experiments.runs.records.partition_record import record_partition
 from experiments.runs.resume import Resumed, start_of
 from experiments.runs.setup import Setup
 from experiments.runs.stop import Stopping
@@ -26,7 +28,7 @@ from experiments.runs.virtual_time.run_clock import with_digest
 from fl_sim import Callback, RoundFailed, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
-from fl_sim.logs.columns import NAMES
+from fl_sim.logs.columns import NAMES, SCHEMA
 from fl_sim.logs.writer import plain, versions
 from fl_sim.rounds.checkpoint import Checkpoints
 
@@ -66,7 +68,7 @@ def execute(
     log.state_dict = setup.loss.form.state_dict
     prepare(config.device, config.threads, config.precision)
     spent = float(begin.facts.get("seconds", 0.0)) if begin is not None else 0.0
-    start, keeper, shown = time.perf_counter(), _Keeper(), [] if quiet else [Progress(config)]
+    start, keeper, shown = time.perf_counter(), _Keeper(), watching(config, log, quiet)
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
     with log, no_exit(), guarded_on_ray(setup, log, spent):
         try:
@@ -96,6 +98,11 @@ def execute(
             error, summary["status"] = error or failed, "failed"
     setup.grid.close()
     return plain(summary), error
+
+
+def watching(config: Config, log: RoundLog, quiet: bool) -> list[Callback]:
+    """The callbacks that only look: they change nothing of the run."""
+    return [*([KeepBest(log)] if config.keep_best else []), *([] if quiet else [Progress(config)])]
 
 
 @contextmanager
@@ -147,6 +154,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
         log.event("plan", **plan_workers(setup))
     log.event(
         "start",
+        schema=SCHEMA,
         engine=setup.engine.name,
         note=setup.engine.reason,
         moved=setup.partition.moved,
@@ -155,6 +163,7 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
         **of_run(),
     )
     log_samples(setup, log, quiet)
+    record_partition(setup, log)
     for note in setup.notes:
         log.event("model", reason=note)
     for note in () if quiet else (setup.engine.reason, *setup.notes):

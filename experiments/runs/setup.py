@@ -116,7 +116,7 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
-    app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)}, config.silo)
+    app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)}, config.silo, config.log_drift)
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)

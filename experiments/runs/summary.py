@@ -6,6 +6,7 @@ from typing import Any
 
 from experiments.runs.checks.queries import queries_of
 from experiments.runs.setup import Setup
+from fl_sim.logs.kept.best_models import best_row
 from fl_sim.logs.reader import not_finite
 from fl_sim.logs.writer import versions
 
@@ -33,6 +34,12 @@ def of_final_model(rows: Sequence[Mapping[str, Any]], digest: str | None = None)
         if row.get("digest") == final and (final is not None or row is rows[-1]):
             last |= {k: v for k, v in row.items() if v is not None}
     return last
+
+
+def best_of(rows: Sequence[Mapping[str, Any]]) -> Summary:
+    """The round that is best by the validation samples, and that model's numbers on the test set."""
+    row = best_row(rows) or {}
+    return {f"best_{k}": row.get(k) for k in ("round", "val_accuracy", "accuracy", "loss")}
 
 
 def summarise(
@@ -73,6 +80,7 @@ def summarise(
         **{k: last.get(k) for k in LAST},
         "personal_queries": queries_of(setup),
         "rounds_to_target": min(reached, default=None),
+        **best_of(rows if config.keep_best else ()),
         "bytes_up": sum(r.get("bytes_up") or 0 for r in rows),
         "bytes_down": sum(r.get("bytes_down") or 0 for r in rows),
         "clients_failed": sum(r.get("failed") or 0 for r in rows),

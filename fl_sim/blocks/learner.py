@@ -31,6 +31,8 @@ class Learner:
     """Keeps CUDA graphs of chunks of one kind that occur repeatedly."""
     silo: ClientSilo | None = field(default=None, compare=False, repr=False)
     """Trains each client in the place of the loop engine; None: the loop trains it, in this process."""
+    log_drift: bool = False
+    """Whether blocks add up their clients' updates, for the columns ``drift`` and ``cosine``."""
 
 
 def local_settings(settings: Settings, server_round: int) -> Local:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from fl_sim.blocks.plan import BlockPlan
+from fl_sim.engines.drift import DriftSums, merged
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import Pool
 from fl_sim.wire.set_records import Flat
@@ -31,6 +32,10 @@ class ClientResult:
     """Bytes of the client's reply, pooled or not: what a real device would send."""
     reason: str = ""
     """Why the client failed; empty where it did not."""
+    seconds: float | None = None
+    """Wall time of its training; of clients that trained together an equal share of theirs. None where not known."""
+    worker: int | None = None
+    """Which of Ray's workers computed it; None for this process."""
 
 
 @dataclass
@@ -50,6 +55,10 @@ class BlockResult:
     """How many of ``places`` held real samples."""
     bits_changed: bool = False
     """Whether bits depend on time: a client hung, or the block ran in another way because one did."""
+    pool_seconds: float = 0.0
+    """Wall time of adding replies to the partial pool."""
+    drift: DriftSums | None = None
+    """Sums over the updates of its clients, where the learner asks for them (``Learner.log_drift``)."""
 
 
 def joined(plan: BlockPlan, parts: Iterable[BlockResult], pool: Pool | None, chunk: int) -> BlockResult:
@@ -59,6 +68,7 @@ def joined(plan: BlockPlan, parts: Iterable[BlockResult], pool: Pool | None, chu
         result.clients += part.clients
         result.places, result.samples = result.places + part.places, result.samples + part.samples
         result.bits_changed = result.bits_changed or part.bits_changed
+        result.pool_seconds, result.drift = result.pool_seconds + part.pool_seconds, merged(result.drift, part.drift)
         if pool is not None and part.partial is not None:
             result.partial = part.partial if result.partial is None else pool.merge(result.partial, part.partial)
     return result

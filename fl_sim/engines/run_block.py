@@ -7,8 +7,9 @@ Legend: C clients of an outcome.
 """
 
 import math
+import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, Order, alone
 from fl_sim.blocks.resolve import Block, Job, resolve
-from fl_sim.engines import malicious
+from fl_sim.engines import drift, malicious
 from fl_sim.engines.choose import ENGINES, Outcome
 from fl_sim.engines.reply_checks import (
     STATE_SUM,
@@ -126,6 +127,9 @@ def collect_results(
         chunk=chunk,
     )
     form = reply_form(block.rule, model, learner.loss)
+    measures_drift = learner.log_drift and plan.message_type.startswith("train")
+    computed = not isinstance(outcomes, Sequence)  # those of a list were computed before, together with other runs'
+    start = time.perf_counter()
     for outcome in outcomes:
         if outcome.note:
             result.notes.append(outcome.note)
@@ -136,6 +140,9 @@ def collect_results(
         if plan.attack is not None:
             _attack(plan.attack, outcome, block, form, learner)
         results = _client_results(outcome, block, form, learner)
+        pooling = time.perf_counter()
+        for client in results if computed else ():
+            client.seconds = (pooling - start) / len(results)
         valid = [i for i, client in enumerate(results) if not client.reason]
         if pool is not None and valid:
             partial = (
@@ -144,10 +151,16 @@ def collect_results(
             chosen = outcome.replies if len(valid) == len(results) else tree.take(outcome.replies, torch.tensor(valid))
             weights = torch.tensor([results[i].weight for i in valid], dtype=torch.float64)
             result.partial = pool.add(partial, chosen, weights)
+            result.pool_seconds += time.perf_counter() - pooling
         elif pool is None:
             for i in valid:
                 results[i].reply = tree.take(outcome.replies, i)
+        if measures_drift and valid:
+            chosen, names = tree.take(outcome.replies, torch.tensor(valid)), learner.loss.trainable
+            own = [results[i].weight for i in valid]
+            result.drift = drift.added(result.drift, chosen, own, model, block.rule, names)
         result.clients += results
+        start = time.perf_counter()
     return result
 
 

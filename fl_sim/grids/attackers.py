@@ -10,6 +10,7 @@ from fl_sim import rng, tree
 from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.learner import Learner, Settings
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
+from fl_sim.engines import drift
 from fl_sim.engines.malicious import attacked, update_of
 from fl_sim.engines.reply_checks import update_norms
 from fl_sim.engines.results import BlockResult
@@ -77,6 +78,7 @@ class Attackers:
 def _send(result: BlockResult, model: Tree, update: Tree, learner: Learner) -> None:
     """Put what malicious clients agreed on into the results of their block, in place of what they trained."""
     rule = learner.rule(result.plan.message_type, result.plan.settings)
+    result.drift = None
     for client in result.clients:
         if client.reason:
             continue
@@ -87,3 +89,6 @@ def _send(result: BlockResult, model: Tree, update: Tree, learner: Learner) -> N
         received = {k: model[k].to(x.device) for k, x in client.reply.items() if k in model}
         norms = update_norms(tree.stack([client.reply]), received, rule)
         client.metrics |= {k: float(x) for k, x in norms.items()}
+        if learner.log_drift:
+            one = tree.stack([client.reply])
+            result.drift = drift.added(result.drift, one, [client.weight], model, rule, learner.loss.trainable)

@@ -15,7 +15,10 @@ from fl_sim.grids.untrusted_replies.exchange_replies import Expected, Report, pr
 from fl_sim.wire import records
 from fl_sim.wire.reply_form import Likes
 
-OWN_FACTS = ("block", "weight", "attacked", "started", "virtual_seconds", "virtual_down", "virtual_up", "speed_class")
+OWN_FACTS = (
+    *("block", "weight", "worker", "seconds", "attacked"),
+    *("started", "virtual_seconds", "virtual_down", "virtual_up", "speed_class"),
+)
 """Facts of a reply that are columns of ``clients.jsonl``, where they are numbers."""
 FLUSH = 256
 """Rows that are collected before the sink gets them, so that memory does not grow with the clients of a round."""

@@ -108,6 +108,7 @@ def reply_to(
     # a metric of the same name does not replace the number of examples, which is a weight
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
     facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **(more or {})}
+    facts |= {k: x for k, x in (("seconds", answer.seconds), ("worker", answer.worker)) if x is not None}
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
     content: dict[str, object] = {

@@ -9,10 +9,11 @@ import zlib
 from pathlib import Path
 
 from fl_sim.logs.columns import CONFIG, NAMES, SUMMARY
+from fl_sim.logs.kept.partition_file import PARTITION
 
 CHECKSUMS = "checksums.json"
 """File with the checksums, by name of file."""
-FILES = (CONFIG, NAMES, SUMMARY, "rounds.jsonl", "clients.jsonl", "events.jsonl")
+FILES = (CONFIG, NAMES, PARTITION, SUMMARY, "rounds.jsonl", "clients.jsonl", "events.jsonl")
 """The files that have one, where they exist."""
 
 

@@ -17,6 +17,9 @@ NAMES = "names.json"
 """File with the user's own names of classes and clients, where these are no plain numbers 0, 1, 2 ..."""
 SUMMARY = "summary.json"
 """File with the outcome of the run."""
+SCHEMA = 2
+"""Version of the files and columns below, in the event ``start``. Runs without it are of version 1: without
+``pool_seconds``, ``rss_mb``, ``gpu_mb``, the clients' ``worker`` and ``seconds``, and ``partition.json``."""
 
 
 CLIENTS: dict[str, Column] = {
@@ -42,6 +45,12 @@ CLIENTS: dict[str, Column] = {
         "1", "train: weight in the pool, not normalised; personal: its training samples, by which no mean weighs"
     ),
     "block": Column("number", "which block of this round's training, or of its personal evaluation, computed it"),
+    "worker": Column("number", "train: which of Ray's workers computed it; null in other engines"),
+    "seconds": Column(
+        "s",
+        "train: wall time of its local training; of clients that trained as one batch (vmap) an equal share of "
+        "theirs; null on real devices, and where several runs trained together",
+    ),
     "attacked": Column(
         "yes/no", "train, with `--attack`: true for a malicious client whose reply was good; null for all others"
     ),
@@ -133,6 +142,12 @@ SUMMARY_KEYS: dict[str, Column] = {
         "first round that was evaluated and reaches the target accuracy (`--target`), of a fork among the rounds in "
         "its own log; null without a target, or if never",
     ),
+    "best_round": Column(
+        "number", "with `--keep_best`: the round whose model has the best `val_accuracy` (else `val_loss`), the first"
+    ),
+    "best_val_accuracy": Column("fraction", "of that model on the central validation share"),
+    "best_accuracy": Column("fraction", "of that model on the central test set, by which nothing was chosen"),
+    "best_loss": Column("per sample", "of that model on the central test set"),
     "virtual_time": Column("virtual s", "at the end of the last round; null on real devices, and for a Flower app"),
     "seconds": Column("s", "wall time of the whole run, evaluation included; of a resumed one in all its processes"),
     "bytes_down": Column("bytes", "sum over rounds"),

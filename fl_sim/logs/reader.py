@@ -15,6 +15,7 @@ import numpy as np
 
 from fl_sim.logs import checksums, many_rows, model_file
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
+from fl_sim.logs.kept import best_models, partition_file
 from fl_sim.logs.round_columns import Column
 from fl_sim.logs.toml import read_toml
 from fl_sim.tree import Tree
@@ -64,15 +65,44 @@ class RunLog:
         status = self.summary.get("status", "no summary yet")
         return f"RunLog({str(self.path)!r}, {len(self.rounds)} rows of rounds, {status})"
 
+    @property
+    def schema(self) -> int:
+        """Version of the columns, ``SCHEMA`` of ``fl_sim.logs.columns`` when the run began; 1 where it says none."""
+        found = self.events["schema"].dropna().tolist() if "schema" in self.events else []
+        return int(found[0]) if found else 1
+
+    @property
+    def partition(self) -> "pd.DataFrame":
+        """How many samples of each label each client owns, held-out ones included: a row a client, a column a label.
+
+        At most 10 000 clients, a keyed choice; one column ``samples`` where there are no labels. Raises ValueError
+        where the run's folder has no ``partition.json``.
+        """
+        return partition_file.read(self.path, self.names.get("classes", ()))
+
+    def best(self) -> Tree:
+        """The model that is best by the central validation samples, of a run with ``keep_best``; else as ``model()``.
+
+        Its round, and its numbers on the test set, are the summary's ``best_round``, ``best_accuracy``, ``best_loss``.
+        Raises ValueError where the run kept none.
+        """
+        row = best_models.best_row([{str(k): v for k, v in row.items()} for row in self.rounds.to_dict("records")])
+        if row is None or not (file := best_models.place(self.path, int(row["round"]))).is_file():
+            raise ValueError(f"{self.path}: kept no best model; run with --keep_best and --validation 0.1")
+        return model_file.read(file, self._digests)
+
     def model(self) -> Tree:
         """The last global model that was saved, on the CPU: the ``state_dict`` of the network that was trained.
 
         A tensor that the network has under several names (tied weights) has each of them. Raises ValueError if there
         is no model, or if its digest is not the one that was recorded.
         """
+        return model_file.read(self.path / MODEL, self._digests)
+
+    @property
+    def _digests(self) -> dict[int, str]:
         digests = self.rounds[["round", "digest"]].dropna()
-        logged = {int(number): str(text) for number, text in digests.itertuples(index=False)}
-        return model_file.read(self.path / MODEL, logged)
+        return {int(number): str(text) for number, text in digests.itertuples(index=False)}
 
 
 def load(path: str | Path) -> RunLog:

@@ -1,6 +1,7 @@
 """The columns of ``rounds.jsonl``: names, units, meanings. ``columns`` has those of the other files."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 
 class Column(NamedTuple):
@@ -57,6 +58,15 @@ OF_STRATEGIES: dict[str, Column] = {
     "val_loss_higher_p": Column("per sample", "the same with p sqrt 2; of the three models the best is kept"),
 }
 """Columns of ``rounds.jsonl`` that single strategies fill (``PoolingStrategy.own_columns``); null for all others."""
+MEASURED = ("seconds", "evaluate_seconds", "pool_seconds", "rss_mb", "gpu_mb", "worker", "time")
+"""Columns of time, memory and place: two runs of one config may differ in them, and in no other column."""
+
+
+def repeatable(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of rounds, clients or events without the columns in which two runs of one config may differ."""
+    return {name: value for name, value in row.items() if name not in MEASURED}
+
+
 VIRTUAL = (
     *("virtual_time", "device_idle", "wasted_examples", "counted_by_speed"),
     *("started", "virtual_seconds", "virtual_down", "virtual_up", "speed_class"),
@@ -135,13 +145,29 @@ ROUNDS: dict[str, Column] = {
         "clients", "list over the speed classes of devices, the fastest first: clients whose work is used"
     ),
     "seconds": Column("s", "wall time of the round without evaluation"),
+    "pool_seconds": Column(
+        "s",
+        "wall time of pooling: of adding replies to the blocks' partial pools, summed over workers, of merging these, "
+        "and of the server's step; not of waiting for replies",
+    ),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
+    "rss_mb": Column("MB", "resident memory of the run's own process at the end of the round; null where not Linux"),
+    "gpu_mb": Column("MB", "most memory that PyTorch has used of this process's GPU so far; null without one"),
     "padded_share": Column(
         "fraction",
         "of the places in clients' batches, those that only fill up a block; "
         "null on the loop and where runs train as one batch",
     ),
     "update_norm": Column("1", "Euclidean norm of the global model's change in this round"),
+    "drift": Column(
+        "1",
+        "with `--log_drift`: sum n_k abs(d_k)^2 / N - abs(d)^2, of the clients' updates d_k of trained weights, with "
+        "their weights n_k in the pool, N = sum n_k and d = sum n_k d_k / N; 0 where all updates are equal",
+    ),
+    "cosine": Column(
+        "1",
+        "with `--log_drift`: mean over clients of the cosine between d_k and d; null where no client moved, or d is 0",
+    ),
     **OF_STRATEGIES,
     "digest": Column("text", "SHA-256 of the global model: names, types, shapes and bytes; null between digest_every"),
     **_personal("personal", "seen clients"),

@@ -26,6 +26,7 @@ from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
+from fl_sim.rounds.measured.round_work import RoundWork, memory
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.round_evaluation import EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls
@@ -55,7 +56,7 @@ class _Driver:
         self.calls = StrategyCalls(run, self.grid, failures, seed, timeout, log)
         self.saved = RoundCheckpoints(run, self.grid, log, checkpoints, self.calls.event)
         self.versions: list[int] = []
-        self.model_round = self.places = self.samples = 0
+        self.model_round, self.work = 0, RoundWork()
         self.digests = Digests(run, every[1])
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
@@ -71,8 +72,8 @@ class _Driver:
             getattr(callback, hook)(self.run, *args)
 
     def block(self, result: BlockResult) -> None:
-        """Count the samples of a block that has answered, and call the callbacks."""
-        self.places, self.samples = self.places + result.places, self.samples + result.samples
+        """A block has answered."""
+        self.work.add(result)
         self.each("on_block", result)
 
     # Rounds ---------------------------------------------------------------------------------------------------------
@@ -82,7 +83,7 @@ class _Driver:
         run, start = self.run, time.perf_counter()
         self.each("on_round_start")
         self.check_model()
-        self.places = self.samples = 0
+        self.work = work = RoundWork()
         self.grid.begin_round()
         messages = self.calls.hook("configure_train", self.statistics.trained(run.arrays), run.train_config)
         self.statistics.complete(messages, run.arrays)
@@ -92,14 +93,13 @@ class _Driver:
             self.statistics.take(replies)
         try:
             unused = replies == [] and exchange.completed  # all weigh 0: strategies of Flower divide by their sum
-            arrays, metrics = (None, None) if unused else self.calls.hook("aggregate_train", replies)
+            arrays, metrics = (None, None) if unused else work.pooled(self.calls.hook, replies)
         finally:
             self.calls.log_exchange(exchange)
         self.statistics.report_unanswered()
         dropped = getattr(run.strategy, "dropped", ())
         self.calls.log_clients([round_row.dropped_client(run.round, client) for client in dropped])
-        rate = round_row.learning_rate(run.train_config, run.round)
-        row = round_row.of_training(exchange, rate, len(dropped), self.samples, self.places) | self.grid.round_columns()
+        row = round_row.of_training(exchange, run.train_config, len(dropped), work) | self.grid.round_columns()
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
             row |= round_row.of_clients("train", metrics, getattr(run.strategy, "own_columns", ()))
@@ -143,7 +143,7 @@ class _Driver:
         run, start = self.run, time.perf_counter()
         evaluated, at_end = self.evaluation.of_round(row, self.log)
         self.digests.line.result()
-        row |= {"evaluate_seconds": time.perf_counter() - start, "digest": None}
+        row |= {"evaluate_seconds": time.perf_counter() - start, **memory(), "digest": None}
         digest = self.digests.wanted() if self.digests.due() else None
         self.at_end = OnlyAtTheEnd(frozenset(() if evaluated or run.round % self.digests.every == 0 else ("digest",)))
         if evaluated or at_end is not None:

@@ -10,6 +10,7 @@ from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
 from fl_sim.logs.columns import COLUMNS
 from fl_sim.logs.round_columns import OF_STRATEGIES
+from fl_sim.rounds.measured.round_work import RoundWork
 from fl_sim.wire.set_records import from_record
 
 PREFIXES = {"train": "train", "evaluate": "eval", "query": "query"}
@@ -25,24 +26,24 @@ SYNONYM = re.compile(
 )
 
 
-def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int, places: int) -> dict[str, object]:
+def of_training(exchange: Exchange, config: Mapping[str, object], dropped: int, work: RoundWork) -> dict[str, object]:
     """The columns of a round's training.
 
     Parameters
     ----------
     exchange : Exchange
         Of the training messages, complete.
-    lr : float or None
-        The clients' learning rate in this round.
+    config : Mapping
+        The settings that messages for training carry.
     dropped : int
         Stragglers whose partial work was not used. They get no message here; in a deployment they would be sent the
         model as all others are, before they turn out to be slow.
-    samples, places : int
-        Real samples in the clients' batches, and the batches' room for samples, padding included.
+    work : RoundWork
+        What the round's blocks add up to.
     """
     return {
         "round": exchange.server_round,
-        "lr": lr,
+        "lr": learning_rate(config, exchange.server_round),
         "clients": len(exchange.messages) + dropped,
         "completed": exchange.completed,
         "failed": len(exchange.failures),
@@ -51,7 +52,8 @@ def of_training(exchange: Exchange, lr: float | None, dropped: int, samples: int
         "steps": exchange.sum("steps"),
         "bytes_down": exchange.bytes_down + dropped * max(exchange.model_bytes, default=0),
         "bytes_up": exchange.bytes_up,
-        "padded_share": 1 - samples / places if places else None,
+        "padded_share": 1 - work.samples / work.places if work.places else None,
+        **work.columns(),
         "update_norm": 0.0,
     }
 

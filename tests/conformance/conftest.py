@@ -11,7 +11,7 @@ from experiments.runs.execute import execute
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim import registry
-from fl_sim.logs.round_columns import VIRTUAL
+from fl_sim.logs.round_columns import MEASURED, VIRTUAL
 
 STRATEGIES = list(registry.names("strategies", "strategy"))
 SMALL = ["digits-deploy", "--rounds", "2"]
@@ -40,7 +40,7 @@ def simulated(config: Config) -> Summary:
 def rows(summary: Summary, table: str) -> list[dict[str, Any]]:
     """The rows of a table of a round log, without times, real ones and those of simulated devices."""
     lines = (Path(summary["run_dir"]) / f"{table}.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k and k not in VIRTUAL} for line in lines]
+    return [{k: v for k, v in json.loads(line).items() if k not in (*MEASURED, *VIRTUAL)} for line in lines]
 
 
 def check_same(a: Summary, b: Summary) -> None:

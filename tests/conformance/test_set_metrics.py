@@ -21,7 +21,7 @@ from experiments.runs.setup import build
 from fl_sim import Task, load, rng
 from fl_sim.errors import ConfigError
 from fl_sim.learning.sets import set_checks
-from fl_sim.logs.round_columns import VIRTUAL
+from fl_sim.logs.round_columns import MEASURED, VIRTUAL
 from tests.conformance.in_process import InProcessGrid
 
 DRAW = np.random.default_rng(0)
@@ -106,7 +106,7 @@ def rows_of(folder: Any, table: str, **where: object) -> list[dict[str, Any]]:
 def by_key(folder: Any, table: str) -> dict[str, dict[str, Any]]:
     """The rows of a table without times and places, by round, phase and client."""
     plain = [
-        {k: v for k, v in row.items() if "seconds" not in k and k not in ("block", "padded_share", *VIRTUAL)}
+        {k: v for k, v in row.items() if k not in ("block", "padded_share", *VIRTUAL, *MEASURED)}
         for row in rows_of(folder, table)
     ]
     return {str([row["round"], row.get("phase"), row.get("client")]): row for row in plain}

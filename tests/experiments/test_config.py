@@ -49,7 +49,7 @@ def test_defaults_are_the_documented_ones() -> None:
         "standardize": False,
         "standardize_on": "train",
         "set_metrics": "",
-        "evaluate_every": 1,
+        **{"evaluate_every": 1, "log_drift": False, "keep_best": False},
         "personalize_steps": 0,
         "personalize_lr": 0.0,
         "personalize_optimizer": "sgd",

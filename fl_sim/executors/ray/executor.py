@@ -93,6 +93,8 @@ class RayExecutor(Executor):
         self._stored = _Stored()
         self._learner_message: LearnerMessage
         self._count = settings.num_workers
+        self._computed_by: dict[tuple[int, int], int] = {}
+        """(block, position of a client in it) -> the worker that it was last sent to."""
         self._current_models: set[str] = set()
         """Keys of the models that are being trained or evaluated."""
         self._took_part: dict[int, dict[str, object]] = {}
@@ -107,11 +109,14 @@ class RayExecutor(Executor):
             return
         workers, dispatch = self._start(len(plans))
         key, reference = self._store_model(workers, (model, pool))
+        self._computed_by.clear()
         items = [self._block_item(plan, key, reference) for plan in plans]
         try:
             with closing(dispatch.run(plans[0].message_type, items)) as replies:
                 for plan, packed in zip(plans, replies, strict=True):
                     result = self._result(plan, packed, pool)
+                    for client in result.clients:
+                        client.worker = self._computed_by.get((plan.number, client.position))
                     self.chunk = result.chunk = min(filter(None, (self.chunk, result.chunk)), default=0)
                     yield result
         finally:
@@ -258,6 +263,7 @@ class RayExecutor(Executor):
 
         def send(worker: WorkerHandle) -> object:
             learner = self._send_missing(worker, model, reference)
+            self._computed_by |= dict.fromkeys(((plan.number, o.position) for o in plan.orders), worker.number)
             return worker.actor.run_block.remote(learner, model, pack(plan), kind, self.chunk)
 
         def split() -> list[WorkItem]:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.analysis.partition_stats import BUBBLES, counts, draw, frame, summary
+from clients.label_counts import counts
+from experiments.analysis.partition_stats import BUBBLES, draw, frame, summary
 from fl_sim.population.partition import Partition
 
 LABELS = np.array([5, 5, 5, 7, 7, 7, 7, 7])

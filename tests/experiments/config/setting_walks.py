@@ -10,6 +10,7 @@ from experiments.runs.execute import execute
 from experiments.runs.resume import ready
 from experiments.runs.setup import Setup
 from fl_sim.errors import ConfigError
+from fl_sim.logs.round_columns import repeatable
 from tests.experiments.config import tiny_world
 
 WORLD = tiny_world.__name__
@@ -34,7 +35,7 @@ def wrote(folder: Path) -> dict[str, Any]:
     rows = [json.loads(line) for line in lines if '"event":"resumed"' not in line]
     summary = json.loads((folder / "summary.json").read_text())
     return {
-        "rows": [{k: v for k, v in row.items() if "seconds" not in k and k != "time"} for row in rows],
+        "rows": [repeatable(row) for row in rows],
         "summary": {k: v for k, v in summary.items() if k not in ("seconds", "run_dir", "time")},
         "checkpoints": sorted(path.name[:12] for path in folder.glob("checkpoints/*")),
         "elsewhere": folder.parent.name == "elsewhere",

@@ -78,6 +78,8 @@ SETTINGS: dict[str, Entry] = {
     "set_metrics": ("class_accuracy",),
     "evaluate_every": (2, {"rounds": 3}),
     "evaluate_train": (True,),
+    "log_drift": (True,),
+    "keep_best": (True, {"validation": 0.2}),
     "personalize_steps": (2, {"partition.held_out": 0.4}),
     "personalize_lr": (0.4, PERSONAL),
     "personalize_optimizer": ("adam", PERSONAL),

@@ -12,6 +12,7 @@ from experiments.deploy.server_app import parse_configs, serve
 from experiments.runs.stop import Stopping
 from experiments.runs.summary import Summary
 from fl_sim import Run
+from fl_sim.logs.round_columns import repeatable
 from tests.conformance.in_process import InProcessGrid
 from tests.experiments.deploy.test_server_app import QUICK, events
 
@@ -32,7 +33,7 @@ def of_final_model(summary: Summary) -> dict[str, Any]:
 
 def lines(summary: Summary, table: str) -> list[dict[str, Any]]:
     text = (Path(str(summary["run_dir"])) / f"{table}.jsonl").read_text()
-    return [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in text.splitlines()]
+    return [repeatable(json.loads(line)) for line in text.splitlines()]
 
 
 @pytest.fixture(scope="module")

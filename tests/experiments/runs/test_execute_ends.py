@@ -17,6 +17,7 @@ from experiments.command_ends import Interrupted
 from experiments.runs import progress
 from fl_sim import Callback, Run, from_arrays, load
 from fl_sim.executors import inline
+from fl_sim.logs.round_columns import repeatable
 from fl_sim.rounds import checkpoint
 from strategies.fedavg import FedAvg
 
@@ -38,7 +39,7 @@ def lines(folder: Path) -> dict[str, Any]:
     """The tables of a run without times."""
     return {
         name: [
-            {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
+            repeatable(json.loads(line))
             for line in (folder / f"{name}.jsonl").read_text().splitlines()
             if '"event":"resumed"' not in line
         ]

@@ -14,6 +14,7 @@ import pytest
 from experiments import run
 from experiments.check.same_digests import last_of_each
 from fl_sim import Callback, RoundLog, Run, load, rng
+from fl_sim.logs.round_columns import repeatable
 from fl_sim.rounds import checkpoint
 
 HERE = Path(__file__).parent
@@ -72,9 +73,7 @@ def written(folder: Path) -> dict[str, Any]:
     """All that a run has written, without times and without the path of its folder."""
     tables = {
         name: [
-            {k: v for k, v in json.loads(line).items() if "seconds" not in k and k != "time"}
-            for line in file.read_text().splitlines()
-            if '"event":"resumed"' not in line
+            repeatable(json.loads(line)) for line in file.read_text().splitlines() if '"event":"resumed"' not in line
         ]
         for name in ("rounds", "clients", "events")
         for file in [folder / f"{name}.jsonl"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from experiments.run import Outcome, main, run
+from fl_sim.logs.round_columns import repeatable
 
 SMALL: dict[str, Any] = {
     **{"task": "synthetic", "clients": 4, "model": "lr", "engine": "loop", "checkpoint_every": 1, "quiet": True},
@@ -17,7 +18,7 @@ SMALL: dict[str, Any] = {
 def lines(folder: Path) -> list[dict[str, Any]]:
     """The lines of rounds.jsonl, without times."""
     every = [json.loads(line) for line in (folder / "rounds.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if "seconds" not in k} for line in every]
+    return [repeatable(line) for line in every]
 
 
 def trained(out: Path, **settings: Any) -> Path:

@@ -24,6 +24,7 @@ from experiments.runs.summary import of_final_model
 from fl_sim import Batch, Callback, Local, Loss, RoundFailed, Run, from_arrays, load
 from fl_sim.learning.rule import Metrics
 from fl_sim.learning.task import Task
+from fl_sim.logs.round_columns import repeatable
 from fl_sim.registry import offer
 from fl_sim.tree import Tree
 from strategies.fedavg import FedAvg
@@ -104,10 +105,7 @@ def go(out: Path, how: str = "", **more: Any) -> tuple[Path, Ends]:
 def log_of(folder: Path) -> dict[str, Any]:
     """The lines of rounds and clients, without times."""
     tables = {name: (folder / f"{name}.jsonl").read_text().splitlines() for name in ("rounds", "clients")}
-    return {
-        name: [{k: v for k, v in json.loads(line).items() if "seconds" not in k} for line in lines]
-        for name, lines in tables.items()
-    }
+    return {name: [repeatable(json.loads(line)) for line in lines] for name, lines in tables.items()}
 
 
 def evaluations(folder: Path) -> dict[str, Any]:

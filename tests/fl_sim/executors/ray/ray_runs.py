@@ -9,6 +9,7 @@ import pandas as pd
 
 from experiments.run import Outcome, run
 from fl_sim import Callback, from_arrays
+from fl_sim.logs.round_columns import MEASURED
 from strategies.fedavg import FedAvg
 
 CLIENTS = 12
@@ -45,9 +46,7 @@ def inline(out: Path, strategy: FedAvg | str | None = None, **settings: Any) -> 
 
 def table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a log, without the columns and events that depend on the clock and on the workers."""
-    kept = frame[
-        [c for c in frame.columns if c not in ("time", "seconds", "evaluate_seconds", "worker", "node", "device")]
-    ]
+    kept = frame[[c for c in frame.columns if c not in (*MEASURED, "node", "device")]]
     if "event" in kept:
         kept = kept[~kept["event"].isin(["start", "resumed", "worker_started"])]
     return [{k: v for k, v in row.items() if v is not None and v == v} for row in kept.to_dict("records")]

@@ -1,0 +1,1 @@
+"""What a run keeps besides its rows: the best model, its partition."""

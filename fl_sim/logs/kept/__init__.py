@@ -1,0 +1,1 @@
+"""Files of a run beside its tables: the best models, the partition."""
