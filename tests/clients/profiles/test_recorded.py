@@ -10,7 +10,9 @@ import pytest
 
 from clients.profiles.recorded import Recorded, recorded
 from experiments import replay
+from experiments.config.recipe_files import make
 from experiments.run import main, run
+from experiments.runs.resume import ready
 from fl_sim.logs.round_columns import repeatable
 from fl_sim.population.devices import SECOND, Devices, Work
 from tests.experiments.runs.test_stop import lines, trained
@@ -161,6 +163,20 @@ def test_what_cannot_be_is_refused_before_the_run(more: dict[str, Any], says: st
     with pytest.raises(ValueError, match=says):
         run(**settings(tmp_path, **more), out=tmp_path / "none")
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("at_once", [1, 10_000])
+def test_a_deadline_is_refused_with_the_fastest_of_all_clients(
+    at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step at speeds 1, 2, .5 and 4: client 3 takes .25 s, which the deadline of .3 lets it."""
+    monkeypatch.setattr("experiments.runs.virtual_time.deadline.AT_ONCE", at_once)
+    quick = settings(tmp_path, **{"system.deadline": 0.2, "profile.spells": ""})
+    del quick["quiet"]
+    (tmp_path / "trace.csv").write_text("client,speed\n0,1\n1,2\n2,.5\n3,4\n")
+    with pytest.raises(ValueError, match="no device meets it; the fastest of 4 takes 0.25 virtual seconds"):
+        ready(make(**quick))
+    ready(make(**{**quick, "system.deadline": 0.3}))
 
 
 def test_a_trace_that_ends_ends_the_run_with_a_cure(tmp_path: Path) -> None:

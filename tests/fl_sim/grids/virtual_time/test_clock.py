@@ -65,7 +65,9 @@ def test_where_partial_work_is_kept_the_steps_that_fit_are_done() -> None:
     outcome = time.close(work(0, 1, 2, 3, steps=4), 1)
     assert outcome.shares.tolist() == [1, 1, 0.5, 0.25] and outcome.reasons == {}
     assert time.columns["virtual_time"] == 9.0 and time.columns["counted_by_speed"] == [2, 2]
+    assert [row["virtual_seconds"] for row in outcome.numbers] == [4.0, 8.0, 9.0, 9.0]  # they answer at the deadline
     late = clock(deadline=7.0, partial=True).close(work(3), 1)
+    assert late.numbers[0]["virtual_seconds"] == 8.0  # as long as it would take
     assert late.shares.tolist() == [0] and "late" in late.reasons[0]  # not one step fits
 
 
@@ -91,6 +93,7 @@ def test_who_vanishes_never_answers() -> None:
         outcome = time.close(work(0, 1), 1)
         assert outcome.shares.tolist() == [0, 1] and "vanished" in outcome.reasons[0]
         assert time.columns["virtual_time"] == end
+        assert outcome.numbers[1]["virtual_seconds"] == 2.0 and 0 < outcome.numbers[0]["virtual_seconds"] < 1.0
 
 
 def gone(seed: int) -> list[bool]:
