@@ -6,7 +6,7 @@ settings, the steps and the rate of fine-tuning among them, and is chosen by the
 same number of gradient evaluations a client. Then follow the reported seeds, and intervals by a bootstrap over unseen
 writers.
 
-Runs lie in ``--out``; what it holds is not run again, and their checkpoints, which hold states of clients, are deleted.
+Runs lie in ``--out``; what it holds is not run again, and their checkpoints and states of clients are deleted.
 Written are writers.csv (a line a run), writers-clients.csv (a line an unseen client) and writers.md in
 ``experiments/results``. Other flags go to all runs.
 """
@@ -25,6 +25,7 @@ from experiments.run import main as run
 from experiments.studies.meta.writers_arms import ARMS, Arm
 from experiments.studies.meta.writers_page import written
 from experiments.studies.study_runs import run_once, tried
+from fl_sim.states.segment_files import FOLDER
 
 COMMON = [
     *("--task", "mnist", "--partition", "natural-labels", "--partition.unseen_held_out", "0.8", "--model", "mlp"),
@@ -71,9 +72,9 @@ def scores(out: Path, condition: str, arm: Arm) -> list[float | None]:
 
 
 def made(folder: Path, given: Sequence[str]) -> int:
-    """``run_once``, after which checkpoints are deleted: 200 MB a run where clients keep models."""
+    """``run_once``, after which checkpoints and states of clients are deleted: some 200 MB a run of models."""
     code = run_once(run, folder, given)
-    for kept in folder.glob("*/checkpoints"):
+    for kept in (*folder.glob("*/checkpoints"), *folder.glob(f"*/{FOLDER}")):
         shutil.rmtree(kept)
     return code
 

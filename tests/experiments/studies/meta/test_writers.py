@@ -16,7 +16,7 @@ from experiments.studies.meta.writers_arms import ARMS, TOTAL, TRIALS
 from fl_sim.logs.reader import load
 
 TINY = [
-    *("--task", "synthetic", "--partition", "natural", "--partition.unseen_held_out", "0.5", "--model", "lr"),
+    *("--task", "digits", "--clients", "16", "--partition.unseen_held_out", "0.5", "--model", "lr"),
     *("--cohort", "4", "--local.batch_size", "10", "--engine", "vmap"),
 ]
 
@@ -49,7 +49,7 @@ def test_the_interval_keeps_the_clients_of_a_writer_together() -> None:
 def test_the_command_chooses_by_validation_clients_and_writes_the_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    few = [replace(arm, work=arm.work[:1], choices=[arm.choices[0][:2]]) for arm in ARMS[:1]]
+    few = [replace(arm, work=arm.work[:1], choices=[["--local.lr 0.1", "--local.lr 0.000001"]]) for arm in ARMS[:1]]
     tuned = ["--personalize_steps 2 --personalize_lr 0.1"]
     few += [replace(ARMS[1], work=ARMS[1].work[:1], choices=[["--local.lr 0.03"], tuned])]
     monkeypatch.setattr(study, "ARMS", few)
@@ -63,13 +63,17 @@ def test_the_command_chooses_by_validation_clients_and_writes_the_page(
         return real(words)
 
     monkeypatch.setattr(study, "run", counted)
-    words = ["--out", str(tmp_path / "runs"), "--seeds", "0", "--arms", "fedavg,fedavg + fine-tuning", "--rounds", "1"]
+    words = ["--out", str(tmp_path / "runs"), "--seeds", "0", "--arms", "fedavg,fedavg + fine-tuning", "--rounds", "2"]
     assert study.main(words) == 0 and len(calls) == 5 and study.main(words) == 0 and len(calls) == 5
     folder = study.place(tmp_path / "runs", "tiny", few[0])
     found = [load(next((folder / f"trial-{n:02}").glob("*/"))) for n in range(2)]
     by = [log.rounds["val_unseen_accuracy_before"].iloc[-1] for log in found]
     chosen = load(next((folder / "seed-0").glob("*/"))).config["local"]["lr"]
-    assert chosen == found[by.index(max(by))].config["local"]["lr"] and not list(folder.glob("*/*/checkpoints"))
+    assert (
+        chosen == 0.1 == found[by.index(max(by))].config["local"]["lr"]
+        and min(by) < max(by)
+        and not list(folder.glob("*/*/checkpoints"))
+    )
     page, runs = (tmp_path / "writers.md").read_text(), pd.read_csv(tmp_path / "writers.csv")
     clients = pd.read_csv(tmp_path / "writers-clients.csv")
     assert runs["arm"].tolist() == [arm.name for arm in few] and len(clients) == 8
