@@ -55,7 +55,7 @@ def test_the_command_runs_what_is_missing_and_writes_the_page(tmp_path: Path, mo
     assert code == (0 if gap >= -0.005 else 1)
     page = (tmp_path / "omniglot.md").read_text(encoding="utf-8")
     assert f"| 5 ways, 1 shot | 0.20 | maml | 1 | {rows['unseen_accuracy'][0]:.3f} | " in page
-    assert f"| maml - fomaml at least -0.005 | {gap:+.3f} | " in page and page.endswith("nothing else. Small.\n")
+    assert f"| maml - fomaml at least -0.005 | {gap:+.3f} | " in page and page.endswith("(.1, .4). Small.\n")
     assert (tmp_path / "omniglot.png").stat().st_size > 10_000
     assert study.main(words) == code and calls == ["omniglot-maml", "omniglot-fomaml", "omniglot-maml"]
 
