@@ -14,6 +14,7 @@ from experiments.installation import ROOT, version
 
 COMMANDS = {
     "run": "run a recipe, with settings from the command line; resume a run; run a Flower app",
+    "sweep": "runs at all combinations of settings, or at those that a search tries; goes on after a kill",
     "list": "list tasks, partitions, models, strategies and recipes",
     "partition": "look at a partition of a data set before training on it",
     "check": "run the contract checks on a file with your own strategy, task, partition or model",

@@ -28,7 +28,7 @@ def test_each_command_is_a_module_that_python_can_run() -> None:
 def test_an_unknown_command_exits_2_with_the_nearest_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["rnu"]) == 2 and main(["--rounds"]) == 2
     near, far = capsys.readouterr().err.splitlines()
-    assert near.startswith("error: 'rnu': unknown (did you mean 'run'?); choose one of run, list, ")
+    assert near.startswith("error: 'rnu': unknown (did you mean 'run'?); choose one of run, sweep, list, ")
     assert far.startswith("error: '--rounds': unknown") and "or --help" in far
 
 

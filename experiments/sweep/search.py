@@ -1,0 +1,170 @@
+"""The values of a search's trials, drawn by Optuna (Akiba et al., KDD 2019, arXiv:1907.10902): random, or TPE.
+
+What trial n tries is a function of the search's seed, n and the results of the trials that it may read. Those are in
+the sweep's folder, so that a search that was killed goes on as if it had not been.
+"""
+
+import importlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from experiments.sweep.axis_values import Axis, Point
+from fl_sim import Callback, Run, rng
+from fl_sim.errors import ConfigError
+
+TRIALS = "trials.jsonl"
+"""File with what each trial of a search tries: a line a trial."""
+Kind = Literal["random", "tpe"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial reached, as the search reads it."""
+
+    value: float | None
+    """On the validation samples, the higher the better; None of a trial that failed."""
+    by_round: Mapping[int, float] = field(default_factory=dict)
+    pruned: bool = False
+
+
+def optuna() -> Any:
+    """The package. Raises ConfigError where it is not installed."""
+    try:
+        package: Any = importlib.import_module("optuna")
+    except ImportError as error:
+        cure = "pip install 'fl-sim[sweep]', or leave --trials out for a grid"
+        raise ConfigError(f"trials: a search needs optuna, which is not installed ({error}); {cure}") from error
+    package.logging.set_verbosity(package.logging.ERROR)
+    return package
+
+
+class Search:
+    """Asks for the values of trials.
+
+    Parameters
+    ----------
+    axes : sequence of Axis
+        What is varied.
+    kind : str
+        ``random``, or ``tpe`` (tree-structured Parzen estimator: Bergstra et al., NIPS 2011).
+    seed : int
+        Keys what is drawn.
+    folder : Path
+        The sweep's folder, which keeps what was asked.
+    """
+
+    def __init__(self, axes: Sequence[Axis], kind: Kind, seed: int, folder: Path) -> None:
+        self.axes, self.kind, self.seed, self.folder = axes, kind, seed, folder
+        self.optuna = optuna()
+        self.asked: list[Point] = []
+        file = folder / TRIALS
+        whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.is_file() else ""
+        for line in whole.splitlines():
+            point = json.loads(line)
+            if set(point) != {one.key for one in axes}:
+                cure = "name another folder with --out"
+                raise ConfigError(f"out: {file} has trials of {', '.join(point)}; {cure}")
+            self.asked.append(point)
+
+    def ask(self, count: int, results: Sequence[Result]) -> list[Point]:
+        """The values of the next ``count`` trials, given the results of all trials before them; they are kept.
+
+        What was asked before is asked again.
+        """
+        number = len(results)
+        while len(self.asked) < number + count:
+            trial = self._study(results, len(self.asked)).ask(self._distributions())
+            self.asked.append(self._point(trial.params))
+            with (self.folder / TRIALS).open("a+b") as file:  # what a kill has cut off is dropped first
+                file.seek(0)
+                end = file.read().rfind(b"\n") + 1
+                file.truncate(end)
+                file.write(json.dumps(self.asked[-1]).encode() + b"\n")
+                file.flush()
+                os.fsync(file.fileno())
+        return self.asked[number : number + count]
+
+    def pruning(self, number: int, results: Sequence[Result], column: str) -> Callback:
+        """The callback that ends a run of trial ``number`` whose validation falls behind the median of earlier ones."""
+        study = self._study(results, number)
+        study.enqueue_trial(self._params(self.asked[number]))
+        return Pruning(study.ask(self._distributions()), column)
+
+    def _study(self, results: Sequence[Result], number: int) -> Any:
+        """A study of these results, whose sampler is keyed by the seed and the number of the trial."""
+        o, seed = self.optuna, rng.key(self.seed, "sweep", number) % 2**32
+        sampler = o.samplers.RandomSampler(seed=seed) if self.kind == "random" else o.samplers.TPESampler(seed=seed)
+        study = o.create_study(direction="maximize", sampler=sampler, pruner=o.pruners.MedianPruner())
+        distributions, states = self._distributions(), o.trial.TrialState
+        for point, result in zip(self.asked, results, strict=False):
+            state = states.PRUNED if result.pruned else states.FAIL if result.value is None else states.COMPLETE
+            study.add_trial(
+                o.trial.create_trial(
+                    state=state,
+                    params=self._params(point),
+                    distributions=distributions,
+                    value=result.value if state is states.COMPLETE else None,
+                    intermediate_values=dict(result.by_round),
+                )
+            )
+        return study
+
+    def _distributions(self) -> dict[str, Any]:
+        kinds = self.optuna.distributions
+        found: dict[str, Any] = {}
+        for one in self.axes:
+            if not one.is_range:  # by place: Optuna's choices are plain values, and ours may be lists
+                found[one.key] = kinds.CategoricalDistribution(tuple(range(len(one.values))))
+            elif one.whole:
+                found[one.key] = kinds.IntDistribution(int(one.low), int(one.high), log=one.log)
+            else:
+                found[one.key] = kinds.FloatDistribution(one.low, one.high, log=one.log)
+        return found
+
+    def _point(self, params: Mapping[str, Any]) -> Point:
+        return {one.key: params[one.key] if one.is_range else one.values[params[one.key]] for one in self.axes}
+
+    def _params(self, point: Point) -> dict[str, Any]:
+        return {one.key: point[one.key] if one.is_range else self._index(one, point[one.key]) for one in self.axes}
+
+    def _index(self, one: Axis, value: object) -> int:
+        if value not in one.values:
+            raise ConfigError(
+                f"vary = {one.key!r}: {self.folder / TRIALS} has {value!r}; name another folder with --out"
+            )
+        return one.values.index(value)
+
+
+class Pruning(Callback):
+    """Ends a run whose validation falls behind the median of the earlier trials in the same round."""
+
+    reads_digest = False
+
+    def __init__(self, trial: Any, column: str) -> None:
+        self.trial, self.column = trial, column
+
+    def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
+        """Tell the search this round's number, and stop where it says so."""
+        value = worth(row, self.column)
+        if value is None or run.round == 0:
+            return
+        self.trial.report(value, run.round)
+        if self.trial.should_prune():
+            run.stop(f"pruned: {self.column} of round {run.round} is behind the median of the earlier trials")
+
+
+def worth(row: Mapping[str, Any], column: str) -> float | None:
+    """A row's number in a column, the higher the better; None where it has none."""
+    value = row.get(column)
+    if value is None or value != value:
+        return None
+    return -float(value) if falls(column) else float(value)
+
+
+def falls(column: str) -> bool:
+    """Whether a column of the validation samples is the better the lower it is."""
+    return any(part in column for part in ("loss", "calibration", "perplexity"))
