@@ -53,7 +53,7 @@ def check_plan(c: Config) -> None:
     check_attack(c, total)
     if c.stop.rule and c.stop.on == "validation" and not (c.validation or c.validation_clients):
         raise no_validation(c.stop.rule, c.validation)
-    if c.keep_best and not c.validation:
+    if c.keep_best and not (c.validation or c.validation_clients):
         why = "chooses a model by the central validation samples, and validation = 0 keeps none"
         raise ConfigError(f"keep_best = true: {why}; give a share (--validation 0.1)")
     if c.log_drift and c.engine == "flower":
@@ -76,9 +76,10 @@ def check_validation_clients(c: Config, total: float) -> None:
     if not c.personalize_steps:
         why = "personal evaluation reads them, and it is off (personalize_steps = 0)"
         raise ConfigError(f"validation_clients = {count}: {why}; set --personalize_steps too, or leave it out")
-    if c.stop.rule and c.stop.on == "validation" and not c.personalize_every:
+    rule = c.stop.rule if c.stop.on == "validation" else ""
+    if (reads := rule or ("keep_best = true" if c.keep_best else "")) and not c.personalize_every:
         what = f"with validation_clients = {count} reads val_unseen_accuracy, known after the last round only"
-        raise ConfigError(f"{c.stop.rule}: {what} (personalize_every = 0); set --personalize_every 1")
+        raise ConfigError(f"{reads}: {what} (personalize_every = 0); set --personalize_every 1")
 
 
 def check_epochs_of(c: Config, clients: float) -> None:

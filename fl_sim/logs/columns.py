@@ -143,7 +143,9 @@ SUMMARY_KEYS: dict[str, Column] = {
         "its own log; null without a target, or if never",
     ),
     "best_round": Column(
-        "number", "with `--keep_best`: the round whose model has the best `val_accuracy` (else `val_loss`), the first"
+        "number",
+        "with `--keep_best`: the round whose model has the best `val_accuracy` (else `val_loss`), the first; "
+        "with `--validation_clients` by `val_unseen_accuracy`",
     ),
     "best_val_accuracy": Column("fraction", "of that model on the central validation share"),
     "best_accuracy": Column("fraction", "of that model on the central test set, by which nothing was chosen"),

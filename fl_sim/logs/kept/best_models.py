@@ -1,4 +1,4 @@
-"""``best/``: the model that is best by the central validation samples, one file for each round that was the best.
+"""``best/``: the model that is best by the validation samples or clients, one file for each round that was the best.
 
 A run that is resumed cuts its log back to a checkpoint, after which the best round may be an earlier one. So the models
 of earlier best rounds stay as long as a checkpoint before the next best one does.
@@ -20,10 +20,14 @@ FOLDER = "best"
 def best_row(rows: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
     """The row of the best model: the highest ``val_accuracy``; where no row has one, the lowest ``val_loss``.
 
-    Of equal ones the first. None where no row has either.
+    In a run with validation clients these are ``val_unseen_accuracy`` and ``val_unseen_loss``. Of equal ones the first.
+    None where no row has either.
     """
     found = list(rows)
-    for column, sign in (("val_accuracy", 1.0), ("val_loss", -1.0)):
+    for column, sign in (
+        *(("val_unseen_accuracy", 1.0), ("val_unseen_loss", -1.0)),
+        *(("val_accuracy", 1.0), ("val_loss", -1.0)),
+    ):
         have = [row for row in found if (value := row.get(column)) is not None and value == value]
         if have:
             return max(have, key=lambda row: sign * row[column])

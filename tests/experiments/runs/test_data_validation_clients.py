@@ -110,6 +110,9 @@ def test_what_cannot_be_told_apart_is_refused_by_name() -> None:
         data(make(**{**base, "partition": "resample", "clients": 4}))
     with pytest.raises(ConfigError, match="stop.patience = 2: with validation_clients = 1 reads val_unseen_accuracy"):
         make(**{**base, "personalize_every": 0, "stop.patience": 2})
+    with pytest.raises(ConfigError, match="keep_best = true: with validation_clients = 1 reads val_unseen_accuracy"):
+        make(**{**base, "personalize_every": 0, "keep_best": True})
+    assert make(**base, keep_best=True).keep_best
     with pytest.raises(ConfigError, match="validation_clients = 2: with .* choose at most 1"):
         make(clients=5, holdout_clients=3, validation_clients=2)
     with pytest.raises(ConfigError, match="validation_clients = 1: personal evaluation reads them, and it is off"):

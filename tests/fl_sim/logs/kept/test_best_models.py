@@ -16,6 +16,11 @@ def test_the_best_row_is_the_first_of_the_highest_accuracy_else_of_the_lowest_lo
     losses = [{"round": r, "val_loss": loss, "loss": -r} for r, loss in enumerate([2.0, 0.5, 0.5, None])]
     assert best_row(losses) is losses[1]
     assert best_row([{"round": 0, "accuracy": 1.0}]) is None
+    clients = [
+        {"val_accuracy": 0.9, "val_unseen_accuracy": float("nan")},
+        {"val_accuracy": 0.1, "val_unseen_accuracy": 0.2},
+    ]
+    assert best_row(clients) is clients[1]  # validation clients before the validation share
 
 
 @pytest.mark.parametrize(
