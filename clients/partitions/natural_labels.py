@@ -26,9 +26,9 @@ def natural_labels(task: Task, clients: int, seed: int, labels_per_client: Annot
 
     Labels are dealt by a key, for each natural client anew. With C = M G each is one natural client's; with fewer
     clients, natural ones are grouped at random, by a key, into W groups. The clients of group w have the ids
-    w G .. w G + G - 1, so that of the last ``holdout_clients``, a multiple of G, no writer trains. Where C is no
-    multiple of G, the last group has fewer clients, with more labels, and a warning says so. A client without samples
-    gets one from the largest, as in other partitions.
+    w G .. w G + G - 1, so that of the last ``holdout_clients`` (and the ``validation_clients`` before them), multiples
+    of G, no writer trains. Where C is no multiple of G, the last group has fewer clients, with more labels, and a
+    warning says so. A client without samples gets one from the largest, as in other partitions.
 
     Raises ValueError for a task without natural clients or without labels, for m outside 1..K, and for C > M G.
     """

@@ -30,7 +30,7 @@ from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
 from fl_sim.logs.columns import NAMES, SCHEMA
 from fl_sim.logs.writer import plain, versions
-from fl_sim.rounds.checkpoint import Checkpoints
+from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 
 RESUME = "python -m experiments.run --resume"
 MOST_LISTED = 100
@@ -72,7 +72,7 @@ def execute(
     facts = {**(facts or {}), "config": written.to_dict(), "versions": versions(), "seconds": spent}
     with log, no_exit(), guarded_on_ray(setup, log, spent):
         try:
-            log_start(setup, log, quiet, resumed)
+            log_start(setup, log, quiet, resumed, begin)
             result = run_rounds(
                 setup.strategy,
                 setup.grid,
@@ -140,8 +140,10 @@ def open_log(config: Config, written: Config, resumed: Resumed | None) -> RoundL
     return log
 
 
-def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None = None) -> None:
-    """The first events of a run; of one that continues, what its folder does not hold."""
+def log_start(
+    setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None = None, begin: Checkpoint | None = None
+) -> None:
+    """The first events of a run; of one that continues, what its folder does not hold; of a fork, who has trained."""
     config = setup.config
     if resumed is not None:
         log_lost(setup, log)
@@ -164,6 +166,8 @@ def log_start(setup: Setup, log: RoundLog, quiet: bool, resumed: Resumed | None 
     )
     log_samples(setup, log, quiet)
     record_partition(setup, log)
+    if begin is not None and begin.facts.get("seen"):
+        log.event("unseen_trained", reason=begin.facts["seen"])
     for note in setup.notes:
         log.event("model", reason=note)
     for note in () if quiet else (setup.engine.reason, *setup.notes):

@@ -5,7 +5,7 @@ numbers and the same ``server.lr``; the states of clients, where both have the s
 All else, such as ``seed``, ``cohort`` or ``weighting``, is as the fork's config says.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 from flwr.app import ArrayRecord
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clients.shares import LAYOUT
+from clients.shares import LAYOUT, NEVER_TRAIN
 from experiments.config.choices import BY_RUN, PACKAGES
 from experiments.config.plan_checks import default_values, values
 from experiments.config.schema import Config
@@ -36,7 +36,8 @@ NO_OWNERS = [f"task.{name}" for name in LAYOUT]
 
 
 def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
-    """The checkpoint with the states that the fork keeps; its fact ``restarted``: whether the strategy's begins anew.
+    """The checkpoint with the states that the fork keeps; its facts: ``restarted``, whether the strategy's begins
+    anew, and ``seen``: ``trained_before``.
 
     Raises ConfigError for a setting that the states of clients, or of the strategy, do not allow.
     """
@@ -59,7 +60,20 @@ def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
             why = f"fork: the states of {config.strategy.name} are {was['dtype']}"
             raise ConfigError(f"dtype = {config.dtype!r}: {why}; leave it out, or change a number of the strategy")
         kept = replace(kept, model=tree.to(kept.model, getattr(torch, config.dtype)))
-    return replace(kept, positions={}, facts={"restarted": restarted})
+    return replace(kept, positions={}, facts={"restarted": restarted, "seen": trained_before(was, now, moved)})
+
+
+def trained_before(was: Mapping[str, Any], now: Mapping[str, Any], moved: Sequence[str]) -> str:
+    """What tells that the model has been trained on samples of clients that are to be unseen; empty where it has not.
+
+    ``was``, ``now`` : the settings of both runs; ``moved`` : those in which they differ that decide who owns what.
+    """
+    then, never = (sum(int(each[key]) for key in NEVER_TRAIN) for each in (was, now))
+    dealt = [key for key in moved if key not in NEVER_TRAIN]
+    if not never or (never <= then and not dealt):
+        return ""
+    why = f"{dealt[0]} was {was[dealt[0]]!r}" if dealt else f"of these {never} clients {then} never trained in it"
+    return f"clients that never train (unseen, validation) may have trained the model that the fork begins with: {why}"
 
 
 def settings_now(config: Config) -> dict[str, object]:

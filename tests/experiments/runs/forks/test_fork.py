@@ -10,7 +10,7 @@ from torch import nn
 
 from experiments.config.recipe_files import make
 from experiments.run import Outcome, main, run
-from experiments.runs.forks.fork import settings_now, settings_then
+from experiments.runs.forks.fork import settings_now, settings_then, trained_before
 from fl_sim import from_arrays, load
 from fl_sim.errors import ConfigError
 from fl_sim.rounds import checkpoint
@@ -174,3 +174,16 @@ def test_what_stays_with_clients_is_not_taken_from_a_model_that_none_of_them_has
         assert kept is not None
         found.append({c: float(state["home::weight"]) for c, state in kept.states.items()})
     assert found[0] == found[1] and len(set(found[0].values())) == 4
+
+
+def test_clients_that_trained_before_a_fork_and_never_train_in_it_are_told_of(tmp_path: Path) -> None:
+    whole = trained(tmp_path, rounds=1)
+    cases: list[tuple[dict[str, Any], bool]] = [({}, False), ({"holdout_clients": 1}, True)]
+    for more, told in cases:
+        summary = fork(whole, 1, tmp_path, rounds=2, **more).summary
+        events = load(summary["run_dir"]).events
+        assert events["event"].eq("unseen_trained").any() == told
+    was = {"holdout_clients": 1, "validation_clients": 1, "partition.seed": 0}
+    assert trained_before(was, was, []) == trained_before(was, {**was, "validation_clients": 0}, []) == ""
+    assert "of these 3 clients 2 never" in trained_before(was, {**was, "validation_clients": 2}, ["validation_clients"])
+    assert "partition.seed was 0" in trained_before(was, {**was, "partition.seed": 1}, ["partition.seed"])
