@@ -8,7 +8,7 @@ input; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -50,6 +50,8 @@ class Options:
     """Seconds to wait for all nodes."""
     timeout_s: float = 3600.0
     """Seconds to wait for the replies of a phase."""
+    silo_processes: int = 0
+    """Processes that share each batch on each node, in a run with --silo.processes 1; 0: one (``up``)."""
     hosts: str = ""
     """The server's name and the devices' names, separated by commas."""
     port: int = 8000
@@ -61,12 +63,13 @@ class Options:
 
 
 USES = {
-    "up": ("nodes", "tls", "auth", "recipe", "node_timeout_s", "timeout_s"),
+    "up": ("nodes", "tls", "auth", "recipe", "node_timeout_s", "timeout_s", "silo_processes"),
     "plan": ("hosts", "port", "no_tls", "no_auth", "recipe"),
     "keys": ("hosts",),
 }
 """The options that each call takes."""
 RANGES = {"nodes": (0, 10_000), "port": (1, 65_535), "node_timeout_s": (0.0, 1e7), "timeout_s": (0.0, 1e7)}
+RANGES["silo_processes"] = (0, 256)
 """The least and the most of each option that is a number."""
 
 
@@ -149,6 +152,7 @@ def up(options: Options, rest: Sequence[str]) -> int:
     deployment_options = DeploymentOptions(
         nodes, options.tls, options.auth, args, out, len(configs), options.node_timeout_s, options.timeout_s, data
     )
+    deployment_options = replace(deployment_options, silo_processes=options.silo_processes)
     for left in homes.remove_left():
         print(f"removed {left}, with its keys: a deployment that was killed left it", file=sys.stderr)
     with homes.new_home() as home:

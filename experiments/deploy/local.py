@@ -49,6 +49,8 @@ class DeploymentOptions:
     """Seconds to wait for the replies of a phase."""
     data: str = ""
     """Value of FL_SIM_DATA for all processes; empty: the one of this process."""
+    silo_processes: int = 0
+    """The entry ``silo-processes`` of each node config; 0: none."""
     database: str = ""
     """File of the SuperLink's state, with which it may be killed and started again; empty: none."""
 
@@ -158,7 +160,9 @@ class Deployment:
         env : str
             Further environment variables.
         """
-        words, own = self.link.supernode(n, self.options.nodes, self.node_ports[n]), self.home / f"node-{n}"
+        more = f"silo-processes={self.options.silo_processes}" if self.options.silo_processes else ""
+        words = self.link.supernode(n, self.options.nodes, self.node_ports[n], more=more)
+        own = self.home / f"node-{n}"
         self.command(f"device {n}", words)
         self.processes.start(
             f"node-{n}", [*before, *words], own, **{"FLWR_HOME": str(own), "FL_SIM_STATE": str(own / "state"), **env}
