@@ -35,6 +35,22 @@ CASES = {
     "pfl-cifar10, 4 a round": "pfl-cifar10 --cohort 4",
 }
 """Flags of each case by its name: recipes, shortened where they take long."""
+WAVES = "--clients 2010 --holdout_clients 10 --personalize_clients 10"
+META = {
+    "sinusoid-fedreptile, 10 waves a round": f"sinusoid-fedreptile {WAVES}",
+    "sinusoid-fedreptile, 100 waves a round": f"sinusoid-fedreptile --cohort 100 --block_size 100 {WAVES}",
+    "sinusoid-fomaml, 25 waves a round": f"sinusoid-fomaml --cohort 25 {WAVES}",
+    "sinusoid-maml, 25 waves a round": f"sinusoid-maml --cohort 25 {WAVES}",
+    "omniglot-maml, GroupNorm, 4 episodes a round": (
+        "omniglot-maml --model.norm group --cohort 4 --clients 110 --holdout_clients 10 --personalize_clients 10 "
+        "--personalize_queries together"
+    ),
+    "omniglot-maml, GroupNorm, 8 filters, 32 episodes a round": (
+        "omniglot-maml --model.norm group --model.width 8 --cohort 32 --clients 110 --holdout_clients 10 "
+        "--personalize_clients 10 --personalize_queries together"
+    ),
+}
+"""The same of meta-learning (``--meta``). Networks with BatchNorm run on the loop alone: Omniglot's has GroupNorm here."""
 
 
 class Stopwatch(Callback):
@@ -101,12 +117,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", default=";".join(CASES), help="cases by name, with semicolons between, or flags")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each run; the first is not timed")
     parser.add_argument("--out", type=Path, help="file for the figures, such as engines.json")
+    parser.add_argument("--meta", action="store_true", help="the cases of meta-learning, instead of --cases")
     arguments = parser.parse_args(argv)
+    cases = list(META) if arguments.meta else arguments.cases.split(";")
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": provenance.machine()}
-    figures |= {"commit": provenance.commit(ROOT), "recipes": {}}
-    for case in arguments.cases.split(";"):
-        for config in parse(CASES.get(case, case).split()).configs:
+    figures |= {"commit": provenance.commit(ROOT), "section": "meta" if arguments.meta else "engines", "recipes": {}}
+    for case in cases:
+        for config in parse({**CASES, **META}.get(case, case).split()).configs:
             figures["recipes"].setdefault(case, []).append(row := measure(config, arguments.rounds))
             print(json.dumps({case: row}), flush=True)
         if arguments.out is not None:  # after each case, so that a later failure loses nothing

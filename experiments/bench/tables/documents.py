@@ -2,8 +2,8 @@
 
 RESULTS.json is the bench.json of ``experiments.bench`` (sections ``bench`` and ``speed``; of ``--work S7`` alone, kept
 as states.json, the section ``states``), the sweep.json of
-``experiments.bench.sweep`` (``sweep``), the engines.json of ``experiments.bench.engines`` (``engines``) or the gpu.json
-of ``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
+``experiments.bench.sweep`` (``sweep``), the engines.json of ``experiments.bench.engines`` (``engines``; with ``--meta``,
+kept as engines_meta.json, ``meta``) or the gpu.json of ``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
 ``<!-- bench:start -->`` and ``<!-- bench:end -->``; other text stays.
 
 Exit codes: 0; 1 with ``--check`` if a document is stale; 2 for invalid input.
@@ -21,7 +21,7 @@ from experiments.bench.tables.cpu_table import Results
 
 MARKS = "<!-- {0}:start -->", "<!-- {0}:end -->"
 """Before and after a section; ``{0}`` stands for its name."""
-DOCUMENTS = (ROOT / "docs" / "speed.md", ROOT / "README.md")
+DOCUMENTS = (ROOT / "docs" / "speed.md", ROOT / "README.md", ROOT / "docs" / "meta.md")
 """The documents that hold sections."""
 
 
@@ -34,7 +34,7 @@ def sections(results: Results) -> dict[str, str]:
     if "sweep" in results:
         return {"sweep": sweep_table.markdown(results)}
     if "recipes" in results:
-        return {"engines": engine_table.markdown(results)}
+        return {results.get("section", "engines"): engine_table.markdown(results)}
     return {"gpu": gpu_table.markdown(results)}
 
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, nargs="+", help="bench.json, sweep.json or gpu.json of a run")
     parser.add_argument(
         "--document", "--readme", type=Path, action="append",
-        help="a file that holds marks; may be given several times (default: docs/speed.md and README.md)",
+        help="a file that holds marks; may be given several times (default: docs/speed.md, README.md, docs/meta.md)",
     )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a document is stale")
     options = parser.parse_args(argv)

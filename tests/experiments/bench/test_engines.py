@@ -10,7 +10,7 @@ from experiments.bench.tables import engine_table
 
 def test_recipes_are_cases_and_every_figure_is_in_the_table(tmp_path: Path) -> None:
     recipes = {path.stem for path in (ROOT / "experiments" / "recipes").glob("*.toml")}
-    known = {flags.split()[0] for flags in engines.CASES.values()}
+    known = {flags.split()[0] for flags in [*engines.CASES.values(), *engines.META.values()]}
     assert known <= recipes and {"quickstart", "fedprox-synthetic", "mcmahan-2nn", "digits-deploy"} <= known
     out, case = tmp_path / "engines.json", "--clients 4 --model lr --strategy fedavg,maml"
     assert engines.main(["--cases", case, "--rounds", "2", "--out", str(out)]) == 0
