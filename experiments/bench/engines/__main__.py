@@ -36,21 +36,19 @@ CASES = {
 }
 """Flags of each case by its name: recipes, shortened where they take long."""
 WAVES = "--clients 2010 --holdout_clients 10 --personalize_clients 10"
+EPISODES = (
+    "--model.norm group --clients 110 --holdout_clients 10 --personalize_clients 10 --personalize_queries together"
+)
 META = {
     "sinusoid-fedreptile, 10 waves a round": f"sinusoid-fedreptile {WAVES}",
     "sinusoid-fedreptile, 100 waves a round": f"sinusoid-fedreptile --cohort 100 --block_size 100 {WAVES}",
     "sinusoid-fomaml, 25 waves a round": f"sinusoid-fomaml --cohort 25 {WAVES}",
     "sinusoid-maml, 25 waves a round": f"sinusoid-maml --cohort 25 {WAVES}",
-    "omniglot-maml, GroupNorm, 4 episodes a round": (
-        "omniglot-maml --model.norm group --cohort 4 --clients 110 --holdout_clients 10 --personalize_clients 10 "
-        "--personalize_queries together"
-    ),
-    "omniglot-maml, GroupNorm, 8 filters, 32 episodes a round": (
-        "omniglot-maml --model.norm group --model.width 8 --cohort 32 --clients 110 --holdout_clients 10 "
-        "--personalize_clients 10 --personalize_queries together"
-    ),
+    "omniglot-fomaml, GroupNorm, 16 episodes": f"omniglot-fomaml --cohort 16 {EPISODES}",
+    "omniglot-maml, GroupNorm, 16 episodes": f"omniglot-maml --cohort 16 {EPISODES}",
+    "omniglot-maml, GroupNorm, 8 filters, 32 episodes": f"omniglot-maml --model.width 8 --cohort 32 {EPISODES}",
 }
-"""The same of meta-learning (``--meta``). Networks with BatchNorm run on the loop alone: Omniglot's has GroupNorm here."""
+"""The same of meta-learning (``--meta``); Omniglot's network has GroupNorm here, since BatchNorm runs on the loop alone."""
 
 
 class Stopwatch(Callback):

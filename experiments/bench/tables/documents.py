@@ -1,9 +1,9 @@
 """``python -m experiments.bench.table RESULTS.json ... [--check]``: writes measured figures into documents.
 
 RESULTS.json is the bench.json of ``experiments.bench`` (sections ``bench`` and ``speed``; of ``--work S7`` alone, kept
-as states.json, the section ``states``), the sweep.json of
-``experiments.bench.sweep`` (``sweep``), the engines.json of ``experiments.bench.engines`` (``engines``; with ``--meta``,
-kept as engines_meta.json, ``meta``) or the gpu.json of ``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
+as states.json, the section ``states``), the sweep.json of ``experiments.bench.sweep`` (``sweep``), the engines.json of
+``experiments.bench.engines`` (``engines``; with ``--meta``, kept as engines_meta.json, ``meta``) or the gpu.json of
+``experiments.bench.gpu`` (``gpu``). A section is written wherever a document has its marks, such as
 ``<!-- bench:start -->`` and ``<!-- bench:end -->``; other text stays.
 
 Exit codes: 0; 1 with ``--check`` if a document is stale; 2 for invalid input.

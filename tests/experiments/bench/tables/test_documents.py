@@ -55,10 +55,12 @@ def test_the_documents_say_what_the_results_say() -> None:
 
 
 def test_each_document_has_its_sections() -> None:
-    speed, readme = (path.read_text(encoding="utf-8") for path in documents.DOCUMENTS)
+    speed, readme, meta = (path.read_text(encoding="utf-8") for path in documents.DOCUMENTS)
     sections = ["bench", "sweep", "engines", "states", "gpu"]
     assert [name for name in (*sections, "speed") if documents.MARKS[0].format(name) in speed] == sections
     assert documents.MARKS[0].format("speed") in readme and documents.MARKS[0].format("bench") not in readme
+    assert [name for name in sections if documents.MARKS[0].format(name) in meta] == []
+    assert documents.MARKS[0].format("meta") in meta
 
 
 def test_the_document_describes_each_workload_and_system() -> None:
