@@ -48,7 +48,7 @@ META = {
     "omniglot-maml, GroupNorm, 16 episodes": f"omniglot-maml --cohort 16 {EPISODES}",
     "omniglot-maml, GroupNorm, 8 filters, 32 episodes": f"omniglot-maml --model.width 8 --cohort 32 {EPISODES}",
 }
-"""The same of meta-learning (``--meta``); Omniglot's network has GroupNorm here, since BatchNorm runs on the loop alone."""
+"""The same of meta-learning (``--meta``); Omniglot's network has GroupNorm, since BatchNorm runs on the loop alone."""
 
 
 class Stopwatch(Callback):
