@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, overload
 
@@ -31,6 +32,7 @@ from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup, build
 from experiments.runs.summary import Summary
 from experiments.runs.trial import ClientFailed
+from experiments.trackers.asked import asked
 from fl_sim import Callback, RoundFailed, from_arrays
 from fl_sim.errors import ConfigError
 from fl_sim.learning.measures import SampleFunction
@@ -222,29 +224,31 @@ def runs_of(call: Invocation) -> Iterable[tuple[Summary, BaseException | None]]:
 
     With ``--vmap_over`` the runs are one batch; with the engine ``flower`` they run in Flower's own simulation.
     """
+    callbacks = partial(asked, call.track, call.callback)
     if call.resume:
-        return iter([run_on(Path(call.resume), call.configs[0], call.quiet, call.trust_pickle)])
+        return iter([run_on(Path(call.resume), call.configs[0], call.quiet, call.trust_pickle, callbacks())])
     if call.vmap_over:
         from experiments.runs.lockstep import run_together  # imported here, as those below, because few calls need it
 
-        return run_together(call.configs, call.vmap_over, call.quiet, call.trust_pickle)
+        return run_together(call.configs, call.vmap_over, call.quiet, call.trust_pickle, callbacks)
     if call.configs[0].engine == "flower":
         from experiments.deploy.flower_simulation import run_through_flower
         from experiments.deploy.server_app import deployable
 
         configs = [deployable(replace(config, engine="loop"), simulated=True) for config in call.configs]
         return run_through_flower(configs, trust_pickle=call.trust_pickle)
-    return (
-        execute(ready(config, call.trust_pickle), call.quiet, trust_pickle=call.trust_pickle) for config in call.configs
-    )
+    start = partial(execute, quiet=call.quiet, trust_pickle=call.trust_pickle)
+    return (start(ready(config, call.trust_pickle), callbacks=callbacks()) for config in call.configs)
 
 
-def run_on(folder: Path, config: Config, quiet: bool, trust_pickle: bool) -> tuple[Summary, BaseException | None]:
+def run_on(
+    folder: Path, config: Config, quiet: bool, trust_pickle: bool, callbacks: Sequence[Callback] = ()
+) -> tuple[Summary, BaseException | None]:
     """Run the remaining rounds of the run in ``folder``; returns its stored summary where none remains."""
     resumed = resume(folder, config, trust_pickle)
     if resumed.finished is not None:
         return dict(resumed.finished), None
-    return execute(build(config), quiet, resumed=resumed)
+    return execute(build(config), quiet, callbacks, resumed)
 
 
 def explain(error: BaseException, summary: Summary) -> None:

@@ -17,6 +17,7 @@ from experiments.config.nesting import nested
 from experiments.config.recipe_files import fork_parts, read_folder
 from experiments.config.schema import Config
 from experiments.config.values import check
+from experiments.trackers.asked import asked
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
@@ -81,6 +82,7 @@ def parse(argv: Sequence[str]) -> Invocation:
         raise ConfigError(f"resume = {folder!r}: {why}")
     if app and not options.get("app"):
         check_own(recipe, app, app_config, signed)
+    check_asked(options, app or options.get("app"), configs[0].engine)
     if options.get("run_config") and not (app or options.get("app")):
         raise ConfigError(f"run_config = {options['run_config']!r}: is the config of a Flower app; give it with --app")
     if app and axes:
@@ -92,6 +94,15 @@ def parse(argv: Sequence[str]) -> Invocation:
         explicit=sorted({*flatten(base), *values}),
         app_config=app_config,
     )
+
+
+def check_asked(options: Mapping[str, Any], app: object, engine: str) -> None:
+    """Raise ConfigError for trackers and callbacks that are not there, and where a run could not call them."""
+    for key in ("track", "callback"):
+        if (value := options.get(key)) and (app or engine == "flower"):
+            what = "a Flower app" if app else "Flower's own simulation"
+            raise ConfigError(f"{key} = {value!r}: {what} calls none of this project's callbacks; leave it out")
+    asked(options.get("track", ""), options.get("callback", ""))
 
 
 def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:

@@ -38,6 +38,10 @@ class Options:
     """Print no progress and no table."""
     json: bool = False
     """Print the summary as one JSON object, as the last line of stdout."""
+    track: str = ""
+    """tensorboard, mlflow, wandb (several with commas): each round's numbers go there too, in the run's folder."""
+    callback: str = ""
+    """module:Class (several with commas): a callback of your own, made without arguments, as of run(callbacks=)."""
     vmap_over: str = ""
     """KEY=A,B;KEY=C,D (floats, such as local.lr): train the runs of all combinations and seeds as one batch."""
 

@@ -100,7 +100,7 @@ def parse_arguments(words: Sequence[str]) -> tuple[Sequence[Config], str, bool]:
             call = parse(words)
     except SystemExit as error:  # --help
         raise ConfigError(f"args = {shlex.join(words)!r}: asks for help; ask python -m experiments.run") from error
-    for key in ("app", "vmap_over", "dry_run"):
+    for key in ("app", "vmap_over", "dry_run", "track", "callback"):
         if getattr(call, key):
             raise ConfigError(f"{key} = {getattr(call, key)!r}: means nothing on devices; leave it out")
     return [deployable(config) for config in call.configs], call.resume, call.trust_pickle

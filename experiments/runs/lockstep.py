@@ -13,6 +13,7 @@ from experiments.runs.execute import execute
 from experiments.runs.progress import Progress
 from experiments.runs.setup import build
 from experiments.runs.summary import Summary
+from fl_sim import Callback
 from fl_sim.engines.choose import Choice
 from fl_sim.executors.base import Executor
 from fl_sim.executors.lockstep import Lockstep
@@ -22,7 +23,13 @@ Result = tuple[Summary, BaseException | None]
 """The summary of a run, and its error where it failed."""
 
 
-def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle: bool = False) -> Iterable[Result]:
+def run_together(
+    configs: Sequence[Config],
+    axes: str,
+    quiet: bool,
+    trust_pickle: bool = False,
+    callbacks: Callable[[], Sequence[Callback]] = tuple,
+) -> Iterable[Result]:
     """Train runs that differ only in numbers as one batch.
 
     A model that vmap cannot take is trained one run after another instead, and a note on stderr says why.
@@ -37,6 +44,8 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle
         Whether the progress bar of the first run is left out.
     trust_pickle : bool (default: False)
         As of ``execute``.
+    callbacks : Callable
+        Makes the callbacks of one run.
 
     Returns
     -------
@@ -50,7 +59,7 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle
     learner, config = first.learner, configs[0]
     if first.engine.name != "vmap":
         print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
-        return (execute(build(config), quiet, trust_pickle=trust_pickle) for config in configs)
+        return (execute(build(config), quiet, callbacks(), trust_pickle=trust_pickle) for config in configs)
     prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
     reason = f"one of {len(configs)} runs of a batch: vmap_over {axes}"
@@ -63,7 +72,7 @@ def run_together(configs: Sequence[Config], axes: str, quiet: bool, trust_pickle
             setup = replace(build(configs[number], workers=executor), engine=Choice("vmap", reason))
             title = f"{len(configs)} runs of {config.strategy.name}"
             shown = [Progress(config, title)] if number == 0 and not quiet else []
-            return execute(setup, True, shown, trust_pickle=trust_pickle)
+            return execute(setup, True, [*callbacks(), *shown], trust_pickle=trust_pickle)
 
         return run
 

@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
 
 def check(call: Invocation, axes: Sequence[Axis], words: Sequence[str]) -> None:
     """Raise ConfigError for options of a run that mean nothing to a sweep, and for a key that has a value already."""
-    for option in ("app", "resume", "dry_run", "vmap_over", "run_config", "trust_pickle"):
+    for option in ("app", "resume", "dry_run", "vmap_over", "run_config", "trust_pickle", "track", "callback"):
         if value := getattr(call, option):
             raise ConfigError(f"{option} = {value!r}: means nothing to a sweep; leave it out")
     said = {word[2:].partition("=")[0].replace("-", "_").removesuffix(".name") for word in words if word[:2] == "--"}

@@ -8,6 +8,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
 from fl_sim.engines.results import BlockResult
+from fl_sim.logs.writer import RoundLog
 from fl_sim.tree import Tree
 
 
@@ -58,6 +59,8 @@ class Run:
     rows: list[dict[str, Any]] = field(default_factory=list)
     model: Tree = field(default_factory=dict)
     """The global model, decoded from ``arrays``: to be read; an in-place operation on it fails the round."""
+    log: RoundLog | None = None
+    """The round log, open for writing: ``log.path`` is the run's folder, ``log.event(...)`` records an event."""
 
     def stop(self, reason: str) -> None:
         """End the run after this round."""

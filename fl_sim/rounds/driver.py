@@ -294,6 +294,6 @@ def run_rounds(
     run = Run(
         strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord()
     )
-    policy = Failures.parse(failures)
+    run.log, policy = log, Failures.parse(failures)
     every = evaluate_every, digest_every
     return _Driver(run, timeout, evaluate_fn, every, log, policy, callbacks, seed, checkpoints, begin).execute()
