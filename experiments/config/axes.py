@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from experiments.config.asynchronous.asynchronous_settings import is_asynchronous, told
 from experiments.config.choices import parameters
 from experiments.config.nesting import Settings
 from experiments.config.recipe_files import configs
@@ -32,6 +33,9 @@ def over(recipe: Settings, explicit: Settings, axes: str) -> list[Config]:
     if plain[0].client_timeout:
         why = "one client of a batch of runs cannot be ended; leave one of the two out"
         raise ConfigError(f"client_timeout = {plain[0].client_timeout:g}, vmap_over = {axes!r}: {why}")
+    if is_asynchronous(plain[0].strategy):
+        why = "each asynchronous run waits for other clients; run them one after another"
+        raise ConfigError(f"vmap_over = {axes!r}, {told(plain[0])}: {why}")
     if "," in names:
         raise ConfigError(
             f"strategy.name = {names}: runs of one batch (vmap_over) have one strategy; run them one after another"

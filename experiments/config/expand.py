@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
+from experiments.config.asynchronous.asynchronous_settings import defaults
 from experiments.config.choices import PACKAGES, Choice, choose, parameters
 from experiments.config.nesting import Settings, without
 from experiments.config.plan_checks import check_plan
@@ -56,6 +57,7 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
     for strategy in strategies:
         rest = without(settings, refused_by([strategy]))
         own = _checked(Config, {k: v for k, v in rest.items() if k not in (*PACKAGES, "seed")})
+        own |= defaults(strategy, settings)
         own |= _personal_rate(settings, strategy)
         configs += [
             Config(task, partition, model, strategy, profile, attack, **own, seed=seed)

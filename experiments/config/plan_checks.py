@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
+from experiments.config.asynchronous.asynchronous_settings import check_asynchronous, idle_in_rounds
 from experiments.config.choices import PACKAGES, Choice, offered, parameters
 from experiments.config.schema import HONEST, Config, refused_by, signature
 from experiments.config.tables import SECTIONS
@@ -51,6 +52,7 @@ def check_plan(c: Config) -> None:
         what = f"strategy {c.strategy.name} chooses by the loss on central validation samples, and there are none"
         raise ConfigError(f"validation = {c.validation:g}: {what}; give a share (--validation 0.1)")
     check_attack(c, total)
+    check_asynchronous(c, total - c.never_train, strategy)
     if c.stop.rule and c.stop.on == "validation" and not (c.validation or c.validation_clients):
         raise no_validation(c.stop.rule, c.validation)
     if c.keep_best and not (c.validation or c.validation_clients):
@@ -135,7 +137,7 @@ def no_validation(rule: str, share: float) -> ConfigError:
 
 def idle(c: Config) -> dict[str, str]:
     """The settings that have another value than their default and do nothing in this run, and why, by dotted key."""
-    found: dict[str, str] = {}
+    found: dict[str, str] = dict(idle_in_rounds(c))
     if not c.personalize_steps:
         found |= dict.fromkeys(PERSONAL, "acts in personal evaluation; set personalize_steps too")
     if not c.stop.rule:

@@ -64,8 +64,10 @@ class Config:
     """Number of further clients that never train: what a run chooses reads them (columns val_unseen_*)."""
     cohort: Whole = 0
     """Number of clients that train in a round; 0: all that may."""
+    concurrency: Whole = 0
+    """Number of clients in flight, of an asynchronous strategy; 0: all that may train."""
     rounds: Count = 10
-    """Communication rounds."""
+    """Communication rounds; of an asynchronous strategy server steps, as in all settings that count rounds."""
     local: Local = field(default_factory=Local)
     """Training inside one client."""
     server: Server = field(default_factory=Server)
@@ -82,8 +84,11 @@ class Config:
     """Samples that give them: train: those that clients train on; all: held-out ones and unseen clients' too."""
     set_metrics: SetMetrics = ""
     """Metrics of a whole set (f1,auroc,confusion,calibration,class_accuracy): central sets, and each client's own."""
-    evaluate_every: Count = 1
-    """Rounds between evaluations of the global model on the test set; the final model is evaluated too."""
+    evaluate_every: Whole = 1
+    """Rounds between evaluations of the global model on the test set; the final model is evaluated too.
+    0 (asynchronous: unless given): the initial and the final one only."""
+    evaluate_virtual: NotNegative = 0.0
+    """Virtual seconds between such evaluations, of an asynchronous strategy; 0: none."""
     evaluate_train: bool = False
     """Whether it is evaluated then on all training clients' samples too: columns train_set_loss, train_set_accuracy."""
     log_drift: bool = False
@@ -133,7 +138,8 @@ class Config:
     client_timeout: NotNegative = 0.0
     """Seconds a client may take (on vmap a batch), then it is ended and has failed; CPU or Ray; 0: no limit."""
     checkpoint_every: Whole = 0
-    """Rounds between checkpoints (and one after the last round); 0: so that they take at most 2 % of the time."""
+    """Rounds between checkpoints (and one after the last round); 0: so that they take at most 2 % of the time;
+    asynchronous: none before the end."""
     checkpoint_keep: Whole = 2
     """Number of checkpoints that are kept, the newest; 0: all."""
     schedule_rounds: Whole = 0
@@ -142,8 +148,9 @@ class Config:
     """When a run ends early."""
     time_limit: NotNegative = 0.0
     """Seconds after which no further round begins, those before a resume included; 0: none."""
-    digest_every: Count = 1
-    """Rounds between SHA-256 digests of the model in rounds.jsonl; evaluated rounds and the last have one anyway."""
+    digest_every: Whole = 1
+    """Rounds between SHA-256 digests of the model in rounds.jsonl; evaluated rounds and the last have one anyway.
+    0 (asynchronous: unless given): no others."""
     fork: str = ""
     """RUN@N: begin at the checkpoint of round N of the run in folder RUN; RUN alone: at its last one."""
 
@@ -151,6 +158,11 @@ class Config:
     def never_train(self) -> int:
         """How many clients, those with the last ids, never train: validation clients, then unseen ones."""
         return self.validation_clients + self.holdout_clients
+
+    @property
+    def together(self) -> int:
+        """Number of clients that train at a time: of a round, or in flight; 0: all that train."""
+        return self.cohort or self.concurrency
 
     @property
     def num_clients(self) -> int | None:
@@ -176,6 +188,8 @@ class Config:
             del plain["silo"]
         if self.attack.name == HONEST:
             del plain["attack"]
+        if not getattr(self.strategy.component, "asynchronous", False):
+            del plain["concurrency"], plain["evaluate_virtual"]
         return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])
 
     def to_toml(self) -> str:

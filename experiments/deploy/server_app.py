@@ -20,6 +20,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.device.state import KEPT
 from clients.silo.silo_options import Silo
+from experiments.config.asynchronous.asynchronous_settings import is_asynchronous, told
 from experiments.config.command_line import parse
 from experiments.config.plan_checks import NO_ATTACK, NO_DRIFT, check_idle, made
 from experiments.config.schema import HONEST, Config
@@ -122,8 +123,10 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.attack.name != HONEST:
         share = config.attack.params["share"]
         raise ConfigError(f"attack.name = {config.attack.name!r}, attack.share = {share:g}: {NO_ATTACK}; leave it out")
-    if told := virtual(config):
-        raise ConfigError(f"{told}: about virtual time, and devices take the time that they take; leave it out")
+    if is_asynchronous(config.strategy):
+        raise ConfigError(f"{told(config)}: asynchronous runs are simulated, and not on devices; leave it out")
+    if found := virtual(config):
+        raise ConfigError(f"{found}: about virtual time, and devices take the time that they take; leave it out")
     if config.client_timeout:
         why = "on devices the server waits for as long as --timeout-s (of experiments.deploy) says; leave it out"
         raise ConfigError(f"client_timeout = {config.client_timeout:g}: {why}")

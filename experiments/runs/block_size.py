@@ -55,7 +55,7 @@ def fitted(
 ) -> tuple[Choice, Config]:
     """(the engine by ``by_sizes``, the config with the block size that goes with it)."""
     engine = by_sizes(config, engine, learner, strategy, settings)
-    cohort = config.cohort or len(learner.partition.working(0, len(learner.partition) - config.never_train))
+    cohort = config.together or len(learner.partition.working(0, len(learner.partition) - config.never_train))
     return engine, replace(config, block_size=config.block_size or block_size(engine.name, cohort, learner.loss))
 
 
@@ -69,7 +69,7 @@ def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, se
     clients = learner.partition.working(0, len(learner.partition) - config.never_train)
     if asked != "auto" or engine.name != "vmap" or config.device != "cpu" or config.chunk or not len(clients):
         return engine
-    cohort = config.cohort or len(clients)
+    cohort = config.together or len(clients)
     size = config.block_size or block_size("vmap", cohort, learner.loss)
     sent = Strategy.round_settings(strategy, 1, settings) if isinstance(strategy, Strategy) else settings
     drops = getattr(strategy, "partial_work", "keep") == "drop"

@@ -5,9 +5,10 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
 from fl_sim.logs.columns import NAMES, SCHEMA
 from fl_sim.logs.writer import plain, versions
+from fl_sim.rounds.asynchronous import run_async
+from fl_sim.rounds.callbacks import RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
+from fl_sim.rounds.round_evaluation import NEVER
+from fl_sim.wire.arrivals import AsynchronousStrategy
 
 RESUME = "python -m experiments.run --resume"
 MOST_LISTED = 100
@@ -73,7 +78,7 @@ def execute(
     with log, no_exit(), guarded_on_ray(setup, log, spent):
         try:
             log_start(setup, log, quiet, resumed, begin)
-            result = run_rounds(
+            result = driver_of(setup)(
                 setup.strategy,
                 setup.grid,
                 setup.initial,
@@ -85,7 +90,7 @@ def execute(
                 failures=config.failures,
                 callbacks=[*own, *callbacks, Stopping(config, spent), keeper, *shown],
                 seed=config.seed,
-                checkpoints=Checkpoints(log.path, config.checkpoint_every, config.checkpoint_keep, facts),
+                checkpoints=checkpoints_of(setup, log.path, facts),
                 begin=begin,
                 digest_every=config.digest_every,
                 evaluate_every=config.evaluate_every,
@@ -103,6 +108,20 @@ def execute(
 def watching(config: Config, log: RoundLog, quiet: bool) -> list[Callback]:
     """The callbacks that only look: they change nothing of the run."""
     return [*([KeepBest(log)] if config.keep_best else []), *([] if quiet else [Progress(config)])]
+
+
+def driver_of(setup: Setup) -> Callable[..., RunResult]:
+    """What drives a run's strategy, in rounds or server steps."""
+    if not isinstance(setup.strategy, AsynchronousStrategy):
+        return run_rounds
+    config = setup.config
+    return partial(run_async, concurrency=config.concurrency, evaluate_virtual=config.evaluate_virtual)
+
+
+def checkpoints_of(setup: Setup, folder: Path, facts: Mapping[str, object]) -> Checkpoints:
+    """When a run's checkpoints are due; of an asynchronous one by default after its last step alone."""
+    every = setup.config.checkpoint_every or (NEVER if isinstance(setup.strategy, AsynchronousStrategy) else 0)
+    return Checkpoints(folder, every, setup.config.checkpoint_keep, facts)
 
 
 @contextmanager

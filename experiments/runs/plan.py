@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from clients.silo.silo_checks import check_silo
+from experiments.config.asynchronous.asynchronous_settings import check_asynchronous
 from experiments.config.plan_checks import no_validation
 from experiments.config.schema import NATURAL
 from experiments.runs.checks.queries import check_queries
@@ -22,6 +23,7 @@ from fl_sim.executors.ray.options import Ray
 from fl_sim.population.partition import median
 from fl_sim.tree import Tree
 from fl_sim.wire import flower
+from fl_sim.wire.arrivals import AsynchronousStrategy
 from strategies.base.strategy import Strategy
 
 
@@ -64,6 +66,9 @@ def check_used(setup: Setup) -> None:
     if config.silo.processes:
         names = config.strategy.name, config.model.name, task.name
         check_silo(alone(first_round_plans(setup)[0])[0], setup.learner, sent(setup), config.silo.shards, *names)
+    if isinstance(setup.strategy, AsynchronousStrategy):
+        setup.strategy.check_asynchronous()
+        check_asynchronous(config, training_clients(setup), setup.strategy)
 
 
 def first_round_plans(setup: Setup) -> list[BlockPlan]:
@@ -73,7 +78,7 @@ def first_round_plans(setup: Setup) -> list[BlockPlan]:
     sent = strategy.round_settings(1, carried) if isinstance(strategy, Strategy) else carried
     settings = {**sent, "server-round": 1}
     lowest = setup.partition.working(0, len(setup.partition) - config.never_train)
-    cohort = lowest[: config.cohort or len(lowest)]
+    cohort = lowest[: config.together or len(lowest)]
     orders = ((position, c, settings) for position, c in enumerate(cohort))
     return plan_blocks(learner, "train", orders, {}, config.block_size)
 
@@ -106,7 +111,7 @@ def describe(setup: Setup) -> dict[str, object]:
     every = partition.size_counts()
     kinds = partition.size_counts(len(partition) - config.never_train)
     kinds = kinds[kinds[:, :2].any(1)]  # without clients that own no sample
-    cohort = config.cohort or training
+    cohort = config.together or training
     plans = first_round_plans(setup)
     steps = np.array([order.steps for plan in plans for order in plan.orders])
     model = learner.loss.initial()

@@ -22,6 +22,7 @@ from fl_sim.rounds.checkpoint import latest
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
+from fl_sim.wire.arrivals import AsynchronousStrategy
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,13 @@ def rebuild(log: RunLog) -> Setup:
         hint = "a run of objects from Python: experiments.replay.replay(run, round, client, setup=build(make(...)))"
         raise ConfigError(f"{str(log.path)!r} cannot be rebuilt: {error} ({hint})") from error
     return setup
+
+
+def check_rounds(setup: Setup) -> None:
+    """Raise ConfigError for a run without rounds, whose clients start from several models."""
+    if isinstance(setup.strategy, AsynchronousStrategy):
+        what = f"strategy.name = {setup.config.strategy.name!r}: a client of an asynchronous run is not computed again"
+        raise ConfigError(f"{what}; run it again with the same config, whose digest is the same")
 
 
 def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> ClientWork:

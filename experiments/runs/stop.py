@@ -38,7 +38,8 @@ class Stopping(Callback):
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         """Check all conditions, after the evaluation of the initial model too."""
         limit = self.config.time_limit
-        self._end_by_evaluation(run, [*run.rows, row])
+        if self.config.stop.rule:
+            self._end_by_evaluation(run, [*run.rows, row])
         virtual, now = self.config.stop.virtual_time, row.get("virtual_time")
         if not run.stopped and virtual and isinstance(now, (int, float)) and now >= virtual:
             run.stop(f"stop.virtual_time = {virtual:g}: over after round {row['round']}, at {now:g}")

@@ -42,6 +42,12 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> Summary:
     return {f"best_{k}": row.get(k) for k in ("round", "val_accuracy", "accuracy", "loss")}
 
 
+def mean_staleness(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """The mean staleness of all replies that an asynchronous run applied; None in other runs."""
+    steps = [(r["completed"], r["staleness_mean"]) for r in rows if r.get("staleness_mean") is not None]
+    return sum(n * late for n, late in steps) / sum(n for n, _ in steps) if steps else None
+
+
 def summarise(
     setup: Setup, rows: Sequence[dict[str, Any]], error: BaseException | None, stopped: str, seconds: float, path: Path
 ) -> Summary:
@@ -72,6 +78,7 @@ def summarise(
         "accuracy": last.get("accuracy"),
         "loss": last.get("loss"),
         "virtual_time": rows[-1].get("virtual_time") if rows else None,
+        "staleness": mean_staleness(rows),
         "seconds": seconds,
         "run_dir": str(path),
         **{noun: getattr(config, noun).name for noun in ("strategy", "task", "model", "partition")},

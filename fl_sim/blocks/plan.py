@@ -11,6 +11,7 @@ Legend: C clients of a block, S steps, B batch, n a client's samples.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
+from typing import NamedTuple
 
 from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.draws import finished_steps, training_steps
@@ -18,6 +19,17 @@ from fl_sim.blocks.learner import Learner, Settings, local_settings
 from fl_sim.learning.rule import Draw, LocalRule, Sizes
 from fl_sim.states.client_states import states_of
 from fl_sim.tree import Tree
+
+
+class Launch(NamedTuple):
+    """What differs between clients of a block that did not start together: see ``fl_sim.blocks.wave``."""
+
+    start: int
+    """Index of the model from which the client starts, in the leading axis of the block's models."""
+    server_round: int
+    """The server step after whose model it starts, and one: schedules of the learning rate depend on it."""
+    draw: int
+    """What keys its draws in place of the round: another number for each launch of a client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,8 @@ class Order:
     """Training steps of the client, by which clients are sorted into blocks."""
     work: float = 1.0
     """Fraction of its training steps that a straggler finishes."""
+    launch: Launch | None = None
+    """None: all clients of the block start from one model, in one round."""
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from fl_sim import rng, tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.padding import plain_batches
 from fl_sim.blocks.resolve import Block, Job
+from fl_sim.blocks.wave import model_of
 from fl_sim.engines.advice import with_advice
 from fl_sim.engines.outcome import Outcome
 from fl_sim.engines.set_evaluation import split
@@ -36,6 +37,7 @@ def run_loop(block: Block, model: Tree, learner: Learner, chunk: int = 1) -> Ite
 
 def of_client(block: Block, job: Job, model: Tree, learner: Learner) -> tuple[Tree, Tree, Tree]:
     """(reply, new state, metrics) of one client, in this process; where the learner has a silo, it trains there."""
+    block, model = block.of(job), model_of(model, job.launch)
     if learner.silo is not None and block.rule.reply_kind != "none":  # personal evaluation runs here
         return learner.silo.train(block, job, model, learner)
     device = learner.loss.device

@@ -19,6 +19,7 @@ from fl_sim.blocks.attack import Attack
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import BlockPlan, Order, alone
 from fl_sim.blocks.resolve import Block, Job, resolve
+from fl_sim.blocks.wave import model_of, models_of
 from fl_sim.engines import drift, malicious
 from fl_sim.engines.choose import ENGINES, Outcome
 from fl_sim.engines.reply_checks import (
@@ -126,7 +127,7 @@ def collect_results(
         [failed_result(o, learner, unresolved[o.position]) for o in plan.orders if o.position in unresolved],
         chunk=chunk,
     )
-    form = reply_form(block.rule, model, learner.loss)
+    form = reply_form(block.rule, model_of(model, plan.orders[0].launch), learner.loss)
     measures_drift = learner.log_drift and plan.message_type.startswith("train")
     computed = not isinstance(outcomes, Sequence)  # those of a list were computed before, together with other runs'
     start = time.perf_counter()
@@ -139,7 +140,8 @@ def collect_results(
         result.places, result.samples = result.places + outcome.places, result.samples + outcome.samples
         if plan.attack is not None:
             _attack(plan.attack, outcome, block, form, learner)
-        results = _client_results(outcome, block, form, learner)
+        anchors = form if plan.orders[0].launch is None else models_of(model, [job.launch for job in outcome.jobs])[0]
+        results = _client_results(outcome, block, form, anchors, learner)
         pooling = time.perf_counter()
         for client in results if computed else ():
             client.seconds = (pooling - start) / len(results)
@@ -182,10 +184,11 @@ def failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
     )
 
 
-def _client_results(outcome: Outcome, block: Block, form: Tree, learner: Learner) -> list[ClientResult]:
+def _client_results(outcome: Outcome, block: Block, form: Tree, anchors: Tree, learner: Learner) -> list[ClientResult]:
+    """The results of an outcome; ``anchors``: the model, or those (C, ...), from which its clients started."""
     trained = tuple(k for k in learner.loss.trainable if k in form)
     problem = shape_problem(outcome.replies, form, trained, block.rule)
-    norms = {} if problem else update_norms(outcome.replies, form, block.rule)
+    norms = {} if problem else update_norms(outcome.replies, anchors, block.rule)
     means, parts = split(outcome.metrics)
     numbers = table({**means, **norms, **({} if problem else state_sums(outcome.states))})
     nan = nan_states(outcome.states) if not all(map(math.isfinite, numbers.pop(STATE_SUM, ()))) else {}

@@ -7,7 +7,7 @@ Legend: C clients of a chunk, S steps, B batch.
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from fl_sim import tree
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.padding import Padded, pad, padded_batches
 from fl_sim.blocks.resolve import Block, Job
+from fl_sim.blocks.wave import models_of
 from fl_sim.engines.loop import run_loop
 from fl_sim.engines.outcome import Outcome
 from fl_sim.kernels.cuda_graphs import Function, GraphRecorder
@@ -65,7 +66,14 @@ def by_state(jobs: Sequence[Job]) -> list[list[int]]:
 
 
 def _run(block: Block, jobs: Sequence[Job], model: Tree, learner: Learner) -> Outcome:
-    result = train_clients(jobs, model, None, learner, lambda varying: (block.rule, block.local), {})
+    starts, axis = models_of(model, [job.launch for job in jobs])
+    rates = [block.local_of(job).lr for job in jobs] if block.rates else []
+    varying = {"lr": torch.tensor(rates, dtype=learner.loss.dtype, device=learner.loss.device)} if rates else {}
+
+    def rule_with(numbers: Mapping[str, Any]) -> tuple[LocalRule, Local]:
+        return block.rule, replace(block.local, **numbers) if numbers else block.local
+
+    result = train_clients(jobs, starts, axis, learner, rule_with, varying)
     places = sum(p.mask.numel() for p in result.streams.values())
     return Outcome(
         jobs,

@@ -155,11 +155,19 @@ class Exchange:
                 yield reply
         for message in waiting.values():
             self._fail(self._row(message, None, "no reply came"), "no reply came", policy)
+        self._check_completed()
+
+    def _check_completed(self) -> None:
+        """Raise RoundFailed where all clients failed, or were late."""
         late = not self.app_owned and any(code in (no_answer.LATE, no_answer.UNUSED) for _, code, _ in self.unanswered)
         if self.messages and not self.completed and (self.failures or late):
             last = self.failures[-1][1] if self.failures else self.unanswered[-1][2]
             what = f"all {len(self.messages)} clients failed; the last: {last}"
             raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")
+
+    def _facts(self, message: Message) -> Mapping[str, object]:
+        """More columns of a client's row."""
+        return {}
 
     def _excuse(self, message: Message, reply: Message) -> None:
         """Note a message without a reply that is no failure of its client."""
@@ -214,6 +222,7 @@ class Exchange:
             "examples": None,
             "steps": None,
             **times,
+            **self._facts(message),
         }
         if self.phase == "personal":
             row |= {"unseen": node in self.unseen}

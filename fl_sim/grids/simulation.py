@@ -29,6 +29,7 @@ from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.plain_app import PlainApp
 from fl_sim.grids.virtual_time.clock import VirtualTime
 from fl_sim.grids.virtual_time.timed_round import Facts, close_round
+from fl_sim.grids.virtual_time.waves import Waves
 from fl_sim.population.devices import SECOND
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload
@@ -87,6 +88,8 @@ class SimulationGrid(ClientGrid):
         """Malicious clients of rounds of training; None: there are none."""
         self.time: VirtualTime | None = None
         """The clock of virtual time, where clients have devices."""
+        self.waves: Waves | None = None
+        """The messages under way, in a run of an asynchronous strategy; None: replies come at once."""
         self._there: Sequence[int] | None = None
         self._working: dict[tuple[int, int], Sequence[int]] = {}
         self._model: tuple[Arrays, Tree] = ({}, {})
@@ -124,6 +127,19 @@ class SimulationGrid(ClientGrid):
         self.states.close()
         if self.executor is not None:
             self.executor.close()
+
+    # Asynchronous runs ----------------------------------------------------------------------------------------------
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages, and return their ids. In an asynchronous run clients start, and train when a reply is pulled.
+
+        Otherwise the exchange takes place at once.
+        """
+        return super().push_messages(messages) if self.waves is None else self.waves.push(messages)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """The replies that have come, each once; in an asynchronous run in the order of ``message_ids``."""
+        return super().pull_messages(message_ids) if self.waves is None else self.waves.pull(list(message_ids))
 
     # Flower's Grid --------------------------------------------------------------------------------------------------
 
@@ -232,33 +248,18 @@ class SimulationGrid(ClientGrid):
         if self.attackers is not None and malicious and self.attackers.attack.colludes:
             answers = [self.attackers.colluded(list(zip(models, answers, strict=True)), learner)]
         replies = (
-            reply
-            for results in answers
-            for result in results
-            for reply in self._answer(result, messages, executor, facts)
+            reply for results in answers for result in results for reply in self._answer(result, messages, facts)
         )
         left_out = (no_answer.of(messages[i], no_answer.UNUSED, why, facts.get(i)) for i, why in unused.items())
         return itertools.chain(left_out, replies)
 
-    def _answer(
-        self,
-        result: BlockResult,
-        messages: Sequence[Message],
-        executor: Executor,
-        facts: Facts,
-    ) -> Iterator[Message]:
+    def _answer(self, result: BlockResult, messages: Sequence[Message], facts: Facts) -> Iterator[Message]:
         """One reply for each client of a block; that of the first surviving client carries the partial pool.
 
         ``facts``: by position, what virtual time says of a client.
         """
         number = result.plan.number
-        for note in result.notes:
-            self.on_event("fallback", block=number, note=note)
-        if result.chunk != self.chunk:
-            self.on_event("out_of_memory", block=number, engine=executor.engine, chunk=result.chunk, before=self.chunk)
-            self.chunk = self.reduced_chunk = result.chunk
-        self.bits_changed = self.bits_changed or result.bits_changed
-        self.on_block(result)
+        self.told(result)
         survivors = [messages[answer.position].metadata.message_id for answer in result.clients if not answer.reason]
         pooled_in = survivors[0] if survivors and result.partial is not None else ""
         pool, covered = result.partial, survivors
@@ -269,6 +270,18 @@ class SimulationGrid(ClientGrid):
             yield reply_to(messages[answer.position], answer, pool, pooled_in, covered, number, more)
             if not answer.reason:
                 pool, covered = None, []
+
+    def told(self, result: BlockResult) -> None:
+        """Record what happened in a block, and call ``on_block``."""
+        number = result.plan.number
+        for note in result.notes:
+            self.on_event("fallback", block=number, note=note)
+        if result.chunk != self.chunk:
+            engine = "" if self.executor is None else self.executor.engine
+            self.on_event("out_of_memory", block=number, engine=engine, chunk=result.chunk, before=self.chunk)
+            self.chunk = self.reduced_chunk = result.chunk
+        self.bits_changed = self.bits_changed or result.bits_changed
+        self.on_block(result)
 
     def settings(self, message: Message) -> Settings:
         """A message's ConfigRecords as one mapping, with this grid's seed where it names none."""

@@ -68,6 +68,10 @@ CLIENTS: dict[str, Column] = {
     ),
     "virtual_up": Column("virtual s", "train: the part of them from the last step on (upload and latency)"),
     "speed_class": Column("number", "train: of its device, 0 for the fastest"),
+    "staleness": Column(
+        "server steps",
+        "train, of an asynchronous strategy: between its start and the step that took its reply; null otherwise",
+    ),
     "reason": Column(
         "text",
         "of a failure, of a client whose work comes too late or is not needed (virtual time), and of a dropped message "
@@ -151,6 +155,9 @@ SUMMARY_KEYS: dict[str, Column] = {
     "best_accuracy": Column("fraction", "of that model on the central test set, by which nothing was chosen"),
     "best_loss": Column("per sample", "of that model on the central test set"),
     "virtual_time": Column("virtual s", "at the end of the last round; null on real devices, and for a Flower app"),
+    "staleness": Column(
+        "server steps", "mean over all replies that an asynchronous run applied; null in other runs, and for apps"
+    ),
     "seconds": Column("s", "wall time of the whole run, evaluation included; of a resumed one in all its processes"),
     "bytes_down": Column("bytes", "sum over rounds"),
     "bytes_up": Column("bytes", "sum over rounds"),

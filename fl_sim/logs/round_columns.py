@@ -134,6 +134,15 @@ ROUNDS: dict[str, Column] = {
         "from the beginning of the run (of a fork: from its checkpoint) to the end of the round, by the clients' "
         "devices (docs/time.md); null (as the next three) on real devices, and for an app of your own",
     ),
+    "version": Column(
+        "server steps",
+        "that the model of this line has had; null (as the next three) where the strategy is not asynchronous",
+    ),
+    "staleness_mean": Column(
+        "server steps", "mean over the replies that this step took: steps between a client's start and this one"
+    ),
+    "staleness_max": Column("server steps", "the largest of them"),
+    "in_flight": Column("clients", "that are at work when this step is taken"),
     "device_idle": Column(
         "fraction",
         "of the time of all devices that were asked, from the round's beginning to its end, in which they wait",

@@ -123,10 +123,10 @@ class Devices:
         """Where spells come from, for errors."""
         return f"profile.on = {self.on:g}, profile.off = {self.off:g}" if self.spells is None else self.spells.told
 
-    def durations(self, work: Work, launch: int) -> Durations:
-        """How long each launch of ``work`` takes; ``launch`` is the round, or the number of the client's launch."""
+    def durations(self, work: Work, launch: int | np.ndarray) -> Durations:
+        """How long each launch of ``work`` takes; ``launch`` is the round, or (n,) the number of each launch."""
         own = rng.subkeys(np.array([rng.key(self.seed, "device")], np.uint64), work.clients)
-        each = rng.subkeys(own, np.array([launch]))
+        each = rng.subkeys(own, np.atleast_1d(launch))
         drawn = self.draw(work.clients, each if self.per == "launch" else own, each)
         training = drawn.slowness * (self.step * work.steps + self.sample * work.samples)
         training = training if drawn.seconds is None else training + drawn.seconds

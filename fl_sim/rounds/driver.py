@@ -28,14 +28,14 @@ from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.measured.round_work import RoundWork, memory
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
-from fl_sim.rounds.round_evaluation import EvaluateFn, OnlyAtTheEnd, RoundEvaluation
+from fl_sim.rounds.round_evaluation import NEVER, EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.pool import block_pool
 
 
-class _Driver:
+class Driver:
     """One run: its rounds, and what is logged of them."""
 
     def __init__(
@@ -283,8 +283,8 @@ def run_rounds(
         Rounds between digests of the model. Between them a line has none, unless its round was evaluated or ended the
         run; ``on_round_end`` finds None there.
     evaluate_every : int (default: 1)
-        Rounds between calls of ``evaluate_fn``. The final model is evaluated too, centrally and by personal evaluation,
-        whether the run did its last round, was stopped, or failed with RoundFailed; an interrupted one ends at once.
+        Rounds between calls of ``evaluate_fn``; 0, here as above: the initial and the final model alone. The latter is
+        evaluated centrally and by personal evaluation, also where the run was stopped, or failed with RoundFailed.
 
     Raises
     ------
@@ -295,5 +295,5 @@ def run_rounds(
         strategy, grid, initial_arrays, num_rounds, train_config or ConfigRecord(), evaluate_config or ConfigRecord()
     )
     run.log, policy = log, Failures.parse(failures)
-    every = evaluate_every, digest_every
-    return _Driver(run, timeout, evaluate_fn, every, log, policy, callbacks, seed, checkpoints, begin).execute()
+    every = evaluate_every or NEVER, digest_every or NEVER
+    return Driver(run, timeout, evaluate_fn, every, log, policy, callbacks, seed, checkpoints, begin).execute()

@@ -7,8 +7,10 @@ round, the log has rows of clients. So whatever the next round will change is ke
 import copy
 import math
 import time
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
+from typing import Any
 
 from fl_sim.grids.base import ClientGrid, OnEvent
 from fl_sim.kernels import in_place
@@ -38,12 +40,22 @@ class RoundCheckpoints:
         Decides when checkpoints are due, and writes them.
     on_event : Callable
         Records an event in the log.
+    more : Callable, optional
+        What else a checkpoint keeps, by name, beside the strategy's attributes. Where it is given, nothing is kept of
+        rounds that are not due one, so that a run that breaks off has the last one that was due.
     """
 
     def __init__(
-        self, run: Run, grid: ClientGrid, log: RoundLog | None, checkpoints: Checkpoints | None, on_event: OnEvent
+        self,
+        run: Run,
+        grid: ClientGrid,
+        log: RoundLog | None,
+        checkpoints: Checkpoints | None,
+        on_event: OnEvent,
+        more: Callable[[], Mapping[str, Any]] | None = None,
     ) -> None:
         self.run, self.grid, self.log, self.checkpoints, self.on_event = run, grid, log, checkpoints, on_event
+        self.more = more
         self.built = Built(run.strategy)
         if log is not None and checkpoints is not None:
             grid.states.keep_in(log.path)
@@ -79,7 +91,7 @@ class RoundCheckpoints:
         due = last or checkpoints.due(run.round)
         if due:
             line.result()
-        elif self._spare < 0:
+        elif self._spare < 0 or self.more is not None:
             return
         own, positions, text = kept_of(run.strategy), {**self.log.positions, **at_end.positions}, ""
         if due:
@@ -88,8 +100,11 @@ class RoundCheckpoints:
                 text = line_of({k: v for k, v in run.rows[-1].items() if k not in at_end.columns})
             positions["rounds.jsonl"] = start + len(as_bytes(text))
         states = self.grid.states.snapshot(compact=checkpoints.keep > 0) if due else {}
+        if self.more is not None:
+            own = {**own, **self.more()}
         state = Checkpoint(run.round, run.model, model_round, own, states, positions, line=text)
-        self._keep(state, versions)
+        if self.more is None:
+            self._keep(state, versions)
         if due:
             self._save(state)
 

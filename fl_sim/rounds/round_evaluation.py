@@ -15,6 +15,8 @@ from fl_sim.wire.pool import PoolingStrategy
 
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 """``(round, global model) -> metrics``, or None where this round is not evaluated."""
+NEVER = 2**62
+"""So many rounds between evaluations, or digests, that only the initial and the final model have one."""
 Columns = dict[str, object]
 """Numbers of evaluations, by the columns of a round's line."""
 
@@ -54,6 +56,8 @@ class RoundEvaluation:
         self, run: Run, calls: StrategyCalls, result: RunResult, evaluate_fn: EvaluateFn | None, every: int
     ) -> None:
         self.run, self.calls, self.result, self.evaluate_fn, self.every = run, calls, result, evaluate_fn, every
+        self.also_due: Callable[[], bool] = lambda: False
+        """Whether the model is evaluated centrally in a round that ``every`` does not name."""
         self._central = self._clients = -1
         """The last round in which the model was evaluated centrally, and in which clients were asked."""
 
@@ -80,7 +84,7 @@ class RoundEvaluation:
         run, found = self.run, list[Columns | None]()
         if run.round and (self._personal_due() or run.round != run.num_rounds):
             found.append(self._on_clients(run.evaluate_config))
-        if run.round % self.every == 0:
+        if run.round % self.every == 0 or self.also_due():
             found.append(self._centrally())
         return _together(found)
 

@@ -13,7 +13,9 @@ from experiments.runs.summary import Summary
 from fl_sim import registry
 from fl_sim.logs.round_columns import MEASURED, VIRTUAL
 
-STRATEGIES = list(registry.names("strategies", "strategy"))
+OURS = registry.names("strategies", "strategy")
+STRATEGIES = [name for name, cls in OURS.items() if not getattr(cls, "asynchronous", False)]
+"""Those that real devices take."""
 SMALL = ["digits-deploy", "--rounds", "2"]
 """The experiment of these tests: three clients, two rounds."""
 NORMED = ["--model", "tests.fl_sim.small_federation:grouped"]

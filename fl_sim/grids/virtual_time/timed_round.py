@@ -87,3 +87,17 @@ def in_time(orders: Orders, shares: Mapping[int, float]) -> list[tuple[int, int,
         elif share:
             kept.append((position, client, settings))
     return kept
+
+
+def work_of_clients(learner: Learner, settings: Settings, down: int, up: int) -> Callable[[np.ndarray], Work]:
+    """A function of client ids (n,): the work of a launch of each.
+
+    ``settings``: of its message; ``down``, ``up``: bytes of the message and of the reply.
+    """
+    counter = work_counter(learner, "train", settings)
+
+    def work(clients: np.ndarray) -> Work:
+        steps, samples = np.array([counter(client) for client in clients.tolist()], np.int64).reshape(-1, 2).T
+        return Work(clients, steps, samples, np.full(len(clients), down), np.full(len(clients), up))
+
+    return work

@@ -40,6 +40,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "metaoptnet": {"model": f"{WORLD}:two_layers", "strategy.solver_steps": 3},
     "fedbn": {"model": f"{WORLD}:normalised"},
     "adaptive": {"validation": 0.2},
+    "fedbuff": {"strategy.buffer": 2},  # of four clients in flight
 }
 """Settings without which a strategy runs not, or shows nothing."""
 

@@ -19,6 +19,8 @@ STAYS = {
 """Settings that the states of clients do not allow to change."""
 SHAPES = {"model.name"}
 """Settings that the model of the checkpoint does not allow to change."""
+NO_FORKS = {"concurrency", "evaluate_virtual"}
+"""Settings of asynchronous runs, which do not begin at a checkpoint."""
 Look = Callable[[str, str], Any]
 
 
@@ -67,7 +69,7 @@ def test_a_setting_of_a_fork_acts_or_is_refused(
     before, after = (forked(key, strategy, each, tmp_path, parent) for each in (False, True))
     if how in ("", REFUSED):
         found = or_refused(key, lambda: wrote(folder_of(after)))
-        if how or key in SHAPES or (strategy == KEEPS and key in STAYS):
+        if how or key in SHAPES | NO_FORKS or (strategy == KEEPS and key in STAYS):
             assert found == REFUSED
         else:
             assert found not in (REFUSED, unchanged(key, strategy))

@@ -1,0 +1,1 @@
+"""Asynchronous runs in a config."""

@@ -1,0 +1,142 @@
+"""Asynchronous runs are exact: equal to the naive loop, to sequential SGD, to FedAvg where these are the same thing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+
+from fl_sim import RoundFailed, tree
+from fl_sim.errors import ConfigError
+from fl_sim.population.devices import Devices, Drawn
+from fl_sim.rounds.asynchronous import run_async, schedule
+from fl_sim.rounds.driver import run_rounds
+from fl_sim.tree import Tree
+from fl_sim.wire import records
+from strategies.base.asynchronous import Arrived
+from strategies.fedasync import FedAsync
+from strategies.fedavg import FedAvg
+from strategies.fedbuff import FedBuff
+from tests.fl_sim.rounds.asynchronous.small_async_federation import (
+    CLIENTS,
+    SETTINGS,
+    federation,
+    grid_of,
+    model_of,
+    naive,
+    run,
+    trained,
+)
+
+
+def close(a: Tree, b: Tree, most: float) -> None:
+    """Every number of two models differs by at most ``most``."""
+    assert max(float((a[k] - b[k]).abs().max()) for k in a) <= most
+
+
+def equal(clients: np.ndarray, device: np.ndarray, launch: np.ndarray) -> Drawn:
+    """Devices that are all alike."""
+    return Drawn(np.ones(len(clients)), np.zeros(len(clients), np.int64))
+
+
+EQUAL = Devices(equal, 1)
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_fedasync_is_the_naive_loop(engine: str) -> None:
+    """Rates by version, a proximal term, staleness up to 3; clients of a wave start from several models."""
+    strategy = FedAsync(alpha=0.7, staleness="polynomial", rho=0.3)
+    result = run(strategy, 9, 4, engine, settings={"local.lr_schedule": "step"})
+
+    def step(model: Tree, replies: list[tuple[Tree, Tree, int]]) -> Tree:
+        [(_, new, d)] = replies
+        weight = 0.7 * (1 + d) ** -0.5
+        return {k: (1 - weight) * model[k] + weight * new[k] for k in model}
+
+    rates = [*[0.2] * 4, *[0.02] * 2, *[0.002] * 4]  # from a half, from three quarters of 8 intervals
+    expected, late = naive(9, 4, 1, step, lr=lambda version: rates[version], rho=0.3)
+    close(model_of(result), expected, 1e-9)
+    assert [[row["staleness_max"]] for row in result.rows[1:]] == late and max(late) > [1]
+
+
+@pytest.mark.parametrize("engine", ["loop", "vmap"])
+def test_fedbuff_is_the_naive_loop(engine: str) -> None:
+    """Momentum on the server; a fast client may be twice in one buffer, with different batches."""
+    result = run(FedBuff(buffer=3, beta=0.5), 6, 6, engine)
+    momentum: dict[str, torch.Tensor] = {}
+
+    def step(model: Tree, replies: list[tuple[Tree, Tree, int]]) -> Tree:
+        for k in model:
+            mean = sum((new[k] - begin[k]) / (1 + d) ** 0.5 for begin, new, d in replies) / 3
+            momentum[k] = 0.5 * momentum.get(k, torch.zeros(())) + mean
+        return {k: model[k] + momentum[k] for k in model}
+
+    expected, late = naive(6, 6, 3, step)
+    close(model_of(result), expected, 1e-9)
+    assert [row["staleness_mean"] for row in result.rows[1:]] == [pytest.approx(sum(d) / 3) for d in late]
+
+
+class Noted(FedAsync):
+    """FedAsync that notes whose replies it gets."""
+
+    def apply(self, model: Tree, arrived: Sequence[Arrived], server_round: int) -> Tree:
+        WHO.extend(one.client for one in arrived)
+        return super().apply(model, arrived, server_round)
+
+
+WHO: list[int] = []
+
+
+def test_one_client_in_flight_is_sequential_sgd_bit_for_bit() -> None:
+    WHO.clear()
+    result = run(Noted(alpha=1.0, staleness="constant"), 4, 1)
+    model = federation()[0].initial()
+    for number, client in enumerate(WHO):
+        model = trained(model, client, number + 1, 0.2)
+    assert tree.digest(model_of(result)) == tree.digest(model)
+    assert [row["staleness_max"] for row in result.rows[1:]] == [0, 0, 0, 0]
+
+
+def test_fedbuff_of_all_equal_clients_is_uniform_fedavg() -> None:
+    """Equal devices, and equal steps because 5 or 6 samples make 2 batches of 3: all are done at one instant."""
+    result = run(FedBuff(buffer=CLIENTS), 3, CLIENTS, devices=EQUAL)
+    strategy = FedAvg()
+    strategy.weighting, strategy.seed = "uniform", 5
+    start = records.encode(federation()[0].initial())
+    config = records.config({"rounds": 3, **SETTINGS})
+    rounds = run_rounds(strategy, grid_of(strategy, devices=EQUAL), start, 3, train_config=config, seed=5)
+    close(model_of(result), model_of(rounds), 1e-12)
+    assert [row["virtual_time"] for row in result.rows] == [row["virtual_time"] for row in rounds.rows]
+
+
+def test_replies_of_one_instant_are_applied_by_client_before_anybody_starts() -> None:
+    """Equal devices: of 4 in flight, the replies of an instant are 0, 1, 2 and 3 steps late."""
+    result = run(FedAsync(), 8, 4, devices=EQUAL)
+    assert [row["staleness_max"] for row in result.rows[1:]] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert [row["virtual_time"] for row in result.rows] == [0.0, *[4.0] * 4, *[8.0] * 4]
+
+
+def test_only_the_models_of_clients_in_flight_are_kept() -> None:
+    strategy = FedAsync()
+    grid = grid_of(strategy)
+    config = records.config({"rounds": 12, **SETTINGS})
+    run_async(strategy, grid, records.encode(federation()[0].initial()), 12, train_config=config, concurrency=4)
+    assert grid.waves is not None and len(grid.waves.waiting) == 3
+    assert all(len(w.message.content) == (0 if w.answer else 2) for w in grid.waves.waiting.values())
+
+
+def test_what_cannot_run_asynchronously_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match="concurrency = 9: only 8 clients train"):
+        run(FedAsync(), 1, 9)
+    with pytest.raises(ConfigError, match="FedAvg is no asynchronous strategy"):
+        run(FedAvg(), 1, 2)
+
+
+def test_devices_that_vanish_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    devices = Devices(equal, per="launch", vanish=0.5)
+    result = run(FedAsync(), 10, 4, devices=devices)
+    lost = sum(row["dropped"] for row in result.rows[1:])
+    assert lost > 2 and all(row["completed"] == 1 for row in result.rows[1:])
+    monkeypatch.setattr(schedule, "MOST_LOST", -180)  # beside a hundred for each of the two in flight
+    with pytest.raises(RoundFailed, match="round 1: the last 21 clients gave no reply; its device vanished"):
+        run(FedAsync(), 1, 2, devices=Devices(equal, 1, vanish=1.0))
