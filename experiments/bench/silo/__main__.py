@@ -1,0 +1,124 @@
+"""Seconds of a client's steps in a silo, beside one process and DistributedDataParallel, in turn.
+
+    python -m experiments.bench.silo [--model cnn] [--batch 64] [--steps 20] [--turns 5] [--processes 2] [--shards 4]
+
+Pictures are noise of CIFAR-10's shape. Each system takes the same number of steps of SGD, one thread a process:
+
+    plain        a PyTorch loop in one process
+    one          a silo of one process (--silo.processes 1)
+    ordered      a silo of several processes; library: the same with all_reduce
+    ddp          torch.nn.parallel.DistributedDataParallel in a PyTorch loop on as many processes
+
+They take turns. The first turn, in which the silos' processes start, is not counted; ddp's start anew in each turn, and
+take a pass that is not counted. Ratios are of medians. A silo's time includes that of sending model and samples to the
+ranks, and the reply.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.functional import cross_entropy
+
+from clients.silo.silo_of_run import in_silo
+from clients.silo.silo_options import Silo
+from experiments.bench.ranks import on_ranks
+from experiments.config.recipe_files import make
+from experiments.runs.plan import first_round_plans, sent
+from experiments.runs.resume import ready
+from experiments.runs.setup import Setup
+from fl_sim import from_arrays, rng
+from fl_sim.engines.run_block import run_plan
+
+RATE = 0.01
+
+
+def world(model: str, batch: int, steps: int) -> Setup:
+    """One client with as many samples as its steps take, in one pass."""
+    x, y = rng.uniform(rng.words(0), (batch * steps, 3, 32, 32)), torch.arange(batch * steps) % 10
+    task = from_arrays(x, y, x_test=x[:10], y_test=y[:10], name="noise")
+    local: dict[str, Any] = {"local.batch_size": batch, "local.epochs": 1, "local.lr": RATE}
+    return ready(make(task=task, model=model, clients=1, rounds=1, engine="loop", **local))
+
+
+def steps_of(module: nn.Module, batches: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+    """A pass of plain SGD."""
+    rule = torch.optim.SGD(module.parameters(), RATE)
+    for x, y in batches:
+        rule.zero_grad()
+        torch.autograd.backward(cross_entropy(module(x), y))
+        rule.step()
+
+
+def parts(setup: Setup, batch: int, rank: int, size: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The batches of one of ``size`` ranks: its contiguous part of each."""
+    train, own = setup.learner.loss.task.train, batch // size
+    begins = range(rank * own, len(train["y"]), batch)
+    return [(train["x"][a : a + own], train["y"][a : a + own]) for a in begins]
+
+
+def ddp(setup: Setup, batch: int, turns: int) -> list[float]:
+    """Seconds of each turn of DistributedDataParallel, on this rank."""
+    module = nn.parallel.DistributedDataParallel(setup.loss.training)
+    batches, times = parts(setup, batch, dist.get_rank(), dist.get_world_size()), []
+    for _ in range(turns + 1):
+        dist.barrier()
+        start = time.perf_counter()
+        steps_of(module, batches)
+        dist.barrier()
+        times.append(time.perf_counter() - start)
+    return times[1:]  # the first one also starts what each process starts once
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.bench.silo", description=__doc__)
+    parser.add_argument("--model", default="cnn")
+    for name, value in (("batch", 64), ("steps", 20), ("turns", 5), ("processes", 2), ("shards", 4)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    given = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    setup = world(given.model, given.batch, given.steps)
+    [plan] = first_round_plans(setup)
+    several = Silo(given.processes, given.shards)
+    silos = {"one": Silo(1, given.shards), "ordered": several, "library": replace(several, reduce="library")}
+    learners = {name: in_silo(setup.learner, silo) for name, silo in silos.items()}
+    whole = parts(setup, given.batch, 0, 1)
+    systems: dict[str, Callable[[], Any]] = {"plain": lambda: steps_of(setup.loss.training, whole)}
+    for name, learner in learners.items():
+        systems[name] = partial(run_plan, plan, sent(setup), learner, "loop", 0, None)
+    times: dict[str, list[float]] = {name: [] for name in (*systems, "ddp")}
+    try:
+        for turn in range(given.turns + 1):
+            for name, work in systems.items():
+                start = time.perf_counter()
+                work()
+                if turn:
+                    times[name].append(time.perf_counter() - start)
+            if turn:
+                times["ddp"] += on_ranks(given.processes, ddp, setup, given.batch, 1)
+    finally:
+        for learner in learners.values():
+            if learner.silo is not None:
+                learner.silo.close()
+    print(show(times, given.steps))
+    return 0
+
+
+def show(times: dict[str, list[float]], steps: int) -> str:
+    """Milliseconds a step of each system, and how many times as fast as ``one`` it is, as a table in Markdown."""
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    rows = [f"| {n} | {t / steps * 1e3:.2f} | {medians['one'] / t:.2f} |" for n, t in medians.items()]
+    return "\n".join(["| system | ms a step | times as fast as one process |", "|---|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
