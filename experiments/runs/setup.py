@@ -42,6 +42,7 @@ from fl_sim.rounds.central_evaluation import evaluator, rows_of_training
 from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, records
+from fl_sim.wire.arrivals import AsynchronousStrategy
 from strategies.base.naming import name_of
 from strategies.base.strategy import Strategy
 
@@ -209,6 +210,8 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     if isinstance(strategy, Strategy):
         strategy.cohort, strategy.seed = asked_clients(config, training_clients), config.seed
         strategy.server_lr, strategy.weighting = config.server.lr, config.weighting or strategy.weighting
+        if isinstance(strategy, AsynchronousStrategy):
+            strategy.concurrency = config.concurrency or training_clients
         return strategy
     if not isinstance(strategy, flower_strategies.Strategy):
         kind = type(strategy).__name__

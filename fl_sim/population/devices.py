@@ -81,6 +81,12 @@ class Durations(NamedTuple):
         """(n,) int64: from the launch to the reply."""
         return np.asarray(self.before + self.training + self.after)
 
+    def messages(self, lasted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """((n,) int64, (n,) int64): which part of launches that ``lasted`` (n,) so long their two messages take."""
+        gone = self.vanishes >= 0
+        up = np.where(gone, np.clip(lasted - self.before - self.training, 0, self.after), self.after)
+        return np.minimum(self.before, lasted), up
+
 
 @dataclass(frozen=True)
 class Devices:

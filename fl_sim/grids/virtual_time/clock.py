@@ -146,10 +146,8 @@ def times(took: Durations, lasted: np.ndarray, started: int | None) -> list[dict
     """
     columns = {"virtual_seconds": (lasted / SECOND).tolist(), "speed_class": took.speed_class.tolist()}
     if took.before.any() or took.after.any():
-        columns["virtual_down"] = (np.minimum(took.before, lasted) / SECOND).tolist()
-        gone = took.vanishes >= 0
-        up = np.where(gone, np.clip(lasted - took.before - took.training, 0, took.after), took.after)
-        columns["virtual_up"] = (up / SECOND).tolist()
+        down, up = took.messages(lasted)
+        columns["virtual_down"], columns["virtual_up"] = (down / SECOND).tolist(), (up / SECOND).tolist()
     if started is not None:
         columns["started"] = [started / SECOND] * len(lasted)
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -41,6 +41,10 @@ class Flight(NamedTuple):
     vanishes: bool
     """Whether the device vanishes at ``end`` and never answers."""
     speed_class: int
+    down: int = 0
+    """Nanoseconds from ``begin`` until the model was there."""
+    up: int = 0
+    """Nanoseconds from the end of its work to ``end``."""
 
 
 class _Drawn(NamedTuple):
@@ -51,6 +55,8 @@ class _Drawn(NamedTuple):
     took: int
     vanishes: bool
     speed_class: int
+    down: int
+    up: int
 
 
 class EventClock:
@@ -108,7 +114,7 @@ class EventClock:
 
     def _launch(self, drawn: _Drawn, begin: int | None = None) -> Flight:
         begin = self.now if begin is None else begin
-        flight = Flight(drawn.number, drawn.client, begin, begin + drawn.took, drawn.vanishes, drawn.speed_class)
+        flight = Flight(drawn.number, drawn.client, begin, begin + drawn.took, *drawn[3:])
         self.in_flight[flight.client] = flight
         heapq.heappush(self._heap, (flight.end, flight.client))
         return flight
@@ -162,7 +168,8 @@ class EventClock:
         took = self.devices.durations(self.work(clients), numbers)
         gone = took.vanishes >= 0
         length = np.where(gone, took.vanishes, took.total)
-        columns = (x.tolist() for x in (numbers, clients, length, gone, took.speed_class))
+        messages = took.messages(length)
+        columns = (x.tolist() for x in (numbers, clients, length, gone, took.speed_class, *messages))
         return [_Drawn(*row) for row in zip(*columns, strict=True)]
 
     # Ends -----------------------------------------------------------------------------------------------------------

@@ -32,11 +32,13 @@ class Launched(NamedTuple):
 def facts_of(launched: Launched, staleness: int) -> dict[str, object]:
     """What a launch adds to its client's row in the log."""
     flight = launched.flight
+    messages = {"virtual_down": flight.down / SECOND, "virtual_up": flight.up / SECOND}
     return {
         "staleness": staleness,
         "started": flight.begin / SECOND,
         "virtual_seconds": (flight.end - flight.begin) / SECOND,
         "speed_class": flight.speed_class,
+        **(messages if flight.down or flight.up else {}),
     }
 
 

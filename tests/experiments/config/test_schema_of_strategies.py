@@ -41,6 +41,8 @@ NEEDS: dict[str, dict[str, Any]] = {
     "fedbn": {"model": f"{WORLD}:normalised"},
     "adaptive": {"validation": 0.2},
     "fedbuff": {"strategy.buffer": 2},  # of four clients in flight
+    "asyncsgd": {"rounds": 3},  # until then no reply is two steps late
+    "ssp": {"strategy.s": 0, "profile": "halfnormal", "rounds": 9},
 }
 """Settings without which a strategy runs not, or shows nothing."""
 
@@ -105,6 +107,6 @@ OWN = [
 def test_each_parameter_of_a_strategy_acts_or_is_refused(strategy: str, key: str, value: Any, tmp_path: Path) -> None:
     more = {"local.steps": 2, "model": f"{WORLD}:two_layers"}  # a first step is often FedAvg's
     more = {k: v for k, v in more.items() if k not in getattr(OURS[strategy], "refuses", ())} | NEEDS.get(strategy, {})
-    given = settings("", (None,), False, tmp_path, strategy=strategy, rounds=2, **more)
+    given = settings("", (None,), False, tmp_path, strategy=strategy, **{"rounds": 2, **more})
     found = or_refused(f"strategy.{key}", lambda: wrote(folder_of({**given, f"strategy.{key}": value})))
     assert found == REFUSED or found != wrote_once(given)
