@@ -1,6 +1,7 @@
 """Counting replies as they arrive: rows are written to the log at once, and the share of padded work is computed."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ def test_the_log_does_not_depend_on_how_often_rows_are_written(tmp_path: Path, m
         run_rounds(
             FedAvg(), grid, records.encode(world()[0].initial()), 2, train_config=records.config(TRAINING), log=log
         )
-        files.append((log.path / "clients.jsonl").read_bytes())
+        files.append(re.sub(rb',"seconds":[^,}]+', b"", (log.path / "clients.jsonl").read_bytes()))
     assert files[0] == files[1] and files[0].count(b'"dropped"') > 0
 
 
