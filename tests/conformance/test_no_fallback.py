@@ -107,3 +107,15 @@ def test_a_task_trains_under_vmap_the_loop_and_on_devices(
     [(served, error)] = serve([config], InProcessGrid.of(app, clients), ServeOptions(node_timeout_s=2))
     assert error is None and "fallback" not in events(served)
     check_same(served, loop)
+
+
+def test_devices_judge_each_query_alone_as_the_simulation_does(
+    noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FL_SIM_DATA", str(noise))
+    small = {"task": "omniglot", "task.queries": 3, "partition": "natural", "partition.held_out": 0.75, "clients": 3}
+    small |= {"model.width": 4, "holdout_clients": 1, "rounds": 1, "personalize_steps": 1, "out": tmp_path}
+    [config] = parse_configs(flags({**small, "personalize_queries": "alone"}))
+    [(served, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions(node_timeout_s=2))
+    assert error is None and served["personal_queries"] == "alone" and served["unseen_accuracy"] is not None
+    check_same(served, simulated(config))
