@@ -12,8 +12,13 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from clients.feature_shift import shifts
-from experiments.analysis.partition_stats import draw, frame, summary
+from clients.label_counts import counts
+from experiments.analysis.figure_files import save
+from experiments.analysis.partition_picture import partition_picture
+from experiments.analysis.partition_stats import frame, summary
 from experiments.command_ends import ended
 from experiments.config.command_line import parse
 from experiments.runs.data import data, names
@@ -35,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             rows["name"] = [_text(called[c]) for c in rows["client"]]
         rows.to_csv(folder / "clients.csv", index=False)
         title = f"{config.task.name}, {config.partition.name}, {len(partition)} clients"
-        picture = draw(partition, task.labels, folder / "partition.png", title)
+        labels = [""] if task.labels is None else np.unique(task.labels).tolist()
+        picture = save(partition_picture(counts(partition, task.labels), labels, title), folder / "partition.png")
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

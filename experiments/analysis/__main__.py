@@ -31,7 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.png:
             from experiments.analysis.curves import curves  # imported here, because matplotlib takes long to load
 
-            print(curves(logs, options.png, axis=options.axis))
+            curves(logs, options.png, axis=options.axis)
+            print(options.png)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.analysis.figure_files import STYLES, save
 from experiments.analysis.frames import MEGABYTE, Run, groups, read, tidy
 from fl_sim.logs.reader import RunLog
 
@@ -30,8 +31,10 @@ POINTS = 400
 """Points of a curve over virtual time or bytes."""
 
 
-def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None, axis: str = "round") -> Path:
-    """Draw a metric by round into a PNG file: one line for each strategy and differing setting, with a band over seeds.
+def curves(
+    runs: Iterable[Run], path: str | Path | None = None, metric: str | None = None, axis: str = "round"
+) -> Figure:
+    """Draw a metric by round: one line for each strategy and differing setting, with a band over seeds.
 
     The line is the mean over seeds, at the rounds in which all seeds have the metric: where one ended earlier, the line
     ends with it. Over virtual time and bytes, which differ by seed, a seed has the value that was evaluated last. The
@@ -44,8 +47,8 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None, axi
     ----------
     runs : iterable of RunLog, str or Path
         Logs, run folders, or folders of run folders.
-    path : str or Path
-        The file to write; missing folders are created.
+    path : str or Path, optional
+        A file to save it in, as PNG, PDF or SVG by the name's ending; missing folders are created.
     metric : str, optional
         A column of the rounds; default: accuracy, or loss where no run has an accuracy (a regression).
     axis : str (default: "round")
@@ -54,13 +57,13 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None, axi
 
     Returns
     -------
-    Path
-        ``path``.
+    Figure
+        Of matplotlib.
 
     Raises
     ------
     ValueError
-        For a metric or an axis that no run has.
+        For a metric or an axis that no run has, and another ending.
     """
     if axis not in AXES:
         raise ValueError(f"axis = {axis!r}: must be one of {', '.join(AXES)}")
@@ -74,16 +77,16 @@ def curves(runs: Iterable[Run], path: str | Path, metric: str | None = None, axi
     personal = _personal(labelled)
     figure = Figure(figsize=(11 if len(personal) else 7, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if len(personal) else 1, squeeze=False)[0]
+    panels[0].set_prop_cycle(STYLES)
     if axis == "round":
         _lines(panels[0], labelled, name)
     else:
         _steps(panels[0], labelled, name, axis)
     if len(personal):
         _bars(panels[1], personal)
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, format="png", dpi=120)
-    return file
+    if path is not None:
+        save(figure, path)
+    return figure
 
 
 def _label(keys: list[str], values: tuple[object, ...]) -> str:

@@ -1,4 +1,4 @@
-"""The skew of a partition: statistics of each client, a summary, a picture of which client owns which labels.
+"""The skew of a partition: statistics of each client, and a summary.
 
 The summary measures label skew by the mean total-variation distance between a client's label distribution p and that of
 all clients together, q: TV(p, q) = sum |p_k - q_k| / 2. It is 0 where every client has the distribution of the whole,
@@ -7,19 +7,12 @@ and near 1 where each client has labels that few others have.
 Legend: N samples, C clients, K classes.
 """
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from clients.label_counts import counts
 from clients.shares import sampled_clients
 from fl_sim.population.partition import Partition, median
-
-BUBBLES = 50
-"""Largest number of clients that are drawn as bubbles; more are drawn as stacked bars."""
 
 
 def frame(partition: Partition, labels: np.ndarray | None) -> pd.DataFrame:
@@ -81,51 +74,3 @@ def summary(partition: Partition, labels: np.ndarray | None) -> dict[str, float]
     if labels is not None:
         numbers |= {name: rows[name].mean() for name in ("labels", "largest_share", "entropy", "distance")}
     return {name: float(value) for name, value in numbers.items()}
-
-
-def draw(partition: Partition, labels: np.ndarray | None, path: Path, title: str = "") -> Path:
-    """Save a client-by-label picture as a PNG: bubbles whose area shows the samples, or stacked bars for many clients.
-
-    Parameters
-    ----------
-    partition : Partition
-        The partition; the picture shows the clients that ``frame`` has.
-    labels : array (N,) or None
-        The label of each sample.
-    path : Path
-        The file to write; its folder must exist.
-    title : str
-        Title of the picture.
-
-    Returns
-    -------
-    Path
-        ``path``.
-    """
-    table = counts(partition, labels)
-    names = [""] if labels is None else [str(name) for name in np.unique(labels)]
-    figure = Figure(figsize=(10, 5), layout="constrained")
-    axes = figure.add_subplot(xlabel="client", title=title)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    if len(table) <= BUBBLES:
-        c, k = np.nonzero(table)
-        axes.scatter(
-            c, k, s=400 * table[c, k] / table.max(), c=k, cmap="tab10" if len(names) <= 10 else "viridis", alpha=0.8
-        )
-        axes.set(
-            ylabel="label",
-            yticks=range(len(names)),
-            yticklabels=names,
-            ylim=(-0.7, len(names) - 0.3),
-            xlim=(-0.7, len(table) - 0.3),
-        )
-    else:
-        floor, edges = np.zeros(len(table), np.int64), np.arange(len(table) + 1) - 0.5
-        for name, column in zip(names, table.T, strict=True):
-            axes.stairs(floor + column, edges, baseline=floor, fill=True, label=name)
-            floor = floor + column
-        axes.set(ylabel="samples, by label", xlim=(-0.5, len(table) - 0.5))
-        if 1 < len(names) <= 20:
-            figure.legend(loc="outside right upper", title="label")
-    figure.savefig(path, dpi=120)
-    return path

@@ -24,6 +24,7 @@ def save_comparison(runs: Sequence[Path]) -> tuple[str, str]:
         folder = runs[0] if len(runs) == 1 else new_folder(runs[0].parent, "compare")
         frame.to_csv(folder / "table.csv", index=False)
         (folder / "table.txt").write_text(table + "\n", encoding="utf-8")
-        return table, f"curves: {curves(runs, folder / 'curves.png')}"
+        curves(runs, folder / "curves.png")
+        return table, f"curves: {folder / 'curves.png'}"
     except OSError as error:
         return table, f"warning: the table and the curves could not be saved ({error}); the runs are complete"

@@ -1,13 +1,10 @@
 """Partition statistics, computed by hand for three clients and two labels."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-from PIL import Image
 
 from clients.label_counts import counts
-from experiments.analysis.partition_stats import BUBBLES, draw, frame, summary
+from experiments.analysis.partition_stats import frame, summary
 from fl_sim.population.partition import Partition
 
 LABELS = np.array([5, 5, 5, 7, 7, 7, 7, 7])
@@ -58,16 +55,3 @@ def test_a_client_without_samples_has_no_distribution_and_is_in_no_mean() -> Non
 def test_without_labels_there_are_sizes_alone() -> None:
     assert set(summary(PARTITION, None)) == {"clients", "samples", "min", "median", "max", "moved", "filled"}
     assert frame(PARTITION, None)[["labels", "largest_share", "entropy", "distance"]].isna().all(axis=None)
-
-
-@pytest.mark.parametrize("clients", [3, BUBBLES + 1])
-@pytest.mark.parametrize("labelled", [True, False])
-def test_the_picture_shows_each_client_and_label(clients: int, labelled: bool, tmp_path: Path) -> None:
-    """Two partitions of the same data give different pixels; one partition gives the same pixels twice."""
-    labels = np.arange(4 * clients) % 4 if labelled else None
-    even = Partition.of(np.split(np.arange(4 * clients), clients))
-    odd = Partition.of(np.split(np.arange(4 * clients), [6, *range(8, 4 * clients, 4)]))
-    files = [draw(partition, labels, tmp_path / f"{i}.png", title="t") for i, partition in enumerate([even, odd, even])]
-    pixels = [np.asarray(Image.open(file)) for file in files]
-    assert pixels[0].shape == pixels[1].shape == (600, 1200, 4)
-    assert np.array_equal(pixels[0], pixels[2]) and not np.array_equal(pixels[0], pixels[1])
