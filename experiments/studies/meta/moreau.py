@@ -92,18 +92,22 @@ def written(out: Path, note: str, more: Sequence[str]) -> str:
     table = pd.DataFrame([numbers(name, log) for name, found in logs.items() for log in found])
     file = study_runs.RESULTS / "moreau"
     table.to_csv(f"{file}.csv", index=False)
-    lines = []
+    lines, gates = [], list[str]()
     for name in dict.fromkeys(table["arm"]):
         own = table[table["arm"] == name]
         shown = [spread(own[column]) for column in COLUMNS]
         gap = difference(table, name, "fedavg", "personal_accuracy_before") if name != "fedavg" else None
+        if gap:
+            met = "met" if gap.wins == gap.seeds else f"met in {gap.wins} of {gap.seeds} seeds"
+            gates.append(f"{name}: {met}")
         lines.append([name, *shown, signed(gap) if gap else "-", f"{own['mb'].mean():.0f}", len(own)])
     titles = ["arm", *COLUMNS.values(), "own model - FedAvg's global (95 % interval)", "MB", "seeds"]
     how = ["```", " ".join(["python -m experiments.studies.meta.moreau", *more]), "```"]
     rounds = ", ".join(map(str, sorted(set(table["rounds"]))))
     head = ["# moreau", "", *how, "", f"{EXPLANATION} Rounds: {rounds}.", ""]
     tuned = "nothing; rates of the authors' commands"
-    page = "\n".join([*head, *markdown(titles, lines), "", f"{origin(every, tuned)} {note}".rstrip(), ""])
+    found = f"Gate, {'; '.join(gates)}." if gates else "Gate: no row to compare with FedAvg yet."
+    page = "\n".join([*head, *markdown(titles, lines), "", found, "", f"{origin(every, tuned)} {note}".rstrip(), ""])
     Path(f"{file}.md").write_text(page, encoding="utf-8")
     return page
 

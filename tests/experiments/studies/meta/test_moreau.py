@@ -18,4 +18,6 @@ def test_the_command_makes_three_rows_and_the_page(tmp_path: Path, monkeypatch: 
     rows, page = pd.read_csv(tmp_path / "moreau.csv"), (tmp_path / "moreau.md").read_text()
     assert rows["arm"].tolist() == list(study.ARMS) and rows["rounds"].tolist() == [2, 2, 2]
     assert rows["mb"][1] == pytest.approx(2 * rows["mb"][2], rel=0.2) and "Rounds: 2." in page
+    above = rows["personal_accuracy_before"][2] > rows["personal_accuracy_before"][0]
+    assert f"pfedme, honest sampling: {'met.' if above else 'met in 0 of 1 seeds.'}" in page
     assert study.main(["--out", str(tmp_path / "none"), "--seeds", ""]) == 2
