@@ -105,25 +105,32 @@ class SiloGroup:
         memory = mmap.mmap(self._file.fileno(), 16 * silo.processes)
         self.beats = np.frombuffer(memory, np.int64).reshape(silo.processes, 2)
         start = self._start if losses(0).device.type != "cpu" or _on_ray() or not hasattr(os, "fork") else self._fork
-        for rank in range(silo.processes):
-            self.ranks.append(start(rank, losses(rank)))
-        [port] = self._answers([0], "port", START_S)
-        for other in self.ranks[1:]:
-            other.connection.send_bytes(packed(port))
-        self._answers(range(silo.processes), "ready", START_S)
+        try:
+            for rank in range(silo.processes):
+                self.ranks.append(start(rank, losses(rank)))
+            [port] = self._answers([0], "port", START_S)
+            for rank in range(1, silo.processes):
+                self._send(rank, port)
+            self._answers(range(silo.processes), "ready", START_S)
+        except BaseException:
+            self.end()
+            raise
 
     def train(self, works: Sequence[Work]) -> list[Any]:
         """The answer of each rank. Raises RankFailed; the group is then of no use, and must be ended."""
         for rank, work in enumerate(works):
-            try:
-                self.ranks[rank].connection.send_bytes(packed(work))
-            except OSError:
-                raise self._failure([rank]) from None
+            self._send(rank, work)
         return self._answers(range(len(works)), "done", self.silo.timeout)
 
     def end(self) -> None:
         """End all processes."""
         _end(os.getpid(), self.ranks)
+
+    def _send(self, rank: int, what: object) -> None:
+        try:
+            self.ranks[rank].connection.send_bytes(packed(what))
+        except OSError:
+            raise self._failure([rank]) from None
 
     def _answers(self, ranks: Sequence[int], kind: str, limit_s: float) -> list[Any]:
         """What these ranks say, of one kind; the limit begins anew with each step of any of them."""
