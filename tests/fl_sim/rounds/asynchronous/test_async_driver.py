@@ -1,13 +1,14 @@
 """Asynchronous runs are exact: equal to the naive loop, to sequential SGD, to FedAvg where these are the same thing."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from fl_sim import RoundFailed, tree
+from fl_sim import Batch, Local, Loss, RoundFailed, tree
 from fl_sim.errors import ConfigError
+from fl_sim.local import Metrics
 from fl_sim.population.devices import Devices, Drawn
 from fl_sim.rounds.asynchronous import run_async, schedule
 from fl_sim.rounds.driver import run_rounds
@@ -140,3 +141,25 @@ def test_devices_that_vanish_are_replaced(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(schedule, "MOST_LOST", -180)  # beside a hundred for each of the two in flight
     with pytest.raises(RoundFailed, match="round 1: the last 21 clients gave no reply; its device vanished"):
         run(FedAsync(), 1, 2, devices=Devices(equal, 1, vanish=1.0))
+
+
+class Stumbles(FedAsync):
+    """FedAsync whose clients fail with some batches, on the loop."""
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        steps = list(batches["train"])
+        if float(steps[0].data["x"].sum()) > self.b:
+            raise ValueError("it stumbles")
+        return super().local_update(model, state, {"train": steps}, loss, local)
+
+
+def test_a_client_that_fails_follows_the_failure_policy() -> None:
+    """A step waits for another reply; the share is of all answers so far, and at least of those in flight."""
+    result = run(Stumbles(b=1), 12, 4, failures="tolerate:0.5")
+    assert sum(row["failed"] for row in result.rows[1:]) > 0 and all(row["completed"] == 1 for row in result.rows[1:])
+    with pytest.raises(RoundFailed, match=r"(?s)client \d+, train.*it stumbles"):
+        run(Stumbles(b=1), 12, 4)
+    with pytest.raises(RoundFailed, match="round 1: the last 4 clients all failed"):
+        run(Stumbles(b=-99), 12, 4, failures="tolerate:1")

@@ -1,0 +1,1 @@
+"""Asynchronous runs against one client after another."""
