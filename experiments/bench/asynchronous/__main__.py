@@ -21,7 +21,7 @@ from torch import nn
 
 from clients.app import make_app
 from clients.profiles.halfnormal import halfnormal
-from fl_sim import Callback, Partition, RoundLog, Run, SimulationGrid, from_arrays
+from fl_sim import Callback, Partition, RoundLog, Run, SimulationGrid, from_arrays, rng
 from fl_sim.engines.results import BlockResult
 from fl_sim.grids.virtual_time.clock import VirtualTime
 from fl_sim.grids.virtual_time.event_clock import EventClock
@@ -68,7 +68,7 @@ def clock_us(registered: int, completions: int) -> float:
 
 def update_us(name: str, engine: str, updates: int) -> float:
     """Microseconds of processor time a client update, with all that a run does but central evaluation."""
-    draw, (cls, replies) = np.random.default_rng(0), STRATEGIES[name]
+    draw, (cls, replies) = rng.generator(rng.key(0, "bench-asynchronous")), STRATEGIES[name]
     x, y = draw.random((CLIENTS * SAMPLES, 784), dtype=np.float32), draw.integers(0, 10, CLIENTS * SAMPLES)
     loss = Loss(nn.Linear(784, 10), from_arrays(x, y, x_test=x[:1], y_test=y[:1]), torch.float32)
     app = make_app(loss, Partition.of(np.split(np.arange(len(y)), CLIENTS)), {name_of(cls): cls})
