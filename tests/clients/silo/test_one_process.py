@@ -91,3 +91,19 @@ def test_three_rounds_stay_within_rounding(tmp_path: Path) -> None:
 def test_one_shard_is_the_batch_itself(tmp_path: Path) -> None:
     one = {"silo.processes": 1, "silo.shards": 1}
     assert trained(tmp_path, rounds=1, **one)[0] == trained(tmp_path, rounds=1)[0]
+
+
+def test_synchronous_sgd_is_a_silo_whose_shards_are_clients(tmp_path: Path) -> None:
+    """Four workers of ten samples, which send one gradient a step, and a client of forty in four shards: one mean."""
+    draw = torch.randn(40, 3, generator=torch.Generator().manual_seed(1))
+    linear = nn.Linear(3, 2)
+
+    def run(clients: int, **more: Any) -> Tree:
+        own = from_arrays(draw, (draw.sum(1) > 0).long(), clients=torch.arange(40) % clients, test_share=0.0)
+        return trained(tmp_path, task=own, model=linear, **{"local.batch_size": 0, **more})[1]
+
+    apart = run(4, strategy="syncsgd", **{"strategy.lr": 0.3})
+    together = run(1, **{"local.lr": 0.3, "local.epochs": 1, "silo.processes": 1})
+    for name, x in together.items():
+        torch.testing.assert_close(apart[name], x, rtol=1e-12, atol=1e-14)
+        assert float((x - linear.state_dict()[name]).norm()) > 1e-2  # both have moved
