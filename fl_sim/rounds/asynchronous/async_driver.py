@@ -85,7 +85,7 @@ class AsyncDriver(Driver):
         exchange, good = self._replies()
         arrived = [self._arrived(exchange, launched, reply) for launched, reply in good]
         numbers = [(one.numbers.get("loss"), one.numbers["num-examples"]) for one in arrived]
-        new = self.strategy.stepped(run.model, arrived, run.round)
+        new = self.work.pooled(lambda _, replies: self.strategy.stepped(run.model, replies, run.round), arrived)
         self.schedule.stepped = True
         self.calls.log_exchange(exchange)
         row = self._row(exchange, arrived)

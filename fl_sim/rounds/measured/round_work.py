@@ -35,7 +35,7 @@ class RoundWork:
         self.drift = merged(self.drift, result.drift)
         result.drift = None
 
-    def pooled(self, hook: Callable[[str, Iterable[Message]], Any], replies: Iterable[Message]) -> Any:
+    def pooled(self, hook: Callable[[str, Any], Any], replies: Iterable[Any]) -> Any:
         """``hook("aggregate_train", replies)``, timed; the time in which it waits for a reply is not counted.
 
         A list stays one: strategies of Flower get one.
