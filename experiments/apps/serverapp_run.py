@@ -22,13 +22,13 @@ from experiments.apps.unkeyed_sources import watched
 from experiments.config.choices import Choice
 from experiments.config.schema import Config
 from experiments.runs.progress import Progress
+from experiments.runs.records.package_versions import versions
 from experiments.runs.summary import of_final_model
 from fl_sim import SimulationGrid, run_rounds
 from fl_sim.grids.exchange import Failures
 from fl_sim.grids.monitored import MonitoredGrid
 from fl_sim.grids.wrapped import WrappedGrid
 from fl_sim.logs.reader import not_finite
-from fl_sim.logs.writer import versions
 from fl_sim.wire import flower, legacy_flower, records
 
 Summary = dict[str, object]

@@ -19,6 +19,7 @@ from experiments.runs.data import names
 from experiments.runs.plan import predict
 from experiments.runs.progress import Progress
 from experiments.runs.records.keep_best import KeepBest
+from experiments.runs.records.package_versions import versions
 from experiments.runs.records.partition_record import record_partition
 from experiments.runs.resume import Resumed, start_of
 from experiments.runs.setup import Setup
@@ -30,7 +31,7 @@ from fl_sim import Callback, RoundFailed, RoundLog, run_rounds
 from fl_sim.kernels.precision import prepare
 from fl_sim.leaving import no_exit
 from fl_sim.logs.columns import NAMES, SCHEMA
-from fl_sim.logs.writer import plain, versions
+from fl_sim.logs.writer import plain
 from fl_sim.rounds.asynchronous import run_async
 from fl_sim.rounds.callbacks import RunResult
 from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints

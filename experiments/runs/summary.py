@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.runs.checks.queries import queries_of
+from experiments.runs.records.package_versions import versions
 from experiments.runs.setup import Setup
 from fl_sim.logs.kept.best_models import best_row
 from fl_sim.logs.reader import not_finite
-from fl_sim.logs.writer import versions
 
 Summary = dict[str, Any]
 """The fields of summary.json, by name."""

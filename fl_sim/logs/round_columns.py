@@ -160,7 +160,11 @@ ROUNDS: dict[str, Column] = {
         "and of the server's step; not of waiting for replies",
     ),
     "evaluate_seconds": Column("s", "wall time of this round's evaluations, central and personal"),
-    "rss_mb": Column("MB", "resident memory of the run's own process at the end of the round; null where not Linux"),
+    "rss_mb": Column(
+        "MB",
+        "resident memory of the run's own process at the end of the round, or of a server step up to .1 s before; "
+        "null where not Linux",
+    ),
     "gpu_mb": Column("MB", "most memory that PyTorch has used of this process's GPU so far; null without one"),
     "padded_share": Column(
         "fraction",

@@ -2,18 +2,15 @@
 
 ``config.toml`` is written at the start. ``rounds.jsonl`` (one line per round), ``clients.jsonl`` (one line per round,
 phase and client) and ``events.jsonl`` are appended to while the run goes on; ``model.safetensors`` and ``summary.json``
-are replaced as a whole. Lines reach the operating system before a call returns, so that a killed process loses none.
-Names and units of columns: ``fl_sim.logs.columns``.
+are replaced as a whole. Lines reach the operating system before a call returns, so that a killed process loses none;
+an asynchronous run lets them wait a moment (``lines_wait``). Names and units of columns: ``fl_sim.logs.columns``.
 """
 
 import json
 import math
 import os
-import platform
 import time
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,6 +22,7 @@ from fl_sim.logs import checksums, model_file
 from fl_sim.logs.checksums import CHECKSUMS
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import lock, new_folder
+from fl_sim.logs.line_file import LineFile
 
 APPENDED = ("rounds.jsonl", "clients.jsonl", "events.jsonl")
 """The files that are appended to while a run goes on."""
@@ -39,11 +37,10 @@ class RoundLog:
         Raises ValueError if another process has the folder open.
         """
         self.path = path
-        self._rounds = (path / "rounds.jsonl").open("ab", buffering=0)
-        lock(self._rounds, path)
+        self._rounds = LineFile(path / "rounds.jsonl")
+        lock(self._rounds.raw, path)
         (path / CHECKSUMS).unlink(missing_ok=True)
-        self._clients = (path / "clients.jsonl").open("ab", buffering=0)
-        self._events = (path / "events.jsonl").open("ab", buffering=0)
+        self._clients, self._events = LineFile(path / "clients.jsonl"), LineFile(path / "events.jsonl")
         self._last, self._sealed = -1, False
         self._start, self._text = 0, ""
         self.state_dict: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = dict
@@ -87,15 +84,14 @@ class RoundLog:
         """
         log = cls(path)
         for file in log._files:
-            name, end = Path(file.name).name, positions.get(Path(file.name).name, 0)
+            name, end = file.name, positions.get(file.name, 0)
             end -= len(as_bytes(line)) if line and file is log._rounds else 0
-            if os.fstat(file.fileno()).st_size < end:
+            if file.size < end:
                 log.close()
                 raise ValueError(
                     f"{path / name}: is shorter than when round {server_round} ended; it was cut or replaced"
                 )
-            file.truncate(end)
-            file.seek(end)
+            file.cut(end)
         (path / SUMMARY).unlink(missing_ok=True)  # of its end before
         log._last = server_round
         if line:
@@ -105,11 +101,25 @@ class RoundLog:
     @property
     def positions(self) -> dict[str, int]:
         """The current size of each file, in bytes, by file name."""
-        return {name: os.fstat(file.fileno()).st_size for name, file in zip(APPENDED, self._files, strict=True)}
+        self.flush()
+        return {file.name: file.size for file in self._files}
 
     @property
-    def _files(self) -> tuple[Any, ...]:
+    def _files(self) -> tuple[LineFile, ...]:
         return self._rounds, self._clients, self._events
+
+    def lines_wait(self, seconds: float) -> None:
+        """From now on lines of rounds and clients may wait so long for the next, or until anything else is written.
+
+        0: they reach the operating system at once, as in the beginning.
+        """
+        self._rounds.wait = self._clients.wait = seconds
+        self.flush()
+
+    def flush(self) -> None:
+        """Hand all lines to the operating system."""
+        self._clients.flush()
+        self._rounds.flush()
 
     def round(self, row: Mapping[str, object]) -> None:
         """Append the line of one round; documented columns that ``row`` lacks are null.
@@ -129,17 +139,18 @@ class RoundLog:
         """Replace the last line: the model of its round was evaluated after it had been written."""
         start, old = self.last_line
         self._unseal()
-        self._rounds.truncate(start)
+        self._rounds.cut(start)
         try:
             self._append_line(line_of(row))
+            self.flush()
         except OSError:  # the disk is full
-            self._rounds.truncate(start)
+            self._rounds.cut(start)
             self._append_line(old)
             raise
 
     def _append_line(self, text: str) -> None:
-        self._start = os.fstat(self._rounds.fileno()).st_size
-        _append(self._rounds, as_bytes(text))
+        self._start = self._rounds.size
+        self._rounds.write(as_bytes(text))
         self._text = text
 
     @property
@@ -151,11 +162,13 @@ class RoundLog:
 
     def rounds_so_far(self) -> list[dict[str, object]]:
         """The rows of all rounds so far, without null values."""
+        self.flush()
         whole, _, _ = (self.path / "rounds.jsonl").read_text(encoding="utf-8").rpartition("\n")  # the last may be cut
         return [{k: v for k, v in json.loads(line).items() if v is not None} for line in whole.splitlines()]
 
     def line_of_round(self, server_round: int) -> tuple[int, str] | None:
         """(the position in ``rounds.jsonl`` where the line of a round begins, in bytes; the line); None without one."""
+        self.flush()
         start = 0
         for line in (self.path / "rounds.jsonl").read_bytes().splitlines(keepends=True):
             if line.endswith(b"\n") and json.loads(line)["round"] == server_round:
@@ -166,12 +179,13 @@ class RoundLog:
     def clients(self, rows: Iterable[Mapping[str, object]]) -> None:
         """Append one line per row; a row describes one client in one round and phase."""
         self._unseal()
-        _append(self._clients, b"".join(map(_line, rows)))
+        self._clients.write(b"".join(map(_line, rows)))
 
     def event(self, kind: str, **facts: object) -> None:
         """Append an event of ``kind`` (a retry, a failure, a smaller chunk) with the time and further columns."""
         self._unseal()
-        _append(self._events, _line({"time": time.time(), "event": kind, **facts}))
+        self.flush()
+        self._events.write(_line({"time": time.time(), "event": kind, **facts}))
 
     def config(self, toml: str) -> None:
         """Replace ``config.toml``, for instance after the inner chunk was halved because memory ran out."""
@@ -221,19 +235,13 @@ class RoundLog:
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:
         """Write a temporary file and rename it: a reader sees either the old file or the new one, both complete."""
         self._unseal()
+        self.flush()
         temporary = self.path / f".{name}.{os.getpid()}"
         try:
             write(temporary)
             os.replace(temporary, self.path / name)
         finally:
             temporary.unlink(missing_ok=True)
-
-
-def _append(file: Any, data: bytes) -> None:
-    # The file is unbuffered: on a full disk one call may write only a part of the data, and the next call raises.
-    left = memoryview(data)
-    while left:
-        left = left[file.write(left) :]
 
 
 def line_of(row: Mapping[str, object]) -> str:
@@ -281,19 +289,3 @@ def _foreign(value: object) -> object:
 
 
 _ENCODER = json.JSONEncoder(allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=_foreign)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the main packages, for ``summary.json``; "not installed" where unknown."""
-    return dict(_versions())
-
-
-@cache
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("flwr", "torch", "numpy", "fl-sim"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found

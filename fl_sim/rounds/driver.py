@@ -26,7 +26,7 @@ from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
-from fl_sim.rounds.measured.round_work import RoundWork, memory
+from fl_sim.rounds.measured.round_work import Memory, RoundWork
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.round_evaluation import NEVER, EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls
@@ -56,7 +56,7 @@ class Driver:
         self.calls = StrategyCalls(run, self.grid, failures, seed, timeout, log)
         self.saved = RoundCheckpoints(run, self.grid, log, checkpoints, self.calls.event)
         self.versions: list[int] = []
-        self.model_round, self.work = 0, RoundWork()
+        self.model_round, self.work, self.memory = 0, RoundWork(), Memory()
         self.digests = Digests(run, every[1])
         ends = [callback for callback in callbacks if type(callback).on_round_end is not Callback.on_round_end]
         self.waits_for_digest = any(callback.reads_digest for callback in ends)
@@ -143,7 +143,7 @@ class Driver:
         run, start = self.run, time.perf_counter()
         evaluated, at_end = self.evaluation.of_round(row, self.log)
         self.digests.line.result()
-        row |= {"evaluate_seconds": time.perf_counter() - start, **memory(), "digest": None}
+        row |= {"evaluate_seconds": time.perf_counter() - start, **self.memory(), "digest": None}
         digest = self.digests.wanted() if self.digests.due() else None
         self.at_end = OnlyAtTheEnd(frozenset(() if evaluated or run.round % self.digests.every == 0 else ("digest",)))
         if evaluated or at_end is not None:

@@ -7,12 +7,13 @@ unpickled.
 import io
 import math
 from collections.abc import Collection, Mapping
+from functools import cache
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord
 
-from fl_sim.wire.flower import Held
+from fl_sim.wire.flower import Held, dtype_name
 
 SERIALISED = "numpy.ndarray"
 """The only form of serialised arrays that is read: NumPy's file format."""
@@ -88,8 +89,10 @@ def form_problem(
     ``optional`` : names in ``like`` that may be missing. ``free_bytes`` : whether arrays that ``like`` has as bytes
     (uint8, in which ensembles of decision trees are sent) may have any shape and dtype.
     """
-    missing, unknown = sorted(set(like) - set(values) - set(optional)), sorted(set(values) - set(like))
-    if missing or unknown:
+    if values.keys() != like.keys() and (
+        (missing := sorted(set(like) - set(values) - set(optional))) or not values.keys() <= like.keys()
+    ):
+        unknown = sorted(set(values) - set(like))
         return f"wrong keys: missing {_short(missing)}, unknown {_short(unknown)}"
     for key, value in values.items():
         sent = like[key]
@@ -97,8 +100,8 @@ def form_problem(
             continue
         if value.shape != tuple(sent.shape):
             return f"wrong shape: {key} is {_short(value.shape)}, must be {tuple(sent.shape)}"
-        wanted = str(sent.dtype).removeprefix("torch.")
-        if str(value.dtype) != wanted:
+        wanted = dtype_name(sent.dtype).removeprefix("torch.")
+        if dtype_name(value.dtype) != wanted:
             cure = f"as it was sent; reply with .astype({wanted!r})"
             return f"wrong dtype: {key} is {value.dtype}, must be {wanted}, {cure}"
     return ""
@@ -130,7 +133,13 @@ def _moderate(value: np.ndarray) -> bool:
     flat = value.ravel(order="K")
     flat = flat.astype(np.float32) if flat.dtype.itemsize < 4 else flat
     with np.errstate(all="ignore"):
-        return bool(float(np.dot(flat, flat)) * 16 <= float(np.finfo(flat.dtype).max))
+        return bool(float(np.dot(flat, flat)) * 16 <= _largest(flat.dtype))
+
+
+@cache
+def _largest(dtype: np.dtype) -> float:
+    """The largest finite number of a dtype."""
+    return float(np.finfo(dtype).max)
 
 
 def _short(value: object) -> str:

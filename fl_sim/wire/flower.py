@@ -102,7 +102,7 @@ def _known() -> bool:
 _KNOWN = _known()
 
 
-_name = cache(str)
+dtype_name = cache(str)
 """The name of a dtype, which NumPy makes anew each time."""
 
 
@@ -112,7 +112,7 @@ class Held(Array):
     values: np.ndarray
 
     def __init__(self, values: np.ndarray) -> None:
-        self.__dict__.update(dtype=_name(values.dtype), shape=values.shape, stype="numpy.ndarray", values=values)
+        self.__dict__.update(dtype=dtype_name(values.dtype), shape=values.shape, stype="numpy.ndarray", values=values)
 
     @property
     def data(self) -> bytes:  # type: ignore[override]

@@ -11,7 +11,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl_sim import tree
 from fl_sim.tree import Tree
-from fl_sim.wire.flower import Held, trusted
+from fl_sim.wire.flower import Held, dtype_name, trusted
 
 PLAIN = frozenset((bool, int, float, str, bytes))
 """Types of single values that a ConfigRecord takes."""
@@ -24,7 +24,11 @@ def encode(model: Mapping[str, torch.Tensor]) -> ArrayRecord:
     Dtypes are kept, and tensors are copied to the CPU where they are not on it. An array is serialised when its bytes
     are first read, which does not happen inside one process.
     """
-    return trusted(ArrayRecord, {k: Held(v.detach().cpu().numpy()) for k, v in model.items()})
+    return trusted(ArrayRecord, {k: Held(_on_cpu(v).numpy()) for k, v in model.items()})
+
+
+def _on_cpu(x: torch.Tensor) -> torch.Tensor:
+    return x if x.is_cpu and not x.requires_grad else x.detach().cpu()
 
 
 def without(record: ArrayRecord, names: Collection[str]) -> ArrayRecord:
@@ -128,7 +132,7 @@ def problem(
     finite : bool (default: False)
         Whether all numbers are known to be finite, and need no check.
     """
-    if sent is not None and set(record) != set(sent):
+    if sent is not None and record.keys() != sent.keys():
         return f"wrong keys: missing {sorted(set(sent) - set(record))}, unknown {sorted(set(record) - set(sent))}"
     for key, array in record.items():
         if decoded is not None and key not in decoded:  # an array that torch cannot hold
@@ -136,10 +140,10 @@ def problem(
         like = None if sent is None else sent[key]
         value = array.numpy() if decoded is None else decoded[key].numpy()
         if like is not None and like.dtype != torch.uint8:
-            wanted = str(like.dtype).removeprefix("torch.")
+            wanted = dtype_name(like.dtype).removeprefix("torch.")
             if tuple(value.shape) != tuple(like.shape):
                 return f"wrong shape: {key} is {tuple(value.shape)}, must be {tuple(like.shape)}"
-            if str(value.dtype) != wanted:
+            if dtype_name(value.dtype) != wanted:
                 return f"wrong dtype: {key} is {value.dtype}, must be {wanted}"
         if not finite and value.dtype.kind == "f" and not np.isfinite(value).all():
             return f"NaN or infinity in {key}"

@@ -12,7 +12,7 @@ import torch
 from flwr.app import ArrayRecord, Message, MetricRecord
 
 from fl_sim.tree import Tree
-from fl_sim.wire import payload
+from fl_sim.wire import payload, records
 
 Likes = Callable[[Message, Message], Mapping[str, Tree]]
 """``(message, reply) -> record name -> a tree of the expected form``; a record without an entry may have any form."""
@@ -26,7 +26,7 @@ def anything(message: Message, reply: Message) -> Mapping[str, Tree]:
 def as_model(model: Tree, trees: Mapping[str, Tree]) -> Likes:
     """A reply's payload looks like ``trees``, by name; every other ArrayRecord looks like ``model``."""
     beside = {payload.RECORD + name: tree for name, tree in trees.items()}
-    return lambda message, reply: {name: beside.get(name, model) for name in reply.content.array_records}
+    return lambda message, reply: {name: beside.get(name, model) for name in records.of(reply.content, ArrayRecord)}
 
 
 def as_sent(types: Mapping[str, str]) -> Likes:

@@ -3,11 +3,10 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord
+from flwr.app import ArrayRecord, MetricRecord
 
 from fl_sim import tree
 from fl_sim.errors import ConfigError, RoundFailed
@@ -21,16 +20,22 @@ from fl_sim.population.devices import SECOND, Devices, Drawn
 from fl_sim.rounds import expected_replies, round_row
 from fl_sim.rounds.asynchronous.schedule import Schedule
 from fl_sim.rounds.asynchronous.step_exchange import Launched, OfAllAnswers, StepExchange, facts_of
-from fl_sim.rounds.callbacks import Run
+from fl_sim.rounds.callbacks import Run, RunResult
 from fl_sim.rounds.checkpoint import Checkpoint
 from fl_sim.rounds.driver import Driver
-from fl_sim.rounds.measured.round_work import RoundWork
+from fl_sim.rounds.measured.round_work import Memory, RoundWork
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
+from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.wire import flower, records, reply_form
 from fl_sim.wire.arrivals import Arrived, AsynchronousStrategy
 
 KEPT = "asynchronous"
 """The name under which a checkpoint keeps the schedule, beside the strategy's attributes."""
+
+LINES_WAIT = 0.25
+"""Seconds for which lines may wait for the next, where no client trains meanwhile."""
+MEMORY_EVERY = 0.1
+"""Seconds for which the lines of server steps have the memory that was read last."""
 
 
 def equal(clients: np.ndarray, device: np.ndarray, launch: np.ndarray) -> Drawn:
@@ -56,9 +61,8 @@ class AsyncDriver(Driver):
         if strategy.concurrency > len(clients):
             raise ConfigError(f"concurrency = {concurrency}: only {len(clients)} clients train; choose at most that")
         strategy.check_asynchronous()
-        read = partial(MessageReader, grid.settings)
         grid.waves = Waves(
-            grid.learner, grid.executor, grid.block_size, grid.states, read, grid.told, strategy.needs_start
+            grid.learner, grid.executor, grid.block_size, grid.states, self._reader, grid.told, strategy.needs_start
         )
         [message] = strategy.launches(1, run.arrays, run.train_config, [(nodes[0], 0)])
         settings, model = grid.settings(message), grid.learner.loss.received(records.decode(run.arrays))
@@ -68,11 +72,42 @@ class AsyncDriver(Driver):
         clock = EventClock(devices, clients, work_of_clients(grid.learner, settings, down, up), self.calls.seed)
         self.schedule = Schedule(run, strategy, grid, clock, grid.waves, down, self.calls.seed)
         self.classes = devices.classes
+        self.expected = expected_replies.of_own(strategy, "train", False, grid.max_examples)
+        self.clients, self.memory = _Clients(), Memory(MEMORY_EVERY)
         self.answered = self.failed = self.in_a_row = self.evaluated = 0
         self.every_virtual = round(evaluate_virtual * SECOND)
+        self.evaluation.evaluate_fn = self._lines_first(self.evaluation.evaluate_fn)
         if self.every_virtual:
             self.evaluation.also_due = self._virtual_due
         self.saved = RoundCheckpoints(run, grid, self.log, self.saved.checkpoints, self.calls.event, self._state)
+
+    def execute(self) -> RunResult:
+        """Run all server steps; lines may wait in memory while these follow each other without training."""
+        if self.log is None:
+            return super().execute()
+        self.log.lines_wait(LINES_WAIT)
+        try:
+            return super().execute()
+        finally:
+            self.log.lines_wait(0)
+
+    def _reader(self) -> MessageReader:
+        """Of a wave's messages. A wave takes its time, so that lines are written before."""
+        if self.log is not None:
+            self.log.flush()
+        return MessageReader(self.simulation.settings)
+
+    def _lines_first(self, evaluate_fn: EvaluateFn | None) -> EvaluateFn | None:
+        """Central evaluation, which takes its time too."""
+        if evaluate_fn is None or self.log is None:
+            return evaluate_fn
+        inner, log = evaluate_fn, self.log
+
+        def evaluated(server_round: int, arrays: ArrayRecord) -> MetricRecord | None:
+            log.flush()
+            return inner(server_round, arrays)
+
+        return evaluated
 
     # Server steps ---------------------------------------------------------------------------------------------------
 
@@ -99,9 +134,7 @@ class AsyncDriver(Driver):
     def _replies(self) -> tuple[StepExchange, list[tuple[Launched, Any]]]:
         """Read replies until the step has as many good ones as it takes. Raises RoundFailed."""
         run, strategy = self.run, self.strategy
-        clients = _Clients()
-        exchange = StepExchange(run.round, clients, sink=self.calls.log_clients)
-        exchange.expected = expected_replies.of_own(strategy, "train", False, self.grid.max_examples)
+        exchange = StepExchange(run.round, self.clients, expected=self.expected, sink=self.calls.log_clients)
         likes = reply_form.as_model(strategy.reply_form(run.model), {})
         good: list[tuple[Launched, Any]] = []
         before = self.failed

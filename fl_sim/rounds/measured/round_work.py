@@ -1,5 +1,6 @@
 """What the blocks of one round add up to, and what the round takes: pooling time, drift of the clients, memory."""
 
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -56,6 +57,21 @@ class RoundWork:
     def columns(self) -> dict[str, object]:
         """``pool_seconds``, and where clients' updates were added up ``drift`` and ``cosine``."""
         return {"pool_seconds": self.pool_seconds, **(self.drift.columns() if self.drift is not None else {})}
+
+
+class Memory:
+    """Tells what ``memory`` finds, which it reads at most once in ``every`` seconds."""
+
+    def __init__(self, every: float = 0.0) -> None:
+        self.every = every
+        self._read, self._found = -math.inf, dict[str, object]()
+
+    def __call__(self) -> dict[str, object]:
+        """The memory, as of at most ``every`` seconds ago."""
+        now = time.monotonic()
+        if now - self._read >= self.every:
+            self._read, self._found = now, memory()
+        return self._found
 
 
 def memory() -> dict[str, object]:

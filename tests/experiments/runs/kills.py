@@ -18,7 +18,7 @@ from experiments import run
 from experiments.config.command_line import parse
 from experiments.runs.setup import build
 from fl_sim.executors import inline
-from fl_sim.logs import writer
+from fl_sim.logs import line_file
 from fl_sim.rounds import checkpoint
 from fl_sim.states import client_states
 from fl_sim.states.stored_states import StoredStates
@@ -63,7 +63,7 @@ def after_states(number: int) -> None:
 
 def at_line(number: int) -> None:
     """Die in the middle of a line of rounds.jsonl."""
-    append = writer._append
+    append = line_file.append
 
     def dying(file: Any, data: bytes) -> None:
         if not (Path(file.name).name == "rounds.jsonl" and data.startswith(b'{"round":%d,' % number)):
@@ -71,7 +71,7 @@ def at_line(number: int) -> None:
         append(file, data[: len(data) // 2])
         return die()
 
-    writer._append = dying
+    line_file.append = dying
 
 
 def after_blocks(number: int) -> None:

@@ -46,3 +46,15 @@ def test_memory_is_that_of_this_process_where_the_system_tells_it(monkeypatch: p
     assert isinstance(found, float) and 50 < found < 50_000
     monkeypatch.setattr(round_work, "STATM", Path("/nowhere/statm"))
     assert "rss_mb" not in memory()
+
+
+def test_memory_is_read_once_in_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(round_work.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(round_work, "memory", lambda: {"rss_mb": clock[0]})
+    seldom, always = round_work.Memory(0.1), round_work.Memory()
+    assert [seldom(), always()] == [{"rss_mb": 0.0}] * 2
+    clock[0] = 0.05
+    assert [seldom(), always()] == [{"rss_mb": 0.0}, {"rss_mb": 0.05}]
+    clock[0] = 0.1
+    assert seldom() == {"rss_mb": 0.1}
