@@ -21,7 +21,7 @@ APP: dict[str, object] = {
 
 The pyproject.toml of a checkout has the same tables, for ``flwr run .``; a test compares the two.
 """
-LEFT_OUT = ("bench", "results", "__pycache__")
+LEFT_OUT = ("bench", "results", "studies", "__pycache__")
 """Folders that devices do not need."""
 
 

@@ -82,7 +82,7 @@ class EventClock:
         """The number of the next draw."""
         self.in_flight: dict[int, Flight] = {}
         """Client id -> its launch, in the order of starts."""
-        self._base = rng.key(seed, "start")
+        self._drawn_from = rng.key(seed, "start")
         self._heap: list[tuple[int, int]] = []
         self._ahead: deque[_Drawn] = deque()
         self._wake = math.inf
@@ -146,7 +146,7 @@ class EventClock:
             self._wake = soonest if soonest < LONGEST else math.inf
             return None
         [number] = self._take(1)
-        word = int(rng.subkeys(np.array([self._base], np.uint64), np.array([number]))[0])
+        word = int(rng.subkeys(np.array([self._drawn_from], np.uint64), np.array([number]))[0])
         chosen = there[word * len(there) >> 64]
         return self._timed(np.array([number]), np.array([chosen]))[0]
 
@@ -159,7 +159,7 @@ class EventClock:
 
     def _look_ahead(self) -> None:
         numbers = np.arange(self.drawn, self.drawn + AHEAD)
-        words = rng.subkeys(np.array([self._base], np.uint64), numbers).tolist()
+        words = rng.subkeys(np.array([self._drawn_from], np.uint64), numbers).tolist()
         chosen = [self.clients[word * len(self.clients) >> 64] for word in words]
         self._ahead.extend(self._timed(numbers, np.array(chosen, np.int64)))
 

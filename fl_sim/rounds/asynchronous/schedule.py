@@ -66,8 +66,8 @@ class Schedule:
         self._buffer: list[Launched] = []
         """Those that are done, and whose replies no step has read."""
         self._again: Counter[int] = Counter()
-        """Client -> launches from the model ``_version``."""
-        self._version = -1
+        """Client -> launches from the model ``_started_from``."""
+        self._started_from = -1
         self._workers: dict[int, int] = {}
         """Persistent worker -> launches that it has completed."""
         self._in_a_row = 0
@@ -131,8 +131,8 @@ class Schedule:
         if not flights:
             return
         run, version, offset = self.run, self.run.round - 1, flower.FIRST_NODE
-        if version != self._version:
-            self._version, self._again = version, Counter()
+        if version != self._started_from:
+            self._started_from, self._again = version, Counter()
         nodes = [(flight.client + offset, self._again[flight.client]) for flight in flights]
         self._again.update(flight.client for flight in flights)
         messages = self.strategy.launches(run.round, run.arrays, run.train_config, nodes)
@@ -152,7 +152,7 @@ class Schedule:
             "launched": launched,
             "arrivals": [list(flight) for flight in self._arrivals],
             "buffer": [self._row(one) for one in self._buffer],
-            "again": [self._version, again],
+            "again": [self._started_from, again],
             "workers": [[client, count] for client, count in self._workers.items()],
             "in_a_row": self._in_a_row,
             "stepped": self.stepped,
@@ -165,7 +165,7 @@ class Schedule:
         self._launched = {one.flight.client: one for one in map(self._of_row, state["launched"])}
         self._arrivals = deque(Flight(*row) for row in state["arrivals"])
         self._buffer = [self._of_row(row) for row in state["buffer"]]
-        self._version, again = state["again"]
+        self._started_from, again = state["again"]
         self._again = Counter(dict(again))
         self._workers = dict(state["workers"])
         self._in_a_row, self.stepped = int(state["in_a_row"]), bool(state["stepped"])

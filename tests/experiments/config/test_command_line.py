@@ -268,5 +268,7 @@ def test_help_lists_every_flag_its_default_and_the_names(
         "Strength of the pull toward the global model. (default: 0.5)" in words
     )  # the recipe's mu, not the signature's
     assert (
-        "--strategy.epsilon" in words and "Communication rounds. (default: 7)" in words and "prox, quickstart" in words
+        "--strategy.epsilon" in words
+        and "settings that count rounds. (default: 7)" in words
+        and "prox, quickstart" in words
     )

@@ -90,6 +90,7 @@ def test_evaluation_is_the_same(recorded: list[int]) -> None:
     assert recorded == [3, 3]
 
 
+OURS = registry.names("strategies", "strategy")
 WORDS: dict[str, Any] = {
     "task": "digits",
     "model": "lr",
@@ -101,7 +102,21 @@ WORDS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("strategy", list(registry.names("strategies", "strategy")))
+@pytest.mark.parametrize("strategy", [name for name, cls in OURS.items() if getattr(cls, "asynchronous", False)])
+def test_waves_of_asynchronous_strategies_have_the_bits_of_runs_without_graphs(
+    strategy: str, recorded: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = {k: v for k, v in WORDS.items() if k != "cohort"} | {"clients": 4, "concurrency": 3, "rounds": 8}
+    few |= {"profile": "halfnormal"} | ({"strategy.buffer": 2} if strategy == "fedbuff" else {})
+    graphs = run(**few, strategy=strategy, engine="vmap", out=str(tmp_path / "graphs"))
+    seen = list(recorded)
+    monkeypatch.setattr(GraphRecorder, "supports", staticmethod(lambda device: False))
+    plain = run(**few, strategy=strategy, engine="vmap", out=str(tmp_path / "plain"))
+    assert graphs.summary["digest"] == plain.summary["digest"] and seen != []
+    assert "fallback" not in set(graphs.log.events["event"])
+
+
+@pytest.mark.parametrize("strategy", [name for name, cls in OURS.items() if not getattr(cls, "asynchronous", False)])
 def test_every_strategy_trains_from_graphs(strategy: str, recorded: list[int], tmp_path: Path) -> None:
     few = {"rounds": 4, "evaluate_every": 4, "local": {"batch_size": 16}, "clients": 4, "cohort": 4}
     few |= {"model": "tests.fl_sim.small_federation:grouped"} if strategy in ("fedbn", "fedrep") else {}
