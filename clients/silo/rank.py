@@ -111,8 +111,7 @@ def trained(work: Work, rank: int, loss: ShardedLoss, reducer: Reducer) -> tuple
     check_held(work, rank)
     device = loss.device
     data, model = tensors(work.data, device), tensors(work.model, device)
-    size = sum(model[k].numel() for k in loss.trainable) + 1
-    like = torch.empty(size, dtype=loss.dtype, device=device)
+    like = torch.empty(loss.width, dtype=loss.dtype, device=device)
     loss.total = lambda leaf, weights: reducer.total(leaf, weights, like)
     streams = {name: batches(stream, name, data, work.draw, device) for name, stream in work.streams.items()}
     with rng.keyed_globals(work.draw("globals")):

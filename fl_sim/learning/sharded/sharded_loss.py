@@ -10,6 +10,7 @@ Legend: N samples of a batch, S shards, n_s samples of one (where labels are ign
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -84,6 +85,11 @@ class ShardedLoss(Loss):
         self.shards = shards
         self.total: Total = total or (lambda leaf, weights: summed(Node(0, shards), leaf))
 
+    @cached_property
+    def width(self) -> int:
+        """D + 1: of all trained leaves, also those that stay with the client and are in no message."""
+        return sum(x.numel() for k, x in self.initial().items() if k in self.trainable) + 1
+
     def step_gradient(
         self, model: Mapping[str, Tensor], batch: Batch, plus: Term | None = None, layer: str = ""
     ) -> tuple[Tree, Tensor, Tree]:
@@ -99,7 +105,7 @@ class ShardedLoss(Loss):
             raise ConfigError(f"silo.shards = {self.shards}: {what}; leave out silo.processes")
         samples, weights = int(batch.size), weights_of_shards(batch, self.shards)
         edges, first = bounds(samples, self.shards), batch.first if isinstance(batch, PartOfBatch) else 0
-        whole, plain = sum(weights), super().step_gradient
+        whole, plain, after = sum(weights), super().step_gradient, dict(model)
 
         def leaf(shard: int) -> Tensor | None:
             if not weights[shard]:
@@ -109,16 +115,18 @@ class ShardedLoss(Loss):
             own = Batch({k: v[rows].clone() for k, v in batch.data.items()}, batch.words)
             assert len(own.data["y"]) == edges[shard + 1] - edges[shard], "the shard is not held here"
             with rng.rows_from(edges[shard]):
-                grads, loss, _ = plain(model, own, plus, layer)
+                grads, loss, buffers = plain(model, own, plus, layer)
+            if self.shards == 1:  # else the network writes into none: see ``check_network``
+                after.update(buffers)
             flat = torch.cat([*(grads[k].reshape(-1) for k in self.trainable), loss.reshape(1).to(self.dtype)])
             return flat.mul_(weights[shard] / whole)
 
         flat = self.total(leaf, weights)
         if flat is None:
-            flat = torch.zeros(sum(model[k].numel() for k in self.trainable) + 1, dtype=self.dtype, device=self.device)
+            flat = torch.zeros(self.width, dtype=self.dtype, device=self.device)
         *parts, loss = flat.split_with_sizes([*(model[k].numel() for k in self.trainable), 1])
         grads = {k: part.view(model[k].shape) for k, part in zip(self.trainable, parts, strict=True)}
-        return grads, loss.view(()), {k: model[k].clone() for k in self.buffers}
+        return grads, loss.view(()), {k: after[k].clone() for k in self.buffers}
 
     def __call__(self, model: Mapping[str, Tensor], batch: Batch) -> NoReturn:
         """Refused: see ``refused``."""

@@ -99,6 +99,20 @@ def test_the_bits_do_not_depend_on_the_number_of_processes_or_their_shares() -> 
         assert digests(trained(setup, silo)) == one, silo
 
 
+@pytest.mark.parametrize("strategy", ["fedrep", "local-only"])
+def test_leaves_that_stay_with_the_client_are_trained_by_all_ranks(strategy: str) -> None:
+    """They are in no message, and part of the gradient that the ranks sum."""
+    setup = world(strategy=strategy)
+    assert digests(trained(setup, Silo(2, 4), 2)) == digests(trained(setup, Silo(1, 4), 2))
+
+
+def test_a_group_of_one_with_one_shard_updates_running_statistics() -> None:
+    setup = world(strategy="fedavg", model=nn.Sequential(nn.Linear(3, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)))
+    alone, group = (trained(setup, Silo(1, 1, backend=backend), 2) for backend in ("auto", "gloo"))
+    assert digests(group) == digests(alone)
+    assert float(group.clients[0].reply["1.running_mean"].abs().sum()) > 0
+
+
 @pytest.mark.parametrize("how", ["dies", "hangs", "raises"])
 def test_a_client_whose_rank_fails_begins_again_with_the_same_bits(how: str, tmp_path: Path) -> None:
     setup = world(strategy=Fails(how=how, marks=str(tmp_path)))
