@@ -106,6 +106,7 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
     RoundFailed
         Where an earlier round fails when it is run again.
     """
+    check_rounds(setup)
     arrays, recomputed, compared, drift = model_before(setup, log, server_round)
     now = log.rounds.loc[log.rounds["round"] == server_round - 1, "virtual_time"]
     setup.grid.resumed({"virtual_time": float(now.iloc[0])} if now.notna().any() else {})

@@ -8,6 +8,7 @@ import pytest
 
 from experiments import replay
 from experiments.run import run
+from fl_sim.errors import ConfigError
 from tests.experiments.test_replay import SETTINGS, call, clients_of_round
 
 
@@ -28,3 +29,11 @@ def test_it_says_how_many_rounds_had_a_digest(tmp_path: Path, capsys: pytest.Cap
     (copied / "checksums.json").unlink()
     done = replay.replay(copied, 4, client)
     assert done.compared == 1 and done.drift.startswith("round 2: ") and not done.agrees
+
+
+def test_a_client_of_an_asynchronous_run_is_refused_and_not_called_different(tmp_path: Path) -> None:
+    """It started from a model that no round of ``run_rounds`` has."""
+    done = run(task="digits", model="lr", clients=4, strategy="fedasync", concurrency=2, rounds=2, out=str(tmp_path))
+    row = done.log.clients.iloc[-1]
+    with pytest.raises(ConfigError, match="'fedasync': a client of an asynchronous run is not computed again"):
+        replay.replay(done.log.path, int(row["round"]), int(row["client"]))
