@@ -1,13 +1,15 @@
 """Synchronous SGD by hand: the mean of a gradient of each worker; backup workers are not waited for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fl_sim import Batch, Local, Loss
 from fl_sim.errors import ConfigError
+from fl_sim.local import Metrics
 from fl_sim.population.devices import Devices, Drawn
 from fl_sim.tree import Tree
 from strategies.syncsgd import SyncSGD
@@ -49,6 +51,32 @@ def test_syncsgd_steps_down_the_mean_gradient_of_all_workers() -> None:
         model = descended(model, range(CLIENTS), 0.4)
     assert close(model_of(result), model)
     assert [row["virtual_time"] for row in result.rows] == [0.0, 8.0, 16.0, 24.0]  # the slowest takes 8 s
+
+
+class FailsOnce(SyncSGD):
+    """Its first client to train fails."""
+
+    trained = 0
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        FailsOnce.trained += 1
+        if FailsOnce.trained == 1:
+            raise ValueError("it fails once")
+        return super().local_update(model, state, batches, loss, local)
+
+
+def test_a_worker_whose_failure_is_tolerated_begins_again() -> None:
+    """Client 0 (1 s) has failed, which is seen once the step reads all replies at 8 s: it ends at 9 s, as it should."""
+    settings = {**ALL, "strategy": "fails_once"}
+    result = run(FailsOnce(lr=0.4), 2, CLIENTS, settings=settings, devices=SLOW, failures="tolerate:0.2")
+    model = federation()[0].initial()
+    for _ in range(2):
+        model = descended(model, range(CLIENTS), 0.4)
+    assert close(model_of(result), model)
+    assert [row["virtual_time"] for row in result.rows] == [0.0, 9.0, 17.0]
+    assert [row["failed"] for row in result.rows[1:]] == [1, 0]
 
 
 def test_backup_workers_are_not_waited_for_and_late_gradients_are_dropped() -> None:

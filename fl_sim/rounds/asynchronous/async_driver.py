@@ -153,6 +153,7 @@ class AsyncDriver(Driver):
                         f"round {run.round}: the last {self.in_a_row} clients all failed; the last: {why}"
                     )
                 good += more
+                self.schedule.begin_again(taken, more)
         except RoundFailed:
             self.calls.log_exchange(exchange)
             raise

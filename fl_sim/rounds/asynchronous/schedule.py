@@ -5,7 +5,7 @@ that this makes possible; then others start in their place, from the model that 
 """
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from flwr.app import Message, RecordDict
@@ -104,6 +104,13 @@ class Schedule:
         self._in_a_row += 1
         if self._in_a_row > MOST_LOST + 100 * self.strategy.concurrency:
             raise RoundFailed(f"round {self.run.round}: the last {self._in_a_row} clients gave no reply; {why}")
+
+    def begin_again(self, taken: Sequence[Launched], good: Sequence[tuple[Launched, Message]]) -> None:
+        """Persistent workers whose reply was read and is of no use have not completed a launch."""
+        used = {launched.flight.client for launched, _ in good}
+        for one in taken if len(good) < len(taken) else ():
+            if one.flight.client in self._workers and one.flight.client not in used:
+                self._workers[one.flight.client] -= 1
 
     # Starts ---------------------------------------------------------------------------------------------------------
 
