@@ -47,6 +47,11 @@ class Failures:
         """How many of ``num_clients`` may fail."""
         return math.floor(self.share * num_clients + 1e-9)
 
+    def told(self, failed: int, num_clients: int) -> str:
+        """What an error says of how many failed; empty where none may."""
+        allowed = self.allowed(num_clients)
+        return f" ({failed} of {num_clients} failed, {allowed} allowed)" if allowed else ""
+
 
 @dataclass
 class Exchange:
@@ -197,10 +202,9 @@ class Exchange:
 
     def _fail(self, client: int, reason: str, policy: Failures) -> None:
         self.failures.append((client, reason))
-        allowed = policy.allowed(len(self.messages))
-        if len(self.failures) > allowed:
-            failed = f"{len(self.failures)} of {len(self.messages)} failed"
-            count = "" if allowed == 0 else f" ({failed}, {allowed} allowed)"
+        failed, asked = len(self.failures), len(self.messages)
+        if failed > policy.allowed(asked):
+            count = policy.told(failed, asked)
             raise RoundFailed(f"round {self.server_round}, client {client}, {self.phase}{count}: {reason}")
 
     def _row(

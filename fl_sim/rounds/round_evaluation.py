@@ -84,7 +84,8 @@ class RoundEvaluation:
         run, found = self.run, list[Columns | None]()
         if run.round and (self._personal_due() or run.round != run.num_rounds):
             found.append(self._on_clients(run.evaluate_config))
-        if run.round % self.every == 0 or self.also_due():
+        also = self.also_due()  # asked in each round, because it keeps count
+        if also or run.round % self.every == 0:
             found.append(self._centrally())
         return _together(found)
 

@@ -92,4 +92,14 @@ class OfAllAnswers(Failures):
 
     def allowed(self, num_clients: int) -> int:
         """How many may fail in this step."""
-        return math.floor(self.share * max(self.answered, self.concurrency) + 1e-9) - self.failed
+        return self._in_all - self.failed
+
+    @property
+    def _in_all(self) -> int:
+        return math.floor(self.share * max(self.answered, self.concurrency) + 1e-9)
+
+    def told(self, failed: int, num_clients: int) -> str:
+        """Counts of the run so far, not of the replies that were read together."""
+        if not self.share:
+            return ""
+        return f" (in this run {self.failed + failed} of {self.answered} answers failed, {self._in_all} allowed)"

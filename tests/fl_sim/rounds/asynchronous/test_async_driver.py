@@ -163,3 +163,16 @@ def test_a_client_that_fails_follows_the_failure_policy() -> None:
         run(Stumbles(b=1), 12, 4)
     with pytest.raises(RoundFailed, match="round 1: the last 4 clients all failed"):
         run(Stumbles(b=-99), 12, 4, failures="tolerate:1")
+    with pytest.raises(RoundFailed, match=r"(?s)\(in this run \d+ of \d+ answers failed, \d+ allowed\): .*it stumbles"):
+        run(Stumbles(b=-99), 12, 4, failures="tolerate:0.5")
+
+
+def test_a_scheduled_evaluation_is_also_that_of_the_virtual_seconds() -> None:
+    """Steps of 4 virtual seconds: 8 and 16 are at steps 2 and 4, which the schedule names too; step 3 has none."""
+    seen: list[int] = []
+
+    def evaluate(server_round: int, arrays: object) -> None:
+        seen.append(server_round)
+
+    run(FedAsync(), 5, 1, devices=EQUAL, evaluate_fn=evaluate, evaluate_every=2, evaluate_virtual=8.0)
+    assert seen == [0, 2, 4, 5]
