@@ -1,16 +1,18 @@
 """Asynchronous runs are exact: equal to the naive loop, to sequential SGD, to FedAvg where these are the same thing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 
-from fl_sim import Batch, Local, Loss, RoundFailed, tree
+from fl_sim import Batch, Local, Loss, RoundFailed, RoundLog, tree
 from fl_sim.errors import ConfigError
 from fl_sim.local import Metrics
 from fl_sim.population.devices import Devices, Drawn
-from fl_sim.rounds.asynchronous import run_async, schedule
+from fl_sim.rounds.asynchronous import async_driver, run_async, schedule
 from fl_sim.rounds.driver import run_rounds
 from fl_sim.tree import Tree
 from fl_sim.wire import records
@@ -176,3 +178,37 @@ def test_a_scheduled_evaluation_is_also_that_of_the_virtual_seconds() -> None:
 
     run(FedAsync(), 5, 1, devices=EQUAL, evaluate_fn=evaluate, evaluate_every=2, evaluate_virtual=8.0)
     assert seen == [0, 2, 4, 5]
+
+
+class Looks(FedAsync):
+    """FedAsync whose clients call a function when they train."""
+
+    look: ClassVar[Callable[[], None]]
+
+    def local_update(
+        self, model: Tree, state: Tree, batches: Mapping[str, Iterable[Batch]], loss: Loss, local: Local
+    ) -> tuple[Tree, Tree, Metrics]:
+        Looks.look()
+        return super().local_update(model, state, batches, loss, local)
+
+
+def test_lines_that_wait_are_written_before_clients_train_and_before_an_evaluation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Line of step 0 and so on; that of the last step may still wait for the thread that computes its digest."""
+    monkeypatch.setattr(async_driver, "LINES_WAIT", 1e9)
+    log = RoundLog.create(tmp_path, "waits", "")
+    trained, evaluated = list[int](), list[int]()
+
+    def written() -> int:
+        return len((log.path / "rounds.jsonl").read_text().splitlines())
+
+    def evaluate(server_round: int, arrays: object) -> None:
+        evaluated.append(written())
+
+    monkeypatch.setattr(Looks, "look", staticmethod(lambda: trained.append(written())), raising=False)
+    run(Looks(), 6, 1, settings={"strategy": "looks"}, log=log)
+    assert len(trained) == 6 and all(lines >= step for step, lines in enumerate(trained))
+    log = RoundLog.create(tmp_path, "waits-for-evaluations", "")
+    run(Looks(), 6, 6, settings={"strategy": "looks"}, log=log, evaluate_fn=evaluate, evaluate_every=1)
+    assert len(evaluated) == 7 and all(lines >= step - 1 for step, lines in enumerate(evaluated))
