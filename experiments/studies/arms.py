@@ -40,7 +40,7 @@ class Study:
     """What is run, and how it is shown. A seed is that of run and partition, so that arms of a group share both."""
 
     name: str
-    """Name of the module in ``experiments/studies`` and of the files in ``experiments/results``."""
+    """Name of the module and of the files in ``experiments/results``."""
     explanation: str
     """Paragraphs on top of the page: what is compared, and what was reduced."""
     common: Sequence[str]
@@ -59,6 +59,13 @@ class Study:
     """The accuracy that a failed run counts as."""
     also: Sequence[str] = ()
     """Those of ``columns`` by which all arms are compared too, whatever columns they name."""
+    package: str = "experiments.studies"
+    """Where the module is."""
+
+    @property
+    def module(self) -> str:
+        """What follows ``python -m``."""
+        return f"{self.package}.{self.name}"
 
     @property
     def value(self) -> str:

@@ -23,7 +23,7 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
 
     The page is written anew whenever all arms of a group have made a seed, from all runs that are there.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.studies.{study.name}", description=about)
+    parser = argparse.ArgumentParser(prog=f"python -m {study.module}", description=about)
     parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
     parser.add_argument("--seeds", default="0..4", help="seeds of runs and partitions; empty: run nothing")
     parser.add_argument("--note", default="", help="a sentence for readers of the page")
@@ -59,7 +59,7 @@ def written(study: Study, out: Path, note: str, more: Sequence[str] = ()) -> str
             rates = {arm.name: tuned.get((condition, group, arm.name), {}) for arm in arms}
             title = ", ".join(filter(None, (condition, group)))
             body += [f"## {title}", "", *section(study, own, arms, rates), ""] if len(own) else []
-    how = ["```", " ".join([f"python -m experiments.studies.{study.name}", *more]), "```"]
+    how = ["```", " ".join([f"python -m {study.module}", *more]), "```"]
     head = [f"# {study.name}", "", *how, "", study.explanation, ""]
     page = "\n".join([*head, *body, f"{origin(logs, study.tuned)} {note}".rstrip(), ""])
     Path(f"{file}.md").write_text(page, encoding="utf-8")

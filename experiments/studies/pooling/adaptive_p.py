@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.adaptive_p``: does strategy ``adaptive`` come near the best fixed exponent?
+"""``python -m experiments.studies.pooling.adaptive_p``: does strategy ``adaptive`` come near the best fixed exponent?
 
 Digits and CIFAR-10 in 10 clients of Dirichlet(.1) and Dirichlet(1) labels. The exponent of ``pooled`` with lp is chosen
 by the validation accuracy of each condition, as is that of nothing else: all runs have one learning rate. ``adaptive``
@@ -27,6 +27,7 @@ DIRICHLET = "--partition dirichlet --partition.alpha"
 
 STUDY = Study(
     name="adaptive_p",
+    package="experiments.studies.pooling",
     explanation="""Does the strategy `adaptive`, which tries three exponents of the power mean in each round on
 validation samples, come near the best fixed exponent? Updates are pooled (`--strategy.of deltas`). Digits (a
 perceptron, 40 rounds) and a part of CIFAR-10 (3000 pictures, LeNet, 25 rounds), each in 10 clients of Dirichlet(.1) or

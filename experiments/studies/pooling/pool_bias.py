@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.pool_bias``: what one round of max pooling does to each layer, beside the mean.
+"""``python -m experiments.studies.pooling.pool_bias``: what a round of max pooling does to each layer.
 
 The maximum of K copies w + d_k with spread s lies above their mean by about s times the expected maximum of K standard
 normal numbers (1.54 for K = 10), in *every* coordinate: a shift with one sign. The command trains the first round of
@@ -77,7 +77,7 @@ def biases(settings: dict[str, Any]) -> list[Bias]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.studies.pool_bias", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.studies.pooling.pool_bias", description=__doc__)
     parser.add_argument("--model", default="mlp", help="a name, as on the command line of experiments.run")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.pools``: every pool on one setting, of weights and of deltas.
+"""``python -m experiments.studies.pooling.pools``: every pool on one setting, of weights and of deltas.
 
 MNIST, 1000 clients of 60 digits, 10 a round, one epoch of batches of 10, 100 rounds, at one learning rate for all. A
 seed is that of run and partition: arms have the same clients, initial model and draws, and are compared seed by seed.
@@ -28,6 +28,7 @@ def pooled(name: str, group: str, reduction: str, more: str = "") -> Arm:
 
 STUDY = Study(
     name="pools",
+    package="experiments.studies.pooling",
     explanation=f"""What does a pool other than the mean do to a network? MNIST in 1000 clients of 60 digits (IID, or
 two shards of sorted digits each), 10 a round, one local epoch, batches of 10, SGD at {RATE:g} for all arms,
 {ROUNDS} rounds; a perceptron with one hidden layer of 64 (50 890 parameters), and logistic regression.

@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.rare_label``: whom agreement punishes, the liar and the honest client that is alone.
+"""``python -m experiments.studies.pooling.rare_label``: whom agreement punishes: liars, and the honest that are alone.
 
 Digits in five clients. One of them has all nines, and nothing else; the others share the other digits evenly. Each
 pool runs without attack, and with one client turning the sign of its updates (five times as long), which may be the
@@ -64,7 +64,7 @@ def table(found: dict[tuple[str, str], list[RunLog]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.studies.rare_label", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.studies.pooling.rare_label", description=__doc__)
     parser.add_argument("--out", default="runs/rare_label", help="folder of the runs")
     parser.add_argument("--seeds", default="0..2", help="seeds of runs and partitions")
     parser.add_argument("--rounds", type=int, default=40, help="rounds of each run")
@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 found.setdefault((attack, arm), []).append(run(**{**COMMON, **flags, **own, **rounds, **of_run}).log)
     logs = [log for several in found.values() for log in several]
     about = (__doc__ or "").split("\n\n", 1)[1].strip()
-    how = f"python -m experiments.studies.rare_label --seeds {options.seeds} --rounds {options.rounds}"
+    how = f"python -m experiments.studies.pooling.rare_label --seeds {options.seeds} --rounds {options.rounds}"
     page = ["# rare_label", "", "```", how, "```", "", about, "", *table(found), "", origin(logs, "nothing"), ""]
     (study_runs.RESULTS / "rare_label.md").write_text("\n".join(page), encoding="utf-8")
     print("\n".join(table(found)))

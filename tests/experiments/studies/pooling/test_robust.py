@@ -3,7 +3,7 @@
 import pytest
 
 from experiments.config.command_line import parse
-from experiments.studies.robust import ATTACKS, CLIENTS, MALICIOUS, RATE, RULES, SHARE, STUDY, TASKS
+from experiments.studies.pooling.robust import ATTACKS, CLIENTS, MALICIOUS, RATE, RULES, SHARE, STUDY, TASKS
 
 
 @pytest.mark.parametrize("task", TASKS)

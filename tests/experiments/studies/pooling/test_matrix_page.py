@@ -9,7 +9,7 @@ import pytest
 from experiments.run import main as run
 from experiments.studies import study_runs
 from experiments.studies.arms import Arm, Study
-from experiments.studies.matrix_page import command, matrix
+from experiments.studies.pooling.matrix_page import command, matrix
 from experiments.studies.study_runs import Trials
 from tests.experiments.config.tiny_world import NAMES
 

@@ -1,6 +1,6 @@
 """The bias of a maximum, by layer: of ten alike clients it lies about 1.54 spreads above the mean in every layer."""
 
-from experiments.studies.pool_bias import biases
+from experiments.studies.pooling.pool_bias import biases
 
 
 def test_the_maximum_of_ten_lies_above_the_mean_by_what_order_statistics_say() -> None:

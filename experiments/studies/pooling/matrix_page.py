@@ -22,7 +22,7 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
     All cells of a group of arms are made for a seed before the next seed; the page is written anew after each. The
     study has one learning rate, for which no trial is made.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m experiments.studies.{study.name}", description=about)
+    parser = argparse.ArgumentParser(prog=f"python -m {study.module}", description=about)
     parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
     parser.add_argument("--seeds", default="0..2", help="seeds of runs and partitions; empty: run nothing")
     parser.add_argument("--note", default="", help="a sentence for readers of the page")
@@ -49,7 +49,7 @@ def written(study: Study, out: Path, note: str, more: Sequence[str] = ()) -> str
     file = study_runs.RESULTS / study.name
     table.to_csv(f"{file}.csv", index=False)
     picture(study, table, Path(f"{file}.png"))
-    how = ["```", " ".join([f"python -m experiments.studies.{study.name}", *more]), "```"]
+    how = ["```", " ".join([f"python -m {study.module}", *more]), "```"]
     body = ["# " + study.name, "", *how, "", study.explanation, ""]
     for group, own in table.groupby("group", sort=False):
         body += [f"## {group}", "", *matrix(study, own), ""]

@@ -1,4 +1,4 @@
-"""``python -m experiments.studies.robust``: which pooling of models withstands which attack.
+"""``python -m experiments.studies.pooling.robust``: which pooling of models withstands which attack.
 
 Every rule of RULES against every attack of ATTACKS, a fifth of the clients malicious, on MNIST (MLP with 64 units) and
 on a part of CIFAR-10 (LeNet). A seed is that of run, partition and malicious clients, so that all rules meet the same
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from experiments.command_ends import ended
 from experiments.run import main as run
 from experiments.studies.arms import Arm, Study
-from experiments.studies.matrix_page import command
 from experiments.studies.part_of_cifar10 import part_of_cifar10
+from experiments.studies.pooling.matrix_page import command
 from experiments.studies.study_runs import Trials
 
 CLIENTS, SHARE, RATE, PICTURES = 10, 0.2, 0.1, 6000
@@ -58,6 +58,7 @@ TASKS: dict[str, str] = {
 """The data set's name -> its flags."""
 STUDY = Study(
     name="robust",
+    package="experiments.studies.pooling",
     explanation=f"""Which rule withstands which attack? {CLIENTS} clients that all train in each round, Dirichlet(1) by
 labels, plain SGD at {RATE}; {MALICIOUS} of them are malicious, the same ones in each round and for each rule
 (`--attack NAME --attack.share {SHARE}`, docs/pooling.md). MNIST with an MLP of 64 units: 15 rounds of 20 steps of 32

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from experiments.config.command_line import parse
-from experiments.studies.pools import LR, MLP, STUDY
+from experiments.studies.pooling.pools import LR, MLP, STUDY
 
 
 def test_arms_of_a_group_differ_in_the_pool_and_the_servers_step_alone() -> None:
