@@ -61,6 +61,8 @@ class Study:
     """Those of ``columns`` by which all arms are compared too, whatever columns they name."""
     package: str = "experiments.studies"
     """Where the module is."""
+    axis: str = "round"
+    """The curves are drawn over this: ``round``, or ``steps``, those that a client of a round has taken on average."""
 
     @property
     def module(self) -> str:
@@ -111,6 +113,12 @@ class Study:
         return [log for log in map(tried, folders) if log is not None]
 
 
+SENT = ["bytes_up", "bytes_down"]
+"""What clients send and get."""
+SENT_ABOVE = ["edge_bytes_up", "edge_bytes_down"]
+"""What edges send to the server and get from it; there is none where clients do so themselves."""
+
+
 def outcomes(study: Study, out: Path) -> tuple[pd.DataFrame, dict[tuple[str, str, str], dict[float, float]]]:
     """(a line a reported run, (condition, group, arm) -> rate -> its trial's score)."""
     rows, tuned = [], {}
@@ -125,7 +133,8 @@ def outcomes(study: Study, out: Path) -> tuple[pd.DataFrame, dict[tuple[str, str
 
 def numbers(study: Study, arm: Arm, log: RunLog) -> dict[str, object]:
     """What a run is reported by: ``compared``, by which its arm is compared, and the study's columns."""
-    sums = log.rounds[["steps", "bytes_up", "bytes_down", "seconds"]].sum()
+    sums = log.rounds.reindex(columns=["steps", "seconds", *SENT, *SENT_ABOVE]).sum()
+    sent, above = sums[SENT].sum(), sums[SENT_ABOVE].sum()
 
     def last(column: str) -> float:
         failed = log.summary["status"] == "failed" and "accuracy" in column
@@ -138,7 +147,8 @@ def numbers(study: Study, arm: Arm, log: RunLog) -> dict[str, object]:
         "compared": last(arm.column or study.value),
         **{name: last(name) for name in study.columns},
         "steps": int(sums["steps"]),
-        "mb": (sums["bytes_up"] + sums["bytes_down"]) / 1e6,
+        "mb": sent / 1e6,
+        "server_mb": (above or sent) / 1e6,
         "seconds": round(float(sums["seconds"]), 1),
         "digest": log.summary.get("digest"),
     }

@@ -70,15 +70,19 @@ def section(study: Study, own: pd.DataFrame, arms: Sequence[Arm], tuned: dict[st
     """The lines of a group under a condition: its arms, their differences, their order."""
     names = [arm.name for arm in arms if arm.name in set(own["arm"])]
     rows = []
+    sums = {"mb": "MB"} | ({"server_mb": "MB at the server"} if (own["server_mb"] != own["mb"]).any() else {})
     for name in names:
         runs, failed = own[own["arm"] == name], int((own["status"][own["arm"] == name] == "failed").sum())
         tries = ", ".join(f"{rate:g}: {score:.3f}" for rate, score in tuned[name].items())
         shown = [spread(runs[column], 2 if "loss" in column else 3) for column in study.columns]
         count = f"{len(runs)}, {failed} failed" if failed else str(len(runs))
-        rows.append([name, f"{runs['lr'].iloc[0]:g}", tries, *shown, f"{runs['mb'].mean():.0f}", count])
+        rows.append([name, f"{runs['lr'].iloc[0]:g}", tries, *shown, *(f"{runs[k].mean():.0f}" for k in sums), count])
     means = own.groupby("arm")["compared"].mean().sort_values(ascending=False)
     return [
-        *markdown(["arm", "lr", "trials by lr", *study.columns.values(), "MB", "seeds"], rows),
+        *markdown(
+            ["arm", "lr", "trials by lr", *study.columns.values(), *("MB", "MB at the server")[: len(sums)], "seeds"],
+            rows,
+        ),
         "",
         *markdown(["difference", "mean (95 % interval)", "higher in", ""], gaps(study, own, names)),
         "",
@@ -99,6 +103,15 @@ def gaps(study: Study, own: pd.DataFrame, names: Sequence[str]) -> list[list[str
     return lines
 
 
+AXES = {"round": "round", "steps": "local steps of a client, on average"}
+"""Titles of the axis over which curves are drawn."""
+
+
+def over(rounds: pd.DataFrame, axis: str) -> pd.Series:
+    """The place of each round on this axis."""
+    return rounds["round"] if axis == "round" else (rounds["steps"] / rounds["completed"]).fillna(0).cumsum().round()
+
+
 def picture(study: Study, out: Path, file: Path) -> None:
     """The compared column by round, a panel for each group and condition: mean over seeds, lowest to highest."""
     panels = []
@@ -106,10 +119,11 @@ def picture(study: Study, out: Path, file: Path) -> None:
         lines = {}
         for arm in arms:
             value = arm.column or study.value
-            logs = [log.rounds for log in study.logs(out, condition, arm) if value in log.rounds]
+            found = [log.rounds for log in study.logs(out, condition, arm) if value in log.rounds]
+            logs = [rounds.assign(x=over(rounds, study.axis)) for rounds in found]
             if logs:
-                known = pd.concat(logs)[["round", value]].dropna()
-                lines[arm.name] = known.groupby("round")[value].agg(["mean", "min", "max"])
+                known = pd.concat(logs)[["x", value]].dropna()
+                lines[arm.name] = known.groupby("x")[value].agg(["mean", "min", "max"])
         panels += [(", ".join(filter(None, (condition, group))), lines)] if lines else []
     across = min(len(panels), len(study.conditions))
     down = math.ceil(len(panels) / across)
@@ -118,7 +132,7 @@ def picture(study: Study, out: Path, file: Path) -> None:
         for name, line in lines.items():
             color = axes.plot(line.index, line["mean"], label=name, marker=".")[0].get_color()
             axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
-        axes.set(title=title, xlabel="round", ylabel=LABELS.get(study.value, study.columns[study.value]))
+        axes.set(title=title, xlabel=AXES[study.axis], ylabel=LABELS.get(study.value, study.columns[study.value]))
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(file, format="png", dpi=110)

@@ -31,6 +31,7 @@ OWN = {
     "cifar10-noniid": {"model": "cnn-gn"},
     "cifar10-strategies": {"partition.min_samples": 2},
     "fedprox-synthetic": {"local.epochs": 1},
+    "hierarchical": {"strategy.edges": 2},
     "million-clients": {"partition.samples_per_client": 5},
 }
 """Beginning of a recipe's name -> what makes it small besides."""

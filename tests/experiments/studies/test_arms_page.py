@@ -12,7 +12,7 @@ import pytest
 from experiments.run import main as run
 from experiments.studies import study_runs
 from experiments.studies.arms import Arm, Study, numbers
-from experiments.studies.arms_page import command
+from experiments.studies.arms_page import command, over
 from experiments.studies.study_runs import Trials, chosen, scores
 from fl_sim.logs.reader import RunLog
 
@@ -81,5 +81,13 @@ def test_a_failed_run_counts_as_chance_and_others_by_their_last_evaluations() ->
         log = SimpleNamespace(rounds=rounds, config={"seed": 0, "local": {"lr": 0.1}}, summary={"status": status})
         found = numbers(STUDY, STUDY.arms[0], cast(RunLog, log))
         assert found["compared"] == found["accuracy"] == pytest.approx(accuracy) and found["mb"] == 4
+        assert found["server_mb"] == 4  # no edges: all that clients send is the server's
+    edged = SimpleNamespace(**{**vars(log), "rounds": rounds.assign(edge_bytes_up=250_000, edge_bytes_down=0)})
+    assert (found := numbers(STUDY, STUDY.arms[0], cast(RunLog, edged)))["mb"] == 4 and found["server_mb"] == 1
     own = numbers(STUDY, replace(STUDY.arms[0], column="loss"), cast(RunLog, log))
     assert own["compared"] != own["compared"]  # NaN: a loss has no chance level
+
+
+def test_curves_over_steps_are_those_of_one_client() -> None:
+    rounds = pd.DataFrame({"round": [0, 1, 2], "steps": [0, 12, 8], "completed": [0, 4, 2]})
+    assert over(rounds, "round").tolist() == [0, 1, 2] and over(rounds, "steps").tolist() == [0, 3, 7]
