@@ -57,6 +57,8 @@ def network(
         raise ConfigError(f"model.name = {name!r}: {what}; call self.NAME in a method, not in a lambda")
     told = [*notes(module, dtype, passed), changed(before, attributes(loss.training))]
     chosen = choose(engine, module, device, found.unpaddable, loss.writes.buffers)
+    if chosen.by_convolutions and has_backward_hook(module):
+        chosen = Choice("loop")
     if ":" in name and precision == "full" and found.repeats:  # else two gradients of one network differ
         if why := gradient_problem(loss):
             cause = "the forward must use the module's parameters, and not run again in the backward pass (checkpoint)"

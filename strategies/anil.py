@@ -29,6 +29,7 @@ class ANIL(MAML):
 
     head: str = ""
     """Layers that adapt, by name with commas; empty: the last layer; all or none: every layer or none."""
+    own_derivatives = True
 
     @property
     def whole_batches(self) -> str:

@@ -56,6 +56,11 @@ class MAML(MetaGradients):
         """Order 2 differentiates through the inner steps."""
         return "strategy.order = 2 differentiates through the inner steps; give order 1" if self.order == 2 else ""
 
+    @property
+    def own_derivatives(self) -> bool:
+        """Order 2."""
+        return self.order == 2
+
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """``inner_steps`` batches of support, one of query, from a keyed split of this round."""
         support, query = split(sizes.train, draw("split"), self.support_size, self.query_size, sizes.turns)

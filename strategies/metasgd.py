@@ -35,6 +35,7 @@ class MetaSGD(LearnedBeside, MAML):
     rates_lr: Annotated[float, Ge(0)] = 0.01
     """Learning rate of the server's optimiser for the rates; multiplied by server.lr."""
     refuses = (*MAML.refuses, "personalize_lr", "personalize_optimizer")
+    own_derivatives = True
 
     @property
     def whole_batches(self) -> str:

@@ -64,6 +64,11 @@ class PerFedAvg(Strategy):
         why = "strategy.order = 'exact' differentiates the gradient; give hf, or fo"
         return why if self.order == "exact" else ""
 
+    @property
+    def own_derivatives(self) -> bool:
+        """Order ``exact``."""
+        return self.order == "exact"
+
     def network_notes(self, loss: Loss, local: Local) -> Sequence[str]:
         """How far ``hf`` is off from the exact product on this network, where that is much or the network has kinks."""
         if self.order != "hf":

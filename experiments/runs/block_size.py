@@ -8,8 +8,9 @@ from typing import Any
 from experiments.config.schema import Config
 from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import plan_blocks
-from fl_sim.engines.choose import Choice, worth
+from fl_sim.engines.choose import CONVOLUTIONS, CONVOLUTIONS_BY_RULE, DENSE, Choice, worth
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.networks.gradient_check import vmap_problem
 from strategies.base.cohort import choose, stragglers
 from strategies.base.strategy import Strategy
 
@@ -60,14 +61,17 @@ def fitted(
 
 
 def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, settings: Mapping[str, Any]) -> Choice:
-    """The engine of a run: ``engine``, or the loop where it is vmap by ``auto`` on a CPU and padding eats its gain.
+    """The engine of a run: ``engine``, or the other one where sizes speak for it and ``auto`` chose on a CPU.
 
-    It follows from the sizes of clients, not from a time, nor from the run's seed: cohorts and stragglers are drawn
-    with seed 0. ``settings`` are those of the run's messages for training.
+    That is the loop where padding eats the gain of vmap, and vmap where ``engine`` is the loop for its convolutions,
+    and these are small, or the strategy takes derivatives itself. It follows from the sizes of clients, not from a
+    time, nor from the run's seed: cohorts and stragglers are drawn with seed 0. ``settings`` are those of the run's
+    messages for training.
     """
     asked = config.ray.engine if config.engine == "ray" else config.engine
     clients = learner.partition.working(0, len(learner.partition) - config.never_train)
-    if asked != "auto" or engine.name != "vmap" or config.device != "cpu" or config.chunk or not len(clients):
+    open_to_both = engine.name == "vmap" or engine.by_convolutions
+    if asked != "auto" or not open_to_both or config.device != "cpu" or config.chunk or not len(clients):
         return engine
     cohort = config.together or len(clients)
     size = config.block_size or block_size("vmap", cohort, learner.loss)
@@ -88,7 +92,13 @@ def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, se
     model = learner.loss.initial()
     parameters = sum(model[k].numel() for k in learner.loss.trainable)
     batch = config.local.batch_size or samples // max(members, 1)  # 0: all samples of a client
-    found = worth(steps, batched, members / max(blocks, 1), parameters, batch)
+    by_rule = bool(getattr(strategy, "own_derivatives", False))
+    costs = (CONVOLUTIONS_BY_RULE if by_rule else CONVOLUTIONS) if engine.by_convolutions else DENSE
+    found = worth(steps, batched, members / max(blocks, 1), parameters, batch, costs)
+    if engine.by_convolutions:
+        pays = found.name == "vmap" and steps > 0
+        wrong = pays and ":" in config.model.name and vmap_problem(learner.loss)  # of a user's own network
+        return replace(engine, name="vmap", by_convolutions=False) if pays and not wrong else engine
     if found.name == "vmap":
         return engine
     return Choice(found.name, "; ".join(filter(None, (found.reason, engine.reason))), found.by_sizes)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -30,19 +30,42 @@ class Choice:
     reason: str = ""
     by_sizes: bool = False
     """Whether vmap could take the model, and the sizes of clients alone speak for the loop."""
+    by_convolutions: bool = False
+    """Whether vmap could take the model, and its convolutions alone speak for the loop: sizes may speak for vmap."""
 
 
-FIXED, PER_CLIENT, WORK = 3.0, 0.5, 2_000_000
-"""One step of vmap takes as long as FIXED steps of the loop, and a share of PER_CLIENT or less for each client."""
+class Costs(NamedTuple):
+    """How many steps of the loop one batched step takes as long as: ``fixed + most W / (W + half) C``.
+
+    C clients, W = parameters x batch size.
+    """
+
+    fixed: float
+    most: float
+    """Of each client, where W is large."""
+    half: float
+    """W at which a client costs half of that."""
 
 
-def worth(steps: int, batched_steps: int, clients: float, parameters: int, batch_size: int) -> Choice:
+DENSE = Costs(3.0, 0.5, 2_000_000)
+"""Of networks without convolutions: batched matrix products."""
+CONVOLUTIONS = Costs(3.0, 1.2, 200_000)
+"""Grouped convolutions take longer than one after another, unless they are small."""
+CONVOLUTIONS_BY_RULE = Costs(1.0, 0.75, 200_000)
+"""Of rules with ``own_derivatives``, which cost the loop more than ``loss.gradient`` does."""
+
+
+def worth(
+    steps: int, batched_steps: int, clients: float, parameters: int, batch_size: int, costs: Costs = DENSE
+) -> Choice:
     """vmap where its steps pay on a CPU, by sizes alone, else the loop.
 
-    A batched step trains all clients of its block, those included that have finished, as padding. It takes as long as
-    ``3 + s C`` steps of the loop, where ``s = W / (W + 2 million) / 2`` with ``W = parameters x batch size``: small
-    models cost next to nothing for each client, large ones half of what they cost on the loop. So vmap is worth it
-    where more clients than that train at a time. ``python -m experiments.bench.engines`` shows it for every recipe.
+    A batched step trains all clients of its block, those included that have finished, as padding. Without convolutions
+    it takes as long as ``3 + s C`` steps of the loop, where ``s = W / (W + 2 million) / 2`` with ``W = parameters x
+    batch size``: small models cost next to nothing for each client, large ones half of what they cost on the loop. With
+    convolutions it is ``3 + 1.2 W / (W + 200 000) C``, and ``1 + .75 W / (W + 200 000) C`` for rules that take
+    derivatives themselves (``LocalRule.own_derivatives``). So vmap is worth it where more clients than that train at a
+    time. ``python -m experiments.bench.engines`` shows it for every recipe.
 
     Parameters
     ----------
@@ -56,9 +79,11 @@ def worth(steps: int, batched_steps: int, clients: float, parameters: int, batch
         Numbers that train.
     batch_size : int
         Samples of a step.
+    costs : Costs (default: DENSE)
+        Of the network's kind, and of the rule's.
     """
     work = parameters * batch_size
-    needed = FIXED + PER_CLIENT * work / (work + WORK) * clients
+    needed = costs.fixed + costs.most * work / (work + costs.half) * clients
     at_a_time = steps / max(batched_steps, 1)
     if not steps or at_a_time >= needed:
         return Choice("vmap")
@@ -77,7 +102,7 @@ def choose(
     from those of the real samples; models with BatchNorm, and those that write into other buffers, always run on the
     loop. So does a loss whose batches must not be padded. ``auto`` is vmap on a GPU; on a CPU it is vmap for models
     without convolutions (batched matrix products are faster there) and the loop for the others (grouped convolutions
-    are slower). Where the sizes of clients are known, ``worth`` decides instead of the latter.
+    are slower). Where the sizes of clients are known, ``worth`` decides instead of the latter two.
 
     Parameters
     ----------
@@ -116,4 +141,4 @@ def choose(
         return Choice("loop" if engine == "loop" else "vmap")
     if torch.device(device).type == "cuda" or not any(kind.startswith("Conv") for kind in kinds):
         return Choice("vmap")
-    return Choice("loop")
+    return Choice("loop", by_convolutions=True)

@@ -74,6 +74,15 @@ class LocalRule(ABC):
         """
         return ""
 
+    @property
+    def own_derivatives(self) -> bool:
+        """Whether the rule differentiates ``loss(model, batch)`` itself, as second order does; default: no.
+
+        It decides no number, only the engine ``auto`` of a network with convolutions: such derivatives are faster on
+        vmap, and those of ``loss.gradient`` and ``loss.step_gradient`` mostly on the loop.
+        """
+        return False
+
     def streams(self, sizes: Sizes, local: Local, draw: Draw) -> Streams:
         """The samples that each step uses. Default: one stream ``train`` of shuffled passes over the training part.
 

@@ -47,6 +47,8 @@ class SolvedHead(LearnedBeside):
         *(f"personalize_{name}" for name in ("lr", "optimizer", "batch_size")),
     )
 
+    own_derivatives = True
+
     @property
     def whole_batches(self) -> str:
         """The head is solved for."""

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from fl_sim.engines.choose import choose
+from fl_sim.engines.choose import CONVOLUTIONS, CONVOLUTIONS_BY_RULE, choose, worth
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,17 @@ def test_a_network_that_writes_into_buffers_trains_on_the_loop() -> None:
 def test_an_unknown_engine_is_refused() -> None:
     with pytest.raises(ValueError, match="engine = 'wmap'.*auto, loop, vmap"):
         choose("wmap", nn.Linear(1, 1), "cpu")
+
+
+def test_convolutions_alone_leave_the_choice_to_sizes() -> None:
+    assert choose("auto", nn.Conv2d(1, 1, 3), "cpu").by_convolutions
+    assert not choose("loop", nn.Conv2d(1, 1, 3), "cpu").by_convolutions
+    assert not choose("auto", nn.Sequential(nn.Conv2d(1, 1, 3), nn.BatchNorm2d(1)), "cpu").by_convolutions
+
+
+def test_small_convolutions_pay_and_large_ones_only_for_rules_with_derivatives_of_their_own() -> None:
+    # 16 clients, W = 200 000: half of each limit. 3 + .6 * 16 = 12.6, and 1 + .375 * 16 = 7 clients at a time.
+    for costs, least in ((CONVOLUTIONS, 12.6), (CONVOLUTIONS_BY_RULE, 7.0)):
+        found = [worth(steps, 100, 16, 20_000, 10, costs).name for steps in (int(least * 100) - 1, int(least * 100))]
+        assert found == ["loop", "vmap"]
+    assert worth(6400, 100, 64, 10**9, 1, CONVOLUTIONS).name == "loop"  # however many clients train at a time
