@@ -1,7 +1,9 @@
 """``python -m experiments.bench.engines``: times each recipe on the engines loop and vmap, and shows what auto chooses.
 
-A few rounds of each case in ``CASES`` are trained on one engine and then on the other, without evaluation; the
-processor time of a round is the median over the rounds after the first. One process, one thread.
+A few rounds of each case of ``recipe_cases`` are trained on one engine and then on the other, without evaluation and
+without silos; the processor time of a round is the median over the rounds after the first. One process, one thread.
+Where vmap cannot take the network (BatchNorm), it has no time. All cases take some minutes: ``--cases "NAME;NAME"
+--add`` measures some of them, and keeps the others' figures in ``--out``.
 """
 
 import argparse
@@ -16,39 +18,15 @@ from typing import Any
 
 import torch
 
+from clients.silo.silo_options import Silo
 from experiments import provenance
 from experiments.bench import ROOT
+from experiments.bench.engines.recipe_cases import CASES, META
 from experiments.config.command_line import parse
 from experiments.config.schema import Config
 from experiments.runs.setup import Setup, build
 from fl_sim import Callback, Run, run_rounds
 from fl_sim.engines.results import BlockResult
-
-CASES = {
-    "quickstart": "quickstart",
-    "fedprox-synthetic, 4 epochs": "fedprox-synthetic --local.epochs 4",
-    "digits-deploy": "digits-deploy",
-    "mcmahan-2nn": "mcmahan-2nn",
-    "million-clients, 200 a round": "million-clients --cohort 200",
-    "cifar10-strategies, fedavg, 3 a round": "cifar10-strategies --strategy fedavg --cohort 3",
-    "cifar10-noniid, 2 a round": "cifar10-noniid --cohort 2",
-    "pfl-cifar10, 4 a round": "pfl-cifar10 --cohort 4",
-}
-"""Flags of each case by its name: recipes, shortened where they take long."""
-WAVES = "--clients 2010 --holdout_clients 10 --personalize_clients 10"
-EPISODES = (
-    "--model.norm group --clients 110 --holdout_clients 10 --personalize_clients 10 --personalize_queries together"
-)
-META = {
-    "sinusoid-fedreptile, 10 waves a round": f"sinusoid-fedreptile {WAVES}",
-    "sinusoid-fedreptile, 100 waves a round": f"sinusoid-fedreptile --cohort 100 --block_size 100 {WAVES}",
-    "sinusoid-fomaml, 25 waves a round": f"sinusoid-fomaml --cohort 25 {WAVES}",
-    "sinusoid-maml, 25 waves a round": f"sinusoid-maml --cohort 25 {WAVES}",
-    "omniglot-fomaml, GroupNorm, 16 episodes": f"omniglot-fomaml --cohort 16 {EPISODES}",
-    "omniglot-maml, GroupNorm, 16 episodes": f"omniglot-maml --cohort 16 {EPISODES}",
-    "omniglot-maml, GroupNorm, 8 filters, 32 episodes": f"omniglot-maml --model.width 8 --cohort 32 {EPISODES}",
-}
-"""The same of meta-learning (``--meta``); Omniglot's network has GroupNorm, since BatchNorm runs on the loop alone."""
 
 
 class Stopwatch(Callback):
@@ -73,26 +51,28 @@ class Stopwatch(Callback):
         self.seconds.append(time.process_time() - self.start)
 
 
-def timed(config: Config, rounds: int) -> tuple[Setup, Stopwatch, float]:
-    """(the run's parts, its stopwatch, the padded share) of ``rounds`` rounds without evaluation."""
-    setup, watch = build(config), Stopwatch()
+def timed(setup: Setup, rounds: int) -> tuple[Stopwatch, float]:
+    """(the stopwatch, the padded share) of ``rounds`` rounds of a run without evaluation."""
+    watch, config = Stopwatch(), setup.config
     result = run_rounds(
         setup.strategy, setup.grid, setup.initial, rounds, train_config=setup.train_config, callbacks=[watch],
         seed=config.seed, failures="raise",
     )  # fmt: skip
     shares = [row["padded_share"] for row in result.rows[1:] if row.get("padded_share") is not None]
     setup.grid.close()
-    return setup, watch, statistics.mean(shares) if shares else 0.0
+    return watch, statistics.mean(shares) if shares else 0.0
 
 
 def measure(config: Config, rounds: int) -> dict[str, Any]:
     """The figures of one run on both engines."""
-    short = replace(config, rounds=rounds, personalize_steps=0, target=None)
+    short = replace(config, rounds=rounds, personalize_steps=0, target=None, silo=Silo())
     chosen = build(replace(short, engine="auto")).engine.name
     seconds: dict[str, float] = {}
     for engine in ("loop", "vmap"):
-        setup, watch, padded = timed(replace(short, engine=engine), rounds)
-        seconds[engine] = statistics.median(watch.seconds[2:])
+        asked = build(replace(short, engine=engine))
+        if asked.engine.name == engine:  # BatchNorm's is the loop
+            setup, (watch, padded) = asked, timed(asked, rounds)
+            seconds[engine] = statistics.median(watch.seconds[2:])
     slower = seconds[chosen] / min(seconds.values())
     model = setup.loss.initial()
     return {
@@ -103,7 +83,7 @@ def measure(config: Config, rounds: int) -> dict[str, Any]:
         "padded": padded,
         "at_once": watch.alone / max(watch.together, 1),
         "steps": watch.together / rounds,
-        **{f"{engine}_s": value for engine, value in seconds.items()},
+        **{f"{engine}_s": seconds.get(engine) for engine in ("loop", "vmap")},
         "auto": chosen,
         "auto_over_best": slower,
     }
@@ -115,13 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--cases", default=";".join(CASES), help="cases by name, with semicolons between, or flags")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each run; the first is not timed")
     parser.add_argument("--out", type=Path, help="file for the figures, such as engines.json")
+    parser.add_argument("--add", action="store_true", help="keep the figures of other cases in --out")
     parser.add_argument("--meta", action="store_true", help="the cases of meta-learning, instead of --cases")
     arguments = parser.parse_args(argv)
     cases = list(META) if arguments.meta else arguments.cases.split(";")
     torch.set_num_threads(1)
     figures: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "machine": provenance.machine()}
     figures |= {"commit": provenance.commit(ROOT), "section": "meta" if arguments.meta else "engines", "recipes": {}}
+    if arguments.add and arguments.out is not None and arguments.out.exists():
+        figures["recipes"] = json.loads(arguments.out.read_text(encoding="utf-8"))["recipes"]
     for case in cases:
+        figures["recipes"].pop(case, None)
         for config in parse({**CASES, **META}.get(case, case).split()).configs:
             figures["recipes"].setdefault(case, []).append(row := measure(config, arguments.rounds))
             print(json.dumps({case: row}), flush=True)
