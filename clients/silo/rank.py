@@ -38,6 +38,8 @@ LOOK_S = 0.3
 """Seconds between two looks whether the parent lives."""
 COMPUTES, WAITS = 0, 1
 """What a rank does at the moment, as its parent reads it."""
+clock = time.perf_counter
+"""Seconds, by which a rank measures its pace."""
 TCPStore: Any = vars(dist)["TCPStore"]  # documented; the module does not list it for type checkers
 PLAIN: dict[str, Callable[[Tensor, Wire], None]] = {
     "library": collectives.library,
@@ -78,13 +80,13 @@ class Reducer:
 
     def total(self, leaf: Leaf, weights: Sequence[int], like: Tensor) -> Tensor | None:
         """The sum over all shards, on each rank; None where no shard has samples."""
-        start = time.perf_counter()
+        start = clock()
         alive = [[node for node in nodes if any(weights[node.first : node.last])] for nodes in self.owned]
         mine = {node: x for node in alive[self.wire.rank] if (x := summed(node, leaf)) is not None}
         if self.host:
             mine = {node: x.cpu() for node, x in mine.items()}
         first, last = self.edges[self.wire.rank : self.wire.rank + 2]
-        self.seconds += time.perf_counter() - start
+        self.seconds += clock() - start
         self.computed += sum(weights[first:last])
         if not any(weights):
             return None

@@ -32,6 +32,8 @@ from fl_sim.leaving import leave
 
 START_S = 120.0
 """Seconds that the processes may take to start."""
+clock = time.monotonic
+"""Seconds, by which a rank that hangs is found."""
 OTHERS_S = 0.5
 """Seconds in which a failure is sought that caused the one that was seen first: a rank misses one that has died."""
 
@@ -135,7 +137,7 @@ class SiloGroup:
     def _answers(self, ranks: Sequence[int], kind: str, limit_s: float) -> list[Any]:
         """What these ranks say, of one kind; the limit begins anew with each step of any of them."""
         found: dict[int, Any] = {}
-        steps, since = self.beats[:, 0].copy(), time.monotonic()
+        steps, since = self.beats[:, 0].copy(), clock()
         while waiting := [r for r in ranks if r not in found]:
             ready = wait([self.ranks[r].connection for r in waiting], min(limit_s, 0.5))
             for rank in waiting:
@@ -147,10 +149,10 @@ class SiloGroup:
                     raise self._failure([rank]) from None
                 if said != kind:
                     raise self._failure([], (rank, what))
-                found[rank], since = what, time.monotonic()
+                found[rank], since = what, clock()
             if not np.array_equal(steps, self.beats[:, 0]):
-                steps, since = self.beats[:, 0].copy(), time.monotonic()
-            elif time.monotonic() - since > limit_s:
+                steps, since = self.beats[:, 0].copy(), clock()
+            elif clock() - since > limit_s:
                 busy = [r for r in waiting if self.beats[r, 1] == COMPUTES] or waiting
                 raise RankFailed(busy[0], f"hangs: no step within {limit_s:g} s (silo.timeout)")
         return [found[rank] for rank in ranks]

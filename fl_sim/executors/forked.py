@@ -10,7 +10,6 @@ import select
 import signal
 import sys
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -76,15 +75,18 @@ def call_forked(work: Callable[[Beat], object], limit_s: float) -> Any:
 
 def _receive(reading: int, limit_s: float) -> bytes | None:
     """What the forked process sent after its beats; empty where it died before; None where it took too long."""
-    received, until = bytearray(), time.monotonic() + limit_s
-    while True:
-        if not select.select([reading], [], [], max(until - time.monotonic(), 0))[0]:
-            return None
+    received = bytearray()
+    while not silent(reading, limit_s):
         data = os.read(reading, 1 << 20)
         if not data:
             return bytes(received)
         received += data.lstrip(_BEAT) if not received else data
-        until = time.monotonic() + limit_s
+    return None
+
+
+def silent(reading: int, seconds: float) -> bool:
+    """Whether nothing comes within so many seconds."""
+    return not select.select([reading], [], [], seconds)[0]
 
 
 def _work(work: Callable[[Beat], object], writing: int) -> NoReturn:

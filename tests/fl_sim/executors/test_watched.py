@@ -12,13 +12,27 @@ import torch
 
 from experiments.run import Outcome, RoundFailed, run
 from fl_sim import from_arrays, load
+from fl_sim.executors import forked
 from fl_sim.executors.forked import Lost, call_forked
 from strategies.fedavg import FedAvg
+from tests.fl_sim.executors.virtual_sleep import VirtualSleep
 
 X = torch.linspace(-1, 1, 80).reshape(40, 2)
 TASK = from_arrays(X, (X[:, 0] > 0).long(), clients=torch.arange(40) // 10)
 CULPRIT = 2
 LIMIT_S = 1.5
+"""In time that passes where a client sleeps, and nowhere else."""
+time_of_test: list[VirtualSleep] = []
+
+
+@pytest.fixture(autouse=True)
+def virtual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    time_of_test[:] = [VirtualSleep(tmp_path / "virtual")]
+    monkeypatch.setattr(forked, "silent", time_of_test[0].silent)
+
+
+def sleep(seconds: float) -> None:
+    time_of_test[0].sleep(seconds)
 
 
 def go(out: Path, strategy: FedAvg, engine: str = "loop", **settings: Any) -> Outcome:
@@ -57,7 +71,7 @@ class Fails(FedAvg):
         elif self.how == "leaves":
             os._exit(0)
         elif self.how == "hangs":
-            time.sleep(60)
+            sleep(60)
 
 
 @pytest.mark.parametrize("engine", ["loop", "vmap"])
@@ -112,11 +126,11 @@ class Slow(FedAvg):
 
     def streams(self, sizes: Any, local: Any, draw: Any) -> Any:
         if draw.server_round:  # 0 where only the number of steps is asked for
-            time.sleep(0.9 * self.early)
+            sleep(0.9 * self.early)
         return super().streams(sizes, local, draw)
 
     def local_update(self, *args: Any) -> Any:
-        time.sleep(0.9 * (not self.early))
+        sleep(0.9 * (not self.early))
         return super().local_update(*args)
 
 
@@ -131,14 +145,14 @@ def test_the_limit_is_that_of_a_client(early: bool, tmp_path: Path) -> None:
 def test_a_client_that_hangs_fails_a_run_that_tolerates_none(tmp_path: Path) -> None:
     with pytest.raises(RoundFailed, match=r"client 2, train: no result within 1.5 s \(client_timeout\)"):
         go(tmp_path, Fails(how="hangs"), client_timeout=LIMIT_S, block_size=1)
-    [folder] = tmp_path.iterdir()
-    assert load(folder).summary["status"] == "failed"
+    [folder] = tmp_path.glob("*/summary.json")
+    assert load(folder.parent).summary["status"] == "failed"
 
 
 def test_each_beat_gives_more_time() -> None:
     def work(beat: Any) -> str:
         for _ in range(4):
-            time.sleep(0.1)
+            sleep(0.2)
             beat()
         return "done"
 
@@ -159,4 +173,8 @@ def test_a_forked_process_has_as_many_threads() -> None:
 def test_what_a_forked_process_raises_is_told() -> None:
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         call_forked(lambda beat: 1 / 0, 5)
-    assert isinstance(call_forked(lambda beat: time.sleep(5), 0.05), Lost)
+
+
+def test_the_limit_is_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    assert isinstance(call_forked(lambda beat: time.sleep(60), 0.05), Lost)
