@@ -64,6 +64,11 @@ def zeros(a: Mapping[str, Tensor]) -> Tree:
     return {k: torch.zeros_like(x) for k, x in a.items()}
 
 
+def or_zeros(a: Mapping[str, Tensor | None], like: Mapping[str, Tensor]) -> Tree:
+    """``a`` with zeros of the shapes and dtypes of ``like`` in the place of None, autograd's of no gradient."""
+    return {k: torch.zeros_like(like[k]) if x is None else x for k, x in a.items()}
+
+
 def to(a: Mapping[str, Tensor], dtype: torch.dtype, device: torch.device | str = "cpu", copy: bool = False) -> Tree:
     """Floating-point leaves in ``dtype``, all leaves on ``device``; with ``copy`` no leaf shares memory with ``a``."""
     return {k: x.to(device, dtype if x.is_floating_point() else x.dtype, copy=copy) for k, x in a.items()}

@@ -33,6 +33,10 @@ class Learner:
     """Trains each client in the place of the loop engine; None: the loop trains it, in this process."""
     log_drift: bool = False
     """Whether blocks add up their clients' updates, for the columns ``drift`` and ``cosine``."""
+    counted_work: dict[object, dict[tuple[int, ...], tuple[int, int]]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
+    """What ``fl_sim.blocks.plan.work_counter`` has counted, by what it depends on: rounds ask for the same again."""
 
 
 def local_settings(settings: Settings, server_round: int) -> Local:

@@ -20,6 +20,11 @@ from fl_sim.learning.rule import Draw, LocalRule, Sizes
 from fl_sim.states.client_states import states_of
 from fl_sim.tree import Tree
 
+OF_A_MESSAGE = ("server-round", "system.work", "launch")
+"""Settings on which a client's number of steps, before a straggler stops, does not depend."""
+MOST_KEPT = 32
+"""Most settings of which the work of clients is kept."""
+
 
 class Launch(NamedTuple):
     """What differs between clients of a block that did not start together: see ``fl_sim.blocks.wave``."""
@@ -137,9 +142,13 @@ def even_slices(n: int, most: int) -> list[slice]:
 def work_counter(learner: Learner, message_type: str, settings: Settings) -> Callable[[int], tuple[int, int]]:
     """A function client -> (steps, samples in all of its batches); 0 where the rule raises.
 
-    That it raises is reported when the block runs.
+    That it raises is reported when the block runs. Both depend on the settings other than the round, and on the sizes
+    of the client; what has been counted is kept in ``learner.counted_work`` for later rounds.
     """
-    known: dict[tuple[int, int, int], tuple[int, int]] = {}
+    same = (message_type, *sorted((k, v) for k, v in settings.items() if k not in OF_A_MESSAGE))
+    if same not in learner.counted_work and len(learner.counted_work) >= MOST_KEPT:
+        learner.counted_work.clear()
+    known = learner.counted_work.setdefault(same, {})
     rule: list[LocalRule] = []
     turns = str(settings.get("local.epochs_of", "")).count(",") + 1
 

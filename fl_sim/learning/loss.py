@@ -255,8 +255,8 @@ class Loss:
             return grads, loss, buffers
         leaves = {k: p.detach().requires_grad_() for k, p in params.items()}
         total, loss = value_at(leaves)
-        grads = torch.autograd.grad(total, list(leaves.values()), materialize_grads=True)
-        return dict(zip(leaves, grads, strict=True)), loss.detach(), buffers
+        found = torch.autograd.grad(total, list(leaves.values()), allow_unused=True)
+        return tree.or_zeros(dict(zip(leaves, found, strict=True)), params), loss.detach(), buffers
 
     def _value_plus(self, plus: Term, layer: str, model: Mapping[str, Tensor], batch: Batch) -> tuple[Tensor, Tensor]:
         """(the loss with a rule's own term, the loss)."""

@@ -89,6 +89,8 @@ def num_bytes(record: ArrayRecord) -> int:
 
 
 def _num_bytes(array: Array) -> int:
+    if isinstance(array, Held):
+        return array.values.nbytes
     try:
         return math.prod(array.shape) * np.dtype(array.dtype or "?no dtype").itemsize
     except TypeError:  # Flower's API before messages leaves dtype and shape empty; other dtypes may be of packages

@@ -27,6 +27,7 @@ def test_sums_and_multiples() -> None:
     assert same(tree.sub(B, A), model(2.0, 0.0, -4.0, 4.0, count=9))
     assert same(tree.scale(A, 2), model(2.0, 4.0, 6.0, 8.0, count=5))
     assert same(tree.zeros(A), model(0.0, 0.0, 0.0, 0.0))
+    assert same(tree.or_zeros({**A, "w": None}, B), {**A, "w": torch.zeros_like(B["w"])})
 
 
 def test_adding_a_gradient_keeps_what_has_none() -> None:

@@ -1,6 +1,7 @@
 """Blocks: how a round's messages are cut and padded, and how little memory a client costs."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 
 from clients.app import make_app
 from fl_sim import Partition, from_arrays, rng
-from fl_sim.blocks.learner import Learner, local_settings
+from fl_sim.blocks.learner import Learner, Settings, local_settings
 from fl_sim.blocks.padding import pad, padded_batches, plain_batches
 from fl_sim.blocks.plan import BlockPlan, plan_blocks
 from fl_sim.blocks.resolve import Job, resolve
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.rule import LocalRule
 
 SIZES = [3, 10, 1, 7]
 BASE: dict[str, Any] = {"seed": 0, "server-round": 1, "local.batch_size": 4}
@@ -172,3 +174,20 @@ def test_a_client_is_an_id_and_a_range_and_samples_are_never_copied() -> None:
     assert sum(a.nbytes for a in arrays) <= 8 * (n + 2 * clients + 1)  # an index a sample, two numbers a client
     assert np.shares_memory(partition.client(7), partition.indices)
     assert vars(partition).keys() == {"indices", "starts", "held_out", "moved", "idle", "filled", "turns"}
+
+
+def test_work_is_counted_once_for_each_size_and_setting(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule is constructed to draw the batches of clients once, not in each round."""
+    asked: list[Any] = []
+
+    def rule(message_type: str, settings: Settings) -> LocalRule:
+        asked.append(settings)
+        return learner.rule(message_type, settings)
+
+    fresh = replace(learner, rule=rule)
+    steps = [[order.steps for order in plans_of(fresh, [{"server-round": n}] * 4)[0].orders] for n in (1, 2, 3)]
+    assert steps == [[3, 2, 1, 1]] * 3 and len(asked) == 1
+    assert [order.steps for order in plans_of(fresh, [{"local.batch_size": 1}] * 4)[0].orders] == [10, 7, 3, 1]
+    assert len(asked) == 2 and replace(fresh, log_drift=True).counted_work == {}
+    monkeypatch.setattr("fl_sim.blocks.plan.MOST_KEPT", 2)
+    assert plans_of(fresh, [{"local.batch_size": 2}])[0].orders[0].steps == 2 and len(fresh.counted_work) == 1

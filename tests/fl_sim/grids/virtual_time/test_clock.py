@@ -43,6 +43,18 @@ def test_a_round_ends_with_its_last_client() -> None:
     assert time.columns["virtual_time"] == 9.0
 
 
+def test_a_round_that_waits_for_all_is_one_whose_last_wanted_answer_is_the_last() -> None:
+    """Without deadline or enough answers the round has a shorter computation, with the same results."""
+    for at in (0, 2 * SECOND):
+        short, long = clock(on=9.0), clock(wanted=4, on=9.0)
+        short.now = long.now = at
+        [a, b] = [time.close(work(3, 1, 0, 2, steps=3), 2) for time in (short, long)]
+        assert a.shares.tolist() == b.shares.tolist() and (a.reasons, a.numbers) == (b.reasons, b.numbers)
+        assert dict(a.columns) == dict(b.columns) and short.now == long.now == at + 24 * SECOND
+    nobody = clock().close(work(), 1)
+    assert len(nobody.shares) == 0 and nobody.columns["device_idle"] == 0.0
+
+
 def test_who_is_late_is_dropped_and_the_round_waits_until_the_deadline() -> None:
     """3 s: client 3 has done 3 / 8 of its 10 samples."""
     time = clock(deadline=3.0)
