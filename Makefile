@@ -1,5 +1,6 @@
 # make install | run | test | test-all | test-faults | attacks | lint.  PYTHON=python3.12 picks the interpreter, ARGS="..." goes to the command.
 # make test-flower: both suites (test-most, test-ray) on another version of Flower; FLOWER=1.42.0 names it. Not part of CI.
+# make test-browser: the pages of report and watch in a real Chromium (Debian's chromium and chromium-driver). Not part of CI.
 # make -j 3 lint test-all: lint, Ray's tests and the other tests run at the same time, as in .ci/run.
 PYTHON ?= python3
 WORKERS ?= 3
@@ -8,7 +9,7 @@ STAMP := .venv/.installed
 FLOWER ?= 1.42.*
 FLOWER_VENV := .venv-flower
 
-.PHONY: install run test test-all test-most test-ray test-faults test-flower attacks lint
+.PHONY: install run test test-all test-most test-ray test-faults test-browser test-flower attacks lint
 
 install: $(STAMP)
 
@@ -25,18 +26,21 @@ run: install
 	$(BIN)/python -m experiments.run $(ARGS)
 
 test: install
-	$(BIN)/python -m pytest -q -m 'not slow' -n $(WORKERS) $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not slow and not browser' -n $(WORKERS) $(ARGS)
 
 test-all: test-most test-ray
 
 test-most: install
-	$(BIN)/python -m pytest -q -m 'not ray and not faults' -n $(WORKERS) --dist worksteal $(ARGS)
+	$(BIN)/python -m pytest -q -m 'not ray and not faults and not browser' -n $(WORKERS) --dist worksteal $(ARGS)
 
 test-ray: install
 	$(BIN)/python -m pytest -q -m ray $(ARGS)
 
 test-faults: install
 	$(BIN)/python -m pytest -q -m faults -n $(WORKERS) --dist worksteal $(ARGS)
+
+test-browser: install
+	$(BIN)/python -m pytest -q -rs -m browser $(ARGS)
 
 # An environment of its own, which sees all packages of .venv behind its own Flower.
 test-flower: install

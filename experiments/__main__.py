@@ -21,6 +21,8 @@ COMMANDS = {
     "adapt": "adapt a run's model to tasks and clients that it has never seen, and measure it",
     "replay": "compute again what one client did in one round of a run",
     "analysis": "compare runs by their round logs",
+    "report": "write one HTML page that shows runs: curves, tables, settings, partitions, failures",
+    "watch": "show runs in the browser while they go on",
     "timeline": "draw what a run's devices did in virtual time",
     "backends": "make the same runs on every backend, and compare their bits",
     "deploy": "run on real Flower SuperLinks and SuperNodes; print the commands for named hosts; make keys",

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.analysis.figure_files import COLORS
+from experiments.analysis.partition_groups import grouped_shares
 
 BUBBLES, BARS, COLUMNS = 50, 400, 200
 """Largest numbers of clients that are drawn as bubbles, as stacked bars; columns of the picture of more of them."""
@@ -82,10 +83,7 @@ def _bars(figure: Figure, axes: Axes, counts: np.ndarray, names: Sequence[str]) 
 
 
 def _shares(figure: Figure, axes: Axes, counts: np.ndarray, names: Sequence[str]) -> None:
-    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    order = np.lexsort((-shares.max(1), shares.argmax(1)))
-    groups = np.array_split(shares[order], min(COLUMNS, len(counts)))
-    cells = np.stack([group.mean(0) for group in groups]).T
+    cells, _ = grouped_shares(counts, COLUMNS)
     image = axes.imshow(
         cells, aspect="auto", cmap="cividis", vmin=0, interpolation="nearest", extent=(0, len(counts), len(names), 0)
     )

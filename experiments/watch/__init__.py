@@ -1,0 +1,1 @@
+"""The page of ``experiments.report``, live while runs go on."""
