@@ -132,7 +132,8 @@ ROUNDS: dict[str, Column] = {
     "virtual_time": Column(
         "virtual s",
         "from the beginning of the run (of a fork: from its checkpoint) to the end of the round, by the clients' "
-        "devices (docs/time.md); null (as the next three) on real devices, and for an app of your own",
+        "devices (docs/time.md); null (as device_idle, wasted_examples, counted_by_speed) on real devices, and for an "
+        "app of your own",
     ),
     "version": Column(
         "server steps",
@@ -145,10 +146,14 @@ ROUNDS: dict[str, Column] = {
     "in_flight": Column("clients", "that are at work when this step is taken"),
     "device_idle": Column(
         "fraction",
-        "of the time of all devices that were asked, from the round's beginning to its end, in which they wait",
+        "of the time of all devices that were asked, from the round's beginning to its end, in which they wait; of "
+        "an asynchronous run of the time of as many as may be in flight since the step before: a client that waits, "
+        "or a place for which no device is there; null for a step at the instant of the one before",
     ),
     "wasted_examples": Column(
-        "samples", "that devices trained on until the end of the round for replies that are not used"
+        "samples",
+        "that devices trained on until the end of the round for replies that are not used; of an asynchronous run in "
+        "launches that ended since the step before (vanished, too late, failed, or of weight 0)",
     ),
     "counted_by_speed": Column(
         "clients", "list over the speed classes of devices, the fastest first: clients whose work is used"

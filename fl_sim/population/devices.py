@@ -87,6 +87,10 @@ class Durations(NamedTuple):
         up = np.where(gone, np.clip(lasted - self.before - self.training, 0, self.after), self.after)
         return np.minimum(self.before, lasted), up
 
+    def trained(self, lasted: np.ndarray) -> np.ndarray:
+        """(n,) float64: the share of its training that each launch has done after ``lasted`` (n,) nanoseconds."""
+        return np.asarray(np.clip((lasted - self.before) / np.maximum(self.training, 1), 0, 1))
+
 
 @dataclass(frozen=True)
 class Devices:

@@ -67,7 +67,9 @@ def check_asynchronous(c: Config, clients: float, strategy: object) -> None:
     if c.fork:
         why = f"{told(c)}: an asynchronous run begins with no client in flight, and a checkpoint has some"
         raise ConfigError(f"fork = {c.fork!r}: {why}; leave it out")
-    reads = c.stop.rule or ("keep_best = true" if c.keep_best else "")
+    unseen = c.validation_clients > 0  # whoever reads these has personal evaluations (check_validation_clients)
+    rule = "" if unseen and c.stop.on == "validation" else c.stop.rule
+    reads = rule or ("keep_best = true" if c.keep_best and not unseen else "")
     if reads and not (c.evaluate_every or c.evaluate_virtual):
         what = "reads evaluations, of which an asynchronous run has none before its end"
         raise ConfigError(f"{reads}: {what}; give --evaluate_every or --evaluate_virtual")

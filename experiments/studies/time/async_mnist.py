@@ -9,30 +9,16 @@ are async_mnist.csv (a line a target and run), .md and .png in ``experiments/res
 
 import sys
 from collections.abc import Sequence
-from itertools import product
 
 from experiments.command_ends import ended
 from experiments.run import main as run
+from experiments.studies.time.four_arms import four_arms
 from experiments.studies.time.slow_classes import RARE
-from experiments.studies.time.target_times import TimedArm, TimeStudy
+from experiments.studies.time.target_times import TimeStudy
 from experiments.studies.time.times_page import command
 
 OWN = "experiments.studies.time.slow_classes"
-FLOWER = "--strategy flwr.serverapp.strategy:FedAvgM"
-AVERAGED = [
-    f"--strategy.server_learning_rate {lr} --strategy.server_momentum {m}" for lr, m in product((1, 2, 3, 5), (0, 0.9))
-]
-BUFFERED = [f"--server.lr {lr} --strategy.beta {beta}" for lr, beta in product((1, 2, 3, 5), (0, 0.9))]
-MIXED = [
-    f"--strategy.alpha {alpha} --strategy.staleness {s}"
-    for alpha, s in product((0.1, 0.3, 0.6, 1), ("constant", "polynomial"))
-]
-ARMS = (
-    TimedArm("sync", f"{FLOWER} --cohort 100", AVERAGED),
-    TimedArm("over-selected sync", f"{FLOWER} --cohort 77 --system.over_select 1.2987", AVERAGED),
-    TimedArm("fedasync", "--strategy fedasync --concurrency 100 --evaluate_virtual 0.5", MIXED),
-    TimedArm("fedbuff", "--strategy fedbuff --strategy.buffer 10 --concurrency 100 --evaluate_virtual 0.5", BUFFERED),
-)
+ARMS = four_arms(at_work=100, first=77, over_select=1.2987, buffer=10, evaluate_virtual=0.5)
 STUDY = TimeStudy(
     name="async_mnist",
     explanation="""How long does training take on devices that differ? Logistic regression on MNIST: 1000 clients of 57

@@ -94,7 +94,7 @@ class VirtualTime:
         used[counted] = True
         reasons = {int(i): self._reason(took, shares, int(i), end) for i in np.flatnonzero(~used)}
         busy = np.minimum(np.where(gone, took.vanishes, answers), end)
-        done = np.clip((busy - took.before) / np.maximum(took.training, 1), 0, 1)
+        done = took.trained(busy)
         idle = 1 - busy.sum() / (end * len(busy)) if end and len(busy) else 0.0
         self.now += end
         self.columns = {

@@ -45,6 +45,8 @@ class Flight(NamedTuple):
     """Nanoseconds from ``begin`` until the model was there."""
     up: int = 0
     """Nanoseconds from the end of its work to ``end``."""
+    samples: int = 0
+    """Samples that it has trained on by ``end``."""
 
 
 class _Drawn(NamedTuple):
@@ -57,6 +59,7 @@ class _Drawn(NamedTuple):
     speed_class: int
     down: int
     up: int
+    samples: int
 
 
 class EventClock:
@@ -87,6 +90,10 @@ class EventClock:
         self._ahead: deque[_Drawn] = deque()
         self._wake = math.inf
         """When a device comes that a start waits for."""
+        self._worked, self._worked_since = 0, 0
+        """Nanoseconds of all devices' work since the instant that ``idle`` was asked at, and that instant."""
+        self._away: list[int] = []
+        """When clients begin who are in flight, and whose devices are away."""
 
     # Starts ---------------------------------------------------------------------------------------------------------
 
@@ -116,6 +123,8 @@ class EventClock:
         begin = self.now if begin is None else begin
         flight = Flight(drawn.number, drawn.client, begin, begin + drawn.took, *drawn[3:])
         self.in_flight[flight.client] = flight
+        if begin > self.now:
+            self._away.append(begin)
         heapq.heappush(self._heap, (flight.end, flight.client))
         return flight
 
@@ -165,11 +174,13 @@ class EventClock:
 
     def _timed(self, numbers: np.ndarray, clients: np.ndarray) -> list[_Drawn]:
         """The draws with these numbers (n,), of these clients (n,)."""
-        took = self.devices.durations(self.work(clients), numbers)
+        work = self.work(clients)
+        took = self.devices.durations(work, numbers)
         gone = took.vanishes >= 0
         length = np.where(gone, took.vanishes, took.total)
         messages = took.messages(length)
-        columns = (x.tolist() for x in (numbers, clients, length, gone, took.speed_class, *messages))
+        samples = (took.trained(length) * work.samples).astype(np.int64)
+        columns = (x.tolist() for x in (numbers, clients, length, gone, took.speed_class, *messages, samples))
         return [_Drawn(*row) for row in zip(*columns, strict=True)]
 
     # Ends -----------------------------------------------------------------------------------------------------------
@@ -184,12 +195,30 @@ class EventClock:
             when = f"after {self.now / SECOND:g} virtual seconds"
             raise RoundFailed(f"{when} no client is in flight, and no device comes any more")
         if self._wake < end:
-            self.now, self._wake = int(self._wake), math.inf
+            self._move(int(self._wake))
+            self._wake = math.inf
             return []
-        self.now, done = int(end), list[Flight]()
+        self._move(int(end))
+        done = list[Flight]()
         while self._heap and self._heap[0][0] == end:
             done.append(self.in_flight.pop(heapq.heappop(self._heap)[1]))
         return done
+
+    def _move(self, to: int) -> None:
+        self._worked += (to - self.now) * len(self.in_flight)
+        if self._away:
+            self._worked -= sum(min(begin, to) - self.now for begin in self._away)
+            self._away = [begin for begin in self._away if begin > to]
+        self.now = to
+
+    def idle(self, places: int) -> float | None:
+        """Of the time of ``places`` clients since this was asked last, the share in which no device works.
+
+        None where no time has gone by.
+        """
+        whole, worked = (self.now - self._worked_since) * places, self._worked
+        self._worked, self._worked_since = 0, self.now
+        return 1 - worked / whole if whole else None
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -206,3 +235,5 @@ class EventClock:
         self._heap = [(flight.end, flight.client) for flight in self.in_flight.values()]
         heapq.heapify(self._heap)
         self._ahead.clear()
+        self._worked, self._worked_since = 0, self.now  # a checkpoint is of an instant at which ``idle`` was asked
+        self._away = [flight.begin for flight in self.in_flight.values() if flight.begin > self.now]

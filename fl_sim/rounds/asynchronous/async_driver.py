@@ -1,7 +1,7 @@
 """The driver of an asynchronous strategy: a round of the log is one server step."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,7 +123,7 @@ class AsyncDriver(Driver):
         new = self.work.pooled(lambda _, replies: self.strategy.stepped(run.model, replies, run.round), arrived)
         self.schedule.stepped = True
         self.calls.log_exchange(exchange)
-        row = self._row(exchange, arrived)
+        row = self._row(exchange, arrived, {launched.number for launched, _ in good})
         losses = [(loss, n) for loss, n in numbers if isinstance(loss, (int, float))]
         if total := sum(n for _, n in losses):
             row |= round_row.of_clients("train", {"loss": sum(loss * n for loss, n in losses) / total})
@@ -165,8 +165,8 @@ class AsyncDriver(Driver):
         numbers = records.numbers(reply.content)
         return Arrived(records.decode(arrays), exchange.staleness(launched), launched.flight.client, numbers, start)
 
-    def _row(self, exchange: StepExchange, arrived: Sequence[Arrived]) -> dict[str, object]:
-        """The columns of a step; launches without a reply are among its dropped clients."""
+    def _row(self, exchange: StepExchange, arrived: Sequence[Arrived], used: Collection[str]) -> dict[str, object]:
+        """The columns of a step; launches without a reply are among its dropped clients. ``used``: those applied."""
         run, lost, clock = self.run, self.schedule.lost, self.schedule.clock
         self.schedule.lost = []
         rows = [
@@ -180,6 +180,7 @@ class AsyncDriver(Driver):
             row[column] = int(str(row[column])) + len(lost)
         row["bytes_down"] = exchange.bytes_down + sum(one.num_bytes for one, _ in lost)
         late = [one.staleness for one in arrived]
+        wasted = [*(one for one, _ in lost), *(one for one in exchange.taken if one.number not in used)]
         speeds = np.bincount([one.flight.speed_class for one in exchange.taken], minlength=self.classes)
         return row | {
             "version": run.round,
@@ -187,6 +188,8 @@ class AsyncDriver(Driver):
             "staleness_max": max(late),
             "in_flight": len(clock.in_flight),
             "virtual_time": clock.now / SECOND,
+            "device_idle": clock.idle(self.strategy.concurrency),
+            "wasted_examples": sum(one.flight.samples for one in wasted),
             "counted_by_speed": speeds.tolist(),
         }
 

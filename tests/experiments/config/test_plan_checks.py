@@ -19,6 +19,8 @@ from fl_sim.learning.arrays import from_arrays
 from strategies.perfedavg import PerFedAvg
 
 FLOWER = "flwr.serverapp.strategy:FedAdam"
+UNSEEN = {"validation_clients": 1, "personalize_steps": 1, "personalize_every": 1, "partition.unseen_held_out": 0.5}
+"""Validation clients, which are evaluated after each round; or after each server step."""
 
 
 @pytest.mark.parametrize(
@@ -68,6 +70,8 @@ FLOWER = "flwr.serverapp.strategy:FedAdam"
             {"partition.unseen_held_out": 0.8, "holdout_clients": 2},
             r"partition.unseen_held_out = 0.8: .*this run is off \(personalize_steps = 0\)",
         ),
+        ({"strategy": "fedasync", "stop.patience": 2, "stop.on": "test", **UNSEEN}, "stop.patience = 2: reads evaluat"),
+        ({"strategy": "fedasync", "keep_best": True, "validation": 0.1}, "keep_best = true: reads evaluations"),
         ({"ray": {"num_workers": 2}}, "ray.num_workers = 2: does nothing here: the engine is auto; add --engine ray"),
         (
             {"local": {"optimizer": "adam", "momentum": 0.5}},
@@ -101,6 +105,8 @@ def test_what_does_nothing_is_refused(settings: dict[str, Any], message: str, tm
         {"schedule_rounds": 9, "strategy": "tests.conformance.stateful:Remembers"},
         {"strategy": "perfedavg", "strategy.delta": 0.1, "strategy.order": "hf", "strategy.hf_step": "fixed"},
         {"personalize_steps": 1, "personalize_every": 2, "partition.held_out": 0.1},
+        {"strategy": "fedasync", "keep_best": True, **UNSEEN},
+        {"strategy": "fedasync", "stop.patience": 2, **UNSEEN},
     ],
 )
 def test_what_acts_is_accepted_and_stored(settings: dict[str, Any]) -> None:

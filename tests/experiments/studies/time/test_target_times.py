@@ -10,8 +10,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from experiments.config.command_line import parse
 from experiments.run import main as run
+from experiments.runs.virtual_time.run_clock import asked_clients
 from experiments.studies import study_runs
+from experiments.studies.time.async_cifar import STUDY as CIFAR
 from experiments.studies.time.async_mnist import STUDY
 from experiments.studies.time.target_times import TimedArm, TimeStudy, at_end, chosen, of_classes, time_to
 from experiments.studies.time.times_page import command, over, times_less
@@ -84,8 +87,18 @@ def test_the_accuracy_of_classes_apart() -> None:
     assert np.isnan(of_classes(rounds, (1, 2), True)[1])
 
 
-def test_every_arm_of_the_study_has_as_many_trials() -> None:
+def test_every_arm_of_a_study_has_as_many_trials() -> None:
     assert [len(arm.candidates) for arm in STUDY.arms] == [8] * 4
+    assert [len(arm.candidates) for arm in CIFAR.arms] == [6] * 4
+
+
+def test_every_call_of_the_study_on_cifar10_is_a_config() -> None:
+    """Its flags are accepted, and as many clients are at work with each arm."""
+    for condition, arm in CIFAR.cells():
+        for candidate in arm.candidates[::5]:
+            [config] = parse([*CIFAR.words(condition, arm, candidate, []), "--quiet"]).configs
+            asked = asked_clients(config, 100) if config.cohort else config.concurrency
+            assert asked == 20 and config.profile.name == "lognormal"
 
 
 def test_a_study_is_made_once_and_written(

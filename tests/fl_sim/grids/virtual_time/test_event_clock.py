@@ -125,3 +125,41 @@ def test_a_clock_goes_on_where_it_stood() -> None:
     run(clock, 7)
     copy.restore(clock.state())
     assert run(copy, 20) == run(clock, 20)
+
+
+def by_client(clients: np.ndarray, device: np.ndarray, launch: np.ndarray) -> Drawn:
+    """Client k takes k + 1 seconds a step."""
+    return Drawn(clients + 1.0, np.zeros(len(clients), np.int64))
+
+
+def test_idle_is_the_share_of_places_in_which_no_device_works() -> None:
+    """Two places: both work for a second, then one of them for another; then a device is away for a while."""
+    clock = EventClock(Devices(by_client), range(2), one_step, 0)
+    clock.start_these([0, 1])
+    assert [flight.client for flight in clock.next()] == [0] and clock.idle(2) == 0
+    assert [flight.client for flight in clock.next()] == [1] and clock.idle(2) == 0.5
+    assert clock.idle(2) is None  # at the same instant
+    devices = Devices(by_client, on=1.0, off=9.0)
+    clock = EventClock(devices, range(2), one_step, 0)
+    [begin] = devices.comes(np.array([1]), 0).tolist()
+    assert begin > 0
+    clock.start_these([1])
+    state = clock.state()
+    clock.next()
+    assert clock.idle(1) == begin / (begin + 2 * SECOND)
+    clock.restore(state)
+    clock.next()
+    assert clock.idle(1) == begin / (begin + 2 * SECOND)
+
+
+def test_a_launch_has_trained_on_what_it_did_until_it_ends() -> None:
+    """All of 10 samples, or of a device that vanishes at a uniform instant of its work as large a part of them."""
+
+    def ten(clients: np.ndarray) -> Work:
+        return one_step(clients)._replace(samples=np.full(len(clients), 10))
+
+    clock = EventClock(Devices(by_client, vanish=0.5), range(100), ten, 0)
+    for flight in clock.start(50):
+        whole = (flight.client + 1) * SECOND
+        assert flight.samples == 10 * (flight.end - flight.begin) // whole
+        assert flight.vanishes == (flight.end - flight.begin < whole)

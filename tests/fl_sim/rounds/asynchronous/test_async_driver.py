@@ -140,6 +140,9 @@ def test_devices_that_vanish_are_replaced(monkeypatch: pytest.MonkeyPatch) -> No
     result = run(FedAsync(), 10, 4, devices=devices)
     lost = sum(row["dropped"] for row in result.rows[1:])
     assert lost > 2 and all(row["completed"] == 1 for row in result.rows[1:])
+    wasted = [row["wasted_examples"] for row in result.rows[1:]]
+    assert 0 < sum(wasted) < 12 * lost and all(row["dropped"] for row in result.rows[1:] if row["wasted_examples"])
+    assert {row["device_idle"] for row in result.rows[1:]} <= {0.0, None}  # who vanishes is replaced at once
     monkeypatch.setattr(schedule, "MOST_LOST", -180)  # beside a hundred for each of the two in flight
     with pytest.raises(RoundFailed, match="round 1: the last 21 clients gave no reply; its device vanished"):
         run(FedAsync(), 1, 2, devices=Devices(equal, 1, vanish=1.0))
@@ -161,6 +164,8 @@ def test_a_client_that_fails_follows_the_failure_policy() -> None:
     """A step waits for another reply; the share is of all answers so far, and at least of those in flight."""
     result = run(Stumbles(b=1), 12, 4, failures="tolerate:0.5")
     assert sum(row["failed"] for row in result.rows[1:]) > 0 and all(row["completed"] == 1 for row in result.rows[1:])
+    wasted = [(row["failed"], row["wasted_examples"]) for row in result.rows[1:]]
+    assert all(10 * failed <= examples <= 12 * failed for failed, examples in wasted)  # two passes of 5 or 6 samples
     with pytest.raises(RoundFailed, match=r"(?s)client \d+, train.*it stumbles"):
         run(Stumbles(b=1), 12, 4)
     with pytest.raises(RoundFailed, match="round 1: the last 4 clients all failed"):
