@@ -20,8 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--target", type=float, help="accuracy, a fraction: rounds to it (default: the runs' own target)"
     )
-    parser.add_argument("--png", type=Path, metavar="PATH", help="draw the curves into this file")
-    parser.add_argument("--axis", default="round", help="of the curves: round, virtual_time or bytes")
+    parser.add_argument(
+        "--png", type=Path, metavar="PATH", help="draw the curves into this file, *.png, *.pdf or *.svg"
+    )
+    parser.add_argument("--axis", default="round", help="of the curves: round, seconds, virtual_time or bytes")
+    parser.add_argument("--band", default="range", help="over seeds: range, or interval (95 %%, of the mean)")
     options = parser.parse_args(arguments)
     try:
         if options.target is not None and not 0 < options.target <= 1:
@@ -31,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.png:
             from experiments.analysis.curves import curves  # imported here, because matplotlib takes long to load
 
-            curves(logs, options.png, axis=options.axis)
+            curves(logs, options.png, axis=options.axis, band=options.band)
             print(options.png)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)

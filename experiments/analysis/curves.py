@@ -9,8 +9,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy import stats
 
-from experiments.analysis.figure_files import STYLES, save
+from experiments.analysis.figure_files import COLORS, STYLES, save
 from experiments.analysis.frames import MEGABYTE, Run, groups, read, tidy
 from fl_sim.logs.reader import RunLog
 
@@ -25,23 +26,32 @@ LABELS = {
 }
 """Labels of the vertical axis; a metric that is not in this table is labelled by its name."""
 
-AXES = {"round": "round", "virtual_time": "virtual time (s)", "bytes": "to and from clients (MB)"}
+AXES = {
+    "round": "round",
+    "seconds": "wall time, evaluation included (s)",
+    "virtual_time": "virtual time (s)",
+    "bytes": "to and from clients (MB)",
+}
 """What may be the horizontal axis, and its label."""
 POINTS = 400
-"""Points of a curve over virtual time or bytes."""
+"""Points of a curve over time or bytes."""
+BANDS = ("range", "interval")
+"""What a band over seeds may be: from the lowest to the highest, or the 95 % t-interval of their mean."""
 
 
 def curves(
-    runs: Iterable[Run], path: str | Path | None = None, metric: str | None = None, axis: str = "round"
+    runs: Iterable[Run],
+    path: str | Path | None = None,
+    metric: str | None = None,
+    axis: str = "round",
+    band: str = "range",
 ) -> Figure:
     """Draw a metric by round: one line for each strategy and differing setting, with a band over seeds.
 
     The line is the mean over seeds, at the rounds in which all seeds have the metric: where one ended earlier, the line
-    ends with it. Over virtual time and bytes, which differ by seed, a seed has the value that was evaluated last. The
-    band reaches from the lowest seed to the highest. (With two or three seeds a confidence interval of the mean is
-    wider than the picture; ``interval`` computes it.) Runs with personal evaluations get a second panel: the mean
-    accuracy of clients on their held-out samples before and after fine-tuning, at the last evaluation, as a mean over
-    seeds.
+    ends with it. Over time and bytes, which differ by seed, a seed has the value that was evaluated last. The legend
+    has the number of seeds. Runs with personal evaluations get a second panel: the mean accuracy of clients on their
+    held-out samples before and after fine-tuning, at the last evaluation, as a mean over seeds.
 
     Parameters
     ----------
@@ -52,8 +62,11 @@ def curves(
     metric : str, optional
         A column of the rounds; default: accuracy, or loss where no run has an accuracy (a regression).
     axis : str (default: "round")
-        The horizontal axis: ``round``, ``virtual_time`` or ``bytes`` (of models, to and from clients, since the
-        beginning).
+        The horizontal axis: ``round``, ``seconds`` (of this log, evaluation included), ``virtual_time`` or ``bytes``
+        (of models, to and from clients, since the beginning).
+    band : str (default: "range")
+        ``range``: from the lowest seed to the highest; ``interval``: the 95 % interval of the mean over seeds by
+        Student's t, point by point, which with two or three seeds is wide. One seed has no band.
 
     Returns
     -------
@@ -63,30 +76,55 @@ def curves(
     Raises
     ------
     ValueError
-        For a metric or an axis that no run has, and another ending.
+        For a metric or an axis that no run has, another band, and another ending.
     """
     if axis not in AXES:
         raise ValueError(f"axis = {axis!r}: must be one of {', '.join(AXES)}")
+    if band not in BANDS:
+        raise ValueError(f"band = {band!r}: must be one of {', '.join(BANDS)}")
     logs = read(*runs)
     table = tidy(*logs)
     name = metric or ("accuracy" if table["accuracy"].notna().any() else "loss")
     if name not in table:
         raise ValueError(f"metric = {name!r}: no run has it; they have {', '.join(map(str, table.columns))}")
-    keys, grouped = groups(logs)
-    labelled = {_label(keys, values): group for values, group in grouped.items()}
-    personal = _personal(labelled)
+    figure = _drawn(labelled(logs), name, axis, band)
+    if path is not None:
+        save(figure, path)
+    return figure
+
+
+def _drawn(named: dict[str, list[RunLog]], name: str, axis: str, band: str) -> Figure:
+    """The picture of a metric, and of personal accuracy where the runs have it."""
+    personal = _personal(named)
     figure = Figure(figsize=(11 if len(personal) else 7, 4.2), layout="constrained")
     panels = figure.subplots(1, 2 if len(personal) else 1, squeeze=False)[0]
     panels[0].set_prop_cycle(STYLES)
     if axis == "round":
-        _lines(panels[0], labelled, name)
+        draw_lines(panels[0], named, name, band)
     else:
-        _steps(panels[0], labelled, name, axis)
+        _steps(panels[0], named, name, axis, band)
+    if "accuracy" in name and band == "interval":  # an interval may pass 0 or 1, an accuracy does not
+        low, high = panels[0].get_ylim()
+        panels[0].set_ylim(max(low, -0.02), min(high, 1.02))
     if len(personal):
         _bars(panels[1], personal)
-    if path is not None:
-        save(figure, path)
     return figure
+
+
+def labelled(logs: Iterable[RunLog]) -> dict[str, list[RunLog]]:
+    """The runs of each line, one a seed, by its label: the strategy and the settings in which runs differ."""
+    keys, grouped = groups(logs)
+    return {_label(keys, values): group for values, group in grouped.items()}
+
+
+def half_interval(std: np.ndarray, seeds: int) -> np.ndarray:
+    """Half of the 95 % t-interval of a mean over seeds, whose standard deviation is ``std`` (P,); 0 of one seed."""
+    return std * 0 if seeds < 2 else stats.t.ppf(0.975, seeds - 1) * std / seeds**0.5
+
+
+def counted(label: str, logs: Sequence[object]) -> str:
+    """A label with its number of seeds, where there are several."""
+    return f"{label} (n = {len(logs)})" if len(logs) > 1 else label
 
 
 def _label(keys: list[str], values: tuple[object, ...]) -> str:
@@ -99,10 +137,10 @@ def _label(keys: list[str], values: tuple[object, ...]) -> str:
     return ", ".join([str(values[0]), *more])
 
 
-def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
+def draw_lines(axes: Axes, named: dict[str, list[RunLog]], name: str, band: str = "range") -> None:
     """Draw one line and band for each label."""
-    for label, logs in labelled.items():
-        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max", "count"])
+    for label, logs in named.items():
+        line = tidy(*logs).groupby("round")[name].agg(["mean", "min", "max", "std", "count"])
         line, some = line[line["count"] == len(logs)], line[line["count"] > 0]
         if len(some) and not len(line):
             cure = "leave out those that broke off"
@@ -110,30 +148,35 @@ def _lines(axes: Axes, labelled: dict[str, list[RunLog]], name: str) -> None:
         if len(some) and some.index[-1] > line.index[-1]:
             what = f"the curve of {label} ends with round {line.index[-1]}, the last in which all {len(logs)} runs have"
             warnings.warn(f"{what} {name}", stacklevel=3)
-        color = axes.plot(line.index, line["mean"], label=label, marker="." if len(line) < 30 else "")[0].get_color()
-        axes.fill_between(line.index, line["min"], line["max"], color=color, alpha=0.15, linewidth=0)
+        marker = "." if len(line) < 30 else ""
+        color = axes.plot(line.index, line["mean"], label=counted(label, logs), marker=marker)[0].get_color()
+        low, high = line["min"], line["max"]
+        if band == "interval":
+            half = half_interval(line["std"].to_numpy(), len(logs))
+            low, high = line["mean"] - half, line["mean"] + half
+        axes.fill_between(line.index, low, high, color=color, alpha=0.15, linewidth=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="round", ylabel=LABELS.get(name, name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 
 
-def _steps(axes: Axes, labelled: dict[str, list[RunLog]], name: str, axis: str) -> None:
-    """Draw one line and band for each label over virtual time or bytes."""
-    for label, logs in labelled.items():
+def _steps(axes: Axes, named: dict[str, list[RunLog]], name: str, axis: str, band: str) -> None:
+    """Draw one line and band for each label over time or bytes."""
+    for label, logs in named.items():
         found = [_by(log, name, axis) for log in logs]
         if any(line.empty for line in found):
             raise ValueError(
                 f"{label}: not all of its {len(logs)} runs have {name} and {axis}; leave out those without"
             )
-        step_line(axes, label, found)
+        step_line(axes, counted(label, logs), found, band)
     axes.set(xlabel=AXES[axis], ylabel=LABELS.get(name, name))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
 
 
-def step_line(axes: Axes, label: str, runs: "Sequence[pd.Series[float]]") -> None:
-    """Draw the mean of several runs, and a band from the lowest to the highest: each has its last value.
+def step_line(axes: Axes, label: str, runs: "Sequence[pd.Series[float]]", band: str = "range") -> None:
+    """Draw the mean of several runs, and a band as in ``curves``: each has its last value.
 
     ``runs`` : of each the values by time or bytes, ascending. The line ends with the run that ends first.
     """
@@ -141,14 +184,21 @@ def step_line(axes: Axes, label: str, runs: "Sequence[pd.Series[float]]") -> Non
     places = np.linspace(first, last, POINTS)
     values = np.stack([line.to_numpy()[np.searchsorted(line.index, places, side="right") - 1] for line in runs])
     color = axes.plot(places, values.mean(0), label=label, drawstyle="steps-post")[0].get_color()
-    axes.fill_between(places, values.min(0), values.max(0), color=color, alpha=0.15, linewidth=0, step="post")
+    low, high = values.min(0), values.max(0)
+    if band == "interval" and len(values) > 1:
+        half = half_interval(values.std(0, ddof=1), len(values))
+        low, high = values.mean(0) - half, values.mean(0) + half
+    axes.fill_between(places, low, high, color=color, alpha=0.15, linewidth=0, step="post")
 
 
 def _by(log: RunLog, name: str, axis: str) -> "pd.Series[float]":
-    """A run's metric by virtual time or bytes, where it was evaluated."""
+    """A run's metric by time or bytes, where it was evaluated."""
     rounds = log.rounds
     if axis == "bytes":
         at = (rounds["bytes_down"].fillna(0) + rounds["bytes_up"].fillna(0)).cumsum() / MEGABYTE
+    elif axis == "seconds":
+        at = (rounds["seconds"].fillna(0) + rounds["evaluate_seconds"].fillna(0)).cumsum()
+        at = at.where(rounds["seconds"].notna())
     else:
         at = rounds["virtual_time"].astype(float)
     line = pd.Series(rounds[name].to_numpy(np.float64), index=pd.Index(at.to_numpy(np.float64))).dropna()
@@ -166,8 +216,12 @@ def _personal(labelled: dict[str, list[RunLog]]) -> pd.DataFrame:
 def _bars(axes: Axes, personal: pd.DataFrame) -> None:
     """Draw two bars for each label: accuracy before and after fine-tuning."""
     places = range(len(personal))
-    for offset, column, label in ((-0.2, "personal_accuracy_before", "before"), (0.2, "personal_accuracy", "after")):
-        axes.bar([p + offset for p in places], personal[column], width=0.4, label=f"{label} fine-tuning")
+    for offset, column, label, color in (
+        (-0.2, "personal_accuracy_before", "before", COLORS[1]),
+        (0.2, "personal_accuracy", "after", COLORS[0]),
+    ):
+        where = [place + offset for place in places]
+        axes.bar(where, personal[column], width=0.4, label=f"{label} fine-tuning", color=color)
     axes.set_xticks(list(places), [str(label) for label in personal.index], rotation=30, ha="right", fontsize="small")
     axes.set(ylabel="accuracy on clients' held-out samples", ylim=(0, 1))
     axes.grid(alpha=0.3, axis="y")

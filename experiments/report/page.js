@@ -170,7 +170,8 @@
       font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13 }, plot_bgcolor: "#fff",
       xaxis: { title: { text: data.axes[chosen.axis] }, gridcolor: "#e6e6e6", zeroline: false, uirevision: chosen.axis },
       yaxis: { title: { text: metric }, type: chosen.log ? "log" : "linear", gridcolor: "#e6e6e6", zeroline: false,
-        exponentformat: "power" },
+        exponentformat: "power", // an interval may pass 0 or 1, an accuracy does not
+        ...(metric.includes("accuracy") && !chosen.log ? { autorangeoptions: { clipmin: -0.02, clipmax: 1.02 } } : {}) },
       showlegend: entries > 0, legend: { font: { size: 12 }, itemwidth: 30 },
       uirevision: `${metric} ${chosen.axis} ${chosen.log}`,
     };
@@ -265,7 +266,7 @@
     document.getElementById("status").textContent = `${data.runs.length} run${data.runs.length === 1 ? "" : "s"}`
       + (going ? `, ${going} without a summary yet` : "") + `; as of ${data.made}`;
     const content = { curves: drawCurves(), partitions: data.partitions.flatMap((one, number) => [
-      make("h3", {}, `${one.clients} clients: ${one.runs.length === data.runs.length ? "all runs that have one" : shorter(one.runs.join(", "), 160)}`),
+      make("h3", {}, `${one.clients} clients: ${data.partitions.length === 1 ? "all runs that have one" : shorter(one.runs.join("; "), 160)}`),
       make("p", { class: "note" }, one.note), make("div", { class: "plot", id: `partition-${number}` })]) };
     const sections = SECTIONS.map(([id, title]) => [id, title, content[id] || (data.tables[id] || []).flatMap(drawTable)])
       .filter(([, , inside]) => inside.length);

@@ -17,7 +17,7 @@ MOST = 12
 
 
 def partitions(found: Sequence[Found], notes: list[str]) -> list[dict[str, Any]]:
-    """The different partitions of the runs, each with the names of its runs.
+    """The different partitions of the runs, each with the labels of its runs.
 
     Each is ``runs``, ``x`` and ``y`` (clients or groups of them, labels), ``z`` (a row a label), ``unit`` (what ``z``
     is), ``note``, and ``clients``, their number.
@@ -34,11 +34,11 @@ def partitions(found: Sequence[Found], notes: list[str]) -> list[dict[str, Any]]
         counts = frame.to_numpy()
         key = hashlib.sha256(repr(list(frame.columns)).encode() + counts.tobytes()).hexdigest()
         if key in alike:
-            alike[key]["runs"].append(one.name)
+            alike[key]["runs"] += [one.label] * (one.label not in alike[key]["runs"])
         elif len(alike) == MOST or not counts.size:
             left_out += 1
         else:
-            alike[key] = {"runs": [one.name], **cells(counts, list(map(str, frame.index)), list(map(str, frame)))}
+            alike[key] = {"runs": [one.label], **cells(counts, list(map(str, frame.index)), list(map(str, frame)))}
     if left_out:
         notes.append(f"the page has the first {MOST} partitions; those of {left_out} runs are left out")
     return list(alike.values())

@@ -198,8 +198,8 @@ def test_curves_draw_a_line_a_strategy_and_bars_where_clients_were_fine_tuned(
     plain, both = figures
     assert len(plain.axes) == 1 and len(both.axes) == 2
     lines = {line.get_label(): line.get_xydata().tolist() for line in both.axes[0].lines}
-    assert list(lines) == ["fedavg", "fedprox"]
-    np.testing.assert_allclose(lines["fedavg"], [[0, 0.1], [1, 0.6], [2, 0.85]])
+    assert list(lines) == ["fedavg (n = 2)", "fedprox"]
+    np.testing.assert_allclose(lines["fedavg (n = 2)"], [[0, 0.1], [1, 0.6], [2, 0.85]])
     np.testing.assert_allclose(lines["fedprox"], [[0, 0.1], [2, 0.6], [3, 0.7]])
     band = both.axes[0].collections[0].get_paths()[0].get_extents()  # of fedavg: its lowest and highest seed
     assert (band.ymin, band.ymax) == (0.1, 0.9)

@@ -51,9 +51,33 @@ def test_a_curve_over_time_or_bytes_is_the_mean_of_what_was_evaluated_last(
 
 
 def test_an_axis_that_is_none_or_that_no_run_has_is_refused(runs: list[Path], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="axis = 'seconds': must be one of round, virtual_time, bytes"):
+    with pytest.raises(ValueError, match="axis = 'hours': must be one of round, seconds, virtual_time, bytes"):
+        curves(runs, tmp_path / "a.png", axis="hours")
+    with pytest.raises(ValueError, match="band = 'std': must be one of range, interval"):
+        curves(runs, tmp_path / "a.png", band="std")
+    with pytest.raises(ValueError, match="fedavg: not all of its 2 runs have accuracy and seconds"):
         curves(runs, tmp_path / "a.png", axis="seconds")
     with RoundLog.create(tmp_path, "run3", f"seed = 3\n{CONFIG}") as log:
         log.round({"round": 0, "accuracy": 0.5})
     with pytest.raises(ValueError, match="fedavg: not all of its 3 runs have accuracy and virtual_time"):
         curves([*runs, log.path], tmp_path / "a.png", axis="virtual_time")
+
+
+@pytest.mark.parametrize("axis", ["round", "seconds", "bytes"])
+def test_a_band_is_students_interval_and_the_legend_has_n(axis: str, tmp_path: Path) -> None:
+    runs = []
+    for seed, last in enumerate([0.5, 0.6, 0.7]):
+        with RoundLog.create(tmp_path, f"run{seed}", f"seed = {seed}\n{CONFIG}") as log:
+            for number, accuracy in enumerate([0.1, last]):
+                log.round(
+                    {"round": number, "accuracy": accuracy, "seconds": number, "bytes_up": number, "bytes_down": 0}
+                )
+        runs.append(log.path)
+    panel = curves(runs, axis=axis, band="interval").axes[0]
+    [band] = panel.collections
+    heights = band.get_paths()[0].vertices[:, 1]
+    # std = .1, half = t(.975, 2) .1 / sqrt 3 = 4.302653 * .057735
+    assert (heights.min(), heights.max()) == pytest.approx((0.1, 0.6 + 0.2484138))
+    assert [text.get_text() for text in panel.get_legend().get_texts()] == ["fedavg (n = 3)"]
+    lowest_last = sorted({round(float(height), 7) for height in heights})[1]
+    assert lowest_last == pytest.approx(0.6 - 0.2484138)

@@ -7,10 +7,11 @@ from experiments.report.partition_cells import cells, partitions
 
 
 def test_few_clients_have_a_column_each(make_run) -> None:
-    make_run("a")
+    make_run("a", seed=1)
+    make_run("b")
     notes: list[str] = []
-    [one] = partitions(read_runs(folders([make_run("b").parent])).found, notes)
-    assert one["runs"] == ["a", "b"] and notes == []
+    [one] = partitions(read_runs(folders([make_run("c", strategy="fedprox").parent])).found, notes)
+    assert one["runs"] == ["fedavg", "fedprox"] and notes == []
     assert (one["x"], one["y"], one["z"], one["unit"]) == (["0", "1"], ["cat", "dog"], [[3, 1], [0, 4]], "samples")
 
 
