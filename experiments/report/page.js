@@ -22,6 +22,12 @@
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0)).buffer;
   const shorter = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
+  const plots = new Map(); // elements that stay when the page is drawn again, so that what was enlarged stays so
+  const plotOf = (id) => {
+    if (!plots.has(id)) plots.set(id, make("div", { class: "plot", id }));
+    return plots.get(id);
+  };
+
   // ---- tables
   const shown = (value) => {
     if (value === null || value === undefined || value === "") return "–";
@@ -75,7 +81,7 @@
     fill();
     const found = [make("h3", {}, spec.title)];
     if (spec.note) found.push(make("p", { class: "note" }, spec.note));
-    found.push(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, head), body)));
+    found.push(make("div", { class: "scroll", "data-title": spec.title }, make("table", {}, make("thead", {}, head), body)));
     return found;
   };
 
@@ -200,7 +206,7 @@
   const select = (id, options, value, change) => {
     const found = make("select", { id });
     for (const [name, label] of options) found.append(make("option", { value: name, selected: name === value }, label));
-    found.addEventListener("change", () => change(found.value));
+    found.addEventListener("change", () => { change(found.value); found.blur(); });
     return found;
   };
   const drawCurves = () => {
@@ -225,7 +231,7 @@
       const menu = select(`metric-${number}`, metrics.map((name) => [name, name]), metric,
         (value) => { chosen.metrics[number] = value; note.textContent = data.metrics[value]; drawPanel(number); });
       const note = make("p", { class: "note" }, data.metrics[metric]);
-      return make("div", { class: "panel" }, menu, note, make("div", { class: "plot", id: `plot-${number}` }));
+      return make("div", { class: "panel" }, menu, note, plotOf(`plot-${number}`));
     });
     const how = "A click on an entry of the legend hides its line, a double click all others. Drag to enlarge, double click to go back.";
     const thin = data.thinned ? ` Curves have at most ${data.points} points: of each stretch the lowest and the highest.` : "";
@@ -267,7 +273,7 @@
       + (going ? `, ${going} without a summary yet` : "") + `; as of ${data.made}`;
     const content = { curves: drawCurves(), partitions: data.partitions.flatMap((one, number) => [
       make("h3", {}, `${one.clients} clients: ${data.partitions.length === 1 ? "all runs that have one" : shorter(one.runs.join("; "), 160)}`),
-      make("p", { class: "note" }, one.note), make("div", { class: "plot", id: `partition-${number}` })]) };
+      make("p", { class: "note" }, one.note), plotOf(`partition-${number}`)]) };
     const sections = SECTIONS.map(([id, title]) => [id, title, content[id] || (data.tables[id] || []).flatMap(drawTable)])
       .filter(([, , inside]) => inside.length);
     const top = make("nav", {}, ...sections.map(([id, title]) => make("a", { href: `#${id}` }, title)));
@@ -288,10 +294,18 @@
     try {
       const reply = await fetch(`data${location.search}`, { headers: tag ? { "If-None-Match": tag } : {}, cache: "no-store" });
       if (reply.status === 200) {
-        next = reply.headers.get("ETag");
-        const at = [window.scrollX, window.scrollY];
-        show(await reply.json());
-        window.scrollTo(...at);
+        const content = await reply.json();
+        if (document.activeElement.tagName !== "SELECT") { // an open menu is not closed; the next look shows the data
+          next = reply.headers.get("ETag");
+          const at = [window.scrollX, window.scrollY];
+          const boxes = [...document.querySelectorAll(".scroll")].map((box) => [box.dataset.title, box.scrollLeft, box.scrollTop]);
+          show(content);
+          for (const [title, left, top] of boxes) {
+            const box = [...document.querySelectorAll(".scroll")].find((other) => other.dataset.title === title);
+            if (box) box.scrollTo(left, top);
+          }
+          window.scrollTo(...at);
+        }
       } else if (reply.status !== 304) throw new Error(await reply.text());
     } catch (error) {
       document.getElementById("status").textContent = `No answer (${error.message}); the page asks again.`;

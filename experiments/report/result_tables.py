@@ -43,12 +43,17 @@ def _cell(value: Any) -> object:
 
 
 def final_numbers(found: Sequence[Found]) -> pd.DataFrame:
-    """A row for each run: ``run``, ``label``, ``seed``, ``state``, ``rounds`` done, and the numbers of ``outcome``."""
+    """A row for each run.
+
+    Its columns are ``run``, ``label``, ``seed``, ``state``, ``rounds`` done, ``of`` how many, and the numbers of
+    ``outcome``.
+    """
     rows = []
     for one in found:
         log, rounds = one.log, one.log.rounds
         known: dict[str, Any] = {"run": one.name, "label": one.label, "seed": facts(log)["seed"], "state": state(log)}
         known["rounds"] = int(rounds["round"].max()) if len(rounds) else 0
+        known["of"] = log.config.get("rounds")
         known |= outcome(log)
         known["virtual_time"] = rounds["virtual_time"].max()
         known |= {name: rounds[name].sum(min_count=1) for name in ("failed", "dropped")}
@@ -117,7 +122,8 @@ def _over_seeds(frame: pd.DataFrame) -> list[Table]:
 
 def _mean(row: Mapping[Any, Any], seeds: int) -> dict[str, object]:
     mean, high = row["mean"], row["high"]
-    spread = f" ± {high - mean:.2g}" if high == high else ""
+    half = high - mean
+    spread = "" if half != half else f" ± {half:.0f}" if half >= 100 else f" ± {half:.2g}"
     return {"v": float(mean), "t": f"{mean:.4g}{spread}" + (f" ({row['n']})" if row["n"] < seeds else "")}
 
 

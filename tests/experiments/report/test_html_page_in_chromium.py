@@ -131,6 +131,8 @@ def test_odd_runs_are_drawn_without_an_error(browser, make_run, tmp_path: Path) 
 
 
 def test_the_live_page_follows_its_runs(browser, make_run, tmp_path: Path) -> None:
+    from selenium.webdriver import ActionChains
+
     run = make_run("a", [0.1, 0.2], summary=None)
     with Server(Watched([tmp_path / "runs"]), every=0.2) as server:
         thread = threading.Thread(target=server.serve_forever)
@@ -138,9 +140,15 @@ def test_the_live_page_follows_its_runs(browser, make_run, tmp_path: Path) -> No
         try:
             opened(browser, server.address)
             assert drawn(browser) == 1
+            place = browser.find_element("css selector", "#plot-0 .nsewdrag")
+            drag = ActionChains(browser).move_to_element(place).click_and_hold().move_by_offset(150, 0).pause(0.2)
+            drag.release().perform()
+            begin = "return document.getElementById('plot-0').layout.xaxis.range[0]"
+            enlarged = until(browser, lambda: browser.execute_script(begin) > 0.3 and browser.execute_script(begin))
             with (run / "rounds.jsonl").open("a") as rows:
                 rows.write('{"round": 2, "accuracy": 0.9, "loss": 1.0}\n')
             until(browser, lambda: cells(browser, 0, "accuracy") == ["0.9"])
+            assert browser.execute_script(begin) == enlarged
             make_run("b", [0.4], seed=1)
             until(browser, lambda: cells(browser, 0, "run") == ["a", "b"])
             assert {url.partition("?")[0].partition("127.0.0.1")[2] for url in asked_for(browser)[-2:]} == {
