@@ -50,6 +50,11 @@ class Silo:
             why = "each block would run in a forked process, whose silo would start anew"
             cure = "give --silo.timeout, or use --engine ray"
             raise ConfigError(f"client_timeout = {client_timeout:g}: {why}; {cure}")
+        if self.balance and self.reduce != "ordered":
+            why = (
+                f"shards move by measured speed, and the bits of silo.reduce = {self.reduce!r} depend on where they are"
+            )
+            raise ConfigError(f"silo.balance = True: {why}, so that no run could be repeated; use ordered")
         self.edges()
 
     def check_device(self, device: torch.device) -> None:

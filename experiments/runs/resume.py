@@ -31,6 +31,8 @@ FREE = (
     *("schedule_rounds", "silo.shares", "silo.balance", "silo.timeout"),
 )
 """Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
+OF_ORDERED = ("silo.processes", "silo.shares", "silo.balance")
+"""Settings that change no bit of a silo whose ``silo.reduce`` is ordered, and may change then; they change others."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> 
     ``old`` : the run's settings by dotted name.
     """
     new = flatten(config.to_dict())
-    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not free(k)]
+    changed = [k for k in sorted({*old, *new}) if old.get(k) != new.get(k) and not free(k, old, new)]
     if changed:
         differences = ", ".join(f"{k} = {new.get(k)!r} (it began with {old.get(k)!r})" for k in changed)
         cure = "a run goes on as it began; leave that out, or begin a new one with --fork"
@@ -91,8 +93,10 @@ def check_unchanged(folder: Path, old: Mapping[str, object], config: Config) -> 
         raise ConfigError(f"{key} = {getattr(config, key)}: {why}; {cure}")
 
 
-def free(key: str) -> bool:
+def free(key: str, old: Mapping[str, object], new: Mapping[str, object]) -> bool:
     """Whether a setting may change when a run continues."""
+    if key in OF_ORDERED:
+        return all(x.get("silo.processes") and x.get("silo.reduce") == "ordered" for x in (old, new))
     return key in FREE or (key.startswith("ray.") and key != "ray.engine")
 
 

@@ -1,17 +1,20 @@
 """Seconds of a client's steps in a silo, beside one process and DistributedDataParallel, in turn.
 
     python -m experiments.bench.silo [--model cnn] [--batch 64] [--steps 20] [--turns 5] [--processes 2] [--shards 4]
+    python -m experiments.bench.silo --balance --shards 8        # one rank slowed by half
 
 Pictures are noise of CIFAR-10's shape. Each system takes the same number of steps of SGD, one thread a process:
 
     plain        a PyTorch loop in one process
     one          a silo of one process (--silo.processes 1)
     ordered      a silo of several processes; library: the same with all_reduce
+    ceiling      the same processes, each with its own shards, and no sums between them: no silo here is faster
     ddp          torch.nn.parallel.DistributedDataParallel in a PyTorch loop on as many processes
 
-They take turns. The first turn, in which the silos' processes start, is not counted; ddp's start anew in each turn, and
-take a pass that is not counted. Ratios are of medians. A silo's time includes that of sending model and samples to the
-ranks, and the reply.
+They take turns. The first turn, in which the silos' processes start, is not counted; those of ceiling and ddp start
+anew in each turn, and take a pass that is not counted. Ratios are of medians. A silo's time includes that of sending
+model and samples to the ranks, and the reply. Beside seconds stand those of a processor, of the process that took most:
+where they are fewer, it waited for the others, or other work had the cores.
 """
 
 import argparse
@@ -23,6 +26,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import psutil
 import torch
 import torch.distributed as dist
 from torch import nn
@@ -31,17 +35,22 @@ from torch.nn.functional import cross_entropy
 from clients.silo.silo_of_run import in_silo
 from clients.silo.silo_options import Silo
 from experiments.bench.ranks import on_ranks
+from experiments.bench.silo.ceiling import ceiling
+from experiments.bench.silo.slowed_rank import Slowed, balance
 from experiments.config.recipe_files import make
 from experiments.runs.plan import first_round_plans, sent
 from experiments.runs.resume import ready
 from experiments.runs.setup import Setup
 from fl_sim import from_arrays, rng
+from fl_sim.blocks.client_silo import ClientSilo
 from fl_sim.engines.run_block import run_plan
 
 RATE = 0.01
+Times = tuple[float, float]
+"""Seconds, and seconds of a processor."""
 
 
-def world(model: str, batch: int, steps: int) -> Setup:
+def world(model: str | nn.Module, batch: int, steps: int) -> Setup:
     """One client with as many samples as its steps take, in one pass."""
     x, y = rng.uniform(rng.words(0), (batch * steps, 3, 32, 32)), torch.arange(batch * steps) % 10
     task = from_arrays(x, y, x_test=x[:10], y_test=y[:10], name="noise")
@@ -65,16 +74,17 @@ def parts(setup: Setup, batch: int, rank: int, size: int) -> list[tuple[torch.Te
     return [(train["x"][a : a + own], train["y"][a : a + own]) for a in begins]
 
 
-def ddp(setup: Setup, batch: int, turns: int) -> list[float]:
-    """Seconds of each turn of DistributedDataParallel, on this rank."""
+def ddp(setup: Setup, batch: int, turns: int) -> list[Times]:
+    """The times of each turn of DistributedDataParallel, on this rank."""
     module = nn.parallel.DistributedDataParallel(setup.loss.training)
     batches, times = parts(setup, batch, dist.get_rank(), dist.get_world_size()), []
     for _ in range(turns + 1):
         dist.barrier()
-        start = time.perf_counter()
+        start, processor = time.perf_counter(), time.process_time()
         steps_of(module, batches)
+        processor = time.process_time() - processor
         dist.barrier()
-        times.append(time.perf_counter() - start)
+        times.append((time.perf_counter() - start, processor))
     return times[1:]  # the first one also starts what each process starts once
 
 
@@ -84,26 +94,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="cnn")
     for name, value in (("batch", 64), ("steps", 20), ("turns", 5), ("processes", 2), ("shards", 4)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--balance", action="store_true", help="one rank slowed by half: equal shares, and moved ones")
     given = parser.parse_args(argv)
     torch.set_num_threads(1)
+    several = Silo(given.processes, given.shards)
+    if given.balance:
+        print(balance(world(Slowed(), given.batch, given.steps), several, given.batch, given.steps, given.turns))
+        return 0
     setup = world(given.model, given.batch, given.steps)
     [plan] = first_round_plans(setup)
-    several = Silo(given.processes, given.shards)
     silos = {"one": Silo(1, given.shards), "ordered": several, "library": replace(several, reduce="library")}
     learners = {name: in_silo(setup.learner, silo) for name, silo in silos.items()}
     whole = parts(setup, given.batch, 0, 1)
     systems: dict[str, Callable[[], Any]] = {"plain": lambda: steps_of(setup.loss.training, whole)}
     for name, learner in learners.items():
         systems[name] = partial(run_plan, plan, sent(setup), learner, "loop", 0, None)
-    times: dict[str, list[float]] = {name: [] for name in (*systems, "ddp")}
+    times: dict[str, list[Times]] = {name: [] for name in (*systems, "ceiling", "ddp")}
     try:
         for turn in range(given.turns + 1):
             for name, work in systems.items():
-                start = time.perf_counter()
+                silo = learners[name].silo if name in learners else None
+                start, before = time.perf_counter(), processor_seconds(silo)
                 work()
                 if turn:
-                    times[name].append(time.perf_counter() - start)
+                    spent = [b - a for a, b in zip(before, processor_seconds(silo), strict=True)]
+                    times[name].append((time.perf_counter() - start, max(spent)))
             if turn:
+                times["ceiling"] += on_ranks(given.processes, ceiling, setup, several, 1)
                 times["ddp"] += on_ranks(given.processes, ddp, setup, given.batch, 1)
     finally:
         for learner in learners.values():
@@ -113,11 +130,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def show(times: dict[str, list[float]], steps: int) -> str:
+def processor_seconds(silo: ClientSilo | None) -> list[float]:
+    """The processor's seconds of this process so far, or of each rank of a silo that has started them."""
+    group = vars(silo).get("_group") if silo is not None else None
+    if group is None:
+        return [time.process_time()]
+    return [sum(psutil.Process(rank.pid).cpu_times()[:2]) for rank in group.ranks]
+
+
+def show(times: dict[str, list[Times]], steps: int) -> str:
     """Milliseconds a step of each system, and how many times as fast as ``one`` it is, as a table in Markdown."""
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    rows = [f"| {n} | {t / steps * 1e3:.2f} | {medians['one'] / t:.2f} |" for n, t in medians.items()]
-    return "\n".join(["| system | ms a step | times as fast as one process |", "|---|---|---|", *rows])
+    medians = {n: [statistics.median(x) / steps * 1e3 for x in zip(*v, strict=True)] for n, v in times.items()}
+    one, rows = medians["one"][0], list[str]()
+    for name, (seconds, processor) in medians.items():
+        rows.append(f"| {name} | {seconds:.2f} | {processor:.2f} | {one / seconds:.2f} |")
+    head = ["| system | ms a step | of a processor | times as fast as one process |", "|---|---|---|---|"]
+    return "\n".join([*head, *rows])
 
 
 if __name__ == "__main__":

@@ -63,6 +63,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "flower": ({"engine": "flower"}, "engine = 'flower'"),
     "too few shards": ({"silo.processes": 3, "silo.shards": 2}, "silo.processes = 3: each process needs a shard"),
     "time limit": ({"silo.processes": 2, "client_timeout": 9.0}, "client_timeout = 9: each block would run in"),
+    "bits by speed": (
+        {"silo.processes": 2, "silo.reduce": "ring", "silo.balance": True},
+        "silo.balance = True: .*'ring'",
+    ),
     "idle": ({"silo.processes": 0, "silo.shards": 2}, "silo.shards = 2: does nothing here"),
 }
 

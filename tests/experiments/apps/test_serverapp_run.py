@@ -1,12 +1,15 @@
 """Apps of a few lines, in the styles of Flower's users: each does what it does on Flower, and its digest repeats."""
 
 import ast
+import builtins
+import time
 from pathlib import Path
 
 import pytest
 
 from experiments.config.command_line import parse
 from experiments.run import main
+from fl_sim.grids import plain_app
 from fl_sim.logs.toml import read_toml
 from tests.experiments.apps.small_apps import CLIENT, COMPONENTS, LEGACY, SEND, WORKFLOW, Try, events, exchanging
 
@@ -21,8 +24,12 @@ def test_nodes_are_a_list_and_messages_that_nobody_answers_are_told(attempt: Try
     assert events(log) == ["no_such_node", "no_function"] and not summary["bits_changed"]
 
 
-def test_a_timeout_counts_the_wall_time_of_each_call(attempt: Try) -> None:
-    slow = CLIENT.replace("    new = ", "    time.sleep(0.3 if n == 1 else 0)\n    new = ", 1)
+def test_a_timeout_counts_the_wall_time_of_each_call(attempt: Try, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that moves in the slow call only, so that no load of the machine changes the test."""
+    assert plain_app.clock is time.monotonic
+    monkeypatch.setattr(plain_app, "clock", lambda: passed[0])
+    monkeypatch.setattr(builtins, "passed", passed := [0.0], raising=False)
+    slow = CLIENT.replace("    new = ", "    passed[0] += 0.3 if n == 1 else 0\n    new = ", 1)
     body = "replies = list(grid.send_and_receive(messages(grid), timeout=0.2))\n"
     body += "said([r.metadata.src_node_id for r in replies])"
     code, summary, log, heard = attempt(exchanging(body), slow)

@@ -8,9 +8,10 @@ import pytest
 
 from experiments.config.recipe_files import make
 from experiments.runs.execute import execute
-from experiments.runs.resume import FREE, resume
+from experiments.runs.resume import FREE, free, resume
 from experiments.runs.setup import build
 from fl_sim import Callback, Run
+from fl_sim.dotted import flatten
 from fl_sim.logs.columns import CONFIG
 from tests.experiments.config.setting_walks import REFUSED, or_refused, seen, settings, wrote
 from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
@@ -71,3 +72,20 @@ def test_a_schedule_s_own_rounds_act_where_they_are_those_of_the_run(
     folder = broken("schedule_rounds")
     found = goes_on(folder, tmp_path / "run", "", schedule_rounds=4, rounds=5)
     assert isinstance(found, dict) and found["summary"]["rounds"] == 5
+
+
+def test_a_silo_goes_on_with_other_processes_where_that_changes_no_bit(tmp_path: Path) -> None:
+    """With the digest of a run of one process throughout; sums in another order, or no silo before, are refused."""
+    given = {**settings("rounds", (2,), False, tmp_path / "runs"), "rounds": 3, "engine": "loop"}
+    folder = Path(execute(build(make(**given, **{"silo.processes": 1})), True, [Breaks()])[0]["run_dir"])
+    found = goes_on(folder, tmp_path / "two", "", **{"silo.processes": 2})
+    whole = execute(build(make(**given, **{"silo.processes": 1})), True)[0]
+    assert isinstance(found, dict) and found["summary"]["digest"] == whole["digest"]
+    for before, changed in (
+        ({"silo.processes": 2, "silo.reduce": "ring"}, {"silo.shares": "3,1"}),
+        ({"silo.processes": 2, "silo.reduce": "ring"}, {"silo.processes": 3}),
+        ({}, {"silo.processes": 1}),
+    ):
+        old, new = (flatten(make(**{**given, **before, **more}).to_dict()) for more in ({}, changed))
+        [key] = changed
+        assert not free(key, old, new)
