@@ -75,7 +75,8 @@ class Asynchronous(AsynchronousStrategy, Strategy):
         for _, again in nodes:
             if again not in contents:
                 own = {"launch": again} if again else {}
-                contents[again] = RecordDict({"arrays": arrays, "config": records.config({**settings, **own})})
+                sent = {"arrays": arrays, "config": records.config({**settings, **own})}
+                contents[again] = flower.trusted(RecordDict, sent)
         return flower.requests([(contents[again], node) for node, again in nodes], "train")
 
     def aggregate_train(
