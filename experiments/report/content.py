@@ -60,17 +60,28 @@ def content(runs: Runs, most_bytes: int = BYTES) -> dict[str, Any]:
         for one in found
     ]
     points, curves = _curves(found, metrics, most_bytes - len(as_json(page)) - len(as_json(known)))
+    if without := sum(bool(row["rounds"]) and not own["axes"] for row, own in zip(known, curves, strict=True)):
+        page["notes"].append(f"curves of {without} runs would not fit, and are left out; name fewer runs to see them")
     page["points"], page["thinned"] = points, any(len(one.log.rounds) > points + 1 for one in found)
     page["runs"] = [{**row, **own} for row, own in zip(known, curves, strict=True)]
     return page
 
 
 def _curves(found: Sequence[Found], metrics: Sequence[str], most_bytes: int) -> tuple[int, list[dict[str, Any]]]:
-    """The curves of each run at the first of ``LEVELS`` that fits, and this level's number of points."""
+    """The curves of each run at the first of ``LEVELS`` that fits, and this level's number of points.
+
+    Where not even the last level fits, the last runs get no curves.
+    """
     for first, others in LEVELS:
         curves = [curves_of(one.log, metrics, first, others) for one in found]
         if len(as_json(curves)) <= most_bytes:
-            break
+            return first, curves
+    empty: dict[str, Any] = {"axes": {}, "metrics": {}}
+    left = most_bytes - len(as_json([empty] * len(curves)))
+    for number, own in enumerate(curves):
+        left -= len(as_json(own))
+        if left < 0:
+            curves[number] = empty
     return first, curves
 
 

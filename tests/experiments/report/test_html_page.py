@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from experiments.report.__main__ import main
-from experiments.report.content import content
+from experiments.report.content import as_json, content
 from experiments.report.curve_points import unpacked
 from experiments.report.found_runs import Runs, folders, read_runs
 from experiments.report.html_page import html_page
@@ -58,7 +58,13 @@ def test_twenty_runs_of_a_thousand_rounds_are_below_6_mb(make_run) -> None:
     run = make_run("run", [], summary=None, events=[{"reason": "x" * 500}] * 60)
     (run / "rounds.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     [found] = read_runs([run]).found
-    page = content(Runs([replace(found, name=f"run{n}", label=f"mu={n}") for n in range(20)], []))
+    runs = Runs([replace(found, name=f"run{n}", label=f"mu={n}") for n in range(20)], [])
+    smaller = content(runs, 500_000)
+    assert len(as_json(smaller)) <= 500_000 and 20 < smaller["points"] < 1000 and smaller["thinned"]
+    fewest = content(runs, 170_000)
+    assert len(as_json(fewest)) <= 170_500 and 0 < sum(not run["axes"] for run in fewest["runs"]) < 20
+    assert "runs would not fit, and are left out" in fewest["notes"][-1]
+    page = content(runs)
     size = len(html_page("20 runs", page).encode())
     assert 5.7e6 < size < 6e6 and page["points"] == 1000
     x, y = unpacked(page["runs"][19]["metrics"]["accuracy"], page["runs"][19]["axes"]["round"])
