@@ -40,7 +40,7 @@ def test_a_process_that_died_is_named_and_what_it_leaves_is_ended(node: SimpleNa
     node.dead = [("raylet", SimpleNamespace(returncode=-9))]
     with pytest.raises(RoundFailed, match="Ray's process raylet was killed by signal 9; its logs are in session/logs"):
         check_alive()
-    assert child.wait(5) == -signal.SIGKILL and has_died()
+    assert child.wait(60) == -signal.SIGKILL and has_died()
 
 
 def test_processes_that_were_asked_to_end_have_not_died(node: SimpleNamespace) -> None:
@@ -70,7 +70,7 @@ def test_a_guardian_ends_a_run_whose_process_is_gone(tmp_path: Any, monkeypatch:
                     os.kill(os.getpid(), signal.SIGKILL)
             os._exit(0)
         os.waitpid(owner, 0)
-        until = time.monotonic() + 5 * gone
+        until = time.monotonic() + 60 * gone
         while not told.exists() and time.monotonic() < until:
             time.sleep(0.02)
         assert told.exists() == gone
