@@ -12,12 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from experiments.analysis.frames import FALLS, RISES
 from experiments.sweep.axis_values import Axis, Point
 from fl_sim import Callback, Run, rng
 from fl_sim.errors import ConfigError
 
 TRIALS = "trials.jsonl"
 """File with what each trial of a search tries: a line a trial."""
+SEARCH = "search.json"
+"""File with what is searched, and how: a call with another search is refused in the same folder."""
 Kind = Literal["random", "tpe"]
 
 
@@ -61,6 +64,7 @@ class Search:
         self.axes, self.kind, self.seed, self.folder = axes, kind, seed, folder
         self.optuna = optuna()
         self.asked: list[Point] = []
+        self._check_same()
         file = folder / TRIALS
         whole = file.read_text(encoding="utf-8").rpartition("\n")[0] if file.is_file() else ""
         for line in whole.splitlines():
@@ -69,6 +73,22 @@ class Search:
                 cure = "name another folder with --out"
                 raise ConfigError(f"out: {file} has trials of {', '.join(point)}; {cure}")
             self.asked.append(point)
+
+    def _check_same(self) -> None:
+        """Keep what is searched, and how. Raises ConfigError where the folder holds trials of another search."""
+        file = self.folder / SEARCH
+        own = json.loads(json.dumps({"axes": [repr(one) for one in self.axes], "kind": self.kind, "seed": self.seed}))
+        if not file.is_file():
+            temporary = file.with_name(f".{SEARCH}.{os.getpid()}")
+            temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
+            os.replace(temporary, file)
+            return
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        for key in (key for key in own if own[key] != stored.get(key)):
+            cure = "name another folder with --out"
+            raise ConfigError(
+                f"out: {self.folder} has trials of a search with {key} = {stored.get(key)!r}, not {own[key]!r}; {cure}"
+            )
 
     def ask(self, count: int, results: Sequence[Result]) -> list[Point]:
         """The values of the next ``count`` trials, given the results of all trials before them; they are kept.
@@ -167,4 +187,9 @@ def worth(row: Mapping[str, Any], column: str) -> float | None:
 
 def falls(column: str) -> bool:
     """Whether a column of the validation samples is the better the lower it is."""
-    return any(part in column for part in ("loss", "calibration", "perplexity"))
+    return any(part in column for part in FALLS)
+
+
+def has_direction(column: str) -> bool:
+    """Whether the name of a column tells, without a contradiction, if higher or lower is better."""
+    return falls(column) != any(part in column for part in RISES)

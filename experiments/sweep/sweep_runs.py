@@ -16,14 +16,24 @@ from typing import Any
 
 import pandas as pd
 
+from experiments.analysis.frames import FALLS, RISES
 from experiments.analysis.text_table import format_table
+from experiments.config.choices import PACKAGES
 from experiments.config.schema import Config
 from experiments.runs.resume import ready
 from experiments.sweep.axis_values import Axis, Point, grid
-from experiments.sweep.search import Kind, Result, Search
+from experiments.sweep.search import Kind, Result, Search, has_direction
 from experiments.sweep.trial_batches import Job, batches, make_batch
 from experiments.sweep.trial_runs import check_same, failed, made, make_run
-from experiments.sweep.trial_table import DEFAULT_COLUMNS, Trial, column_of, logs_of, result_of, table
+from experiments.sweep.trial_table import (
+    DEFAULT_COLUMNS,
+    Trial,
+    changes_validation,
+    column_of,
+    logs_of,
+    result_of,
+    table,
+)
 from experiments.sweep.trial_workers import TrialWorkers, check_sendable
 from fl_sim.errors import ConfigError
 from fl_sim.logs.folder import lock
@@ -99,6 +109,12 @@ def check(plan: Plan) -> None:
     if plan.choose_by and not plan.choose_by.startswith("val_"):
         why = "choices read the validation samples alone, whose columns begin with val_"
         raise ConfigError(f"choose_by = {plan.choose_by!r}: {why}; give one of them, such as {DEFAULT_COLUMNS[0]}")
+    if plan.choose_by and not has_direction(plan.choose_by):
+        known = f"higher is better of {', '.join(RISES)}, lower of {', '.join(FALLS)}"
+        raise ConfigError(
+            f"choose_by = {plan.choose_by!r}: its name does not tell whether higher is better ({known})"
+            f"; give another column, such as {DEFAULT_COLUMNS[0]}"
+        )
     if not plan.trials and plan.prune:
         raise ConfigError("prune = true: a search alone ends runs early; give --trials N too, or leave it out")
     if plan.prune and plan.parallel > 1:
@@ -117,6 +133,12 @@ def check(plan: Plan) -> None:
         raise ConfigError(f"choose_by = {plan.choose_by!r}: validation = 0 keeps no samples; give --validation 0.1")
     if plan.parallel > 1:
         check_sendable([Job(config, plan.folder) for config in configs])
+    moving = [one.key for one in plan.axes if changes_validation(one.key)]
+    if plan.trials and moving:
+        why = "numbers on different validation samples cannot be compared"
+        raise ConfigError(
+            f"vary = {moving[0]!r}: {why}, so that a search cannot choose; leave --trials out, or {moving[0]}"
+        )
     if not plan.folder.exists() and not plan.trials:
         ready(configs[0])  # what only the data show to be wrong, of the first run at least
 
@@ -134,7 +156,16 @@ def ends(one: Axis) -> Sequence[object]:
 
 def gridded(plan: Plan) -> list[Trial]:
     """The trials of a grid, each named by its values."""
-    return [Trial(name_of(point), point, plan.configs_of(point)) for point in grid(plan.axes)]
+    trials = [Trial(name_of(point), point, plan.configs_of(point)) for point in grid(plan.axes)]
+    seen: dict[str, Trial] = {}
+    for trial in trials:
+        objects = [id(getattr(config, kind).component) for config in trial.configs for kind in PACKAGES]
+        same = seen.setdefault(repr([objects, [config.to_dict() for config in trial.configs]]), trial)
+        if same is not trial:
+            raise ConfigError(
+                f"vary: {same.point} and {trial.point} are the same runs, and would count as two trials; leave one out"
+            )
+    return trials
 
 
 def name_of(point: Point) -> str:
@@ -180,7 +211,9 @@ def make_trials(
 ) -> None:
     """Make the runs of these trials that are not over."""
     jobs = []
-    for job in (job for trial in trials for job in trial.jobs(plan.folder)):
+    # a trial that was pruned in one of its runs is over: the others are not made
+    left_over = [t for t in trials if not any(one.state == "pruned" for one in t.states(plan.folder))]
+    for job in (job for trial in left_over for job in trial.jobs(plan.folder)):
         state = made(job.place)
         if state.folder is not None:
             check_same(state.folder, job.config)
@@ -257,6 +290,8 @@ def text_of(found: Sweep) -> str:
     text = format_table(shown if found.table["trial"].str.startswith("trial-").any() else shown.drop(columns=["trial"]))
     for _, row in found.table[found.table["error"].notna()].iterrows():
         text += f"\nfailed: {row['trial']}: {str(row['error']).strip().splitlines()[-1]}"
+    if found.chosen is None and any(changes_validation(str(key)) for key in found.table):
+        return text + "\nnothing was chosen: the trials differ in their validation samples"
     if found.chosen is None:
         return text + "\nnothing was chosen: there are no central validation samples (--validation 0.1)"
     return text + f"\nbest on the validation samples: {found.chosen['trial']}"

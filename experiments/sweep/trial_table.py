@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.config.schema import Config
+from experiments.runs.summary import of_final_model
 from experiments.sweep.axis_values import Point
 from experiments.sweep.search import Result, falls, worth
 from experiments.sweep.trial_batches import Job
@@ -49,9 +50,21 @@ def logs_of(trial: Trial, folder: Path) -> list[RunLog]:
 
 
 def last(log: RunLog, column: str) -> float | None:
-    """The last number in a column of the rounds, which is that of the final model; None without one."""
-    values = log.rounds[column].dropna().tolist() if column in log.rounds else []
-    return float(values[-1]) if values else None
+    """The number in a column of the rounds that is the final model's; None without one.
+
+    A number that is not finite is none in the log: an earlier model's number must not stand for it.
+    """
+    if column not in log.rounds:
+        return None
+    rows = log.rounds[["round", "digest", column]].astype(object)
+    records = [{str(k): v for k, v in row.items()} for row in rows.where(rows.notna(), None).to_dict("records")]
+    value = of_final_model(records).get(column)
+    return None if value is None else float(value)
+
+
+def changes_validation(key: str) -> bool:
+    """Whether trials that differ in this setting have other validation samples, so that none can be chosen by them."""
+    return key.startswith(("task", "validation"))
 
 
 def column_of(choose_by: str, logs: Sequence[RunLog]) -> str:
@@ -78,6 +91,8 @@ def result_of(trial: Trial, folder: Path, choose_by: str) -> Result:
 
 def state_of(states: Sequence[Made]) -> str:
     """How a trial stands, such as ``completed`` or ``2 of 5 failed``."""
+    if any(one.state == "pruned" for one in states):
+        return "pruned"
     counts = Counter({"missing": "to do", "begun": "to do"}.get(one.state, one.state) for one in states)
     if len(counts) == 1:
         return next(iter(counts))
@@ -102,7 +117,7 @@ def table(trials: Sequence[Trial], folder: Path, choose_by: str = "") -> tuple[p
         means over these of the validation's column, of ``accuracy`` and ``loss`` on the test set (of final models),
         with the standard deviation in ``..._std``; ``seconds``, their sum; ``error``. The trial that is chosen has the
         best mean of the validation's column, among those whose runs are all over without a failure; None where there
-        are no validation samples.
+        are no validation samples, or where these are not the same in all trials.
     """
     logs = {trial.name: logs_of(trial, folder) for trial in trials}
     column = column_of(choose_by, [log for own in logs.values() for log in own])
@@ -119,7 +134,7 @@ def table(trials: Sequence[Trial], folder: Path, choose_by: str = "") -> tuple[p
         row["error"] = next((one.error for one in states if one.error), None)
         rows.append(row)
     frame = pd.DataFrame(rows)
-    if not column:
+    if not column or any(changes_validation(key) for trial in trials for key in trial.point):
         return frame, None
     complete = [len(logs[trial.name]) == len(trial.states(folder)) for trial in trials]
     means = frame[column].where(pd.Series(complete, index=frame.index))

@@ -178,6 +178,7 @@ def test_a_bar_begins_where_the_run_does(tmp_path: Path, monkeypatch: pytest.Mon
             super().close()
 
     monkeypatch.setattr(progress, "tqdm", Bar)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
     monkeypatch.setattr(run, "report", lambda *_: 0)
     words = ["--model", "lr", "--clients", "2", "--rounds"]
     assert run.main([*words, "1", "--out", str(tmp_path / "a")]) == 0

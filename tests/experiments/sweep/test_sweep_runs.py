@@ -129,6 +129,7 @@ def test_runs_of_one_batch_differ_in_numbers_alone(tmp_path: Path) -> None:
             r"choose_by = 'accuracy': choices read the validation samples alone",
         ),
         ("--vary local.lr=1;2 --strategy fedavg,fedprox", r"give --vary 'strategy=fedavg;fedprox'"),
+        ("--vary local.lr=0.1;0.10", r"are the same runs, and would count as two trials"),
         ("--vary local.lr=1;2 --prune", r"prune = true: a search alone"),
         ("--vary local.lr=1;2 --parallel 0", r"parallel = 0"),
     ],
