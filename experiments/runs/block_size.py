@@ -10,7 +10,7 @@ from fl_sim.blocks.learner import Learner
 from fl_sim.blocks.plan import plan_blocks
 from fl_sim.engines.choose import CONVOLUTIONS, CONVOLUTIONS_BY_RULE, DENSE, Choice, worth
 from fl_sim.learning.loss import Loss
-from fl_sim.learning.networks.gradient_check import vmap_problem
+from fl_sim.learning.networks.gradient_check import runs_on_vmap, vmap_problem
 from strategies.base.cohort import choose, stragglers
 from strategies.base.strategy import Strategy
 
@@ -97,8 +97,9 @@ def by_sizes(config: Config, engine: Choice, learner: Learner, strategy: Any, se
     found = worth(steps, batched, members / max(blocks, 1), parameters, batch, costs)
     if engine.by_convolutions:
         pays = found.name == "vmap" and steps > 0
-        wrong = pays and ":" in config.model.name and vmap_problem(learner.loss)  # of a user's own network
-        return replace(engine, name="vmap", by_convolutions=False) if pays and not wrong else engine
+        if pays and ":" in config.model.name:  # a user's own network
+            pays = runs_on_vmap(learner.loss) and not vmap_problem(learner.loss)
+        return replace(engine, name="vmap", by_convolutions=False) if pays else engine
     if found.name == "vmap":
         return engine
     return Choice(found.name, "; ".join(filter(None, (found.reason, engine.reason))), found.by_sizes)

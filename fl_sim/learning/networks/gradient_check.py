@@ -33,6 +33,15 @@ def vmap_problem(loss: Loss) -> str:
     return _confirmed(_from_loop, loss)
 
 
+def runs_on_vmap(loss: Loss) -> bool:
+    """Whether ``vmap`` can take the gradient at all: not where the network reads a number, as ``if`` does."""
+    try:
+        _under_vmap(loss, *_sample(loss))
+    except Exception:
+        return False
+    return True
+
+
 def _confirmed(problem: Callable[[Loss], str], loss: Loss) -> str:
     """The problem of ``loss``, where float64 has one too: BatchNorm of two samples can magnify rounding to 10 %."""
     found = problem(loss)
@@ -58,14 +67,18 @@ def _from_module(loss: Loss) -> str:
 
 def _from_loop(loss: Loss) -> str:
     batch, model = _sample(loss)
-    inner = loss.under_vmap(trial=True)  # a tensor of many clients in an attribute could not be sent to Ray's workers
     try:
-        stacked = torch.func.vmap(lambda own: inner.gradient(own, batch)[0])(
-            tree.stack([tree.scale(model, 0.5), model])
-        )
+        found = _under_vmap(loss, batch, model)
     except Exception:
         return ""  # the engine reports it, and goes on with the loop
-    return _difference(tree.take(stacked, 1), loss.gradient(model, batch)[0])
+    return _difference(found, loss.gradient(model, batch)[0])
+
+
+def _under_vmap(loss: Loss, batch: Batch, model: Tree) -> Tree:
+    """The gradient at a model that is the second of two."""
+    inner = loss.under_vmap(trial=True)  # a tensor of many clients in an attribute could not be sent to Ray's workers
+    both = tree.stack([tree.scale(model, 0.5), model])
+    return tree.take(torch.func.vmap(lambda own: inner.gradient(own, batch)[0])(both), 1)
 
 
 def _sample(loss: Loss) -> tuple[Batch, Tree]:

@@ -77,6 +77,19 @@ def test_what_vmap_cannot_take_stays_on_the_loop() -> None:
 
     assert engine_of(Reads()) == "loop"
 
+    class Asks(nn.Module):
+        """A network that looks at a number, which vmap refuses: each block would fall back."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network(SMALL)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.inner(x)
+            return out / 2 if out.abs().max() > 1e6 else out
+
+    assert engine_of(Asks()) == "loop"
+
 
 def test_strategies_that_differentiate_the_loss_themselves_say_so() -> None:
     named = {n for n, c in offered("strategy").items() if isinstance(c(), LocalRule) and c().own_derivatives}
