@@ -10,7 +10,7 @@ from experiments.config.schema import Config
 from fl_sim import Callback, Run
 
 EVERY_S = 10.0
-"""Seconds between two lines where stderr is no terminal; the last round always has one."""
+"""Seconds between two lines where stderr is no terminal; the last of all rounds always has one, an early end none."""
 
 
 class Progress(Callback):

@@ -152,8 +152,9 @@ ROUNDS: dict[str, Column] = {
     ),
     "wasted_examples": Column(
         "samples",
-        "that devices trained on until the end of the round for replies that are not used; of an asynchronous run in "
-        "launches that ended since the step before (vanished, too late, failed, or of weight 0)",
+        "that devices trained on until the end of the round for replies that virtual time leaves out (vanished, too "
+        "late; who fails is in `failed`); of an asynchronous run in launches that ended since the step before "
+        "(vanished, too late, failed, or of weight 0)",
     ),
     "counted_by_speed": Column(
         "clients", "list over the speed classes of devices, the fastest first: clients whose work is used"
