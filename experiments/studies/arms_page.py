@@ -23,11 +23,7 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
 
     The page is written anew whenever all arms of a group have made a seed, from all runs that are there.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {study.module}", description=about)
-    parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
-    parser.add_argument("--seeds", default="0..4", help="seeds of runs and partitions; empty: run nothing")
-    parser.add_argument("--note", default="", help="a sentence for readers of the page")
-    options, more = parser.parse_known_args(argv)
+    options, more = asked(study, about, argv)
     out = Path(options.out)
     try:
         for _, condition, arms in study.cells() if options.seeds else ():
@@ -44,6 +40,17 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def asked(
+    study: Study, about: str | None, argv: Sequence[str] | None, default: str = "0..4"
+) -> tuple[argparse.Namespace, list[str]]:
+    """(``out``, ``seeds`` and ``note`` of the command line, the flags that go to all runs); ``default``: the seeds."""
+    parser = argparse.ArgumentParser(prog=f"python -m {study.module}", description=about)
+    parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
+    parser.add_argument("--seeds", default=default, help="seeds of runs and partitions; empty: run nothing")
+    parser.add_argument("--note", default="", help="a sentence for readers of the page")
+    return parser.parse_known_args(argv)
 
 
 def written(study: Study, out: Path, note: str, more: Sequence[str] = ()) -> str:

@@ -1,6 +1,5 @@
 """The command of a study whose result is a matrix, arms by conditions: its page, its CSV and its picture."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +11,7 @@ from experiments.config.values import seeds
 from experiments.provenance import origin
 from experiments.studies import study_runs
 from experiments.studies.arms import Study, every_log, outcomes
+from experiments.studies.arms_page import asked
 from experiments.studies.paired import markdown, spread
 from experiments.studies.study_runs import Command
 
@@ -22,11 +22,7 @@ def command(study: Study, run: Command, about: str | None, argv: Sequence[str] |
     All cells of a group of arms are made for a seed before the next seed; the page is written anew after each. The
     study has one learning rate, for which no trial is made.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m {study.module}", description=about)
-    parser.add_argument("--out", default=f"runs/{study.name}", help="folder of the runs")
-    parser.add_argument("--seeds", default="0..2", help="seeds of runs and partitions; empty: run nothing")
-    parser.add_argument("--note", default="", help="a sentence for readers of the page")
-    options, more = parser.parse_known_args(argv)
+    options, more = asked(study, about, argv, default="0..2")
     out = Path(options.out)
     try:
         for group in dict.fromkeys(arm.group for arm in study.arms):
