@@ -1,6 +1,7 @@
 """``python -m experiments.sweep [RECIPE] [--key value ...] --vary 'KEY=VALUE;VALUE' ... [--seed 0..4] [--out DIR]``.
 
-Exit codes: 0 where every run completed; 1 where one failed; 2 for bad input; 130 after Ctrl-C, 143 after SIGTERM.
+Exit codes: 0 where every run completed or was pruned; 1 where one failed, or its process died; 2 for bad input, and
+where processes cannot start; 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 import argparse
@@ -15,7 +16,8 @@ from experiments.command_ends import ended, is_full
 from experiments.config.command_line import Invocation, parse
 from experiments.config.schema import Config
 from experiments.sweep.axis_values import Axis, Point, axes_of
-from experiments.sweep.sweep_runs import Plan, run_sweep, text_of
+from experiments.sweep.sweep_plan import Plan
+from experiments.sweep.sweep_runs import run_sweep, text_of
 from fl_sim.errors import ConfigError
 from fl_sim.logs.writer import plain
 

@@ -10,7 +10,8 @@ from experiments.config.values import seeds
 from experiments.runs.data import take_task
 from experiments.sweep.axis_values import Point, axes_from
 from experiments.sweep.search import Kind
-from experiments.sweep.sweep_runs import Plan, Sweep, run_sweep
+from experiments.sweep.sweep_plan import Plan
+from experiments.sweep.sweep_runs import Sweep, run_sweep
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 

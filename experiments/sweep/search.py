@@ -58,10 +58,12 @@ class Search:
         Keys what is drawn.
     folder : Path
         The sweep's folder, which keeps what was asked.
+    how : object
+        What else the results depend on, by name, as JSON can hold it: a call with another value is refused.
     """
 
-    def __init__(self, axes: Sequence[Axis], kind: Kind, seed: int, folder: Path) -> None:
-        self.axes, self.kind, self.seed, self.folder = axes, kind, seed, folder
+    def __init__(self, axes: Sequence[Axis], kind: Kind, seed: int, folder: Path, **how: object) -> None:
+        self.axes, self.kind, self.seed, self.folder, self.how = axes, kind, seed, folder, how
         self.optuna = optuna()
         self.asked: list[Point] = []
         self._check_same()
@@ -76,19 +78,21 @@ class Search:
 
     def _check_same(self) -> None:
         """Keep what is searched, and how. Raises ConfigError where the folder holds trials of another search."""
-        file = self.folder / SEARCH
-        own = json.loads(json.dumps({"axes": [repr(one) for one in self.axes], "kind": self.kind, "seed": self.seed}))
-        if not file.is_file():
+        file, cure = self.folder / SEARCH, "name another folder with --out"
+        what = {"axes": [repr(one) for one in self.axes], "kind": self.kind, "seed": self.seed, **self.how}
+        own: dict[str, object] = json.loads(json.dumps(what))
+        stored: dict[str, object] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        if not stored and (self.folder / TRIALS).is_file():
+            why = f"but no {SEARCH} that says of which search, as those of older versions"
+            raise ConfigError(f"out: {self.folder} has trials of a search, {why}; {cure}")
+        for key in (key for key in stored if own.get(key) != stored[key]):
+            raise ConfigError(
+                f"out: {self.folder} has trials of a search with {key} = {stored[key]!r}, not {own.get(key)!r}; {cure}"
+            )
+        if own != stored:
             temporary = file.with_name(f".{SEARCH}.{os.getpid()}")
             temporary.write_text(json.dumps(own, indent=2) + "\n", encoding="utf-8")
             os.replace(temporary, file)
-            return
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        for key in (key for key in own if own[key] != stored.get(key)):
-            cure = "name another folder with --out"
-            raise ConfigError(
-                f"out: {self.folder} has trials of a search with {key} = {stored.get(key)!r}, not {own[key]!r}; {cure}"
-            )
 
     def ask(self, count: int, results: Sequence[Result]) -> list[Point]:
         """The values of the next ``count`` trials, given the results of all trials before them; they are kept.
@@ -108,11 +112,14 @@ class Search:
                 os.fsync(file.fileno())
         return self.asked[number : number + count]
 
-    def pruning(self, number: int, results: Sequence[Result], column: str) -> Callback:
-        """The callback that ends a run of trial ``number`` whose validation falls behind the median of earlier ones."""
+    def pruning(self, number: int, results: Sequence[Result], columns: Sequence[str]) -> Callback:
+        """The callback that ends a run of trial ``number`` whose validation falls behind the median of earlier ones.
+
+        ``columns``: the first of them in which a round has a number is compared.
+        """
         study = self._study(results, number)
         study.enqueue_trial(self._params(self.asked[number]))
-        return Pruning(study.ask(self._distributions()), column)
+        return Pruning(study.ask(self._distributions()), columns)
 
     def _study(self, results: Sequence[Result], number: int) -> Any:
         """A study of these results, whose sampler is keyed by the seed and the number of the trial."""
@@ -160,21 +167,32 @@ class Search:
 
 
 class Pruning(Callback):
-    """Ends a run whose validation falls behind the median of the earlier trials in the same round."""
+    """Ends a run whose validation falls behind the median of the earlier trials in the same round.
+
+    A run that goes on after a kill has its earlier rounds reported again, since the best of them counts too.
+    """
 
     reads_digest = False
 
-    def __init__(self, trial: Any, column: str) -> None:
-        self.trial, self.column = trial, column
+    def __init__(self, trial: Any, columns: Sequence[str]) -> None:
+        self.trial, self.columns = trial, columns
+
+    def on_run_start(self, run: Run) -> None:
+        """Tell the search the numbers of the rounds that are done; the last of them may have ended the run."""
+        for row in run.rows:
+            self._report(run, row, int(row["round"]), last=row is run.rows[-1])
 
     def on_round_end(self, run: Run, row: dict[str, Any]) -> None:
         """Tell the search this round's number, and stop where it says so."""
-        value = worth(row, self.column)
-        if value is None or run.round == 0:
+        self._report(run, row, run.round)
+
+    def _report(self, run: Run, row: Mapping[str, Any], number: int, last: bool = True) -> None:
+        column = next((name for name in self.columns if worth(row, name) is not None), "")
+        if not column or number == 0:
             return
-        self.trial.report(value, run.round)
-        if self.trial.should_prune():
-            run.stop(f"pruned: {self.column} of round {run.round} is behind the median of the earlier trials")
+        self.trial.report(worth(row, column), number)
+        if last and self.trial.should_prune():
+            run.stop(f"pruned: {column} of round {number} is behind the median of the earlier trials")
 
 
 def worth(row: Mapping[str, Any], column: str) -> float | None:

@@ -1,14 +1,12 @@
-"""A sweep from its plan to its table: which trials there are, which are not over yet, who makes them, what is written.
+"""A sweep from its plan to its table: which runs are not over yet, who makes them, what is written.
 
 Everything that a sweep knows is in its folder: a call that is repeated, after a kill at any moment too, makes what is
 missing and reads the rest.
 """
 
-import hashlib
 import json
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +14,11 @@ from typing import Any
 
 import pandas as pd
 
-from experiments.analysis.frames import FALLS, RISES
 from experiments.analysis.text_table import format_table
-from experiments.config.choices import PACKAGES
-from experiments.config.schema import Config
-from experiments.runs.resume import ready
-from experiments.sweep.axis_values import Axis, Point, grid
-from experiments.sweep.search import Kind, Result, Search, has_direction
+from experiments.sweep.planned_trials import gridded, search_of, searched
+from experiments.sweep.sweep_plan import Plan, check
 from experiments.sweep.trial_batches import Job, batches, make_batch
-from experiments.sweep.trial_runs import check_same, failed, made, make_run
+from experiments.sweep.trial_runs import check_same, made, make_run
 from experiments.sweep.trial_table import (
     DEFAULT_COLUMNS,
     Trial,
@@ -34,35 +28,12 @@ from experiments.sweep.trial_table import (
     result_of,
     table,
 )
-from experiments.sweep.trial_workers import TrialWorkers, check_sendable
-from fl_sim.errors import ConfigError
+from experiments.sweep.trial_workers import TrialWorkers
 from fl_sim.logs.folder import lock
 from fl_sim.logs.writer import plain
 
 SWEEP, LOCK = "sweep.json", "sweep.lock"
 """File with the outcome of a sweep; file by which two calls never work in one folder at once."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a sweep is to do."""
-
-    axes: Sequence[Axis]
-    configs_of: Callable[[Point], Sequence[Config]]
-    """The configs of a point, one for each seed. Raises ConfigError."""
-    folder: Path
-    trials: int = 0
-    """Trials of a search; 0: the grid of all values."""
-    kind: Kind = "tpe"
-    search_seed: int = 0
-    parallel: int = 1
-    """Processes that make runs at the same time."""
-    batch: bool = True
-    """Whether runs that can train as one batch do."""
-    prune: bool = False
-    """Whether a search ends runs early whose validation falls behind."""
-    choose_by: str = ""
-    """The column of the validation samples that chooses; empty: ``val_accuracy``, else ``val_loss``."""
 
 
 @dataclass(frozen=True)
@@ -102,106 +73,6 @@ def run_sweep(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> Sw
     return written_as(plan, known)
 
 
-def check(plan: Plan) -> None:
-    """Raise ConfigError for a plan that cannot be followed, or whose folder holds a sweep of other settings."""
-    if plan.parallel < 1 or plan.trials < 0:
-        raise ConfigError(f"parallel = {plan.parallel}, trials = {plan.trials}: must be at least 1, and at least 0")
-    if plan.choose_by and not plan.choose_by.startswith("val_"):
-        why = "choices read the validation samples alone, whose columns begin with val_"
-        raise ConfigError(f"choose_by = {plan.choose_by!r}: {why}; give one of them, such as {DEFAULT_COLUMNS[0]}")
-    if plan.choose_by and not has_direction(plan.choose_by):
-        known = f"higher is better of {', '.join(RISES)}, lower of {', '.join(FALLS)}"
-        raise ConfigError(
-            f"choose_by = {plan.choose_by!r}: its name does not tell whether higher is better ({known})"
-            f"; give another column, such as {DEFAULT_COLUMNS[0]}"
-        )
-    if not plan.trials and plan.prune:
-        raise ConfigError("prune = true: a search alone ends runs early; give --trials N too, or leave it out")
-    if plan.prune and plan.parallel > 1:
-        raise ConfigError(f"prune = true, parallel = {plan.parallel}: each run is compared with those before; give one")
-    points = grid(plan.axes) if not plan.trials else corners(plan.axes)
-    configs = [config for point in points for config in plan.configs_of(point)]
-    names = sorted({config.strategy.name for config in plan.configs_of(points[0])})
-    if len(names) > 1:
-        what = f"strategy.name = {', '.join(names)}: several strategies are an axis of their own"
-        raise ConfigError(f"{what}; give --vary 'strategy={';'.join(names)}'")
-    for config in configs:
-        if plan.trials and not config.validation:
-            why = "a search chooses by the central validation samples, and validation = 0 keeps none"
-            raise ConfigError(f"trials = {plan.trials}: {why}; give a share (--validation 0.1)")
-    if plan.choose_by and not any(config.validation for config in configs):
-        raise ConfigError(f"choose_by = {plan.choose_by!r}: validation = 0 keeps no samples; give --validation 0.1")
-    if plan.parallel > 1:
-        check_sendable([Job(config, plan.folder) for config in configs])
-    moving = [one.key for one in plan.axes if changes_validation(one.key)]
-    if plan.trials and moving:
-        why = "numbers on different validation samples cannot be compared"
-        raise ConfigError(
-            f"vary = {moving[0]!r}: {why}, so that a search cannot choose; leave --trials out, or {moving[0]}"
-        )
-    if not plan.folder.exists() and not plan.trials:
-        ready(configs[0])  # what only the data show to be wrong, of the first run at least
-
-
-def corners(axes: Sequence[Axis]) -> list[Point]:
-    """The points at the ends of ranges, and at each value, of one axis at a time."""
-    first: Point = {one.key: ends(one)[0] for one in axes}
-    return [first, *({**first, one.key: value} for one in axes for value in ends(one)[1:])]
-
-
-def ends(one: Axis) -> Sequence[object]:
-    """The values of an axis, or both ends of its range."""
-    return one.values if not one.is_range else [int(x) if one.whole else x for x in (one.low, one.high)]
-
-
-def gridded(plan: Plan) -> list[Trial]:
-    """The trials of a grid, each named by its values."""
-    trials = [Trial(name_of(point), point, plan.configs_of(point)) for point in grid(plan.axes)]
-    seen: dict[str, Trial] = {}
-    for trial in trials:
-        objects = [id(getattr(config, kind).component) for config in trial.configs for kind in PACKAGES]
-        same = seen.setdefault(repr([objects, [config.to_dict() for config in trial.configs]]), trial)
-        if same is not trial:
-            raise ConfigError(
-                f"vary: {same.point} and {trial.point} are the same runs, and would count as two trials; leave one out"
-            )
-    return trials
-
-
-def name_of(point: Point) -> str:
-    """The folder of a grid's trial: its values, readable, and a hash that tells any two apart."""
-    text = ",".join(f"{key.removesuffix('.name')}={value}" for key, value in point.items())
-    exact = hashlib.sha256(json.dumps(point, sort_keys=True, default=str).encode()).hexdigest()[:6]
-    readable = re.sub(r"[^\w.=,+-]+", "-", text)[:90]
-    return f"{readable}-{exact}"
-
-
-def searched(plan: Plan, known: Sequence[Trial]) -> Iterable[list[Trial]]:
-    """The trials of a search, in groups that are asked for together: a group depends on the results of those before.
-
-    ``known``: the trials so far, which the caller extends by each group and makes.
-    """
-    search = Search(plan.axes, plan.kind, plan.search_seed, plan.folder)
-    results: list[Result] = []
-    while len(known) < plan.trials:
-        results += [result_of(trial, plan.folder, plan.choose_by) for trial in known[len(results) :]]
-        left = plan.trials - len(known)
-        # random trials read no results; those of TPE read all that were there when their group was asked for
-        count = left if plan.kind == "random" and not plan.prune else min(left, plan.parallel)
-        points = search.ask(count, results)
-        yield [trial_of(plan, len(known) + place, point) for place, point in enumerate(points)]
-
-
-def trial_of(plan: Plan, number: int, point: Point) -> Trial:
-    """A trial of a search; one whose values contradict each other has failed."""
-    name = f"trial-{number:04d}"
-    try:
-        return Trial(name, point, plan.configs_of(point))
-    except ConfigError as error:
-        failed(plan.folder / name, error)
-        return Trial(name, point, ())
-
-
 def make_trials(
     plan: Plan,
     trials: Sequence[Trial],
@@ -219,23 +90,26 @@ def make_trials(
             check_same(state.folder, job.config)
         if not state.is_over:
             jobs.append(job)
-    total, left = sum(len(trial.configs) for trial in known), len(jobs)
+    seeds = max(len(trial.configs) for trial in known)
+    total, left = seeds * (plan.trials or len(known)), len(jobs)
+    asked = seeds * len(known)  # a search asks for the other trials later
 
     def over(done: Sequence[Job]) -> None:
         nonlocal left
         for job in done:
             left -= 1
-            tell(f"[{total - left}/{total}] {line_of(job, plan)}")
+            tell(f"[{asked - left}/{total}] {line_of(job, plan)}")
 
     if plan.prune:
-        search = Search(plan.axes, plan.kind, plan.search_seed, plan.folder)
+        search = search_of(plan)
         results = [result_of(trial, plan.folder, plan.choose_by) for trial in known[: -len(trials)]]
-        for job in jobs:
-            column = plan.choose_by or DEFAULT_COLUMNS[0]
-            make_run(job.config, job.place, [search.pruning(len(results), results, column)])
-            over([job])
+        for number, job in enumerate(jobs):
+            columns = [plan.choose_by] if plan.choose_by else DEFAULT_COLUMNS
+            make_run(job.config, job.place, [search.pruning(len(results), results, columns)])
             if made(job.place).state == "pruned":
-                break
+                left -= len(jobs) - number - 1  # its other seeds are not made
+                return over([job])
+            over([job])
         return
     groups = batches(jobs) if plan.batch else [[job] for job in jobs]
     if workers is not None:

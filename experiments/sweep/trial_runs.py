@@ -24,7 +24,7 @@ from fl_sim.logs.columns import CONFIG, SUMMARY
 from fl_sim.logs.toml import read_toml
 
 FAILURE = "failure.json"
-"""File that says why a run could not even begin."""
+"""File that says why a run could not begin, or how its process died."""
 PRUNED = "pruned"
 """Beginning of the reason why a search ended a run early."""
 
@@ -47,7 +47,10 @@ class Made:
 
 
 def made(place: Path) -> Made:
-    """What ``place``, the folder of one run of a trial, holds: its newest run that has ended, else one that began."""
+    """What ``place``, the folder of one run of a trial, holds.
+
+    That is its newest run that has ended, else why it could not begin or go on, else one that began.
+    """
     begun = None
     for file in sorted(place.glob(f"*/{CONFIG}"), key=lambda file: file.stat().st_mtime_ns, reverse=True):
         summary = summary_of(file.parent)
@@ -58,11 +61,9 @@ def made(place: Path) -> Made:
         else:
             pruned = str(summary.get("stopped") or "").startswith(PRUNED)
             return Made("pruned" if pruned else summary["status"], file.parent)
-    if begun is not None:
-        return Made("begun", begun)
     if (place / FAILURE).is_file():
-        return Made("failed", None, str(json.loads((place / FAILURE).read_text(encoding="utf-8"))["error"]))
-    return Made("missing")
+        return Made("failed", begun, str(json.loads((place / FAILURE).read_text(encoding="utf-8"))["error"]))
+    return Made("missing") if begun is None else Made("begun", begun)
 
 
 def summary_of(folder: Path) -> dict[str, Any] | None:
@@ -127,7 +128,7 @@ def go_on(folder: Path, config: Config, callbacks: Sequence[Callback] = ()) -> B
 
 
 def failed(place: Path, error: BaseException) -> None:
-    """Note why a run could not begin."""
+    """Note why a run could not begin or go on."""
     place.mkdir(parents=True, exist_ok=True)
     temporary = place / f".{FAILURE}.{os.getpid()}"
     kind = "" if isinstance(error, ConfigError) else f"{type(error).__name__}: "

@@ -70,7 +70,9 @@ def changes_validation(key: str) -> bool:
 def column_of(choose_by: str, logs: Sequence[RunLog]) -> str:
     """The column of the validation samples by which trials are compared; empty where there are no such samples."""
     columns = [choose_by] if choose_by else list(DEFAULT_COLUMNS)
-    return next((column for column in columns if any(last(log, column) is not None for log in logs)), "")
+    # a number in any round: a run whose last number is not finite must not be compared by another column
+    known = {name for log in logs for name in columns if name in log.rounds and log.rounds[name].notna().any()}
+    return next((column for column in columns if column in known), "")
 
 
 def result_of(trial: Trial, folder: Path, choose_by: str) -> Result:
@@ -85,7 +87,7 @@ def result_of(trial: Trial, folder: Path, choose_by: str) -> Result:
     pruned = any(one.state == "pruned" for one in states)
     values = [worth({column: last(log, column)}, column) for log in logs]
     numbers = [value for value in values if value is not None]
-    whole = len(numbers) == len(states) and not pruned
+    whole = len(numbers) == len(states) and not pruned and all(one.is_over for one in states)
     return Result(statistics.fmean(numbers) if whole else None, by_round, pruned)
 
 

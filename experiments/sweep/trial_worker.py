@@ -1,8 +1,8 @@
 """``python -m experiments.sweep.trial_worker``: a process that makes the runs of a sweep, for ``--parallel N``.
 
-Batches of jobs come in on stdin, one pickle each; for each of them one byte goes out on stdout when it is done, and
-what became of the runs is in their folders. Where the sweep is killed, stdin ends, and this process ends its run as
-after SIGTERM: it goes on when the sweep does.
+One byte goes out on stdout when it is ready. Batches of jobs come in on stdin, one pickle each; for each of them one
+byte goes out when it is done, and what became of the runs is in their folders. Where the sweep is killed, stdin ends,
+and this process ends its run as after SIGTERM: it goes on when the sweep does.
 """
 
 import os
@@ -16,6 +16,8 @@ from typing import Any
 from experiments.command_ends import ended
 from experiments.sweep.trial_batches import Job, make_batch
 
+READY = b"+"
+"""What a process answers once it can make runs."""
 IDLE = object()
 """Comes out of the queue where there is nothing more to do."""
 
@@ -40,6 +42,7 @@ def main() -> int:
     jobs: queue.Queue[Any] = queue.Queue()
     working = threading.Event()
     threading.Thread(target=read, args=(jobs, working), daemon=True).start()
+    answers.write(READY)
     while True:
         batch: list[Job] = jobs.get()
         if batch is IDLE:

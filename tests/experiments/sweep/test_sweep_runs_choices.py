@@ -10,7 +10,8 @@ import pytest
 from experiments.sweep import sweep, sweep_runs
 from experiments.sweep.axis_values import axes_from
 from experiments.sweep.search import Search, has_direction
-from experiments.sweep.sweep_runs import Plan, make_trials
+from experiments.sweep.sweep_plan import Plan
+from experiments.sweep.sweep_runs import make_trials
 from experiments.sweep.trial_runs import Made
 from experiments.sweep.trial_table import Trial, last, state_of
 from fl_sim import ConfigError
