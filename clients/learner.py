@@ -24,6 +24,7 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.samples.sample_cures import cure_of_inputs, cure_of_targets
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
+from fl_sim.wire.codec import Coding, no_coding
 
 
 def make_module(model: object, params: Mapping[str, object], task: Task, seed: int, name: str) -> nn.Module:
@@ -113,9 +114,14 @@ def probe(loss: Loss, model: str, task: str) -> Findings:
         raise ConfigError(f"model.name = {model!r}: {what}: {type(error).__name__}: {error}") from error
 
 
-def make_learner(loss: Loss, partition: Partition, rules: Callable[[str, Settings], LocalRule]) -> Learner:
+def make_learner(
+    loss: Loss,
+    partition: Partition,
+    rules: Callable[[str, Settings], LocalRule],
+    coding: Callable[[Settings], Coding | None] = no_coding,
+) -> Learner:
     """A learner, which is all that training needs besides a message; samples are copied to the loss's device once."""
-    return Learner(loss, {k: v.to(loss.device) for k, v in loss.task.train.items()}, partition, rules)
+    return Learner(loss, {k: v.to(loss.device) for k, v in loss.task.train.items()}, partition, rules, coding=coding)
 
 
 def answer(

@@ -7,7 +7,11 @@ from fl_sim import registry
 from fl_sim.blocks.learner import Settings
 from fl_sim.dotted import table
 from fl_sim.learning.rule import LocalRule
+from fl_sim.wire.codec import Codec, Coding, factor_at
 from strategies.fedavg import FedAvg
+
+NO_CODEC = "none"
+"""Name of the codec that sends replies as they are."""
 
 
 def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:
@@ -39,6 +43,35 @@ def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | No
             return Personalize(*common)
         return PersonalizeOwn(*common, rule=_named(settings, own))
     return _named(settings, own) if settings.get("strategy") is not None else FedAvg()
+
+
+def coding_for(settings: Settings, own: Mapping[str, type] | None = None) -> Coding | None:
+    """How replies to a message for training are coded; None where its settings name no codec.
+
+    ``codec`` is the name, ``codec.*`` the codec's numbers and those common to all: ``feedback``, ``trees`` and
+    ``schedule`` (see docs/codecs.md).
+
+    Parameters
+    ----------
+    own : Mapping, optional
+        Classes of codecs by name, for names that cannot be imported.
+
+    Raises
+    ------
+    ValueError
+        For an unknown name, and numbers that the codec does not take.
+    """
+    name = settings.get("codec", NO_CODEC)
+    if name == NO_CODEC:
+        return None
+    found = own[name] if own and name in own else registry.find("strategies.codecs", "codec", name)
+    numbers = table(settings, "codec")
+    feedback, trees, schedule = (numbers.pop(k, "") for k in ("feedback", "trees", "schedule"))
+    codec: Codec = found(**numbers)
+    server_round, rounds = int(settings.get("server-round", 1)), int(settings.get("rounds", 1))
+    codec = codec.scaled(factor_at(schedule, server_round, rounds)) if schedule else codec.at(server_round, rounds)
+    corrects = codec.biased and not codec.keeps_error if feedback == "" else bool(feedback)
+    return Coding(codec, corrects, tuple(filter(None, str(trees).split(","))))
 
 
 def _named(settings: Settings, own: Mapping[str, type] | None) -> LocalRule:

@@ -24,6 +24,7 @@ PACKAGES = {
     "model": "clients.models",
     "strategy": "strategies",
     "attack": "clients.attacks",
+    "codec": "strategies.codecs",
     "profile": "clients.profiles",
 }
 """The package in which names of each kind are found."""
@@ -33,6 +34,7 @@ SUPPLIED = {
     "model": {"inputs", "outputs"},
     "strategy": set(),
     "attack": set(),
+    "codec": set(),
     "profile": {"clients", "training", "seed", "per"},
 }
 """Parameters that the run supplies, so that they are no settings."""
@@ -101,6 +103,21 @@ COMMON = {
             Minority,
             0.0,
             "Share of the clients of each round that are malicious, at most .5: share x clients, rounded.",
+        ),
+    },
+    "codec": {
+        "feedback": Parameter(
+            bool | None,
+            None,
+            "Whether a client adds what its code lost to its next update; None: where the codec is biased.",
+        ),
+        "trees": Parameter(
+            str, "", "Trees beside the model that are coded too, such as control variates: names with commas."
+        ),
+        "schedule": Parameter(
+            str,
+            "",
+            "Coordinates for each number that is sent, from the first to the last round, such as 16..1.",
         ),
     },
     "profile": {

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
+from clients.rules import NO_CODEC
 from experiments.config.asynchronous.asynchronous_settings import defaults
 from experiments.config.choices import PACKAGES, Choice, choose, parameters
 from experiments.config.nesting import Settings, without
@@ -52,6 +53,7 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
     [partition] = choose("partition", {"name": NATURAL if own_clients else "iid", **settings.get("partition", {})})
     [model] = choose("model", {"name": getattr(task.component, "default_model", "mlp"), **settings.get("model", {})})
     [attack] = choose("attack", {"name": HONEST, **settings.get("attack", {})})
+    [codec] = choose("codec", {"name": NO_CODEC, **settings.get("codec", {})})
     [profile] = choose("profile", {"name": "equal", **settings.get("profile", {})})
     configs = []
     for strategy in strategies:
@@ -60,7 +62,7 @@ def expand(settings: Settings, explicit: Settings | None = None, plan: bool = Tr
         own |= defaults(strategy, settings)
         own |= _personal_rate(settings, strategy)
         configs += [
-            Config(task, partition, model, strategy, profile, attack, **own, seed=seed)
+            Config(task, partition, model, strategy, profile, attack, codec, **own, seed=seed)
             for seed in seeds(settings.get("seed", 0))
         ]
     for config in configs if plan else ():

@@ -238,7 +238,7 @@ def default_values(c: Config) -> dict[str, object]:
         if choice.is_object and is_dataclass(choice.component):
             own |= {f"{kind}.{f.name}": f.default for f in fields(choice.component) if f.name in choice.params}
         own |= {f"{kind}.{k}": p.default for k, p in parameters(kind, choice.component).items()}
-    rest = values(Config(c.task, c.partition, c.model, c.strategy, c.profile, c.attack))
+    rest = values(Config(c.task, c.partition, c.model, c.strategy, c.profile, c.attack, c.codec))
     return {**rest, **own}
 
 

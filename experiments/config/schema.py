@@ -11,6 +11,7 @@ from typing import Any, Literal
 import tomli_w
 
 from clients.attacks.none import NoAttack
+from clients.rules import NO_CODEC
 from clients.silo.silo_options import Silo
 from experiments.config.choices import BY_RUN, PACKAGES, Choice
 from experiments.config.nesting import Settings, without
@@ -29,6 +30,7 @@ from experiments.config.values import (
 )
 from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
+from strategies.codecs.none import NoCodec
 
 HONEST = "none"
 """Name of the attack of a run without malicious clients."""
@@ -52,6 +54,8 @@ class Config:
     """The clients' devices: how long they take in virtual time."""
     attack: Choice = Choice(HONEST, {"share": 0.0}, NoAttack)
     """What malicious clients do; none: every client is honest. Only in simulations."""
+    codec: Choice = Choice(NO_CODEC, {"feedback": None, "trees": "", "schedule": ""}, NoCodec)
+    """How clients code their updates in fewer bytes; none: they send them whole."""
     data_dir: str | None = None
     """Folder of data sets: DIR/<task>/{train,test}.parquet or torchvision's files. None: FL_SIM_DATA, or a download."""
     validation: Share = 0.0
@@ -188,6 +192,8 @@ class Config:
             del plain["silo"]
         if self.attack.name == HONEST:
             del plain["attack"]
+        if self.codec.name == NO_CODEC:
+            del plain["codec"]
         if not getattr(self.strategy.component, "asynchronous", False):
             del plain["concurrency"], plain["evaluate_virtual"]
         return without(plain, [*refused_by([self.strategy]), *(["local.epochs"] if self.local.steps else [])])

@@ -23,6 +23,7 @@ from experiments.config.schema import Config, refused_by
 from fl_sim.blocks.attack import Attack
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
+from fl_sim.wire.codec import Codec
 
 OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all", "stop.on": "test"}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
@@ -85,7 +86,7 @@ def stored_config(settings: Mapping[str, object]) -> Config:
     return single(expand(of_today(nested(settings))))
 
 
-CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module, "attack": Attack}
+CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module, "attack": Attack, "codec": Codec}
 """Kinds whose components may be classes, or functions that are annotated to return such an object."""
 
 INSTALLED_IN = {"site-packages", "dist-packages"}

@@ -19,6 +19,7 @@ from clients.shares import NEVER_TRAIN, making
 from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
+from experiments.runs.checks.coded import check_coding, codec_settings, own_codecs
 from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients, transformed_once
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
@@ -117,7 +118,9 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
-    app = make_app(loss, partition, {name_of(type(strategy)): type(strategy)}, config.silo, config.log_drift)
+    check_coding(config, strategy, loss)
+    own = {name_of(type(strategy)): type(strategy)}
+    app = make_app(loss, partition, own, config.silo, config.log_drift, own_codecs(config))
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
@@ -257,7 +260,7 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     if config.personalize_queries == "alone":
         personalize["queries"] = "alone"
     personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
-    return records.config(flatten(train)), records.config(flatten(personal))
+    return records.config({**flatten(train), **codec_settings(config)}), records.config(flatten(personal))
 
 
 def make_executor(config: Config, learner: Learner, engine: str) -> Executor:

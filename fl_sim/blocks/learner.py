@@ -12,6 +12,7 @@ from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.population.partition import Partition
 from fl_sim.tree import Tree
+from fl_sim.wire.codec import Coding, no_coding
 
 Settings = Mapping[str, Any]
 """The content of a message's ConfigRecord: dotted keys to numbers and strings."""
@@ -33,6 +34,10 @@ class Learner:
     """Trains each client in the place of the loop engine; None: the loop trains it, in this process."""
     log_drift: bool = False
     """Whether blocks add up their clients' updates, for the columns ``drift`` and ``cosine``."""
+    coding: Callable[[Settings], Coding | None] = no_coding
+    """settings of a message for training -> how its replies are coded; None: they are sent as they are."""
+    keeps_codes: bool = False
+    """Whether the codes themselves are in results, as on a device; else only what the server reads in them."""
     counted_work: dict[object, dict[tuple[int, ...], tuple[int, int]]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )

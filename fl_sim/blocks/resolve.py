@@ -6,7 +6,10 @@ Legend: S steps.
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import NamedTuple
+
+from torch import Tensor
 
 from fl_sim import tree
 from fl_sim.blocks.draws import finished_steps, streams_of, training_steps
@@ -20,6 +23,7 @@ from fl_sim.learning.rule import Draw, LocalRule, Sizes, Streams
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
 from fl_sim.wire import payload
+from fl_sim.wire.codec import split_state
 
 
 class Job(NamedTuple):
@@ -34,6 +38,8 @@ class Job(NamedTuple):
     state: Tree
     launch: Launch | None = None
     """Which of the block's models it starts from, and when; None: all start from one."""
+    kept: Mapping[str, Tensor] = MappingProxyType({})
+    """What a codec keeps in the client's state (``fl_sim.wire.codec``); it is not in ``state``."""
 
     @property
     def steps(self) -> int:
@@ -82,7 +88,12 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
     sizes = [Sizes(*learner.partition.sizes(order.client), turns) for order in plan.orders]
     draws = [Draw(seed, order.launch.draw if order.launch else server_round, order.client) for order in plan.orders]
     together = streams_of(rule, sizes, local, draws)
-    states = {order.client: plan.states[order.client] for order in plan.orders if order.client in plan.states}
+    states: dict[int, Tree] = {}
+    kept: dict[int, Tree] = {}
+    for client in (order.client for order in plan.orders if order.client in plan.states):
+        own, kept[client] = split_state(plan.states[client])
+        if own:
+            states[client] = own
     initial: dict[Launch | None, Tree] = {}
     for order in (order for order in plan.orders if order.client not in states):
         if order.launch not in initial:
@@ -93,7 +104,8 @@ def resolve(plan: BlockPlan, learner: Learner, model: Tree) -> tuple[Block, dict
             streams = together[c] if c in together else rule.streams(size, local.of(order.client), draw)
             if order.work != 1.0 and "train" in streams:
                 streams["train"] = streams["train"][: finished_steps(len(streams["train"]), order.work)]
-            jobs.append(Job(order.position, order.client, size, streams, draw, states[order.client], order.launch))
+            facts = order.position, order.client, size, streams, draw, states[order.client], order.launch
+            jobs.append(Job(*facts, kept.get(order.client, {})))
         except Exception:
             failed[order.position] = traceback.format_exc()
     rates = _rates(settings, [job.launch.server_round for job in jobs if job.launch])

@@ -28,8 +28,12 @@ class ClientResult:
     """The client's model or update; empty where the block's replies were pooled."""
     state: Tree = field(default_factory=dict)
     """The client's new state."""
+    code: Tree = field(default_factory=dict)
+    """The code of its reply on a device; ``reply`` then has the leaves that are not coded."""
     num_bytes: int = 0
     """Bytes of the client's reply, pooled or not: what a real device would send."""
+    num_bytes_raw: int = 0
+    """Bytes that it would be without a codec; 0 where there is none."""
     reason: str = ""
     """Why the client failed; empty where it did not."""
     seconds: float | None = None

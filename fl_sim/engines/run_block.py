@@ -22,6 +22,7 @@ from fl_sim.blocks.resolve import Block, Job, resolve
 from fl_sim.blocks.wave import model_of, models_of
 from fl_sim.engines import drift, malicious
 from fl_sim.engines.choose import ENGINES, Outcome
+from fl_sim.engines.coding import Coded, code_replies
 from fl_sim.engines.reply_checks import (
     STATE_SUM,
     nan_states,
@@ -37,6 +38,7 @@ from fl_sim.engines.set_evaluation import client_sets, split
 from fl_sim.errors import Damaged
 from fl_sim.learning.returned import reply_form
 from fl_sim.tree import Tree
+from fl_sim.wire.codec import split_state, with_kept
 from fl_sim.wire.pool import Pool
 
 
@@ -128,6 +130,7 @@ def collect_results(
         chunk=chunk,
     )
     form = reply_form(block.rule, model_of(model, plan.orders[0].launch), learner.loss)
+    coding = learner.coding(plan.settings) if plan.message_type.startswith("train") else None
     measures_drift = learner.log_drift and plan.message_type.startswith("train")
     computed = not isinstance(outcomes, Sequence)  # those of a list were computed before, together with other runs'
     start = time.perf_counter()
@@ -141,7 +144,10 @@ def collect_results(
         if plan.attack is not None:
             _attack(plan.attack, outcome, block, form, learner)
         anchors = form if plan.orders[0].launch is None else models_of(model, [job.launch for job in outcome.jobs])[0]
-        results = _client_results(outcome, block, form, anchors, learner)
+        coded = Coded()
+        if coding is not None:
+            coded = code_replies(coding, outcome, block, form, anchors, learner.loss, learner.keeps_codes)
+        results = _client_results(outcome, block, form, anchors, learner, coded, plan.states)
         pooling = time.perf_counter()
         for client in results if computed else ():
             client.seconds = (pooling - start) / len(results)
@@ -156,7 +162,9 @@ def collect_results(
             result.pool_seconds += time.perf_counter() - pooling
         elif pool is None:
             for i in valid:
-                results[i].reply = tree.take(outcome.replies, i)
+                results[i].reply, results[i].code = tree.take(outcome.replies, i), coded.codes.get(i, {})
+                if results[i].code:
+                    results[i].reply = {k: x for k, x in results[i].reply.items() if k not in coded.names}
         if measures_drift and valid:
             chosen, names = tree.take(outcome.replies, torch.tensor(valid)), learner.loss.trainable
             own = [results[i].weight for i in valid]
@@ -184,8 +192,19 @@ def failed_result(order: Order, learner: Learner, reason: str) -> ClientResult:
     )
 
 
-def _client_results(outcome: Outcome, block: Block, form: Tree, anchors: Tree, learner: Learner) -> list[ClientResult]:
-    """The results of an outcome; ``anchors``: the model, or those (C, ...), from which its clients started."""
+def _client_results(
+    outcome: Outcome,
+    block: Block,
+    form: Tree,
+    anchors: Tree,
+    learner: Learner,
+    coded: Coded,
+    states: Mapping[int, Tree],
+) -> list[ClientResult]:
+    """The results of an outcome.
+
+    ``anchors``: the model, or those (C, ...), from which its clients started; ``states``: client id -> its old state.
+    """
     trained = tuple(k for k in learner.loss.trainable if k in form)
     problem = shape_problem(outcome.replies, form, trained, block.rule)
     norms = {} if problem else update_norms(outcome.replies, anchors, block.rule)
@@ -193,20 +212,22 @@ def _client_results(outcome: Outcome, block: Block, form: Tree, anchors: Tree, l
     numbers = table({**means, **norms, **({} if problem else state_sums(outcome.states))})
     nan = nan_states(outcome.states) if not all(map(math.isfinite, numbers.pop(STATE_SUM, ()))) else {}
     bad = {} if problem or all(map(math.isfinite, numbers.get("update_norm", ()))) else non_finite(outcome.replies)
-    size = sum(x.numel() // len(outcome.jobs) * x.element_size() for x in outcome.replies.values())
+    raw = sum(x.numel() // len(outcome.jobs) * x.element_size() for x in outcome.replies.values())
+    size, before_coding = (coded.num_bytes, raw) if coded.num_bytes else (raw, 0)
     all_finite = all(all(map(math.isfinite, column)) for column in numbers.values())
     results = []
     for c, job in enumerate(outcome.jobs):
         metrics = {k: v[c] for k, v in numbers.items()}
-        reason = problem or bad.get(c, "") or nan.get(c, "")
+        reason = problem or coded.problems.get(c, "") or bad.get(c, "") or nan.get(c, "")
         if not all_finite:
             reason = reason or next((f"{k} is {v}" for k, v in metrics.items() if not math.isfinite(v)), "")
         weight = float(job.sizes.train) if block.weighting == "examples" else 1.0
         if weight <= 0:
             reason = reason or f"weight = {weight}: the client has no training samples"
         state = own_state(outcome.states, c) if not reason else {}
+        if c in coded.kept and not reason:
+            state = with_kept(state or split_state(states.get(job.client, {}))[0], coded.kept[c])
         sets = client_sets(learner.loss, parts, c) if not reason else {}
-        results.append(
-            _client_result(job, weight=weight, metrics=metrics, sets=sets, state=state, num_bytes=size, reason=reason)
-        )
+        facts = {"num_bytes": size, "num_bytes_raw": before_coding, "reason": reason}
+        results.append(_client_result(job, weight=weight, metrics=metrics, sets=sets, state=state, **facts))
     return results

@@ -90,6 +90,8 @@ class Exchange:
     """Replies that answer no message of this exchange, or one that was answered."""
     bytes_up: int = 0
     """Model bytes of the good replies."""
+    bytes_up_raw: int | None = None
+    """What they would be without a codec; None where there is none."""
     sums: dict[str, Any] = field(default_factory=dict)
     """Sums of ``examples`` and ``steps`` over the good replies."""
     not_sent: set[str] = field(default_factory=set)
@@ -255,3 +257,6 @@ class Exchange:
             if row[column] is not None:
                 self.sums[column] = self.sums.get(column, 0) + row[column]
         self.bytes_up += report.num_bytes(self.expected.own_pools)
+        raw = report.facts.get("num-bytes-raw")
+        if isinstance(raw, int):
+            self.bytes_up_raw = (self.bytes_up_raw or 0) + raw

@@ -8,7 +8,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, Re
 from fl_sim.blocks.learner import Settings
 from fl_sim.engines.results import ClientResult
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, payload, records
+from fl_sim.wire import codec, flower, payload, records
 from fl_sim.wire.set_records import SETS
 
 Arrays = Mapping[str, ArrayRecord]
@@ -109,6 +109,8 @@ def reply_to(
     numbers = {**answer.metrics, "num-examples": answer.examples, "steps": answer.steps}
     facts: dict[str, object] = {"num-bytes": answer.num_bytes, "weight": answer.weight, "block": block, **(more or {})}
     facts |= {k: x for k, x in (("seconds", answer.seconds), ("worker", answer.worker)) if x is not None}
+    if answer.num_bytes_raw:
+        facts["num-bytes-raw"] = answer.num_bytes_raw
     if pooled_in:
         facts |= {"pooled_in": pooled_in, **({"covers": covered} if covered else {})}
     content: dict[str, object] = {
@@ -121,6 +123,8 @@ def reply_to(
         content["pool"] = records.encode(partial)
     elif answer.reply:
         content |= payload.encode(answer.reply)
+    if answer.code:
+        content[codec.RECORD] = records.encode(answer.code)
     return flower.reply(flower.trusted(RecordDict, content), message)
 
 

@@ -127,8 +127,9 @@ ROUNDS: dict[str, Column] = {
     "bytes_up": Column(
         "bytes",
         "of models (without leaves that stay with clients) in the replies of the completed clients, as a real "
-        "deployment would send them",
+        "deployment would send them: coded, where there is a codec",
     ),
+    "bytes_up_raw": Column("bytes", "what `bytes_up` would be without the codec; null where there is none"),
     "virtual_time": Column(
         "virtual s",
         "from the beginning of the run (of a fork: from its checkpoint) to the end of the round, by the clients' "

@@ -11,9 +11,9 @@ import numpy as np
 from fl_sim.blocks.draws import finished_steps
 from fl_sim.blocks.learner import Learner, Settings
 from fl_sim.blocks.plan import work_counter
+from fl_sim.engines.coding import reply_bytes
 from fl_sim.grids.messages import Arrays, Groups
 from fl_sim.grids.virtual_time.clock import VirtualTime
-from fl_sim.learning.returned import reply_form
 from fl_sim.population.devices import Work
 from fl_sim.tree import Tree
 from fl_sim.wire import records
@@ -54,9 +54,10 @@ def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> 
         down, known = sum(map(records.num_bytes, arrays.values())), dict[int, Any]()
         for position, client, settings in orders:
             if id(settings) not in known:
-                rule = learner.rule("train", settings)
-                up = sum(x.numel() * x.element_size() for x in reply_form(rule, received, learner.loss).values())
-                known[id(settings)] = work_counter(learner, "train", settings), up
+                known[id(settings)] = (
+                    work_counter(learner, "train", settings),
+                    reply_bytes(learner, settings, received),
+                )
             counter, up = known[id(settings)]
             whole, samples = counter(client)
             steps = finished_steps(whole, float(settings.get("system.work", 1.0)))

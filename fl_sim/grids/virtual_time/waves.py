@@ -20,7 +20,10 @@ from fl_sim.grids.messages import MessageReader, client_of, reply_to
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, records
 
-OF_ANSWER = ("position", "client", "examples", "steps", "weight", "metrics", "sets", "reply", "num_bytes", "reason")
+OF_ANSWER = (
+    *("position", "client", "examples", "steps", "weight", "metrics", "sets", "reply"),
+    *("num_bytes", "num_bytes_raw", "reason"),
+)
 """The fields of a client's result that a checkpoint keeps; its new state is among the states of the clients."""
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 from flwr.app import ArrayRecord, MetricRecord
 
-from fl_sim import tree
+from fl_sim.engines.coding import reply_bytes
 from fl_sim.errors import ConfigError, RoundFailed
 from fl_sim.grids.messages import MessageReader
 from fl_sim.grids.simulation import SimulationGrid
 from fl_sim.grids.virtual_time.event_clock import EventClock
 from fl_sim.grids.virtual_time.timed_round import work_of_clients
 from fl_sim.grids.virtual_time.waves import Waves, start_model
-from fl_sim.learning.returned import reply_form as form_of_reply
 from fl_sim.population.devices import SECOND, Devices, Drawn
 from fl_sim.rounds import expected_replies, round_row
 from fl_sim.rounds.asynchronous.schedule import Schedule
@@ -67,7 +66,7 @@ class AsyncDriver(Driver):
         [message] = strategy.launches(1, run.arrays, run.train_config, [(nodes[0], 0)])
         settings, model = grid.settings(message), grid.learner.loss.received(records.decode(run.arrays))
         down = sum(map(records.num_bytes, records.of(message.content, ArrayRecord).values()))
-        up = tree.num_bytes(form_of_reply(grid.learner.rule("train", settings), model, grid.learner.loss))
+        up = reply_bytes(grid.learner, settings, model)
         devices = grid.time.devices if grid.time is not None else Devices(equal, 1)
         clock = EventClock(devices, clients, work_of_clients(grid.learner, settings, down, up), self.calls.seed)
         self.schedule = Schedule(run, strategy, grid, clock, grid.waves, down, self.calls.seed)

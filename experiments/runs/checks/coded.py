@@ -1,0 +1,95 @@
+"""The codec of a run: what its messages say of it, and which strategies it suits."""
+
+import inspect
+from typing import Any
+
+from flwr.serverapp.strategy import Strategy as FlowerStrategy
+
+from clients.rules import NO_CODEC, coding_for
+from clients.shares import making
+from experiments.config.schema import Config
+from fl_sim.blocks.attack import Attack
+from fl_sim.errors import ConfigError
+from fl_sim.learning.loss import Loss
+from fl_sim.wire.arrivals import AsynchronousStrategy
+from fl_sim.wire.codec import Codec, Coding
+from strategies.base.running_statistics import MeanOfStatistics
+from strategies.base.strategy import Strategy
+from strategies.pools.mean import Mean
+
+LINEAR = (Mean,)
+"""Pools of which the result is linear in the updates: a coordinate that was not sent counts as zero there, and the
+error that its client keeps corrects that later. To all others a zero is a value like any other."""
+
+
+def own_codecs(config: Config) -> dict[str, type]:
+    """The class of the run's codec by its name, for those that cannot be imported by name."""
+    component = config.codec.component
+    if config.codec.name == NO_CODEC or component is None:
+        return {}
+    return {config.codec.name: component if inspect.isclass(component) else type(component)}
+
+
+def codec_settings(config: Config) -> dict[str, Any]:
+    """What messages for training say of the codec, by dotted name; {} without one."""
+    if config.codec.name == NO_CODEC:
+        return {}
+    numbers = {f"codec.{k}": v for k, v in config.codec.params.items() if v is not None and v != ""}
+    return {"codec": config.codec.name, **numbers}
+
+
+def check_coding(config: Config, strategy: FlowerStrategy, loss: Loss) -> Coding | None:
+    """The run's coding in its first round; None without a codec.
+
+    Raises ConfigError for what is no codec, and for a codec that means nothing, or the wrong thing, to the strategy.
+    """
+    if config.codec.name == NO_CODEC:
+        if given := [k for k in ("feedback", "trees", "schedule") if config.codec.params.get(k) not in (None, "")]:
+            value = config.codec.params[given[0]]
+            raise ConfigError(f"codec.{given[0]} = {value!r}: no codec is named; give one, such as --codec topk")
+        return None
+    name, numbers = config.codec.name, config.codec.params
+    settings = {**codec_settings(config), "server-round": 1, "rounds": config.schedule_rounds or config.rounds}
+    with making("codec.name", name):
+        coding = coding_for(settings, own_codecs(config))
+    if coding is None or not isinstance(coding.codec, Codec):
+        raise ConfigError(f"codec.name = {name!r}: makes no fl_sim.wire.codec.Codec")
+    codec = coding.codec
+    if codec.keeps_error and numbers.get("feedback"):
+        raise ConfigError(f"codec.feedback = True: {name} keeps by itself what it has not sent; leave it out")
+    if isinstance(strategy, AsynchronousStrategy) and (numbers.get("schedule") or codec.at(1, 2) != codec.at(2, 2)):
+        key, value = ("schedule", numbers["schedule"]) if numbers.get("schedule") else ("name", name)
+        raise ConfigError(f"codec.{key} = {value!r}: changes with the round, and clients in flight have none in common")
+    if isinstance(strategy, Strategy):
+        _check_strategy(config, strategy, coding, loss)
+    elif not codec.sends_all:
+        what = "how a strategy that is not this project's combines replies is not known; use a codec that sends all"
+        raise ConfigError(f"codec.name = {name!r}: {what}, such as int8 or fp16")
+    _check_attack(config)
+    return coding
+
+
+def _check_strategy(config: Config, strategy: Strategy, coding: Coding, loss: Loss) -> None:
+    name, pool = config.codec.name, strategy.pool
+    pool = pool.pool if isinstance(pool, MeanOfStatistics) else pool
+    if strategy.reply_kind == "none":
+        raise ConfigError(f"codec.name = {name!r}: clients of {config.strategy.name} send nothing; leave it out")
+    if not coding.codec.sends_all and type(pool) not in LINEAR:
+        what = f"strategy {config.strategy.name} pools replies by {type(pool).__name__}"
+        why = "to which a coordinate that is not sent is a value like any other; use int8, fp16 or the mean"
+        raise ConfigError(f"codec.name = {name!r}: {what}, {why}")
+    trained = {k: x for k, x in loss.initial().items() if k in loss.trainable and k not in strategy.at_home}
+    known = dict(strategy.up(trained))
+    if unknown := [tree for tree in coding.trees if tree not in known]:
+        has = f"has {', '.join(known)}" if known else "has none"
+        raise ConfigError(f"codec.trees = {','.join(coding.trees)!r}: {unknown[0]} is no tree of a reply, which {has}")
+    if not trained:
+        raise ConfigError(f"codec.name = {name!r}: no trained leaf travels, so that there is nothing to code")
+
+
+def _check_attack(config: Config) -> None:
+    component: Any = config.attack.component
+    collusion = getattr(component, "collusion", Attack.collusion)
+    if getattr(collusion, "__func__", collusion) is not Attack.collusion:
+        what = f"malicious clients of {config.attack.name} agree on updates once all honest ones are there, uncoded"
+        raise ConfigError(f"codec.name = {config.codec.name!r}: {what}; leave one of the two out")
