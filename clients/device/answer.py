@@ -20,6 +20,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from clients.device.samples import component, own_samples
 from clients.device.state import States
 from clients.learner import answer, make_learner, make_module, probe
+from clients.rules import coding_for
 from clients.silo.silo_of_run import in_silo
 from clients.silo.silo_options import Silo
 from clients.sources.cache import cache_folder
@@ -113,7 +114,8 @@ def learner_for(spec: Mapping[str, Any], node_config: Mapping[str, Any], client:
     dtype = torch.float64 if spec.get("dtype") == "float64" else torch.float32
     loss = Loss(module, task, dtype, device, spec.get("precision", "full"))
     probe(loss, str(spec["model"]), str(spec["task"]))
-    return in_silo(make_learner(loss, own, rules), silo_of(spec, node_config))
+    learner = replace(make_learner(loss, own, rules, coding_for), keeps_codes=True)
+    return in_silo(learner, silo_of(spec, node_config))
 
 
 def silo_of(spec: Mapping[str, Any], node_config: Mapping[str, Any]) -> Silo:

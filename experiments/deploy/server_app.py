@@ -35,6 +35,7 @@ from fl_sim.errors import ConfigError
 from fl_sim.grids.deployed import DeployedGrid
 from fl_sim.grids.exchange import Failures
 from fl_sim.grids.nodes import Nodes
+from fl_sim.grids.untrusted_replies.coded_replies import decoder_of
 from fl_sim.wire.flower import keeping_identity
 
 DEFAULT = "digits-deploy"
@@ -193,6 +194,7 @@ def serve(
             loss=setup.loss,
             max_examples=config.system.max_examples,
             nodes=known,
+            decoder=decoder_of(setup.learner),
         )
         nodes, deployed.validation_clients = deployed.nodes, config.validation_clients
         summary, error = execute(replace(setup, grid=deployed), True, (), resumed, {"run": name}, served.trust_pickle)

@@ -13,21 +13,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import ConfigRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl_sim.blocks.plan import even_slices
 from fl_sim.grids import no_answer
 from fl_sim.grids.base import ClientGrid
-from fl_sim.grids.messages import CLIENT_ERROR, check_settings, settings_of
+from fl_sim.grids.messages import CLIENT_ERROR, check_settings, pooled_replies, settings_of
 from fl_sim.grids.nodes import EXPERIMENT, POLL_S, Nodes, reason_of
 from fl_sim.grids.pulled_replies import PulledReplies
+from fl_sim.grids.untrusted_replies.coded_replies import Decoder, not_coded
 from fl_sim.grids.untrusted_replies.device_replies import from_device, model_problems
-from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS, read, zero_weight
+from fl_sim.grids.untrusted_replies.exchange_replies import MOST_CHARS
 from fl_sim.learning.loss import Loss
 from fl_sim.tree import Tree
 from fl_sim.wire import payload, records
-from fl_sim.wire.pool import Pool
 
 NO_REPLY, NO_NODE = 4, no_answer.NODE_UNAVAILABLE
 """Flower's error codes for a missing reply and for a missing node."""
@@ -72,6 +72,8 @@ class DeployedGrid(ClientGrid):
         The largest number of samples that a device is believed to have.
     nodes : Nodes (default: None)
         What an earlier grid of the same run knows about the nodes.
+    decoder : Decoder (default: none)
+        Decodes replies that a codec has coded.
 
     The states that a checkpoint keeps are ``{"round": int64}``, the last round whose new state was accepted from a
     client; the state itself lies on its device.
@@ -96,6 +98,7 @@ class DeployedGrid(ClientGrid):
         loss: Loss | None = None,
         max_examples: float = 1e9,
         nodes: Nodes | None = None,
+        decoder: Decoder = not_coded,
     ) -> None:
         super().__init__()
         self.grid, self.num_clients, self.holdout_clients = grid, num_clients, holdout_clients
@@ -106,6 +109,7 @@ class DeployedGrid(ClientGrid):
         self.nodes = nodes or Nodes(num_clients)
         self.nodes.max_examples, self.nodes.tolerant = max_examples, allowed_missing > 0
         self._found = False
+        self.decoder = decoder
         self._reported: dict[int, int] = {}
         self._refused: set[int] = set()
 
@@ -205,7 +209,10 @@ class DeployedGrid(ClientGrid):
             return Message(Error(code, reason_of(error)[:MOST_CHARS]), reply_to=message)
         said = self.nodes.facts[message.metadata.dst_node_id]
         trains = message.metadata.message_type.startswith("train")
-        content, why = from_device(reply.content, settings_of(message, 0), said, trains, self.max_examples)
+        settings = settings_of(message, 0)
+        content, why = from_device(reply.content, settings, said, trains, self.max_examples)
+        if trains and not why:
+            content, why = self.decoder(content, settings, self._form(message))
         return Message(Error(CLIENT_ERROR, why), reply_to=message) if why else Message(content, reply_to=message)
 
     def _report_nodes(self) -> None:
@@ -258,7 +265,7 @@ class DeployedGrid(ClientGrid):
                 self._accept(reply, block)
             message = sent[position[members[0].metadata.reply_to_message_id]]
             if pool is not None:
-                yield from self._pooled(pool, message, members)
+                yield from pooled_replies(pool, self._form(message), members)
             else:
                 yield from members
 
@@ -274,26 +281,3 @@ class DeployedGrid(ClientGrid):
         """What replies to a message for training look like, in the order of a simulation's."""
         model, _ = payload.split(payload.decode(payload.records_of(message.content)))
         return self.reply_form(model)
-
-    def _pooled(self, pool: Pool, message: Message, members: Sequence[Message]) -> Iterator[Message]:
-        """A block's replies, the first of which carries the partial pool of all; a reply of weight 0 is not in it."""
-        form = self._form(message)
-        kept = [reply for reply in members if not zero_weight(read(reply))]
-        covered = [reply.metadata.reply_to_message_id for reply in kept]
-        partial: Tree | None = None
-        for reply in kept:
-            single = payload.decode(payload.records_of(reply.content))
-            weight = torch.tensor([float(str(reply.content.config_records["facts"]["weight"]))], dtype=torch.float64)
-            started = pool.start({k: form[k] for k in single}) if partial is None else partial
-            partial = pool.add(started, {k: v[None] for k, v in single.items()}, weight)
-        for reply in members:
-            first = bool(kept) and reply is kept[0]
-            pooled: dict[str, Any] = {"pooled_in": covered[0]} if reply in kept else {}
-            pooled |= {"covers": covered} if first else {}
-            facts = ConfigRecord({**reply.content.config_records["facts"], **pooled})
-            content: dict[str, Any] = {k: v for k, v in reply.content.items() if not isinstance(v, ArrayRecord)}
-            content["facts"] = facts
-            if first and partial is not None:
-                content["pool"] = records.encode(partial)
-            reply.content = RecordDict(content)
-            yield reply

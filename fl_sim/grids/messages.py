@@ -1,14 +1,18 @@
 """What all grids do with single messages: addresses, arrays, settings, replies."""
 
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
+import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 
 from fl_sim.blocks.learner import Settings
 from fl_sim.engines.results import ClientResult
+from fl_sim.grids.untrusted_replies.exchange_replies import read, zero_weight
 from fl_sim.tree import Tree
 from fl_sim.wire import codec, flower, payload, records
+from fl_sim.wire.pool import Pool
 from fl_sim.wire.set_records import SETS
 
 Arrays = Mapping[str, ArrayRecord]
@@ -126,6 +130,32 @@ def reply_to(
     if answer.code:
         content[codec.RECORD] = records.encode(answer.code)
     return flower.reply(flower.trusted(RecordDict, content), message)
+
+
+def pooled_replies(pool: Pool, form: Tree, members: Sequence[Message]) -> Iterator[Message]:
+    """Single replies of a block, the first of which carries the partial pool of all; one of weight 0 is not in it.
+
+    ``form``: what a reply looks like.
+    """
+    kept = [reply for reply in members if not zero_weight(read(reply))]
+    covered = [reply.metadata.reply_to_message_id for reply in kept]
+    partial: Tree | None = None
+    for reply in kept:
+        single = payload.decode(payload.records_of(reply.content))
+        weight = torch.tensor([float(str(reply.content.config_records["facts"]["weight"]))], dtype=torch.float64)
+        started = pool.start({k: form[k] for k in single}) if partial is None else partial
+        partial = pool.add(started, {k: v[None] for k, v in single.items()}, weight)
+    for reply in members:
+        first = bool(kept) and reply is kept[0]
+        pooled: dict[str, Any] = {"pooled_in": covered[0]} if reply in kept else {}
+        pooled |= {"covers": covered} if first else {}
+        facts = ConfigRecord({**reply.content.config_records["facts"], **pooled})
+        content: dict[str, Any] = {k: v for k, v in reply.content.items() if not isinstance(v, ArrayRecord)}
+        content["facts"] = facts
+        if first and partial is not None:
+            content["pool"] = records.encode(partial)
+        reply.content = RecordDict(content)
+        yield reply
 
 
 class MessageReader:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from clients.app import app
 from experiments.check.same_digests import last_of_each
+from experiments.config.choices import offered
 from experiments.deploy.flower_simulation import run_through_flower
 from experiments.deploy.server_app import ServeOptions, parse_configs, serve
 from tests.conformance.conftest import NEEDS, NORMED, SMALL, STRATEGIES, VALIDATED, check_same, rows, simulated
@@ -45,6 +46,16 @@ def test_a_strategy_of_flowers_and_a_state_on_each_device_too(out: list[str]) ->
     for config, (summary, error) in zip(configs, serve(configs, InProcessGrid.of(app, 3), ServeOptions()), strict=True):
         assert error is None
         check_same(summary, simulated(config))
+
+
+@pytest.mark.parametrize("codec", sorted(set(offered("codec")) - {"none"}))
+def test_a_codec_gives_the_same_model_and_bytes_on_devices(codec: str, out: list[str]) -> None:
+    """For an algorithm with trees beside the model, one of which is coded too."""
+    more = ["--strategy", "scaffold", "--codec", codec, "--codec.trees", "control", "--rounds", "3", *out]
+    [config] = parse_configs(last_of_each([*SMALL, *more]))
+    [(summary, error)] = serve([config], InProcessGrid.of(app, 3), ServeOptions())
+    assert error is None
+    check_same(summary, simulated(config))
 
 
 @pytest.mark.parametrize(

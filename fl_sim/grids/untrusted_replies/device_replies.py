@@ -11,7 +11,7 @@ from fl_sim.blocks.learner import Settings
 from fl_sim.grids.untrusted_replies.claims import MOST_STEPS, finite, is_number, shortened, weight_problem, whole
 from fl_sim.grids.untrusted_replies.exchange_replies import POOL
 from fl_sim.tree import Tree
-from fl_sim.wire import array_bytes, payload
+from fl_sim.wire import array_bytes, codec, payload
 from fl_sim.wire.set_records import SETS
 
 MOST_NUMBERS = 10_000
@@ -48,8 +48,8 @@ def from_device(
     Parameters
     ----------
     content : RecordDict
-        At most one ArrayRecord, one MetricRecord of single numbers, and the ConfigRecords ``facts`` and
-        ``set_metrics``.
+        At most one ArrayRecord besides those of the payload and of a codec, one MetricRecord of single numbers, and the
+        ConfigRecords ``facts`` and ``set_metrics``.
     settings : Settings
         Those of the message that it answers: the round, and ``weighting``.
     said : Mapping
@@ -64,7 +64,8 @@ def from_device(
     configs = {k: v for k, v in content.items() if isinstance(v, ConfigRecord)}
     facts = dict(configs.get("facts", {}))
     counts = f"{len(arrays)} records of arrays and {len(metrics)} of metrics"
-    if len([k for k in arrays if not k.startswith(payload.RECORD)]) > 1 or len(metrics) != 1 or POOL in arrays:
+    models = [k for k in arrays if not k.startswith(payload.RECORD) and k != codec.RECORD]
+    if len(models) > 1 or len(metrics) != 1 or POOL in arrays:
         return content, f"{counts} ({shortened(sorted(content))}); a device sends at most one of its model, and one"
     if unknown := sorted(set(configs) - {"facts", SETS}):
         return content, f"unknown records {shortened(unknown)}"
