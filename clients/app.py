@@ -34,20 +34,18 @@ def make_app(
     own: Mapping[str, type] | None = None,
     silo: Silo = NO_SILO,
     log_drift: bool = False,
-    codecs: Mapping[str, type] | None = None,
 ) -> LearnerApp:
     """The ClientApp of a task, a model (both bound in ``loss``) and a partition of the task's training samples.
 
-    ``own`` : classes of strategies by name, for names that cannot be imported, such as those of a notebook.
+    ``own`` : classes of strategies and codecs by name, for names that cannot be imported, such as those of a notebook.
     ``silo`` : the processes of each client's training; default: none of its own.
-    ``codecs`` : classes of codecs by name, in the same way.
     ``log_drift`` : whether blocks add up their clients' updates (``Learner.log_drift``).
     """
     learner = make_learner(
         loss,
         partition,
         lambda message_type, settings: rule_for(message_type, settings, own),
-        lambda settings: coding_for(settings, codecs),
+        lambda settings: coding_for(settings, own),
     )
     learner = in_silo(replace(learner, log_drift=log_drift), silo)
     app = LearnerApp()

@@ -145,7 +145,7 @@ def deployable(config: Config, simulated: bool = False) -> Config:
         raise ConfigError(f"validation_clients = {config.validation_clients}: {why}")
     if config.engine not in ("auto", "loop"):
         raise ConfigError(f"engine = {config.engine!r}: each device trains its one client on the loop; leave it out")
-    for kind in ("task", "partition", "model", "strategy"):
+    for kind in ("task", "partition", "model", "strategy", "codec"):
         choice = getattr(config, kind)
         if choice.is_object or choice.name.startswith("__main__:"):
             raise ConfigError(

@@ -118,9 +118,8 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
-    check_coding(config, strategy, loss)
-    own = {name_of(type(strategy)): type(strategy)}
-    app = make_app(loss, partition, own, config.silo, config.log_drift, own_codecs(config))
+    own = {name_of(type(strategy)): type(strategy), **own_codecs(config)}
+    app = make_app(loss, partition, own, config.silo, config.log_drift)
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
@@ -150,8 +149,9 @@ def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) ->
     """What the run must be told of its strategy on this network, one sentence each.
 
     Tells the strategy which leaves stay with its clients. Raises ConfigError where these are none of the network's, or
-    the network has none of the kind that the strategy needs.
+    the network has none of the kind that the strategy needs, and for a codec that does not suit the strategy.
     """
+    check_coding(config, strategy, loss)
     if not isinstance(strategy, Strategy):
         return ()
     strategy.at_home = home_leaves.names_of(strategy, loss)

@@ -152,19 +152,10 @@ def collect_results(
         for client in results if computed else ():
             client.seconds = (pooling - start) / len(results)
         valid = [i for i, client in enumerate(results) if not client.reason]
+        if valid:
+            _take_in(result, pool, outcome, results, valid, form, coded)
         if pool is not None and valid:
-            partial = (
-                result.partial if result.partial is not None else pool.start({k: form[k] for k in outcome.replies})
-            )
-            chosen = outcome.replies if len(valid) == len(results) else tree.take(outcome.replies, torch.tensor(valid))
-            weights = torch.tensor([results[i].weight for i in valid], dtype=torch.float64)
-            result.partial = pool.add(partial, chosen, weights)
             result.pool_seconds += time.perf_counter() - pooling
-        elif pool is None:
-            for i in valid:
-                results[i].reply, results[i].code = tree.take(outcome.replies, i), coded.codes.get(i, {})
-                if results[i].code:
-                    results[i].reply = {k: x for k, x in results[i].reply.items() if k not in coded.names}
         if measures_drift and valid:
             chosen, names = tree.take(outcome.replies, torch.tensor(valid)), learner.loss.trainable
             own = [results[i].weight for i in valid]
@@ -172,6 +163,28 @@ def collect_results(
         result.clients += results
         start = time.perf_counter()
     return result
+
+
+def _take_in(
+    result: BlockResult,
+    pool: Pool | None,
+    outcome: Outcome,
+    results: Sequence[ClientResult],
+    valid: Sequence[int],
+    form: Tree,
+    coded: Coded,
+) -> None:
+    """Add the ``valid`` replies of an outcome to the block's partial pool; without a pool, to their own results."""
+    if pool is not None:
+        partial = result.partial if result.partial is not None else pool.start({k: form[k] for k in outcome.replies})
+        chosen = outcome.replies if len(valid) == len(results) else tree.take(outcome.replies, torch.tensor(valid))
+        weights = torch.tensor([results[i].weight for i in valid], dtype=torch.float64)
+        result.partial = pool.add(partial, chosen, weights)
+        return
+    for i in valid:
+        reply, code = tree.take(outcome.replies, i), coded.codes.get(i, {})
+        results[i].reply = {k: x for k, x in reply.items() if k not in coded.names} if code else reply
+        results[i].code = code
 
 
 def _attack(attack: Attack, outcome: Outcome, block: Block, form: Tree, learner: Learner) -> None:

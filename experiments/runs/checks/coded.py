@@ -23,9 +23,9 @@ error that its client keeps corrects that later. To all others a zero is a value
 
 
 def own_codecs(config: Config) -> dict[str, type]:
-    """The class of the run's codec by its name, for those that cannot be imported by name."""
+    """The class of a codec of the user's own by its name, for those that cannot be imported, such as a notebook's."""
     component = config.codec.component
-    if config.codec.name == NO_CODEC or component is None:
+    if ":" not in config.codec.name:
         return {}
     return {config.codec.name: component if inspect.isclass(component) else type(component)}
 

@@ -37,6 +37,10 @@ SETTINGS: dict[str, Entry] = {
     "strategy.name": ("reptile",),
     "attack.name": ("sign-flip", {"attack": "noise", "attack.share": 0.5}),
     "attack.share": (0.25, {"attack": "sign-flip", "attack.share": 0.5}),
+    "codec.name": ("fp16", {"codec": "int8"}),
+    "codec.feedback": (False, {"codec": "topk", "rounds": 2}),
+    "codec.trees": ("control", {"codec": "topk", "strategy": "scaffold"}),
+    "codec.schedule": ("8..1", {"codec": "topk", "rounds": 2}),
     "profile.name": ("halfnormal",),
     "profile.seed": (3, {"profile": "halfnormal"}),
     "profile.per": ("launch", {"profile": "halfnormal"}),
@@ -145,6 +149,7 @@ def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
     of_components |= {"partition.unseen_held_out", "partition.feature_shift", "attack.share"}
+    of_components |= {"codec.feedback", "codec.trees", "codec.schedule"}
     of_components |= {f"profile.{name}" for name in COMMON["profile"]}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
