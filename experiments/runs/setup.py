@@ -118,8 +118,7 @@ def build(
     strategy = make_strategy(config, training_clients)
     check_sizes(partition, config.system.max_examples, strategy, training_clients)
     told = told_of(strategy, loss, config)
-    own = {name_of(type(strategy)): type(strategy), **own_codecs(config)}
-    app = make_app(loss, partition, own, config.silo, config.log_drift)
+    app = make_app(loss, partition, own_classes(config, strategy), config.silo, config.log_drift)
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
@@ -143,6 +142,11 @@ def build(
         notes=(*notes, *told),
         own_metrics=(*(metrics or {}), *(set_metrics or {})),
     )
+
+
+def own_classes(config: Config, strategy: flower_strategies.Strategy) -> dict[str, type]:
+    """The classes of the strategy and of a codec by the names in messages, for those that cannot be imported."""
+    return {name_of(type(strategy)): type(strategy), **own_codecs(config)}
 
 
 def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) -> tuple[str, ...]:
