@@ -8,6 +8,7 @@ Legend: C clients.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from torch import Tensor
@@ -84,6 +85,11 @@ def to_stacked_with_grad(x: Tensor) -> Tensor:
     value = to_stacked(x)
     with retrieve_current_functorch_interpreter().lower():
         return value if value.requires_grad else value.requires_grad_()
+
+
+def outside_vmap() -> AbstractContextManager[Any]:
+    """While open, code runs outside of ``vmap``, on stacked tensors."""
+    return retrieve_current_functorch_interpreter().lower()
 
 
 def to_single(x: Tensor) -> Tensor:

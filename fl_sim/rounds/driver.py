@@ -4,7 +4,6 @@ Logging, failure policy, checkpoints and callbacks are the driver's, not the str
 wrappers have them too.
 """
 
-import math
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -13,7 +12,6 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fl_sim import tree
 from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed, of_process_end
 from fl_sim.grids.base import as_client_grid
@@ -27,6 +25,7 @@ from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
 from fl_sim.rounds.measured.round_work import Memory, RoundWork
+from fl_sim.rounds.new_model import change_of
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.round_evaluation import NEVER, EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls
@@ -114,15 +113,16 @@ class Driver:
     def accept(self, arrays: ArrayRecord) -> float:
         """Make ``arrays`` the global model; returns the norm of the change. Raises RoundFailed where it must not be."""
         new, others = records.split(arrays)
+        return self.adopt(new, arrays if others else records.encode(new))
+
+    def adopt(self, new: Tree, arrays: ArrayRecord) -> float:
+        """``accept`` of a model as a tree and as the record that ``run.arrays`` will be."""
         digest = self.digests.of_next(arrays, new)
-        same = set(new) == set(self.run.model) and all(new[k].shape == self.run.model[k].shape for k in new)
-        change = float(tree.norm(tree.sub(new, self.run.model))) if same else 0.0
-        finite = same and math.isfinite(change)  # a finite norm of the change means finite numbers
-        problem = records.problem(arrays, None if self.calls.foreign else self.run.model, new, finite)
+        change, problem = change_of(new, self.run.model, arrays, self.calls.foreign)
         if problem:
             bad = f"the strategy's new model has {problem}; the last good model is kept"
             raise RoundFailed(f"round {self.run.round}: {bad}")
-        self.take(new, self.run.round, arrays if others else None)
+        self.take(new, self.run.round, arrays)
         self.digests.current = digest
         return change
 

@@ -98,7 +98,7 @@ def form_problem(
         sent = like[key]
         if free_bytes and sent.dtype == torch.uint8:
             continue
-        if value.shape != tuple(sent.shape):
+        if value.shape != sent.shape:
             return f"wrong shape: {key} is {_short(value.shape)}, must be {tuple(sent.shape)}"
         wanted = dtype_name(sent.dtype).removeprefix("torch.")
         if dtype_name(value.dtype) != wanted:

@@ -1,10 +1,10 @@
-"""What an asynchronous strategy is to its driver: messages to clients that start, and a step with some replies."""
+"""What an asynchronous strategy is to its driver: what clients that start are sent, and a step with some replies."""
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from flwr.app import ArrayRecord, ConfigRecord, Message
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from fl_sim.tree import Tree
 from fl_sim.wire.pool import PoolingStrategy
@@ -63,10 +63,8 @@ class AsynchronousStrategy(PoolingStrategy):
         """Raise ConfigError where the strategy cannot run asynchronously. Default: it can."""
 
     @abstractmethod
-    def launches(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[tuple[int, int]]
-    ) -> list[Message]:
-        """Messages to clients that start now.
+    def launch_content(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, again: int) -> RecordDict:
+        """What the messages hold that start clients: one object for all that start from the same model.
 
         Parameters
         ----------
@@ -74,8 +72,8 @@ class AsynchronousStrategy(PoolingStrategy):
             The number of the next server step: the present model is that of the step before.
         arrays, config : ArrayRecord, ConfigRecord
             The present model, and the run's settings.
-        nodes : Sequence[tuple[int, int]]
-            (node, how many times it was started from this model before), of each client.
+        again : int
+            How many times the client was started from this model before.
         """
 
     @abstractmethod

@@ -50,22 +50,34 @@ def identify(run_id: int = 1) -> Run:
 
 def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
     """A record of ``values``, whose types must be right; Flower's constructors check them, which takes 3 us a value."""
-    record = kind()
-    if "_data" not in vars(record):  # another version of Flower
+    facts = _facts_of_empty(kind)
+    if "_data" not in facts:  # another version of Flower
         return kind(values)
-    record.__dict__["_data"] = values
+    record = kind.__new__(kind)
+    record.__dict__.update(facts, _data=values)
     return record
+
+
+@cache
+def _facts_of_empty(kind: type[Record]) -> dict[str, object]:
+    """The attributes of a record without values; all but the values are functions, which records share."""
+    return dict(vars(kind()))
 
 
 def requests(contents: Iterable[tuple[RecordDict, int]], message_type: str) -> list[Message]:
     """``Message(content, node, message_type)`` of each (content, node)."""
-    messages: list[Message] = []
-    for content, node in contents:
-        if not messages or not _KNOWN:
-            messages.append(Message(content, node, message_type))
-        else:
-            messages.append(_message(vars(messages[0].metadata) | {"_dst_node_id": node}, content))
-    return messages
+    contents = list(contents)
+    if not _KNOWN or not contents:
+        return [Message(content, node, message_type) for content, node in contents]
+    identity = TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id
+    facts = _facts(message_type, identity) | {"_created_at": time.time()}
+    return [_message(facts | {"_dst_node_id": node}, content) for content, node in contents]
+
+
+@cache
+def _facts(message_type: str, identity: tuple[object, ...]) -> dict[str, object]:
+    """What Flower's constructor writes into a message's metadata, while this process has that identity."""
+    return dict(vars(Message(RecordDict(), FIRST_NODE, message_type).metadata))
 
 
 def reply(content: RecordDict, message: Message) -> Message:

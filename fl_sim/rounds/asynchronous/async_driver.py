@@ -63,7 +63,7 @@ class AsyncDriver(Driver):
         grid.waves = Waves(
             grid.learner, grid.executor, grid.block_size, grid.states, self._reader, grid.told, strategy.needs_start
         )
-        [message] = strategy.launches(1, run.arrays, run.train_config, [(nodes[0], 0)])
+        [message] = flower.requests([(strategy.launch_content(1, run.arrays, run.train_config, 0), nodes[0])], "train")
         settings, model = grid.settings(message), grid.learner.loss.received(records.decode(run.arrays))
         down = sum(map(records.num_bytes, records.of(message.content, ArrayRecord).values()))
         up = reply_bytes(grid.learner, settings, model)
@@ -126,7 +126,8 @@ class AsyncDriver(Driver):
         losses = [(loss, n) for loss, n in numbers if isinstance(loss, (int, float))]
         if total := sum(n for _, n in losses):
             row |= round_row.of_clients("train", {"loss": sum(loss * n for loss, n in losses) / total})
-        row["update_norm"] = self.accept(records.encode(new))
+        arrays = records.encode(new)
+        row["update_norm"] = self.adopt(records.decode(arrays), arrays)
         row["seconds"] = time.perf_counter() - start
         self.finish(row)
 

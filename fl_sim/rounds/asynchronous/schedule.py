@@ -68,6 +68,8 @@ class Schedule:
         self._again: Counter[int] = Counter()
         """Client -> launches from the model ``_started_from``."""
         self._started_from = -1
+        self._contents: dict[int, RecordDict] = {}
+        """Launches of a client before, from that model -> what its message holds."""
         self._workers: dict[int, int] = {}
         """Persistent worker -> launches that it has completed."""
         self._in_a_row = 0
@@ -137,15 +139,24 @@ class Schedule:
         """Send messages with the present model to clients that start now."""
         if not flights:
             return
-        run, version, offset = self.run, self.run.round - 1, flower.FIRST_NODE
+        version, offset = self.run.round - 1, flower.FIRST_NODE
         if version != self._started_from:
-            self._started_from, self._again = version, Counter()
-        nodes = [(flight.client + offset, self._again[flight.client]) for flight in flights]
-        self._again.update(flight.client for flight in flights)
-        messages = self.strategy.launches(run.round, run.arrays, run.train_config, nodes)
-        self.grid.push_messages([m for m, flight in zip(messages, flights, strict=True) if not flight.vanishes])
+            self._started_from, self._again, self._contents = version, Counter(), {}
+        sent = [(self._content(flight.client), flight.client + offset) for flight in flights]
+        messages = flower.requests(sent, "train")
+        numbers = iter(self.grid.push_messages(m for m, one in zip(messages, flights, strict=True) if not one.vanishes))
         for flight, message in zip(flights, messages, strict=True):
-            self._launched[flight.client] = Launched(flight, version, message, self.num_bytes)
+            number = "" if flight.vanishes else next(numbers)
+            self._launched[flight.client] = Launched(flight, version, message, number, self.num_bytes)
+
+    def _content(self, client: int) -> RecordDict:
+        """What the message holds that starts a client now."""
+        again = self._again[client]
+        self._again[client] += 1
+        if again not in self._contents:
+            run = self.run
+            self._contents[again] = self.strategy.launch_content(run.round, run.arrays, run.train_config, again)
+        return self._contents[again]
 
     # Checkpoints ----------------------------------------------------------------------------------------------------
 
@@ -184,4 +195,4 @@ class Schedule:
         flight, version, number = Flight(*row[0]), int(row[1]), str(row[2])
         waiting = self.waves.waiting.get(number)
         message = Message(RecordDict(), flight.client + flower.FIRST_NODE, "train") if waiting is None else None
-        return Launched(flight, version, message or waiting.message, self.num_bytes)  # type: ignore[union-attr]
+        return Launched(flight, version, message or waiting.message, number, self.num_bytes)  # type: ignore[union-attr]

@@ -20,13 +20,10 @@ class Launched(NamedTuple):
     version: int
     """Server steps before the model from which it started."""
     message: Message
+    number: str
+    """The message's id; "" where its reply will never come."""
     num_bytes: int
     """Model bytes of the message."""
-
-    @property
-    def number(self) -> str:
-        """The message's id; "" where its reply will never come."""
-        return str(self.message.metadata.message_id)
 
 
 def facts_of(launched: Launched, staleness: int) -> dict[str, object]:

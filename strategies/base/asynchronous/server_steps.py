@@ -67,17 +67,10 @@ class Asynchronous(AsynchronousStrategy, Strategy):
         mean = sum(found[1:], start=found[0]) / len(found)
         return as_like(model[name] + mean if self.reply_kind == "update" else mean, model[name])
 
-    def launches(
-        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, nodes: Sequence[tuple[int, int]]
-    ) -> list[Message]:
-        """Messages to clients that start now; a second one from the same model says so (``launch``)."""
-        settings, contents = self.round_settings(server_round, config), dict[int, RecordDict]()
-        for _, again in nodes:
-            if again not in contents:
-                own = {"launch": again} if again else {}
-                sent = {"arrays": arrays, "config": records.config({**settings, **own})}
-                contents[again] = flower.trusted(RecordDict, sent)
-        return flower.requests([(contents[again], node) for node, again in nodes], "train")
+    def launch_content(self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, again: int) -> RecordDict:
+        """The model and the settings; a second message to a client from the same model says so (``launch``)."""
+        settings = self.round_settings(server_round, config) | ({"launch": again} if again else {})
+        return flower.trusted(RecordDict, {"arrays": arrays, "config": records.config(settings)})
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

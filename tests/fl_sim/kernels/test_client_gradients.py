@@ -52,6 +52,22 @@ def test_gradients_are_those_of_each_client(missing: str, monkeypatch: pytest.Mo
     assert products == [missing != "HAS_WRAPPER_SUBCLASS"]
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_outputs_of_a_first_layer_have_the_bits_of_vmap(dtype: torch.dtype) -> None:
+    plain = nn.Linear(300, 7).to(dtype)
+    models = {k: draw(k, CLIENTS, *v.shape).to(dtype) for k, v in plain.named_parameters()}
+    x = draw("x", CLIENTS, 5, 300).to(dtype)
+
+    def value_of(module: nn.Module) -> client_gradients.LossFunction:
+        function = layers.FunctionalModule(module)
+        return lambda params, data: function(params, data["x"]).sum()
+
+    recording = value_of(layers.many_clients_form(plain, "cpu"))
+    found = torch.func.vmap(lambda params, x: client_gradients.gradient(recording, params, {"x": x})[1])(models, x)
+    right = torch.func.vmap(lambda params, x: value_of(plain)(params, {"x": x}))(models, x)
+    assert torch.equal(found, right)
+
+
 def test_a_write_into_an_input_changes_no_gradient_where_writes_are_not_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

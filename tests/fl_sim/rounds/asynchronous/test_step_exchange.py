@@ -11,8 +11,8 @@ NO_MESSAGE = cast(Any, None)
 
 def test_the_row_of_a_launch_has_its_start_its_duration_and_the_time_of_its_messages() -> None:
     flight = Flight(3, 5, 2 * SECOND, 9 * SECOND, False, 1, SECOND // 2, SECOND)
-    found = facts_of(Launched(flight, 4, NO_MESSAGE, 0), 2)
+    found = facts_of(Launched(flight, 4, NO_MESSAGE, "", 0), 2)
     times = {"started": 2.0, "virtual_seconds": 7.0, "virtual_down": 0.5, "virtual_up": 1.0}
     assert found == {"staleness": 2, "speed_class": 1, **times}
-    plain = facts_of(Launched(flight._replace(down=0, up=0), 4, NO_MESSAGE, 0), 2)
+    plain = facts_of(Launched(flight._replace(down=0, up=0), 4, NO_MESSAGE, "", 0), 2)
     assert plain == {k: v for k, v in found.items() if k not in ("virtual_down", "virtual_up")}
