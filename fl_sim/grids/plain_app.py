@@ -1,6 +1,7 @@
 """Virtual clients of an ordinary ClientApp: called once a message, with draws keyed by client and round."""
 
 import time
+from typing import Any
 
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -82,9 +83,18 @@ class PlainApp:
         if timeout is not None and seconds > timeout and not reply.has_error():
             late = f"no reply within {timeout:g} s: the client's call took {seconds:.1f} s"
             return no_answer.of(message, no_answer.LATE, late)
-        if reply.has_content() and (why := flower.refusal(reply.content)):
+        if reply.has_content() and (why := _refusal(reply.content)):
             training = kind.partition(".")[0] == "train"
             return no_answer.of(message, CLIENT_ERROR if training else no_answer.NO_FUNCTION, why)
         if not reply.metadata.message_id:
             flower.set_message_id(reply, f"{message.metadata.message_id}r")
         return reply
+
+
+def _refusal(content: RecordDict) -> str:
+    """Why a reply of Flower's API before messages is no result, by its own status; "" where it is one."""
+    for name in ("fitres.status", "evaluateres.status"):
+        status: Any = content.get(name, {})
+        if status.get("code", 0):
+            return f"the client answers with status {status['code']} instead of a result: {status.get('message')}"
+    return ""

@@ -24,8 +24,8 @@ from fl_sim.rounds.checkpoint import Checkpoint, Checkpoints
 from fl_sim.rounds.checkpoint_files import kept_attributes
 from fl_sim.rounds.digests import Digests
 from fl_sim.rounds.foreign_statistics import statistics_under
+from fl_sim.rounds.measured.model_change import change_of
 from fl_sim.rounds.measured.round_work import Memory, RoundWork
-from fl_sim.rounds.new_model import change_of
 from fl_sim.rounds.round_checkpoints import RoundCheckpoints
 from fl_sim.rounds.round_evaluation import NEVER, EvaluateFn, OnlyAtTheEnd, RoundEvaluation
 from fl_sim.rounds.strategy_calls import StrategyCalls

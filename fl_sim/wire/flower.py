@@ -50,11 +50,9 @@ def identify(run_id: int = 1) -> Run:
 
 def trusted(kind: type[Record], values: dict[str, Any]) -> Record:
     """A record of ``values``, whose types must be right; Flower's constructors check them, which takes 3 us a value."""
-    facts = _facts_of_empty(kind)
-    if "_data" not in facts:  # another version of Flower
+    if "_data" not in (facts := _facts_of_empty(kind)):  # another version of Flower
         return kind(values)
-    record = kind.__new__(kind)
-    record.__dict__.update(facts, _data=values)
+    (record := kind.__new__(kind)).__dict__.update(facts, _data=values)
     return record
 
 
@@ -70,8 +68,8 @@ def requests(contents: Iterable[tuple[RecordDict, int]], message_type: str) -> l
     if not _KNOWN or not contents:
         return [Message(content, node, message_type) for content, node in contents]
     identity = TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id
-    facts = _facts(message_type, identity) | {"_created_at": time.time()}
-    return [_message(facts | {"_dst_node_id": node}, content) for content, node in contents]
+    facts, now = _facts(message_type, identity), time.time()
+    return [_message({**facts, "_dst_node_id": node, "_created_at": now}, content) for content, node in contents]
 
 
 @cache
@@ -239,15 +237,6 @@ def is_legacy(messages: Iterable[Message]) -> bool:
     """Whether messages are those of Flower's API before messages (``NumPyClient``, ``DefaultWorkflow``)."""
     first = next(iter(messages), None)
     return first is not None and any(name.startswith(("fitins.", "evaluateins.")) for name in first.content)
-
-
-def refusal(content: RecordDict) -> str:
-    """Why a reply of that older API is no result of training or evaluation, by its own status; "" where it is one."""
-    for name in ("fitres.status", "evaluateres.status"):
-        status: Any = content.get(name, {})
-        if status.get("code", 0):
-            return f"the client answers with status {status['code']} instead of a result: {status.get('message')}"
-    return ""
 
 
 def without_secrets(content: RecordDict) -> tuple[RecordDict, bool]:

@@ -1,1 +1,1 @@
-"""What the rounds of a run take: time of pooling, memory, the drift of their clients."""
+"""What the rounds of a run take and change: time of pooling, memory, the drift of clients, the step of the model."""

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fl_sim.rounds.new_model import change_of
+from fl_sim.rounds.measured.model_change import change_of
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 
