@@ -8,10 +8,8 @@ from fl_sim.blocks.learner import Settings
 from fl_sim.dotted import table
 from fl_sim.learning.rule import LocalRule
 from fl_sim.wire.codec import Codec, Coding, factor_at
+from strategies.codecs import NO_CODEC
 from strategies.fedavg import FedAvg
-
-NO_CODEC = "none"
-"""Name of the codec that sends replies as they are."""
 
 
 def rule_for(message_type: str, settings: Settings, own: Mapping[str, type] | None = None) -> LocalRule:

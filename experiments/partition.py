@@ -21,6 +21,7 @@ from experiments.analysis.partition_picture import partition_picture
 from experiments.analysis.partition_stats import frame, summary
 from experiments.command_ends import ended
 from experiments.config.command_line import parse
+from experiments.config.offered.commands_with_flags import PARTITION
 from experiments.runs.data import data, names
 from fl_sim.logs.folder import new_folder
 
@@ -29,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 2 for bad input."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
-        call = parse(list(sys.argv[1:] if argv is None else argv))
+        call = parse(list(sys.argv[1:] if argv is None else argv), PARTITION)
         config = call.configs[0]
         task, _, partition = data(config)
         folder = new_folder(Path(config.out), f"partition-{config.task.name}-{config.partition.name}")

@@ -6,11 +6,14 @@ attribute ``kind``. A user's own component is named ``package.module:Name``.
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,6 +38,20 @@ class NameOf:
 
 HOME = str(Path(__file__).parents[1])
 """The folder that this project's packages lie in."""
+
+
+_load: ContextVar[Callable[[str], ModuleType]] = ContextVar("load", default=importlib.import_module)
+"""How the modules of components are loaded."""
+
+
+@contextmanager
+def importing_by(load: Callable[[str], ModuleType]) -> Iterator[None]:
+    """Within it, the modules of components come from ``load`` instead of ``importlib.import_module``."""
+    token = _load.set(load)
+    try:
+        yield
+    finally:
+        _load.reset(token)
 
 
 def offer(kind: str, name: str = "", **facts: object) -> Callable[[F], F]:
@@ -76,8 +93,9 @@ def offered(module: ModuleType, kind: str) -> dict[str, object]:
 
 def names(package: str, kind: str) -> dict[str, object]:
     """All components of ``kind`` in a package's modules, sorted by name."""
-    root = importlib.import_module(package)
-    modules = [importlib.import_module(f"{package}.{info.name}") for info in pkgutil.iter_modules(root.__path__)]
+    spec, load = importlib.util.find_spec(package), _load.get()
+    folders = None if spec is None else spec.submodule_search_locations
+    modules = [load(f"{package}.{info.name}") for info in pkgutil.iter_modules(folders)]
     return dict(sorted(item for module in modules for item in offered(module, kind).items()))
 
 

@@ -1,6 +1,9 @@
 """The names that ``fl_sim`` exports are a fixed list, each documented and annotated."""
 
+import ast
 import inspect
+
+import pytest
 
 import fl_sim
 
@@ -11,6 +14,16 @@ run_rounds squared_error tree""".split()  # noqa: SIM905
 
 def test_the_surface_is_what_it_was() -> None:
     assert sorted(fl_sim.__all__) == sorted(SURFACE)
+
+
+def test_what_type_checkers_read_is_what_is_imported() -> None:
+    [block] = [node for node in ast.parse(inspect.getsource(fl_sim)).body if isinstance(node, ast.If)]
+    read = {
+        node.module: " ".join(a.name for a in node.names) for node in block.body if isinstance(node, ast.ImportFrom)
+    }
+    assert read == fl_sim._PLACES and set(fl_sim.__all__) <= set(dir(fl_sim))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fl_sim.nothing  # noqa: B018
 
 
 def test_everything_public_is_documented_and_annotated() -> None:

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import torch
 from annotated_types import Ge, Gt, Le
 
 from fl_sim.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 MOST = 256
 """Most processes of a silo, and most shards of a batch."""
@@ -57,8 +59,10 @@ class Silo:
             raise ConfigError(f"silo.balance = True: {why}, so that no run could be repeated; use ordered")
         self.edges()
 
-    def check_device(self, device: torch.device) -> None:
+    def check_device(self, device: "torch.device") -> None:
         """Raise ConfigError for a backend that the device, or the number of its kind, does not have."""
+        import torch  # imported here, because settings and their help are read without it
+
         if self.backend == "nccl" and (device.type != "cuda" or torch.cuda.device_count() < self.processes):
             count = torch.cuda.device_count() if device.type == "cuda" else 0
             what = f"each of silo.processes = {self.processes} needs a GPU of its own, and there are {count}"

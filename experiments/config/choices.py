@@ -9,12 +9,12 @@ import inspect
 import textwrap
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from experiments.config.offered.outlines import field_docs_in
 from experiments.config.strategy_tables import given_to_each, names_in
-from experiments.config.values import Minority, NotNegative, Seed, Share, Strength, check, plain
+from experiments.config.values import Label, Minority, NotNegative, Seed, Share, Strength, check, plain
 from fl_sim import registry
 from fl_sim.errors import ConfigError
 
@@ -81,7 +81,7 @@ COMMON = {
             "Axis of the classes where a sample has several labels: 1 for outputs (B, K, ...), -1 for (B, ..., K).",
         ),
         "ignore_index": Parameter(
-            int | None, None, "Label that counts neither in loss nor in accuracy; None: the task's own, or -100."
+            Label, None, "Label that counts neither in loss nor in accuracy; None: the task's own, or -100."
         ),
     },
     "partition": {
@@ -250,17 +250,14 @@ def field_docs(cls: Any) -> dict[str, str]:
     """The docstring under each field of a dataclass and of its base classes, by the field's name."""
     docs: dict[str, str] = {}
     for base in reversed(inspect.getmro(cls)) if is_dataclass(cls) and inspect.isclass(cls) else ():
+        if "field_docs" in vars(base):  # an outline
+            docs |= vars(base)["field_docs"]
+            continue
         try:
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
         except (OSError, TypeError):  # built in, or typed at a prompt: has no source, so no docs
             continue
-        for entry, after in pairwise(tree.body[0].body if isinstance(tree.body[0], ast.ClassDef) else ()):
-            if (
-                isinstance(entry, ast.AnnAssign)
-                and isinstance(after, ast.Expr)
-                and isinstance(after.value, ast.Constant)
-            ):
-                docs[ast.unparse(entry.target)] = inspect.cleandoc(str(after.value.value))
+        docs |= field_docs_in(tree.body[0]) if isinstance(tree.body[0], ast.ClassDef) else {}
     return docs
 
 

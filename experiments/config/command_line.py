@@ -5,6 +5,7 @@ task, partition, model and strategy are read before their parameters, and that e
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, get_type_hints
 
@@ -12,12 +13,13 @@ from experiments.apps.stored_apps import SIGNATURE, check_own
 from experiments.config import recipe_files
 from experiments.config.axes import over
 from experiments.config.choices import PACKAGES
-from experiments.config.flags import Flag, Options, flag_schema, no_value, run_tyro, values_of
+from experiments.config.flags import Flag, Options, flag_schema, no_value, show_help, values_of
 from experiments.config.nesting import nested
+from experiments.config.offered.commands_with_flags import RUN, Command
+from experiments.config.offered.outlines import outlined
 from experiments.config.recipe_files import fork_parts, read_folder
 from experiments.config.schema import Config
 from experiments.config.values import check
-from experiments.trackers.asked import asked
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
 
@@ -47,8 +49,8 @@ NAMES = [f"{kind}.name" for kind in PACKAGES]
 """Dotted keys of the components' names."""
 
 
-def parse(argv: Sequence[str]) -> Invocation:
-    """Read a command line (without the program's name).
+def parse(argv: Sequence[str], command: Command = RUN) -> Invocation:
+    """Read a command line (without the program's name), of ``run`` or of another command that takes its flags.
 
     Raises ConfigError for bad input, and SystemExit(0) after printing help.
     """
@@ -65,13 +67,14 @@ def parse(argv: Sequence[str]) -> Invocation:
         recipe = read_folder("resume", folder) if folder else read_folder("fork", fork_parts(other)[0])
     if "trust_pickle" in {key for key, _ in flags} and not (folder or other):
         raise ConfigError("trust_pickle = true: is for a checkpoint; give it with --resume RUN or --fork RUN@N")
-    base = recipe_files.read(recipe) if recipe else {}
-    app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
-    signed = base.pop(SIGNATURE, "")
-    names = nested({key: text for key, text in flags if key in NAMES})
-    schema = flag_schema(recipe_files.overlay(base, names))
-    if wants_help:
-        run_tyro(schema, ["--help"])
+    with outlined() if wants_help else nullcontext():
+        base = recipe_files.read(recipe) if recipe else {}
+        app, app_config = check("app", str, base.pop("app", "")), base.pop("app_config", {})
+        signed = base.pop(SIGNATURE, "")
+        names = nested({key: text for key, text in flags if key in NAMES})
+        schema = flag_schema(recipe_files.overlay(base, names))
+        if wants_help:
+            show_help(schema, command)
     values = values_of(schema, flags)
     options = {key: values.pop(key) for key in get_type_hints(Options) if key in values}
     configs = over(base, nested(values), axes)
@@ -102,6 +105,8 @@ def check_asked(options: Mapping[str, Any], app: object, engine: str) -> None:
         if (value := options.get(key)) and (app or engine == "flower"):
             what = "a Flower app" if app else "Flower's own simulation"
             raise ConfigError(f"{key} = {value!r}: {what} calls none of this project's callbacks; leave it out")
+    from experiments.trackers.asked import asked  # imported here, because it imports torch and Flower
+
     asked(options.get("track", ""), options.get("callback", ""))
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any, get_type_hints
 
-from clients.rules import NO_CODEC
 from experiments.config.asynchronous.asynchronous_settings import defaults
 from experiments.config.choices import PACKAGES, Choice, choose, parameters
 from experiments.config.nesting import Settings, without
@@ -14,6 +13,7 @@ from experiments.config.tables import SECTIONS
 from experiments.config.values import NotNegative, check, seeds, unknown_key
 from fl_sim.errors import ConfigError
 from fl_sim.learning.settings import Local
+from strategies.codecs import NO_CODEC
 
 
 def single(configs: Sequence[Config]) -> Config:

@@ -5,7 +5,7 @@ import functools
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, make_dataclass
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NoReturn, Union, get_args, get_origin, get_type_hints
 
 import tyro
 
@@ -13,6 +13,7 @@ from experiments.config import recipe_files
 from experiments.config.choices import PACKAGES, Choice, choose, load, offered, parameters
 from experiments.config.expand import expand
 from experiments.config.nesting import Settings
+from experiments.config.offered.commands_with_flags import Command
 from experiments.config.schema import Config
 from experiments.config.strategy_tables import is_of_one, names_in, owner_of
 from experiments.config.tables import SECTIONS
@@ -46,6 +47,8 @@ class Options:
     """KEY=A,B;KEY=C,D (floats, such as local.lr): train the runs of all combinations and seeds as one batch."""
 
 
+CONFIG = (tyro.conf.FlagConversionOff,)
+"""How tyro reads flags: a switch has a value, True or False."""
 Flag = tuple[str, str | None]
 """A dotted key and the text of its value; None where the flag has no value."""
 
@@ -173,10 +176,29 @@ def run_tyro(schema: Any, words: Sequence[str]) -> Any:
 
     tyro's own error text is dropped: the caller reports the error in one line.
     """
-    errors = contextlib.nullcontext() if "--help" in words else contextlib.redirect_stderr(io.StringIO())
     cls, default = (schema, {}) if isinstance(schema, type) else (type(schema), {"default": schema})
-    config = (tyro.conf.FlagConversionOff,)
-    with errors:
-        return tyro.cli(
-            cls, prog="python -m experiments.run", args=words, config=config, use_underscores=True, **default
-        )
+    with contextlib.redirect_stderr(io.StringIO()):
+        return tyro.cli(cls, args=words, config=CONFIG, use_underscores=True, **default)
+
+
+def show_help(schema: Any, command: Command) -> NoReturn:
+    """Print the flags of ``schema`` (an object of ``flag_schema``), with its values as defaults; raises SystemExit(0).
+
+    Flags that the command does not show are read nevertheless.
+    """
+    hidden = [f.name for f in fields(schema) if command.shows and f.name not in command.shows]
+    hints = get_type_hints(type(schema), include_extras=True) if hidden else {}
+    rows = [(name, Annotated[hints[name], tyro.conf.Suppress], field(default=getattr(schema, name))) for name in hidden]
+    cls = make_dataclass("Flags", rows, bases=(type(schema),), frozen=True)
+    default = cls(**{f.name: getattr(schema, f.name) for f in fields(schema)})
+    prog = f"python -m experiments.{command.name}"
+    tyro.cli(
+        cls,
+        prog=prog,
+        description=command.about,
+        args=["--help"],
+        config=CONFIG,
+        use_underscores=True,
+        default=default,
+    )
+    raise AssertionError("tyro ends after it has shown the help")

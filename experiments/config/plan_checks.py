@@ -5,7 +5,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from experiments.config.asynchronous.asynchronous_settings import check_asynchronous, idle_in_rounds
 from experiments.config.choices import PACKAGES, Choice, offered, parameters
@@ -13,7 +13,9 @@ from experiments.config.schema import HONEST, Config, refused_by, signature
 from experiments.config.tables import SECTIONS
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
-from strategies.base.strategy import Strategy
+
+if TYPE_CHECKING:
+    from strategies.base.strategy import Strategy
 
 PERSONAL = [f"personalize_{name}" for name in ("lr", "optimizer", "queries", "batch_size", "clients", "every")]
 """Settings of personal evaluation, besides ``personalize_steps``."""
@@ -190,8 +192,10 @@ def may_count_rounds(c: Config) -> bool:
     return bool(scheduled(c)) or not shipped
 
 
-def made(c: Config) -> Strategy | None:
+def made(c: Config) -> "Strategy | None":
     """The strategy, where it is of this project's base class and can be made."""
+    from strategies.base.strategy import Strategy  # imported here, because it imports torch and Flower
+
     component = c.strategy.component
     if isinstance(component, Strategy):
         return component

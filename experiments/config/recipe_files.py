@@ -3,6 +3,8 @@
 A flag, or a keyword from Python, overrides the recipe; the recipe overrides the defaults of the dataclasses.
 """
 
+import itertools
+import re
 from pathlib import Path
 
 from experiments.apps.stored_apps import KEYS
@@ -30,9 +32,10 @@ def names() -> list[str]:
 
 
 def title(recipe: str) -> str:
-    """A recipe's description: its first comment."""
+    """A recipe's description: the first sentence of the comment that it begins with."""
     lines = (RECIPES / f"{recipe}.toml").read_text(encoding="utf-8").splitlines()
-    return next((line.lstrip("# ").rstrip() for line in lines if line.startswith("#")), "")
+    comment = "\n".join(line.lstrip("# ").rstrip() for line in itertools.takewhile(lambda line: line[:1] == "#", lines))
+    return re.split(r"(?<!al)\.(?= [A-Z]|\n|$)", comment)[0].replace("\n", " ") + "."
 
 
 def read(recipe: str) -> Settings:

@@ -10,16 +10,15 @@ from typing import Any, Literal
 
 import tomli_w
 
-from clients.attacks.none import NoAttack
-from clients.rules import NO_CODEC
 from clients.silo.silo_options import Silo
-from experiments.config.choices import BY_RUN, PACKAGES, Choice
+from experiments.config.choices import BY_RUN, PACKAGES, Choice, load
 from experiments.config.nesting import Settings, without
 from experiments.config.tables import SECTIONS, Server, Stop, System
 from experiments.config.values import (
     Count,
     Device,
     Failures,
+    Folder,
     NotNegative,
     Seed,
     SetMetrics,
@@ -30,12 +29,22 @@ from experiments.config.values import (
 )
 from fl_sim.executors.ray.options import Ray
 from fl_sim.learning.settings import Local
-from strategies.codecs.none import NoCodec
+from strategies.codecs import NO_CODEC
 
 HONEST = "none"
 """Name of the attack of a run without malicious clients."""
 NATURAL = "natural"
 """Name of the partition whose clients are the natural clients of the task."""
+
+
+def honest() -> Choice:
+    """No attack, as in a run that names none."""
+    return Choice(HONEST, {"share": 0.0}, load("attack", HONEST))
+
+
+def no_codec() -> Choice:
+    """No codec, as in a run that names none."""
+    return Choice(NO_CODEC, {"feedback": None, "trees": "", "schedule": ""}, load("codec", NO_CODEC))
 
 
 @dataclass(frozen=True)
@@ -52,11 +61,11 @@ class Config:
     """The algorithm: its server half and its client half."""
     profile: Choice
     """The clients' devices: how long they take in virtual time."""
-    attack: Choice = Choice(HONEST, {"share": 0.0}, NoAttack)
+    attack: Choice = field(default_factory=honest)
     """What malicious clients do; none: every client is honest. Only in simulations."""
-    codec: Choice = Choice(NO_CODEC, {"feedback": None, "trees": "", "schedule": ""}, NoCodec)
+    codec: Choice = field(default_factory=no_codec)
     """How clients code their updates in fewer bytes; none: they send them whole."""
-    data_dir: str | None = None
+    data_dir: Folder = None
     """Folder of data sets: DIR/<task>/{train,test}.parquet or torchvision's files. None: FL_SIM_DATA, or a download."""
     validation: Share = 0.0
     """Share of the training samples that is kept centrally for validation; 0: every sample trains."""

@@ -12,18 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flwr.serverapp.strategy import Strategy
-from torch import nn
-
 from experiments.config.choices import BY_RUN, PACKAGES, choose, load, parameters
 from experiments.config.expand import expand, single
 from experiments.config.nesting import Settings, nested, without
 from experiments.config.plan_checks import idle
 from experiments.config.schema import Config, refused_by
-from fl_sim.blocks.attack import Attack
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
-from fl_sim.wire.codec import Codec
 
 OLD_DEFAULTS: dict[str, object] = {"standardize_on": "all", "stop.on": "test"}
 """By dotted key, the value that repeats a run whose stored config was written before the key existed."""
@@ -86,8 +81,16 @@ def stored_config(settings: Mapping[str, object]) -> Config:
     return single(expand(of_today(nested(settings))))
 
 
-CLASSES: dict[str, type] = {"strategy": Strategy, "model": nn.Module, "attack": Attack, "codec": Codec}
-"""Kinds whose components may be classes, or functions that are annotated to return such an object."""
+def classes() -> dict[str, type]:
+    """Kinds whose components may be classes, or functions that are annotated to return such an object."""
+    from flwr.serverapp.strategy import Strategy  # imported here, because settings and their help are read without it
+    from torch import nn
+
+    from fl_sim.blocks.attack import Attack
+    from fl_sim.wire.codec import Codec
+
+    return {"strategy": Strategy, "model": nn.Module, "attack": Attack, "codec": Codec}
+
 
 INSTALLED_IN = {"site-packages", "dist-packages"}
 """Names of folders of installed modules: an interpreter has several, such as a user's own and that of the system."""
@@ -112,7 +115,7 @@ def check_component(kind: str, name: str) -> None:
     component: Any = load(kind, name)
     if getattr(component, "kind", None) == kind:
         return
-    wanted = CLASSES.get(kind)
+    wanted = classes().get(kind)
     if inspect.isclass(component):
         good = wanted is not None and issubclass(component, wanted)
     else:

@@ -2,16 +2,15 @@
 
 import os
 import re
+import sys
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-import numpy as np
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from fl_sim import registry
 from fl_sim.errors import ConfigError
-from fl_sim.learning.sets.class_metrics import names_in
 
 
 def _failures(text: str) -> str:
@@ -32,6 +31,8 @@ def _joined(names: object) -> object:
 
 
 def _set_metrics(text: str) -> str:
+    from fl_sim.learning.sets.class_metrics import names_in  # imported here, because it imports torch
+
     try:
         return ",".join(names_in(text))
     except ConfigError as error:
@@ -47,6 +48,9 @@ Strength = Annotated[float, Ge(0), Le(1)]
 Seed = Annotated[int, Ge(0), Lt(2**63)]
 Threads = Annotated[int, Ge(1), Le(1024)]
 Target = Annotated[float, Gt(0), Le(1)] | None
+Folder = Annotated[str, "a folder"] | None
+"""Not ``str | None``, for which tyro would import typeguard, which takes a fifth of the time of ``run --help``."""
+Label = Annotated[int, "a label"] | None
 Device = Annotated[str, AfterValidator(_device)]
 Failures = Annotated[str, AfterValidator(_failures)]
 SetMetrics = Annotated[str, BeforeValidator(_joined), AfterValidator(_set_metrics)]
@@ -61,8 +65,9 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, os.PathLike):
         return os.fspath(value)
-    if isinstance(value, np.generic) or getattr(value, "shape", None) == ():
-        return float(value) if isinstance(value, np.longdouble) else value.item()
+    numpy: Any = sys.modules.get("numpy")  # not imported here: without it, no value is of NumPy
+    if (numpy and isinstance(value, numpy.generic)) or getattr(value, "shape", None) == ():
+        return float(value) if numpy and isinstance(value, numpy.longdouble) else value.item()
     if isinstance(value, Mapping):
         return {key: plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple, range)):

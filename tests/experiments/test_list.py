@@ -26,9 +26,10 @@ def test_the_listing_has_every_component_with_a_line_of_help_and_its_parameters(
 
 
 def test_text_shows_parameters_as_flags(capsys: pytest.CaptureFixture[str]) -> None:
-    listed.main()
+    assert listed.main([]) == 0
     text = capsys.readouterr().out
     assert "--strategy.mu 0.01" in text and "python -m experiments.run NAME" in text
+    assert max(map(len, text.splitlines())) <= 100 and text.count("--partition.held_out 0.0") == 1
     assert [row["name"] for rows in listed.listing().values() for row in rows if row["name"] not in text] == []
 
 
@@ -37,3 +38,11 @@ def test_the_command_prints_json() -> None:
         [sys.executable, "-m", "experiments.list", "--json"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == listed.listing()
+
+
+def test_some_kinds_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert listed.main(["strategy", "pools"]) == 0
+    text = capsys.readouterr().out
+    assert "fedprox" in text and "geometric-median" in text and "dirichlet" not in text
+    assert listed.main(["strategeis"]) == 2
+    assert "did you mean 'strategies'?" in capsys.readouterr().err

@@ -43,9 +43,12 @@ def test_the_version_of_a_checkout_that_is_not_installed(
     assert capsys.readouterr().out == f"fl-sim (not installed; a checkout in {ROOT})\n"
 
 
-def test_version_and_help_import_neither_torch_nor_flower() -> None:
+def test_version_help_and_list_import_neither_torch_nor_flower() -> None:
     code = "import sys; from experiments.__main__ import main; main(['--version']), main(['--help']), main(['x'])\n"
-    code += "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'flwr', 'numpy', 'fl_sim'}))"
+    code += "from experiments.early_help import show_if_asked; assert 'fl_sim' not in sys.modules; main(['list'])\n"
+    code += "sys.orig_argv = ['fl-sim', 'run', '--strategy', 'fedprox', '--help']\n"
+    code += "try: show_if_asked()\nexcept SystemExit as end: assert end.code == 0\n"
+    code += "print(sorted({name.partition('.')[0] for name in sys.modules} & {'torch', 'flwr', 'numpy', 'pandas'}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[]"
 

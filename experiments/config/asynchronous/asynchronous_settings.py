@@ -7,7 +7,6 @@ from experiments.config.choices import Choice
 from experiments.config.nesting import Settings
 from experiments.config.schema import HONEST, Config
 from fl_sim.errors import ConfigError
-from fl_sim.wire.arrivals import AsynchronousStrategy
 
 AT_THE_END = ("evaluate_every", "digest_every")
 """Settings that are 0 in an asynchronous run unless they are given: the initial and the final model only."""
@@ -45,6 +44,8 @@ def check_asynchronous(c: Config, clients: float, strategy: object) -> None:
 
     ``clients``: how many may train; infinite where that is not known yet.
     """
+    from fl_sim.wire.arrivals import AsynchronousStrategy  # imported here, because it imports torch and Flower
+
     if not isinstance(strategy, AsynchronousStrategy):
         return
     strategy.concurrency = c.concurrency or (0 if math.isinf(clients) else int(clients))

@@ -5,7 +5,7 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clients.rules import NO_CODEC, coding_for
+from clients.rules import coding_for
 from clients.shares import making
 from experiments.config.schema import Config
 from fl_sim.blocks.attack import Attack
@@ -15,6 +15,7 @@ from fl_sim.wire.arrivals import AsynchronousStrategy
 from fl_sim.wire.codec import Codec, Coding
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.base.strategy import Strategy
+from strategies.codecs import NO_CODEC
 from strategies.pools.mean import Mean
 
 LINEAR = (Mean,)
