@@ -134,7 +134,9 @@ def _word(key: str, hint: Any, text: str | None) -> str:
     """A flag as one word for tyro. Raises ConfigError where it needs a value and has none."""
     if text is None and hint is not bool:
         raise no_value(key)
-    return f"--{key}={(text or 'true').capitalize() if hint is bool else text}"
+    inner = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    optional = bool in get_args(inner) and text in ("true", "false")  # such as bool | None
+    return f"--{key}={(text or 'true').capitalize() if hint is bool or optional else text}"
 
 
 def _unreadable(key: str, hint: Any, text: str | None) -> ConfigError:

@@ -1,8 +1,8 @@
 """A study of several algorithms (arms) under several conditions: a learning rate tuned for each, then several seeds."""
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +10,7 @@ import pandas as pd
 from experiments.studies.study_runs import (
     Command,
     Trials,
+    at_best,
     chosen,
     late,
     run_once,
@@ -62,7 +63,12 @@ class Study:
     package: str = "experiments.studies"
     """Where the module is."""
     axis: str = "round"
-    """The curves are drawn over this: ``round``, or ``steps``, those that a client of a round has taken on average."""
+    """The curves are drawn over this: ``round``, ``steps``, those that a client of a round has taken on average, or
+    ``mb_up``, what clients have sent."""
+    best_by: str = ""
+    """The column of a validation set by which a run's round is chosen that is reported; empty: the last ones."""
+    margins: Mapping[str, float] = field(default_factory=dict)
+    """Arm -> how much less than the first baseline it may have; judged by a one-sided bound of 95 %."""
 
     @property
     def module(self) -> str:
@@ -138,6 +144,8 @@ def numbers(study: Study, arm: Arm, log: RunLog) -> dict[str, object]:
 
     def last(column: str) -> float:
         failed = log.summary["status"] == "failed" and "accuracy" in column
+        if study.best_by and not failed and column in log.rounds:
+            return at_best(log, study.best_by, column)
         return study.chance if failed else late(log, column, study.trials.last)
 
     return {

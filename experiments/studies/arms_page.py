@@ -14,7 +14,7 @@ from experiments.config.values import seeds
 from experiments.provenance import origin
 from experiments.studies import study_runs
 from experiments.studies.arms import Arm, Study, every_log, outcomes
-from experiments.studies.paired import difference, markdown, signed, spread
+from experiments.studies.paired import difference, lower_bound, markdown, signed, spread
 from experiments.studies.study_runs import Command
 
 
@@ -93,6 +93,7 @@ def section(study: Study, own: pd.DataFrame, arms: Sequence[Arm], tuned: dict[st
         "",
         *markdown(["difference", "mean (95 % interval)", "higher in", ""], gaps(study, own, names)),
         "",
+        *verdicts(study, own),
         "By mean: " + " > ".join(f"{name} {mean:.3f}" for name, mean in means.items()) + ".",
     ]
 
@@ -110,12 +111,24 @@ def gaps(study: Study, own: pd.DataFrame, names: Sequence[str]) -> list[list[str
     return lines
 
 
-AXES = {"round": "round", "steps": "local steps of a client, on average"}
+def verdicts(study: Study, own: pd.DataFrame) -> list[str]:
+    """A table of the arms that may have so much less than the first baseline; none where no arm has a margin."""
+    lines = []
+    for name, margin in study.margins.items():
+        if (low := lower_bound(own, name, study.baselines[0], "compared")) is not None:
+            verdict = "holds" if low >= -margin else "failed"
+            lines.append([f"{name} - {study.baselines[0]} at least -{margin:g}", f"{low:+.3f}", verdict])
+    return [*markdown(["wanted", "lower bound (95 %, one-sided)", ""], lines), ""] if lines else []
+
+
+AXES = {"round": "round", "steps": "local steps of a client, on average", "mb_up": "MB that clients have sent"}
 """Titles of the axis over which curves are drawn."""
 
 
 def over(rounds: pd.DataFrame, axis: str) -> pd.Series:
     """The place of each round on this axis."""
+    if axis == "mb_up":
+        return rounds["bytes_up"].fillna(0).cumsum() / 1e6
     return rounds["round"] if axis == "round" else (rounds["steps"] / rounds["completed"]).fillna(0).cumsum().round()
 
 

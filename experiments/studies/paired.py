@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import pandas as pd
+from scipy import stats
 
 from experiments.analysis.frames import interval
 
@@ -40,6 +41,15 @@ def difference(table: pd.DataFrame, arm: str, other: str, value: str) -> Differe
     found = interval(gaps, "all", "gap").iloc[0]
     wins = int((gaps["gap"] > 0).sum())
     return Difference(float(found["mean"]), float(found["low"]), float(found["high"]), wins, len(gaps))
+
+
+def lower_bound(table: pd.DataFrame, arm: str, other: str, value: str) -> float | None:
+    """The one-sided 95 % Student bound below the mean of ``arm`` minus ``other``; None below two common seeds."""
+    wide = table.pivot(index="seed", columns="arm", values=value).reindex(columns=[arm, other]).dropna()
+    gaps = wide[arm] - wide[other]
+    if len(gaps) < 2:
+        return None
+    return float(gaps.mean() - stats.t.ppf(0.95, len(gaps) - 1) * gaps.std() / len(gaps) ** 0.5)
 
 
 def signed(gap: Difference, digits: int = 3) -> str:

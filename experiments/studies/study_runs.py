@@ -130,3 +130,11 @@ def late(log: RunLog, column: str, count: int) -> float:
         return math.nan
     values = log.rounds[log.rounds["round"] > 0][column].dropna()
     return float(values.tail(count).mean())
+
+
+def at_best(log: RunLog, by: str, column: str) -> float:
+    """The value of ``column`` in the round with the highest ``by``, the first of several; NaN without any."""
+    if by not in log.rounds or column not in log.rounds:
+        return math.nan
+    known = log.rounds.loc[log.rounds["round"] > 0, [by, column]].dropna(subset=[by])
+    return float(known[column].to_numpy()[known[by].to_numpy().argmax()]) if len(known) else math.nan

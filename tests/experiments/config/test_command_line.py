@@ -272,3 +272,9 @@ def test_help_lists_every_flag_its_default_and_the_names(
         and "settings that count rounds. (default: 7)" in words
         and "prox, quickstart" in words
     )
+
+
+@pytest.mark.parametrize(("text", "value"), [("false", False), ("true", True), ("None", None)])
+def test_a_switch_that_may_be_left_open_is_read_as_others_are(text: str, value: bool | None) -> None:
+    [config] = parse(["--codec", "topk", "--codec.feedback", text]).configs
+    assert config.codec.params["feedback"] is value

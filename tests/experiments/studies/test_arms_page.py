@@ -12,8 +12,8 @@ import pytest
 from experiments.run import main as run
 from experiments.studies import study_runs
 from experiments.studies.arms import Arm, Study, numbers
-from experiments.studies.arms_page import command, over
-from experiments.studies.study_runs import Trials, chosen, scores
+from experiments.studies.arms_page import command, over, verdicts
+from experiments.studies.study_runs import Trials, at_best, chosen, scores
 from fl_sim.logs.reader import RunLog
 
 STUDY = Study(
@@ -91,3 +91,24 @@ def test_a_failed_run_counts_as_chance_and_others_by_their_last_evaluations() ->
 def test_curves_over_steps_are_those_of_one_client() -> None:
     rounds = pd.DataFrame({"round": [0, 1, 2], "steps": [0, 12, 8], "completed": [0, 4, 2]})
     assert over(rounds, "round").tolist() == [0, 1, 2] and over(rounds, "steps").tolist() == [0, 3, 7]
+
+
+def test_a_run_is_reported_by_its_best_round_on_validation() -> None:
+    rounds = pd.DataFrame(
+        {"round": [0, 1, 2, 3], "val_accuracy": [0.9, 0.5, None, 0.6], "accuracy": [0.8, 0.4, 0.7, 0.3]}
+    )
+    log = cast(RunLog, SimpleNamespace(rounds=rounds))
+    assert at_best(log, "val_accuracy", "accuracy") == 0.3  # round 0 is the initial model
+    assert pd.isna(at_best(log, "val_loss", "accuracy"))
+    assert over(pd.DataFrame({"bytes_up": [None, 1e6, 2e6]}), "mb_up").tolist() == [0, 1, 3]
+
+
+def test_an_arm_may_have_so_much_less() -> None:
+    study = replace(STUDY, margins={"fedprox": 0.02})
+    for lost, verdict in ((0.01, "holds"), (0.05, "failed")):
+        gaps = [lost, lost + 0.001, lost - 0.001]
+        rows = [("fedavg", seed, 0.5) for seed in range(3)]
+        rows += [("fedprox", seed, 0.5 - gap) for seed, gap in enumerate(gaps)]
+        table = pd.DataFrame(rows, columns=["arm", "seed", "compared"])
+        assert verdicts(study, table)[2].endswith(f"| {verdict} |")
+        assert verdicts(STUDY, table) == []

@@ -5,7 +5,7 @@ import math
 import pandas as pd
 import pytest
 
-from experiments.studies.paired import difference, markdown, signed, spread
+from experiments.studies.paired import difference, lower_bound, markdown, signed, spread
 
 TABLE = pd.DataFrame(
     [(arm, seed, x) for arm, xs in {"a": (0.5, 0.7, 0.6), "b": (0.4, 0.7, 0.3)}.items() for seed, x in enumerate(xs)],
@@ -40,3 +40,9 @@ def test_only_seeds_with_both_arms_count() -> None:
 def test_tables_and_spreads() -> None:
     assert spread(pd.Series([0.5, 0.7, 0.6])) == "0.600 (0.500 to 0.700)" and spread(pd.Series([math.nan])) == "-"
     assert markdown(["a", "b"], [[1, "x"]]) == ["| a | b |", "| --- | --- |", "| 1 | x |"]
+
+
+def test_a_lower_bound_is_student_s_on_one_side() -> None:
+    # as above: mean .4/3, s = .15275; t(.95, 2) = 2.9200: .13333 - 2.92 * .15275 / sqrt 3
+    assert lower_bound(TABLE, "a", "b", "accuracy") == pytest.approx(0.13333 - 0.25752, abs=1e-4)
+    assert lower_bound(TABLE.drop(index=[0, 1]), "a", "b", "accuracy") is None
