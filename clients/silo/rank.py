@@ -27,6 +27,7 @@ from clients.silo import collectives
 from clients.silo.collectives import Distributed, Wire, ordered_sum
 from clients.silo.rank_work import Work, arrays, batches, check_held, packed, tensors, unpacked
 from clients.silo.silo_options import Silo
+from clients.silo.sum_memory import SharedSums, SumMemory
 from fl_sim import rng
 from fl_sim.learning.loss import Loss
 from fl_sim.learning.returned import call
@@ -64,6 +65,8 @@ class Reducer:
         Whether tensors on a GPU are sent from the host's memory.
     beat : Callable
         Told COMPUTES or WAITS.
+    sums : SharedSums, optional
+        The memory through which ``ordered`` adds; default: it sends.
     """
 
     def __init__(
@@ -73,16 +76,19 @@ class Reducer:
         edges: Sequence[int],
         host: bool,
         beat: Callable[[int], None] = lambda doing: None,
+        sums: SharedSums | None = None,
     ) -> None:
         self.wire, self.reduce, self.edges, self.host, self.beat = wire, reduce, edges, host, beat
-        self.shards, self.seconds, self.computed = edges[-1], 0.0, 0
+        self.sums, self.shards, self.seconds, self.computed = sums, edges[-1], 0.0, 0
         self.owned = [subtrees(a, b, self.shards) for a, b in pairwise(edges)]
 
     def total(self, leaf: Leaf, weights: Sequence[int], like: Tensor) -> Tensor | None:
         """The sum over all shards, on each rank; None where no shard has samples."""
         start = clock()
         alive = [[node for node in nodes if any(weights[node.first : node.last])] for nodes in self.owned]
-        mine = {node: x for node in alive[self.wire.rank] if (x := summed(node, leaf)) is not None}
+        places = self.sums.places(alive) if self.sums is not None else {}
+        own = alive[self.wire.rank]
+        mine = {node: x for node in own if (x := summed(node, leaf, places.get(node))) is not None}
         if self.host:
             mine = {node: x.cpu() for node, x in mine.items()}
         first, last = self.edges[self.wire.rank : self.wire.rank + 2]
@@ -91,6 +97,10 @@ class Reducer:
         if not any(weights):
             return None
         self.beat(WAITS)
+        if self.sums is not None:
+            added = self.sums.total(alive, self.shards)
+            self.beat(COMPUTES)
+            return added
         room = torch.empty(like.shape, dtype=like.dtype, device="cpu" if self.host else like.device)
         if self.reduce == "ordered":
             found = ordered_sum(self.wire, mine, alive, self.shards, room)
@@ -120,15 +130,24 @@ def trained(work: Work, rank: int, loss: ShardedLoss, reducer: Reducer) -> tuple
         return call(work.rule, model, tensors(work.state, device), streams, loss, work.local)
 
 
-def serve(rank: int, connection: Connection, loss: Loss, silo: Silo, beats: np.ndarray) -> None:
+def serve(
+    rank: int, connection: Connection, loss: Loss, silo: Silo, beats: np.ndarray, memory: SumMemory | None
+) -> None:
     """Join the group and answer the parent's work until it sends none; ``beats`` (2,) is memory that it reads.
 
+    ``memory`` : the group's, for sums; None: they are sent.
+
     Messages to the parent: ("port", number) of rank 0, ("ready", None), ("done", (answer, checksum, seconds a sample,
-    bytes sent)) and ("raised", traceback).
+    bytes sent, or read of others)) and ("raised", traceback).
     """
     try:
         host = join(rank, connection, loss, silo)
         wire, sharded = Distributed(), ShardedLoss(loss, silo.shards)
+        sums = SharedSums(memory, rank, silo.processes) if memory is not None else None
+
+        def moved() -> int:
+            return wire.sent + (sums.read if sums is not None else 0)
+
         _say(connection, "ready", None)
         while (work := unpacked(connection.recv_bytes())) is not None:
 
@@ -137,11 +156,11 @@ def serve(rank: int, connection: Connection, loss: Loss, silo: Silo, beats: np.n
                 beats[1] = doing
 
             beat(COMPUTES)
-            reducer, sent = Reducer(wire, silo.reduce, work.edges, host, beat), wire.sent
+            reducer, before = Reducer(wire, silo.reduce, work.edges, host, beat, sums), moved()
             parts = [arrays(part) for part in trained(work, rank, sharded, reducer)]
             beat(WAITS)
             pace = reducer.seconds / reducer.computed if reducer.computed else 0.0
-            answer = (parts if rank == 0 else None, checksum(parts), pace, wire.sent - sent)
+            answer = (parts if rank == 0 else None, checksum(parts), pace, moved() - before)
             _say(connection, "done", answer)
     except EOFError:  # the parent has ended
         return

@@ -11,13 +11,14 @@ import torch
 from clients.silo.rank import live_with, serve
 from clients.silo.rank_work import packed, unpacked
 from clients.silo.silo_options import Silo
+from clients.silo.sum_memory import SumMemory
 from fl_sim.executors.ray.worker import ComputeSettings
 from fl_sim.learning.loss import Loss
 
 
-def first_message(loss: Loss, silo: Silo) -> bytes:
-    """What a new process is told first: its loss, the silo, and what may change bits in this process."""
-    return packed((ComputeSettings(torch.get_num_threads()), packed((loss, silo))))
+def first_message(loss: Loss, silo: Silo, memory: SumMemory | None) -> bytes:
+    """What a new process is told first: its loss, the silo, its memory, and what may change bits in this process."""
+    return packed((ComputeSettings(torch.get_num_threads()), packed((loss, silo, memory))))
 
 
 def main(words: Sequence[str]) -> None:
@@ -29,9 +30,9 @@ def main(words: Sequence[str]) -> None:
     connection = Connection(handle)
     settings, rest = unpacked(connection.recv_bytes())
     settings.apply()
-    loss, silo = unpacked(rest)
+    loss, silo, sums = unpacked(rest)
     beats = np.frombuffer(mmap.mmap(memory, 16 * silo.processes), np.int64).reshape(silo.processes, 2)
-    serve(rank, connection, loss, silo, beats[rank])
+    serve(rank, connection, loss, silo, beats[rank], sums)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from multiprocessing.connection import Connection, wait
 from signal import SIGKILL
 from typing import Any
@@ -27,7 +28,10 @@ import torch
 from clients.silo.rank import COMPUTES, live_with, serve
 from clients.silo.rank_work import Work, packed, unpacked
 from clients.silo.silo_options import Silo
+from clients.silo.sum_memory import SumMemory, most_nodes
 from fl_sim.learning.loss import Loss
+from fl_sim.learning.sharded.shard_tree import subtrees
+from fl_sim.learning.sharded.sharded_loss import ShardedLoss
 from fl_sim.leaving import leave
 
 START_S = 120.0
@@ -97,6 +101,8 @@ class SiloGroup:
     ------
     RankFailed
         Where one of them cannot start.
+    ConfigError
+        Where there is too little memory for their sums.
     """
 
     def __init__(self, silo: Silo, losses: Callable[[int], Loss]) -> None:
@@ -106,6 +112,7 @@ class SiloGroup:
         self._file.truncate(16 * silo.processes)
         memory = mmap.mmap(self._file.fileno(), 16 * silo.processes)
         self.beats = np.frombuffer(memory, np.int64).reshape(silo.processes, 2)
+        self._sums = self._memory(losses(0))
         start = self._start if losses(0).device.type != "cpu" or _on_ray() or not hasattr(os, "fork") else self._fork
         try:
             for rank in range(silo.processes):
@@ -117,6 +124,18 @@ class SiloGroup:
         except BaseException:
             self.end()
             raise
+        finally:  # the ranks have it, and with the last of them it is gone
+            if self._sums is not None:
+                self._sums.close()
+
+    def _memory(self, loss: Loss) -> SumMemory | None:
+        """The memory for the ranks' sums; None where they are sent."""
+        if not self.silo.in_memory(loss.device):
+            return None
+        edges, shards = self.silo.edges(), self.silo.shards
+        now = sum(len(subtrees(a, b, shards)) for a, b in pairwise(edges))
+        slots = most_nodes(self.silo.processes, shards) if self.silo.balance else now
+        return SumMemory.reserved(self.silo.processes, slots, ShardedLoss(loss, shards).width, loss.dtype)
 
     def train(self, works: Sequence[Work]) -> list[Any]:
         """The answer of each rank. Raises RankFailed; the group is then of no use, and must be ended."""
@@ -190,7 +209,7 @@ class SiloGroup:
 
             def run() -> None:
                 torch.set_num_threads(threads)
-                serve(rank, theirs, loss, self.silo, self.beats[rank])
+                serve(rank, theirs, loss, self.silo, self.beats[rank], self._sums)
 
             if threads == 1:
                 run()
@@ -210,13 +229,14 @@ class SiloGroup:
         words = [*map(str, handles), str(rank), str(os.getpid()), str(int(at_once))]
         paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
         command = [sys.executable, "-m", "clients.silo.rank_process", *words]
-        popen = subprocess.Popen(command, pass_fds=handles, env={**os.environ, "PYTHONPATH": paths})
+        passed = handles + (self._sums.handles if self._sums is not None else ())
+        popen = subprocess.Popen(command, pass_fds=passed, env={**os.environ, "PYTHONPATH": paths})
         theirs.close()
         process = _Rank(popen.pid, ours, popen)
         from clients.silo.rank_process import first_message  # imported here, because few silos start new processes
 
         with suppress(OSError):  # it has ended already; how shows when it is waited for
-            ours.send_bytes(first_message(loss, self.silo))
+            ours.send_bytes(first_message(loss, self.silo, self._sums))
         return process
 
 

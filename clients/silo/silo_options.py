@@ -1,6 +1,8 @@
 """The settings of silos (``silo.*``): training that is itself distributed inside each client."""
 
+import os
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -16,6 +18,11 @@ MOST = 256
 """Most processes of a silo, and most shards of a batch."""
 
 
+def has_shared_memory() -> bool:
+    """Whether this system has what ``clients.silo.sum_memory`` needs, as Linux has."""
+    return all(hasattr(os, name) for name in ("memfd_create", "eventfd", "posix_fallocate"))
+
+
 @dataclass(frozen=True)
 class Silo:
     """Training that is itself distributed inside each client (``silo.*``), used where ``silo.processes`` is not 0."""
@@ -28,6 +35,8 @@ class Silo:
     """How gradients are summed. ordered: the bits of one process; those of the others depend on silo.processes."""
     backend: Literal["auto", "gloo", "nccl"] = "auto"
     """Of torch.distributed; auto: nccl where each process has a GPU of its own, else gloo."""
+    wire: Literal["auto", "memory", "sockets"] = "auto"
+    """What the sums of ordered go through; auto: memory on a CPU under Linux, else sockets. Never changes a result."""
     shares: str = ""
     """Shards of each process, as 3,1; empty: equal. Never changes a result of ordered."""
     balance: bool = False
@@ -57,16 +66,27 @@ class Silo:
                 f"shards move by measured speed, and the bits of silo.reduce = {self.reduce!r} depend on where they are"
             )
             raise ConfigError(f"silo.balance = True: {why}, so that no run could be repeated; use ordered")
+        if self.wire == "memory" and self.reduce != "ordered":
+            why = f"silo.reduce = {self.reduce!r} sums by sending and receiving"
+            raise ConfigError(f"silo.wire = 'memory': {why}; use auto, or ordered")
         self.edges()
 
     def check_device(self, device: "torch.device") -> None:
-        """Raise ConfigError for a backend that the device, or the number of its kind, does not have."""
+        """Raise ConfigError for a backend or wire that the device, or the number of its kind, does not have."""
         import torch  # imported here, because settings and their help are read without it
 
         if self.backend == "nccl" and (device.type != "cuda" or torch.cuda.device_count() < self.processes):
             count = torch.cuda.device_count() if device.type == "cuda" else 0
             what = f"each of silo.processes = {self.processes} needs a GPU of its own, and there are {count}"
             raise ConfigError(f"silo.backend = 'nccl': {what} (device = {str(device)!r}); use gloo")
+        if self.wire == "memory" and self.processes > 1 and not self.in_memory(device):
+            what = "processes share memory only on a CPU, under Linux"
+            raise ConfigError(f"silo.wire = 'memory': {what} (device = {str(device)!r}, {sys.platform}); use sockets")
+
+    def in_memory(self, device: "torch.device") -> bool:
+        """Whether the ranks add through shared memory: as ``wire`` says, and nothing else that happens."""
+        fits = self.processes > 1 and self.reduce == "ordered" and device.type == "cpu" and has_shared_memory()
+        return fits and self.wire != "sockets"
 
     def edges(self) -> list[int]:
         """(P + 1,) the first shard of each process, and S. Raises ConfigError for ``shares`` that do not fit."""
@@ -88,7 +108,13 @@ class Silo:
         every = [f"silo.{f.name}" for f in fields(self) if f.name != "processes"]
         if not self.processes:
             return dict.fromkeys(every, "acts on silos; set silo.processes too")
-        between = ("silo.reduce", "silo.shares", "silo.balance", *(("silo.timeout",) if self.backend == "auto" else ()))
+        between = (
+            "silo.reduce",
+            "silo.wire",
+            "silo.shares",
+            "silo.balance",
+            *(("silo.timeout",) if self.backend == "auto" else ()),
+        )
         return {} if self.processes > 1 else dict.fromkeys(between, "acts between processes; give silo.processes 2")
 
 

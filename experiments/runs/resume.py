@@ -28,7 +28,7 @@ from fl_sim.rounds.checkpoint import Checkpoint
 
 FREE = (
     *("rounds", "time_limit", "client_timeout", "checkpoint_every", "checkpoint_keep", "digest_every"),
-    *("schedule_rounds", "silo.shares", "silo.balance", "silo.timeout"),
+    *("schedule_rounds", "silo.shares", "silo.balance", "silo.timeout", "silo.wire"),
 )
 """Settings that may change when a run continues: they change no bit of the rounds done, or are checked separately."""
 OF_ORDERED = ("silo.processes", "silo.shares", "silo.balance")

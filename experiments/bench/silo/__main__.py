@@ -7,7 +7,7 @@ Pictures are noise of CIFAR-10's shape. Each system takes the same number of ste
 
     plain        a PyTorch loop in one process
     one          a silo of one process (--silo.processes 1)
-    ordered      a silo of several processes; library: the same with all_reduce
+    ordered      a silo of several processes; sockets: the same without shared memory; library: with all_reduce
     ceiling      the same processes, each with its own shards, and no sums between them: no silo here is faster
     ddp          torch.nn.parallel.DistributedDataParallel in a PyTorch loop on as many processes
 
@@ -104,6 +104,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     setup = world(given.model, given.batch, given.steps)
     [plan] = first_round_plans(setup)
     silos = {"one": Silo(1, given.shards), "ordered": several, "library": replace(several, reduce="library")}
+    silos["sockets"] = replace(several, wire="sockets")
     learners = {name: in_silo(setup.learner, silo) for name, silo in silos.items()}
     whole = parts(setup, given.batch, 0, 1)
     systems: dict[str, Callable[[], Any]] = {"plain": lambda: steps_of(setup.loss.training, whole)}

@@ -9,6 +9,7 @@ Legend: N samples of a batch, S shards, P processes.
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -34,15 +35,20 @@ def bounds(samples: int, shards: int) -> list[int]:
     return [s * size + min(s, more) for s in range(shards + 1)]
 
 
-def summed(node: Node, leaf: Callable[[int], Tensor | None]) -> Tensor | None:
+def summed(node: Node, leaf: Callable[[int], Tensor | None], into: Tensor | None = None) -> Tensor | None:
     """The sum of what the shards below a node give, in the order of the tree; None where none of them gives anything.
 
     ``leaf`` : shard -> its tensor, which is written into; None for a shard without samples, which adds nothing.
+    ``into`` : a tensor that gets the sum, and is returned; default: one of the tensors that ``leaf`` gave.
     """
     if node.last - node.first == 1:
-        return leaf(node.first)
-    left, right = node.children
-    return added(summed(left, leaf), summed(right, leaf))
+        found = leaf(node.first)
+    else:
+        left, right = (summed(child, leaf) for child in node.children)
+        if into is not None and left is not None and right is not None:
+            return torch.add(left, right, out=into)
+        found = added(left, right)
+    return found if into is None or found is None else into.copy_(found)
 
 
 def added(left: Tensor | None, right: Tensor | None) -> Tensor | None:

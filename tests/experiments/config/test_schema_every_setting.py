@@ -104,6 +104,7 @@ SETTINGS: dict[str, Entry] = {
     "silo.shards": (2, {"engine": "loop", "silo.processes": 1}),
     "silo.reduce": ("library", TWO, "silo"),
     "silo.backend": ("nccl", TWO, REFUSED),
+    "silo.wire": ("sockets", TWO, "silo"),
     "silo.shares": ("1,3", TWO, "silo"),
     "silo.balance": (True, TWO, "silo"),
     "silo.timeout": (9.0, TWO, "silo"),

@@ -17,7 +17,13 @@ from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21, "evaluate_train": True}
 NOT_ON_DEVICES |= {"log_drift": True}
 NOT_ON_DEVICES |= {"partition.unseen_held_out": 0.8, "attack.name": "sign-flip", "attack.share": 0.25}
-NOT_ON_DEVICES |= {"silo.reduce": "library", "silo.shares": "1,3", "silo.balance": True, "silo.timeout": 9.0}
+NOT_ON_DEVICES |= {
+    "silo.wire": "sockets",
+    "silo.reduce": "library",
+    "silo.shares": "1,3",
+    "silo.balance": True,
+    "silo.timeout": 9.0,
+}
 NOT_ON_DEVICES |= {"concurrency": 2, "evaluate_virtual": 0.5}
 NOT_ON_DEVICES |= {
     key: entry[0]
