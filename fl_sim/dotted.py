@@ -16,7 +16,10 @@ def flatten(nested: Mapping[str, object], prefix: str = "") -> dict[str, object]
     flat: dict[str, object] = {}
     for name, value in nested.items():
         key = f"{prefix}{name}"
-        flat |= flatten(value, f"{key}.") if isinstance(value, Mapping) else {key: value}
+        if not isinstance(value, (int, float, str)) and isinstance(value, Mapping):  # most are numbers or text
+            flat |= flatten(value, f"{key}.")
+        else:
+            flat[key] = value
     return flat
 
 

@@ -56,14 +56,16 @@ def plan_wave(
     """
     launches = [launch_of(settings, start) for _, settings, start in orders]
     shared: dict[tuple[object, ...], Settings] = {}  # one object for equal settings: they are grouped faster
-    plain: list[tuple[int, int, Settings]] = []
-    for position, (client, settings, _) in enumerate(orders):
-        rest = {k: v for k, v in settings.items() if k not in BY_LAUNCH}
-        plain.append((position, client, shared.setdefault(tuple(rest.items()), rest)))
+    rest_of: dict[int, Settings] = {}
+    for _, settings, _ in orders:
+        if id(settings) not in rest_of:
+            rest = {k: v for k, v in settings.items() if k not in BY_LAUNCH}
+            rest_of[id(settings)] = shared.setdefault(tuple(rest.items()), rest)
+    plain = [(position, client, rest_of[id(settings)]) for position, (client, settings, _) in enumerate(orders)]
     plans = plan_blocks(learner, "train", plain, states, block_size, first)
 
     def launched(order: Order) -> Order:
-        return replace(order, launch=launches[order.position])
+        return Order(order.position, order.client, order.steps, order.work, launches[order.position])
 
     return [replace(plan, orders=[launched(order) for order in plan.orders]) for plan in plans]
 

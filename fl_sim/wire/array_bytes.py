@@ -107,6 +107,7 @@ def form_problem(
     return ""
 
 
+@np.errstate(all="ignore")
 def size_problem(values: Mapping[str, np.ndarray], combined: bool) -> str:
     """Which array holds NaN or infinity, or "".
 
@@ -132,8 +133,7 @@ def _moderate(value: np.ndarray) -> bool:
     """Whether a sum of squares stays a factor 16 below the dtype's limit; False for NaN and infinity."""
     flat = value.ravel(order="K")
     flat = flat.astype(np.float32) if flat.dtype.itemsize < 4 else flat
-    with np.errstate(all="ignore"):
-        return bool(float(np.dot(flat, flat)) * 16 <= _largest(flat.dtype))
+    return bool(float(np.dot(flat, flat)) * 16 <= _largest(flat.dtype))
 
 
 @cache

@@ -216,7 +216,7 @@ class Strategy(PersonalEvaluation, ABC):
     def round_settings(self, server_round: int, config: Mapping[str, object]) -> dict[str, Any]:
         """The settings in a round's messages: the run's (``config``), the algorithm's numbers, and the round."""
         own = {"seed": self.seed, "weighting": self.weighting}
-        return {**config, **self.named(), **own, "server-round": server_round}
+        return {**dict(config.items()), **self.named(), **own, "server-round": server_round}
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]

@@ -181,7 +181,7 @@ class AsyncDriver(Driver):
         row["bytes_down"] = exchange.bytes_down + sum(one.num_bytes for one, _ in lost)
         late = [one.staleness for one in arrived]
         wasted = [*(one for one, _ in lost), *(one for one in exchange.taken if one.number not in used)]
-        speeds = np.bincount([one.flight.speed_class for one in exchange.taken], minlength=self.classes)
+        classes = [one.flight.speed_class for one in exchange.taken]
         return row | {
             "version": run.round,
             "staleness_mean": sum(late) / len(late),
@@ -190,7 +190,7 @@ class AsyncDriver(Driver):
             "virtual_time": clock.now / SECOND,
             "device_idle": clock.idle(self.strategy.concurrency),
             "wasted_examples": sum(one.flight.samples for one in wasted),
-            "counted_by_speed": speeds.tolist(),
+            "counted_by_speed": [classes.count(number) for number in range(self.classes)],
         }
 
     def _virtual_due(self) -> bool:
