@@ -80,7 +80,6 @@ class ServerAppRun:
                 watched(self.project.folder, found),
                 flower.driven_by(start),
                 legacy_flower.in_order(self.keep),
-                flower.quiet(self.quiet),
             ):
                 server_app(self.monitored, context)
                 self.await_threads([t for t in threading.enumerate() if t not in before and not t.daemon])

@@ -17,7 +17,7 @@ from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim import RoundFailed
 from fl_sim.executors.ray.cluster import working_folder_left_out
-from fl_sim.wire import flower
+from fl_sim.logs.libraries import library_lines
 
 Results = list[tuple[Summary, BaseException | None]]
 """The summary of each run, and its error where it failed."""
@@ -66,7 +66,7 @@ def run_through_flower(
         str, int | float | str | bytes | bool | list[int] | list[float] | list[str] | list[bytes] | list[bool]
     ]
     resources = {"num_cpus": num_cpus, "num_gpus": num_gpus}
-    with flower.quiet(), working_folder_left_out():
+    with library_lines.collected(), working_folder_left_out():
         run_simulation(server, client_app, counts.pop(), backend_config={"client_resources": resources})
     if failed:
         raise failed[0]

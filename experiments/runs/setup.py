@@ -5,7 +5,6 @@ All settings are checked before any work.
 
 import copy
 import inspect
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -38,11 +37,12 @@ from fl_sim.learning.networks import home_leaves
 from fl_sim.learning.samples.task_checks import check_range
 from fl_sim.learning.sets.set_checks import check_set_metrics, chosen_metrics, columns_of
 from fl_sim.logs.columns import check_own
+from fl_sim.logs.libraries import library_lines
 from fl_sim.population.partition import Partition
 from fl_sim.rounds.central_evaluation import evaluator, rows_of_training
 from fl_sim.rounds.round_evaluation import EvaluateFn
 from fl_sim.tree import Tree
-from fl_sim.wire import flower, records
+from fl_sim.wire import records
 from fl_sim.wire.arrivals import AsynchronousStrategy
 from strategies.base.naming import name_of
 from strategies.base.strategy import Strategy
@@ -206,7 +206,7 @@ def make_strategy(config: Config, training_clients: int) -> flower_strategies.St
     chosen, component = config.strategy, config.strategy.component
     with (
         making("strategy.name", chosen.name),
-        flower.quiet(least=logging.ERROR),
+        library_lines.collected(),
     ):  # Flower warns of fraction_evaluate = 0, which is set here
         if chosen.is_object:
             strategy: object = copy.deepcopy(component)

@@ -22,6 +22,7 @@ from fl_sim.logs import checksums, model_file
 from fl_sim.logs.checksums import CHECKSUMS
 from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.folder import lock, new_folder
+from fl_sim.logs.libraries import library_lines
 from fl_sim.logs.line_file import LineFile
 
 APPENDED = ("rounds.jsonl", "clients.jsonl", "events.jsonl")
@@ -225,11 +226,13 @@ class RoundLog:
             file.close()
 
     def __enter__(self) -> Self:
+        library_lines.start(self.path)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        library_lines.end(self.path)
         self.close()
 
     def _replace(self, name: str, write: Callable[[Path], object]) -> None:

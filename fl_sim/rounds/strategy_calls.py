@@ -15,6 +15,7 @@ from fl_sim.grids.monitored import clients_of, phase_of
 from fl_sim.grids.untrusted_replies.exchange_replies import Expected, readable
 from fl_sim.learning.networks.home_leaves import first_home, names_of
 from fl_sim.learning.rule import LocalRule
+from fl_sim.logs.libraries import library_lines
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
@@ -81,7 +82,7 @@ class StrategyCalls:
         number = run.round
         if name == "aggregate_train" and self.foreign:  # Flower's FedAdam corrects its moments by the round
             number -= getattr(run.strategy, "state_since", 0)
-        with flower.keyed_hook(self.seed, name, run.round), flower.quiet():
+        with flower.keyed_hook(self.seed, name, run.round), library_lines.collected():
             result = getattr(run.strategy, name)(number, *args)
             result = list(result) if configures else result
         if self._own_exchange_failed is not None:

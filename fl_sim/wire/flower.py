@@ -6,7 +6,6 @@ here by (seed, round), so that Flower's own strategies are reproducible. Message
 would copy them, so that no client can change another's.
 """
 
-import logging
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -243,26 +242,6 @@ def without_secrets(content: RecordDict) -> tuple[RecordDict, bool]:
     """(a content without the records of SecAgg+, whether there are any): keys and ciphertexts, new in each run."""
     secret = [name for name in content if name.startswith("secaggplus")]
     return RecordDict({k: v for k, v in content.items() if k not in secret}) if secret else content, bool(secret)
-
-
-@contextmanager
-def quiet(wanted: bool = True, least: int = logging.WARNING) -> Iterator[None]:
-    """While open, and if ``wanted``, Flower logs nothing below the level ``least``.
-
-    Flower's lines in each round would break the progress bar. A filter is used because a change of the logger's level
-    empties the caches of all loggers of the process, 0.2 ms a time.
-    """
-    logger = logging.getLogger("flwr")
-
-    def loud(record: logging.LogRecord) -> bool:
-        return record.levelno >= least
-
-    if wanted:
-        logger.addFilter(loud)
-    try:
-        yield
-    finally:
-        logger.removeFilter(loud)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ This is the only file that uses private names of Ray: it starts Ray without thre
 
 import functools
 import importlib
+import logging
 import math
 import os
 import re
@@ -20,6 +21,7 @@ import torch
 from fl_sim.errors import RoundFailed
 from fl_sim.executors.ray.local_processes import Watchdog, check_alive, end_processes, has_died, processes_of_ray
 from fl_sim.executors.ray.options import Ray
+from fl_sim.logs.libraries import library_lines
 from fl_sim.registry import HOME
 
 INHERITED_PREFIXES = (
@@ -85,9 +87,11 @@ def connect(address: str, num_cpus: int = 0, store_bytes: int = 0) -> None:
                 f"ray.address = {address!r}: this process is connected to Ray at {here!r} already; {cure}"
             )
         return
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet = {"log_to_driver": False, "logging_level": "INFO"}
+    for handler in library_lines.terminal("ray"):  # the other lines are in a file of the run
+        handler.setLevel(logging.ERROR)
     try:
-        with _no_messages(), working_folder_left_out(), processes_of_ray():
+        with library_lines.collected(), _no_messages(), working_folder_left_out(), processes_of_ray():
             if address:
                 _check_listening(address)
                 ray().init(address=address, **quiet)

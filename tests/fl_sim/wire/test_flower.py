@@ -1,6 +1,5 @@
 """Messages and records that are built without Flower's constructors equal those that the constructors build."""
 
-import logging
 from typing import Any
 
 import pytest
@@ -73,23 +72,3 @@ def test_a_trusted_record_is_that_of_flower(kind: Any, values: dict[str, Any]) -
     assert built == own and type(built) is kind and built.object_id == own.object_id
     with pytest.raises((TypeError, ValueError)):
         built[5] = None  # later changes are checked
-
-
-def test_flower_is_quiet_inside_the_context_and_not_after(caplog: pytest.LogCaptureFixture) -> None:
-    logger = logging.getLogger("flwr")
-    seen: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: seen.append(record.getMessage())  # type: ignore[method-assign]
-    logger.addHandler(handler)
-    try:
-        with flower.quiet():
-            logger.info("a line a round")
-            with flower.quiet(least=logging.ERROR):
-                logger.warning("hidden too")
-            logger.warning("worth it")
-            with flower.quiet(wanted=False):
-                logger.info("still hidden")
-        logger.info("after")
-    finally:
-        logger.removeHandler(handler)
-    assert seen == ["worth it", "after"]

@@ -1,0 +1,1 @@
+"""What other libraries log during a run: in files of its folder."""
