@@ -25,7 +25,8 @@ from torch import Tensor
 
 from clients.silo import collectives
 from clients.silo.collectives import Distributed, Wire, ordered_sum
-from clients.silo.rank_work import Work, arrays, batches, check_held, packed, tensors, unpacked
+from clients.silo.rank_messages import post, receive
+from clients.silo.rank_work import Work, arrays, batches, check_held, tensors
 from clients.silo.silo_options import Silo
 from clients.silo.sum_memory import SharedSums, SumMemory
 from fl_sim import rng
@@ -149,7 +150,7 @@ def serve(
             return wire.sent + (sums.read if sums is not None else 0)
 
         _say(connection, "ready", None)
-        while (work := unpacked(connection.recv_bytes())) is not None:
+        while (work := receive(connection)) is not None:
 
             def beat(doing: int) -> None:
                 beats[0] += 1
@@ -182,7 +183,7 @@ def join(rank: int, connection: Connection, loss: Loss, silo: Silo) -> bool:
         store = TCPStore("127.0.0.1", 0, silo.processes, True, limit, wait_for_workers=False)
         _say(connection, "port", store.port)
     else:
-        store = TCPStore("127.0.0.1", int(unpacked(connection.recv_bytes())), silo.processes, False, limit)
+        store = TCPStore("127.0.0.1", int(receive(connection)), silo.processes, False, limit)
     dist.init_process_group(backend, store=store, rank=rank, world_size=silo.processes, timeout=limit)
     return backend == "gloo" and loss.device.type != "cpu"
 
@@ -199,7 +200,7 @@ def checksum(parts: Sequence[dict[str, Any]]) -> int:
 
 
 def _say(connection: Connection, kind: str, what: object) -> None:
-    connection.send_bytes(packed((kind, what)))
+    post(connection, (kind, what))
 
 
 def live_with(parent: int, at_once: bool) -> None:

@@ -57,7 +57,7 @@ def divided(block: Block, job: Job, model: Tree, learner: Learner, edges: Sequen
     """The work of each rank. The samples that a rank gets are those of its shards, each once."""
     owned, shards = learner.partition.client(job.client), edges[-1]
     counted = learner.data[COUNTED].cpu().numpy() if COUNTED in learner.data else None
-    works = []
+    works, whole, state = [], arrays(model), arrays(job.state)
     for first, last in pairwise(edges):
         steps: dict[str, list[StepPart]] = {}
         for name, stream in job.streams.items():
@@ -75,9 +75,7 @@ def divided(block: Block, job: Job, model: Tree, learner: Learner, edges: Sequen
         }
         index = torch.from_numpy(needed).to(learner.loss.device)
         data = arrays({k: v[index] for k, v in learner.data.items()})
-        works.append(
-            Work(block.rule, block.local, job.draw, arrays(model), arrays(job.state), data, streams, tuple(edges))
-        )
+        works.append(Work(block.rule, block.local, job.draw, whole, state, data, streams, tuple(edges)))
     return works
 
 
@@ -103,7 +101,10 @@ def check_held(work: Work, rank: int) -> None:
 
 
 def arrays(tree: Tree) -> dict[str, Any]:
-    """A tree on its way to another process: NumPy arrays, which are pickled faster; tensors of a dtype NumPy lacks."""
+    """A tree on its way to another process: NumPy arrays, which are sent without a copy, in the tensors' memory.
+
+    Of a dtype that NumPy lacks, they stay tensors.
+    """
     return {k: _array(x.detach().cpu()) for k, x in tree.items()}
 
 
@@ -114,7 +115,7 @@ def tensors(plain: Mapping[str, Any], device: torch.device) -> Tree:
 
 def _array(x: Tensor) -> Any:
     try:
-        return np.array(x.numpy())
+        return x.numpy()
     except TypeError:
         return x
 

@@ -26,7 +26,8 @@ import numpy as np
 import torch
 
 from clients.silo.rank import COMPUTES, live_with, serve
-from clients.silo.rank_work import Work, packed, unpacked
+from clients.silo.rank_messages import post, receive
+from clients.silo.rank_work import Work
 from clients.silo.silo_options import Silo
 from clients.silo.sum_memory import SumMemory, most_nodes
 from fl_sim.learning.loss import Loss
@@ -149,7 +150,7 @@ class SiloGroup:
 
     def _send(self, rank: int, what: object) -> None:
         try:
-            self.ranks[rank].connection.send_bytes(packed(what))
+            post(self.ranks[rank].connection, what)
         except OSError:
             raise self._failure([rank]) from None
 
@@ -163,7 +164,7 @@ class SiloGroup:
                 if self.ranks[rank].connection not in ready:
                     continue
                 try:
-                    said, what = unpacked(self.ranks[rank].connection.recv_bytes())
+                    said, what = receive(self.ranks[rank].connection)
                 except (EOFError, OSError):
                     raise self._failure([rank]) from None
                 if said != kind:
