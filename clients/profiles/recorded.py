@@ -9,7 +9,7 @@ import numpy as np
 from annotated_types import Ge
 
 from clients.sources.device_traces import Trace, read_trace
-from fl_sim.population.devices import SECOND, Drawn, nanoseconds, uniform
+from fl_sim.population.devices import Drawn, nanoseconds, uniform, whole_nanoseconds
 from fl_sim.population.spells import RecordedSpells
 from fl_sim.registry import offer
 
@@ -127,4 +127,6 @@ def spells_of(trace: Trace, told: str, period: float, training: int) -> Recorded
     check_all(trace, training)
     known, first = np.unique(ids, return_index=True)
     bounds = np.append(first, len(ids)).astype(np.int64)
-    return RecordedSpells(f"profile.spells = {told!r}", known, bounds, start, end, round(period * SECOND))
+    return RecordedSpells(
+        f"profile.spells = {told!r}", known, bounds, start, end, whole_nanoseconds("profile.period", period)
+    )

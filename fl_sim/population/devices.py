@@ -8,7 +8,7 @@ Legend: n launches (a client's work in one round each).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -16,12 +16,13 @@ import numpy as np
 import torch
 
 from fl_sim import rng
+from fl_sim.errors import ConfigError, RoundFailed
 from fl_sim.population.spells import Spells
 
 SECOND = 1_000_000_000
 """Nanoseconds of a second: virtual time is counted in whole nanoseconds, so that its order has no rounding."""
 LONGEST = 2**62
-"""The longest duration in nanoseconds (146 years); longer ones end there."""
+"""The end of virtual time, and the longest duration, in nanoseconds: 146 years. What would be longer is refused."""
 
 
 class Drawn(NamedTuple):
@@ -123,6 +124,10 @@ class Devices:
     spells: Spells | None = None
     """When devices are there, where a profile says it itself; None: ``on`` and ``off`` do."""
 
+    def __post_init__(self) -> None:
+        for key in ("on", "off"):
+            whole_nanoseconds(f"profile.{key}", getattr(self, key))
+
     @property
     def always(self) -> bool:
         """Whether all devices are there at all times."""
@@ -134,7 +139,10 @@ class Devices:
         return f"profile.on = {self.on:g}, profile.off = {self.off:g}" if self.spells is None else self.spells.told
 
     def durations(self, work: Work, launch: int | np.ndarray) -> Durations:
-        """How long each launch of ``work`` takes; ``launch`` is the round, or (n,) the number of each launch."""
+        """How long each launch of ``work`` takes; ``launch`` is the round, or (n,) the number of each launch.
+
+        Raises RoundFailed for a duration that is negative, NaN or longer than ``LONGEST``.
+        """
         own = rng.subkeys(np.array([rng.key(self.seed, "device")], np.uint64), work.clients)
         each = rng.subkeys(own, np.atleast_1d(launch))
         drawn = self.draw(work.clients, each if self.per == "launch" else own, each)
@@ -142,7 +150,9 @@ class Devices:
         training = training if drawn.seconds is None else training + drawn.seconds
         before = self.latency + work.down / (self.down if drawn.down is None else drawn.down)
         after = self.latency + work.up / (self.up if drawn.up is None else drawn.up)
-        waits, trains, answers = (nanoseconds(part) for part in np.broadcast_arrays(before, training, after))
+        parts = np.broadcast_arrays(before, training, after)
+        _check_countable(work.clients, parts)
+        waits, trains, answers = map(nanoseconds, parts)
         vanishes = self._vanishing(each, waits + trains + answers)
         return Durations(waits, trains, answers, vanishes, drawn.speed_class)
 
@@ -193,5 +203,36 @@ def thirds(u: np.ndarray) -> np.ndarray:
 
 
 def nanoseconds(seconds: np.ndarray) -> np.ndarray:
-    """(n,) seconds as whole nanoseconds, int64."""
+    """(n,) seconds, at most ``LONGEST`` nanoseconds, as whole nanoseconds, int64."""
     return np.asarray(np.rint(np.minimum(seconds, LONGEST / SECOND) * SECOND).astype(np.int64))
+
+
+def _check_countable(clients: np.ndarray, parts: Sequence[np.ndarray]) -> None:
+    """Raise RoundFailed where a part (n,) of a duration is negative or NaN, or all together are too long: seconds."""
+    total = sum(parts)
+    right = np.logical_and.reduce([part >= 0 for part in parts]) & (total <= LONGEST / SECOND)
+    if not right.all():
+        at = int(right.argmin())
+        names = ("its message", "its training", "its reply")
+        takes = ", ".join(f"{name} {part[at]:g}" for name, part in zip(names, parts, strict=True))
+        most = f"they must be from 0 on, and at most {LONGEST / SECOND:.2g} together"
+        raise RoundFailed(f"client {clients[at]}: virtual seconds of {takes}: {most}; change profile.*")
+
+
+def check_time(now: int) -> None:
+    """Raise RoundFailed where virtual time is over: after ``LONGEST`` nanoseconds."""
+    if now > LONGEST:
+        what = f"virtual time ends after {LONGEST / SECOND:.2g} seconds, and this is {now / SECOND:.3g}"
+        raise RoundFailed(f"{what}; choose faster devices (profile.*), or end the run before (stop.virtual_time)")
+
+
+def whole_nanoseconds(key: str, seconds: float) -> int:
+    """The virtual seconds that the setting ``key`` gives, in nanoseconds; 0 means none.
+
+    Raises ConfigError where they are not 0 and less than a nanosecond, or more than a quarter of ``LONGEST``.
+    """
+    most = LONGEST // 4 / SECOND
+    if seconds and not 1 / SECOND <= seconds <= most:
+        counted = f"virtual time is counted in nanoseconds; give 0 for none, or 1e-09 to {most:.2g} seconds"
+        raise ConfigError(f"{key} = {seconds!r}: {counted}")
+    return round(seconds * SECOND)

@@ -44,10 +44,12 @@ def check_asynchronous(c: Config, clients: float, strategy: object) -> None:
 
     ``clients``: how many may train; infinite where that is not known yet.
     """
-    from fl_sim.wire.arrivals import AsynchronousStrategy  # imported here, because it imports torch and Flower
+    from fl_sim.population.devices import whole_nanoseconds  # imported here, because they import torch and Flower
+    from fl_sim.wire.arrivals import AsynchronousStrategy
 
     if not isinstance(strategy, AsynchronousStrategy):
         return
+    whole_nanoseconds("evaluate_virtual", c.evaluate_virtual)
     strategy.concurrency = c.concurrency or (0 if math.isinf(clients) else int(clients))
     replies = strategy.replies_a_step
     if c.concurrency > clients:

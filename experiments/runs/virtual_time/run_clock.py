@@ -12,7 +12,7 @@ from experiments.config.schema import Config
 from fl_sim import SimulationGrid
 from fl_sim.errors import ConfigError
 from fl_sim.grids.virtual_time.clock import VirtualTime
-from fl_sim.population.devices import SECOND, Devices
+from fl_sim.population.devices import Devices, whole_nanoseconds
 from strategies.base.strategy import Strategy
 
 
@@ -22,7 +22,7 @@ def clock(config: Config, clients: int, training_clients: int, strategy: FlowerS
     return VirtualTime(
         devices(config, clients),
         wanted=(config.cohort or training_clients) if config.system.over_select > 1 else 0,
-        deadline=round(config.system.deadline * SECOND),
+        deadline=whole_nanoseconds("system.deadline", config.system.deadline),
         keeps_partial=isinstance(strategy, Strategy) and strategy.partial_work == "keep",
         asked=asked,
     )

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fl_sim.errors import RoundFailed
-from fl_sim.population.devices import SECOND, Devices, Durations, Work
+from fl_sim.population.devices import SECOND, Devices, Durations, Work, check_time
 from fl_sim.population.spells import NEVER
 
 TRIES = 100_000
@@ -96,7 +96,7 @@ class VirtualTime:
         busy = np.minimum(np.where(gone, took.vanishes, answers), end)
         done = took.trained(busy)
         idle = 1 - busy.sum() / (end * len(busy)) if end and len(busy) else 0.0
-        self.now += end
+        self._move(end)
         self.columns = {
             "virtual_time": self.now / SECOND,
             "device_idle": float(idle),
@@ -111,7 +111,7 @@ class VirtualTime:
         """What ``close`` says of a round that waits for all, of whom none vanishes: in half the time."""
         total = took.total
         n, end, started = len(total), int(total.max(initial=0)), None if self.devices.always else self.now
-        self.now += end
+        self._move(end)
         self.columns = {
             "virtual_time": self.now / SECOND,
             "device_idle": float(1 - total.sum() / (end * n)) if end else 0.0,
@@ -119,6 +119,10 @@ class VirtualTime:
             "counted_by_speed": np.bincount(took.speed_class, minlength=self.devices.classes).tolist(),
         }
         return Outcome(np.ones(n), {}, times(took, total, started), self.columns)
+
+    def _move(self, nanoseconds: int) -> None:
+        self.now += nanoseconds
+        check_time(self.now)
 
     def in_time(self, work: Work, took: Durations) -> np.ndarray:
         """(n,) the share of its steps that each does until the deadline: all, the steps that fit, or none."""

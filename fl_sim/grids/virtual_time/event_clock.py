@@ -18,7 +18,7 @@ import numpy as np
 
 from fl_sim import rng
 from fl_sim.errors import RoundFailed
-from fl_sim.population.devices import LONGEST, SECOND, Devices, Work
+from fl_sim.population.devices import LONGEST, SECOND, Devices, Work, check_time
 
 AHEAD = 256
 """Draws that are made at a time."""
@@ -205,6 +205,7 @@ class EventClock:
         return done
 
     def _move(self, to: int) -> None:
+        check_time(to)
         self._worked += (to - self.now) * len(self.in_flight)
         if self._away:
             self._worked -= sum(min(begin, to) - self.now for begin in self._away)

@@ -15,7 +15,7 @@ from fl_sim.grids.simulation import SimulationGrid
 from fl_sim.grids.virtual_time.event_clock import EventClock
 from fl_sim.grids.virtual_time.timed_round import work_of_clients
 from fl_sim.grids.virtual_time.waves import Waves, start_model
-from fl_sim.population.devices import SECOND, Devices, Drawn
+from fl_sim.population.devices import SECOND, Devices, Drawn, whole_nanoseconds
 from fl_sim.rounds import expected_replies, round_row
 from fl_sim.rounds.asynchronous.schedule import Schedule
 from fl_sim.rounds.asynchronous.step_exchange import Launched, OfAllAnswers, StepExchange, facts_of
@@ -57,8 +57,8 @@ class AsyncDriver(Driver):
         first = grid.client_of(nodes[0])
         clients = range(first, first + len(nodes)) if isinstance(nodes, range) else [grid.client_of(n) for n in nodes]
         strategy.concurrency = concurrency or len(clients)
-        if strategy.concurrency > len(clients):
-            raise ConfigError(f"concurrency = {concurrency}: only {len(clients)} clients train; choose at most that")
+        if not 0 < strategy.concurrency <= len(clients):
+            raise ConfigError(f"concurrency = {concurrency}: {len(clients)} clients train; choose 1 to {len(clients)}")
         strategy.check_asynchronous()
         grid.waves = Waves(
             grid.learner, grid.executor, grid.block_size, grid.states, self._reader, grid.told, strategy.needs_start
@@ -74,7 +74,7 @@ class AsyncDriver(Driver):
         self.expected = expected_replies.of_own(strategy, "train", False, grid.max_examples)
         self.clients, self.memory = _Clients(), Memory(MEMORY_EVERY)
         self.answered = self.failed = self.in_a_row = self.evaluated = 0
-        self.every_virtual = round(evaluate_virtual * SECOND)
+        self.every_virtual = whole_nanoseconds("evaluate_virtual", evaluate_virtual)
         self.evaluation.evaluate_fn = self._lines_first(self.evaluation.evaluate_fn)
         if self.every_virtual:
             self.evaluation.also_due = self._virtual_due

@@ -10,7 +10,8 @@ from clients.profiles.halfnormal import halfnormal
 from clients.profiles.lognormal import lognormal
 from clients.profiles.tiers import tiers
 from clients.profiles.zipf import zipf
-from fl_sim.population.devices import SECOND, Devices, Draw, Work
+from fl_sim.errors import ConfigError, RoundFailed
+from fl_sim.population.devices import SECOND, Devices, Draw, Drawn, Work, whole_nanoseconds
 
 MANY = 40_000
 
@@ -24,6 +25,34 @@ def work(clients: range | list[int], steps: int = 1, samples: int = 0, down: int
 def seconds(devices: Devices, clients: range | list[int] = range(MANY), launch: int = 1) -> np.ndarray:
     """How long one step takes."""
     return devices.durations(work(clients), launch).total / SECOND
+
+
+@pytest.mark.parametrize(
+    ("slowness", "numbers"),
+    [
+        (math.nan, {}),
+        (-1.0, {}),
+        (math.inf, {}),
+        (1.0, {"step": 5e9}),
+        (1.0, {"latency": 2e9, "step": 1e9}),  # each part can be counted, and the sum cannot
+        (1.0, {"down": 1e-9, "up": 1e-9}),
+    ],
+)
+def test_durations_that_cannot_be_counted_are_refused(slowness: float, numbers: dict[str, float]) -> None:
+    """They were cut at 146 years, and negative where that was added up: the clock ran backwards."""
+
+    def draw(clients: np.ndarray, device: np.ndarray, launch: np.ndarray) -> Drawn:
+        return Drawn(np.where(clients == 5, slowness, 1e-9), np.zeros(len(clients), np.int64))
+
+    with pytest.raises(RoundFailed, match="client [45]: virtual seconds of its message .*at most 4.6e[+]09 together"):
+        Devices(draw, **numbers).durations(work([4, 5], down=8, up=8), 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("seconds", [1e-10, -1.0, 2e9])
+def test_settings_that_are_no_whole_nanosecond_are_refused(seconds: float) -> None:
+    with pytest.raises(ConfigError, match=f"profile.on = {seconds!r}: virtual time is counted in nanoseconds"):
+        Devices(equal(), on=seconds, off=1.0)
+    assert (whole_nanoseconds("k", 0.0), whole_nanoseconds("k", 1e-9), whole_nanoseconds("k", 1e9)) == (0, 1, 10**18)
 
 
 def test_a_duration_by_hand() -> None:
@@ -113,7 +142,3 @@ def test_spells_follow_one_another_and_a_device_comes_when_its_spell_begins() ->
     for client, instant in enumerate(comes.tolist()):
         assert devices.available(np.array([client]), instant)[0]
         assert instant == 0 or not devices.available(np.array([client]), instant - 1)[0]
-
-
-def test_a_duration_that_no_number_holds_is_cut() -> None:
-    assert Devices(equal(), step=1e300).durations(work([0]), 1).total[0] == 2**62

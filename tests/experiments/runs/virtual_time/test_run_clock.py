@@ -161,6 +161,7 @@ def test_a_run_ends_after_its_virtual_time(tmp_path: Path) -> None:
         ({"system.over_select": 3.0}, "system.over_select = 3: of a cohort of 3 it makes 9 clients, and 8 train"),
         ({"profile.on": 3.0}, "profile.on = 3, profile.off = 0: "),
         ({"system.deadline": 1.5}, "system.deadline = 1.5: no device meets it; the fastest of 8 takes 2 virtual"),
+        ({"system.deadline": 1e-10}, "system.deadline = 1e-10: virtual time is counted in nanoseconds"),
         ({"profile": "tiers", "profile.seconds": "1,2"}, "profile.seconds = '1,2': must be 3 numbers"),
         ({"profile.seed": 3}, "profile.seed = 3: does nothing here"),
         ({"profile": "zipff"}, "profile.name = 'zipff': unknown .did you mean 'zipf'"),

@@ -55,6 +55,14 @@ def test_a_round_that_waits_for_all_is_one_whose_last_wanted_answer_is_the_last(
     assert len(nobody.shares) == 0 and nobody.columns["device_idle"] == 0.0
 
 
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_virtual_time_ends(wanted: int) -> None:
+    time = clock(wanted=wanted, step=4e9)
+    time.close(work(0), 1)
+    with pytest.raises(RoundFailed, match="virtual time ends after 4.6e[+]09 seconds, and this is 8e[+]09"):
+        time.close(work(0), 2)
+
+
 def test_who_is_late_is_dropped_and_the_round_waits_until_the_deadline() -> None:
     """3 s: client 3 has done 3 / 8 of its 10 samples."""
     time = clock(deadline=3.0)

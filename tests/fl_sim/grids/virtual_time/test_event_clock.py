@@ -6,6 +6,7 @@ Legend: c clients in flight, K replies a server step takes.
 import numpy as np
 import pytest
 
+from clients.profiles.equal import equal
 from clients.profiles.halfnormal import halfnormal
 from clients.profiles.tiers import tiers
 from fl_sim.errors import RoundFailed
@@ -109,6 +110,16 @@ def test_a_start_waits_for_a_device_that_is_away() -> None:
     gone = EventClock(Devices(doubling, 1), range(1), one_step, 0)
     with pytest.raises(RoundFailed, match="no client is in flight"):
         gone.next()
+
+
+def test_virtual_time_ends() -> None:
+    """Two launches of 3e9 seconds are together beyond 2^62 ns."""
+    clock = EventClock(Devices(equal(), 1, step=3e9), range(9), one_step, 0)
+    clock.start(1)
+    assert clock.next()[0].end == 3 * 10**18
+    clock.start(1)
+    with pytest.raises(RoundFailed, match="virtual time ends after 4.6e[+]09 seconds, and this is 6e[+]09"):
+        clock.next()
 
 
 def test_a_clock_goes_on_where_it_stood() -> None:

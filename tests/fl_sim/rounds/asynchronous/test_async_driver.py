@@ -129,10 +129,13 @@ def test_only_the_models_of_clients_in_flight_are_kept() -> None:
 
 
 def test_what_cannot_run_asynchronously_is_refused_by_name() -> None:
-    with pytest.raises(ConfigError, match="concurrency = 9: only 8 clients train"):
-        run(FedAsync(), 1, 9)
+    for wrong in (9, -1):
+        with pytest.raises(ConfigError, match=f"concurrency = {wrong}: 8 clients train; choose 1 to 8"):
+            run(FedAsync(), 1, wrong)
     with pytest.raises(ConfigError, match="FedAvg is no asynchronous strategy"):
         run(FedAvg(), 1, 2)
+    with pytest.raises(ConfigError, match="evaluate_virtual = 1e-10: virtual time is counted in nanoseconds"):
+        run(FedAsync(), 1, 2, evaluate_virtual=1e-10)
 
 
 def test_devices_that_vanish_are_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
