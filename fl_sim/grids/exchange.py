@@ -172,6 +172,11 @@ class Exchange:
             what = f"all {len(self.messages)} clients failed; the last: {last}"
             raise RoundFailed(f"round {self.server_round}, {self.phase}: {what}")
 
+    @property
+    def _own_sizes(self) -> bool:
+        """Whether the grid has counted the bytes of replies itself, before it pooled or decoded them."""
+        return self.expected.own_pools
+
     def _facts(self, message: Message) -> Mapping[str, object]:
         """More columns of a client's row."""
         return {}
@@ -256,7 +261,7 @@ class Exchange:
         for column in ("examples", "steps"):
             if row[column] is not None:
                 self.sums[column] = self.sums.get(column, 0) + row[column]
-        self.bytes_up += report.num_bytes(self.expected.own_pools)
+        self.bytes_up += report.num_bytes(self._own_sizes)
         raw = report.facts.get("num-bytes-raw")
         if isinstance(raw, int):
             self.bytes_up_raw = (self.bytes_up_raw or 0) + raw

@@ -70,6 +70,10 @@ class StepExchange(Exchange):
         """Model bytes that each message carried."""
         return [self._by_number[message.metadata.message_id].num_bytes for message in self.messages]
 
+    @property
+    def _own_sizes(self) -> bool:
+        return True
+
     def _facts(self, message: Message) -> Mapping[str, object]:
         launched = self._by_number[message.metadata.message_id]
         return facts_of(launched, self.staleness(launched))

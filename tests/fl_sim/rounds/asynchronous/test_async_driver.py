@@ -119,6 +119,12 @@ def test_replies_of_one_instant_are_applied_by_client_before_anybody_starts() ->
     assert [row["virtual_time"] for row in result.rows] == [0.0, *[4.0] * 4, *[8.0] * 4]
 
 
+def test_bytes_of_replies_are_those_of_their_code() -> None:
+    """Two replies a step, each of 3 x 2 weights and 2 biases: 8 bytes and two scales of 4; in float64 64 bytes."""
+    result = run(FedBuff(buffer=2), 2, 4, settings={"codec": "int8"})
+    assert [(row["bytes_up"], row["bytes_up_raw"]) for row in result.rows[1:]] == [(32, 128)] * 2
+
+
 def test_only_the_models_of_clients_in_flight_are_kept() -> None:
     strategy = FedAsync()
     grid = grid_of(strategy)

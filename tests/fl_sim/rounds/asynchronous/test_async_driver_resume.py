@@ -53,7 +53,8 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not(
         log = more.pop("log", None) or RoundLog.create(tmp_path, folder, "")
         with log:
             checkpoints = Checkpoints(log.path, 3)
-            settings = {"rounds": 9, "local.lr_schedule": "step"}
+            codec = "int8" if isinstance(strategy, FedBuff) else "none"
+            settings = {"rounds": 9, "local.lr_schedule": "step", "codec": codec}
             how = {"devices": devices, "settings": settings, "checkpoints": checkpoints}
             return run(fresh, steps, 5, engine, log=log, **how, **more), log.path
 
