@@ -18,6 +18,8 @@ def num_bytes(k: int, n: int) -> int:
 def packed(indices: np.ndarray, n: int) -> np.ndarray:
     """The code (bytes,) uint8 of indices (k,)."""
     k = len(indices)
+    if not k:
+        return np.zeros(0, np.uint8)
     if _elias_fano_bytes(k, n) >= -(-n // 8):
         bitmap = np.zeros(n, np.uint8)
         bitmap[indices] = 1
@@ -31,10 +33,12 @@ def packed(indices: np.ndarray, n: int) -> np.ndarray:
 
 def unpacked(code: np.ndarray, k: int, n: int) -> np.ndarray | None:
     """The indices (k,) int64 of a code (bytes,) uint8 of the right size; None where it is no code of k of n indices."""
+    if not k:
+        return np.zeros(0, np.int64)
     if _elias_fano_bytes(k, n) >= -(-n // 8):
         bits = np.unpackbits(code)
         indices = np.flatnonzero(bits)
-        return indices if len(indices) == k and (k == 0 or indices[-1] < n) else None
+        return indices if len(indices) == k and indices[-1] < n else None
     low = _low_bits(k, n)
     upper = -(-(k + ((n - 1) >> low)) // 8)
     ones = np.flatnonzero(np.unpackbits(code[:upper]))
@@ -42,7 +46,7 @@ def unpacked(code: np.ndarray, k: int, n: int) -> np.ndarray | None:
         return None
     lower = np.unpackbits(code[upper:], count=k * low).reshape(k, low).astype(np.int64)
     indices = ((ones - np.arange(k)) << low) + (lower << np.arange(low)).sum(1)
-    ascending = k == 0 or (indices[-1] < n and bool((np.diff(indices) > 0).all()))
+    ascending = indices[-1] < n and bool((np.diff(indices) > 0).all())
     return indices if ascending else None
 
 

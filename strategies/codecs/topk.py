@@ -48,7 +48,7 @@ class TopK(Codec):
 
     def decode(self, code: Tree, like: Tree, shared: int) -> Tree:
         """The sent coordinates; zero elsewhere."""
-        return unflat(_scattered(code["values"], _read(code, like), size(like)), like)
+        return unflat(scattered(code["values"], _read(code, like), size(like)), like)
 
     def content_problem(self, code: Tree, like: Tree) -> str:
         """Indices that are not ascending or out of range."""
@@ -60,7 +60,7 @@ class TopK(Codec):
         """The same without packing indices."""
         vector = flat(update)
         chosen = largest(vector, self.count(update))
-        return unflat(_scattered(vector[chosen], chosen, len(vector)), update), {}
+        return unflat(scattered(vector[chosen], chosen, len(vector)), update), {}
 
     def scaled(self, factor: float) -> "TopK":
         """One coordinate of ``factor`` is sent."""
@@ -76,7 +76,7 @@ def largest(vector: Tensor, k: int) -> Tensor:
     return torch.cat([above, equal]).sort().values
 
 
-def _scattered(values: Tensor, indices: Tensor, n: int) -> Tensor:
+def scattered(values: Tensor, indices: Tensor, n: int) -> Tensor:
     vector = torch.zeros(n, dtype=values.dtype, device=values.device)
     vector[indices] = values
     return vector
