@@ -66,6 +66,8 @@ class Codec(ABC):
     """Whether each coordinate is sent with a value of its own; else the codec suits pools that are means alone."""
     keeps_error: ClassVar[bool] = False
     """Whether the codec accumulates by itself what it has not sent, so that ``feedback`` means nothing to it."""
+    one_gradient: ClassVar[bool] = False
+    """Whether it suits only clients that take one gradient step a round, and a server that adds up their mean."""
 
     @abstractmethod
     def form(self, like: Tree) -> Mapping[str, Form]:

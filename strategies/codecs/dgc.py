@@ -20,7 +20,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le, Lt
 
 from fl_sim.tree import Tree
@@ -37,6 +36,7 @@ class DGC(Codec):
     """The largest coordinates of what has gathered; for rules of one gradient step a round."""
 
     keeps_error = True
+    one_gradient = True
 
     share: Annotated[float, Gt(0), Le(1)] = 0.001
     """Share of the coordinates that is sent."""

@@ -77,6 +77,7 @@ def largest(vector: Tensor, k: int) -> Tensor:
 
 
 def scattered(values: Tensor, indices: Tensor, n: int) -> Tensor:
+    """A vector (n,) with ``values`` (k,) at ``indices`` (k,), and zeros elsewhere."""
     vector = torch.zeros(n, dtype=values.dtype, device=values.device)
     vector[indices] = values
     return vector

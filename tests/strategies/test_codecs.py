@@ -1,4 +1,4 @@
-"""What holds for every codec: a closed form of its size, whose code is decoded alike on both sides and leaves no trace."""
+"""What holds for every codec: a closed form of its size, and a code that both sides read alike."""
 
 import re
 

@@ -22,6 +22,10 @@ LINEAR = (Mean,)
 """Pools of which the result is linear in the updates: a coordinate that was not sent counts as zero there, and the
 error that its client keeps corrects that later. To all others a zero is a value like any other."""
 
+CLIENTS_OWN = ("local_update", "payload_update", "streams")
+SERVERS_OWN = ("server_step", "payload_step", "aggregate_train")
+"""Methods by which a strategy's clients compute more than one gradient, and its server steps otherwise than by lr."""
+
 
 def own_codecs(config: Config) -> dict[str, type]:
     """The class of a codec of the user's own by its name, for those that cannot be imported, such as a notebook's."""
@@ -58,6 +62,8 @@ def check_coding(config: Config, strategy: FlowerStrategy, loss: Loss) -> Coding
     codec = coding.codec
     if codec.keeps_error and numbers.get("feedback"):
         raise ConfigError(f"codec.feedback = True: {name} keeps by itself what it has not sent; leave it out")
+    if codec.one_gradient:
+        _check_one_gradient(config, strategy)
     if isinstance(strategy, AsynchronousStrategy) and (numbers.get("schedule") or codec.at(1, 2) != codec.at(2, 2)):
         key, value = ("schedule", numbers["schedule"]) if numbers.get("schedule") else ("name", name)
         raise ConfigError(f"codec.{key} = {value!r}: changes with the round, and clients in flight have none in common")
@@ -84,8 +90,28 @@ def _check_strategy(config: Config, strategy: Strategy, coding: Coding, loss: Lo
     if unknown := [tree for tree in coding.trees if tree not in known]:
         has = f"has {', '.join(known)}" if known else "has none"
         raise ConfigError(f"codec.trees = {','.join(coding.trees)!r}: {unknown[0]} is no tree of a reply, which {has}")
+    pools = {tree: type(strategy.payload_pools.get(tree, Mean())) for tree in coding.trees}
+    if others := {k: p for k, p in pools.items() if p not in LINEAR and not coding.codec.sends_all}:
+        [tree, found], *_ = others.items()
+        why = "to which a coordinate that is not sent is a value like any other; send it whole"
+        raise ConfigError(f"codec.trees = {','.join(coding.trees)!r}: {tree} is pooled by {found.__name__}, {why}")
     if not trained:
         raise ConfigError(f"codec.name = {name!r}: no trained leaf travels, so that there is nothing to code")
+
+
+def _check_one_gradient(config: Config, strategy: FlowerStrategy) -> None:
+    """For a codec whose own momentum stands for that of a server which adds up one gradient of each client."""
+    own = {k for k in CLIENTS_OWN + SERVERS_OWN if getattr(type(strategy), k, None) is not getattr(Strategy, k)}
+    codec, name = f"codec.name = {config.codec.name!r}", config.strategy.name
+    if not isinstance(strategy, Strategy) or own & set(SERVERS_OWN):
+        why = "which may have momentum; the codec's own is instead of the server's"
+        raise ConfigError(f"{codec}: the server of {name} takes a step of its own, {why}; use fedavg")
+    if own or strategy.reply_kind != "weights":
+        what = "takes one gradient step a round of plain local training"
+        raise ConfigError(f"{codec}: {what}, and the clients of {name} have a rule of their own; use fedavg or fedprox")
+    if config.local.steps != 1 or config.local.optimizer != "sgd":
+        seen = f"local.steps = {config.local.steps}, local.optimizer = {config.local.optimizer}"
+        raise ConfigError(f"{codec}: is for one plain gradient step a round ({seen}); give --local.steps 1 and sgd")
 
 
 def _check_attack(config: Config) -> None:

@@ -48,4 +48,10 @@ def test_the_last_group_may_be_smaller_and_a_group_larger_than_all() -> None:
     assert Grouped(2).form(update)["means"].shape == (3,)
     read, _ = Grouped(100).transmit(update, {}, KEYS)
     assert read["w"].tolist() == [2.0] * 5
-    assert Grouped().scaled(2.6) == Grouped(3) and Grouped(1).transmit(update, {}, KEYS)[0]["w"].tolist() == [0, 1, 2, 3, 4]
+    assert Grouped().scaled(2.6) == Grouped(3) and Grouped(1).transmit(update, {}, KEYS)[0]["w"].tolist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]

@@ -20,7 +20,7 @@ def test_there_and_back(k: int, n: int) -> None:
 
 
 def test_a_code_by_hand() -> None:
-    """2 of 64, l = 5 lower bits. 3 = 0|00011 and 40 = 1|01000: in unary 1, 01; then the lower bits, the lowest first."""
+    """2 of 64, l = 5 lower bits. 3 = 0|00011 and 40 = 1|01000: unary 1, 01; then lower bits, the lowest first."""
     assert packed(np.array([3, 40]), 64).tolist() == [0b10100000, 0b11000000, 0b10000000]
 
 
