@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 
 import fl_sim
 from experiments.command_ends import ended
+from experiments.config.command_line import parse
 from experiments.deploy.server_app import DEFAULT
 from experiments.installation import child_environment
 from experiments.provenance import origin
@@ -63,6 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = [DEFAULT, *arguments]
     if "--strategy" not in arguments:
         arguments += ["--strategy", ",".join(registry.names("strategies", "strategy"))]
+    try:
+        parse(arguments)  # an error is reported before the first backend starts
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     times: list[str] = []
     runs: dict[str, dict[str, Path]] = {}
     folder = Path(tempfile.mkdtemp(prefix="fl-sim-backends-"))

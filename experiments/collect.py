@@ -4,7 +4,6 @@ Writes NAME.csv, NAME.md (table, command; commit, machine, seeds and versions of
 NAME.png (curves) in ``experiments/results``, from the logs of the runs.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from experiments.analysis.compare import compare
 from experiments.analysis.curves import curves
 from experiments.analysis.frames import read
 from experiments.analysis.text_table import format_table
-from experiments.command_ends import ended
+from experiments.command_ends import Arguments, ended
 from experiments.provenance import origin
 
 RESULTS = Path(__file__).parent / "results"
@@ -22,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.collect", description=__doc__)
+    parser = Arguments(prog="python -m experiments.collect", description=__doc__)
     parser.add_argument("name", help="the files' name, without ending")
     parser.add_argument("runs", nargs="+", help="run folders, or folders of them")
     parser.add_argument(

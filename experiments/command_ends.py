@@ -5,20 +5,35 @@ and its summary. The exit code is 128 plus the signal's number: 130, 143, 129. A
 ignore (``nohup``) stays ignored.
 """
 
+import argparse
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
+from typing import NoReturn
 
 from fl_sim.leaving import crashes_at_its_end, leave, no_exit
+from fl_sim.registry import nearest
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """The signals that end a command."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Error numbers of a disk, a quota or a file that is full."""
+
+
+class Arguments(argparse.ArgumentParser):
+    """The arguments of a command. A wrong one ends it with code 2 and one line, which has the form of a call."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the line, with the flag that is nearest to an unknown one, and end."""
+        unknown = re.search(r"unrecognized arguments: (--?[\w-]+)", message)
+        near = nearest(unknown[1], re.findall(r"--[\w-]+", self.format_help())) if unknown else ""
+        print(f"error: {message}{near}; {' '.join(self.format_usage().split())}", file=sys.stderr)
+        raise SystemExit(2)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -3,7 +3,6 @@
 It is read from the source files (``experiments.config.offered``): no component is imported.
 """
 
-import argparse
 import inspect
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +10,7 @@ from json import dumps
 from textwrap import wrap
 from typing import Any
 
-from experiments.command_ends import ended
+from experiments.command_ends import Arguments, ended
 from experiments.config import recipe_files
 from experiments.config.choices import COMMON, PACKAGES, offered, parameters
 from experiments.config.offered.outlines import outlined
@@ -94,7 +93,7 @@ def wrapped(text: str, first: str, indent: int) -> Iterable[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code: 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m experiments.list",
         description="Show what can be chosen by name, with a line about each and the defaults of its own settings.",
         epilog="What a setting means: python -m experiments.run --strategy NAME --help (and so on).",

@@ -25,7 +25,7 @@ from typing import cast
 
 import pandas as pd
 
-from experiments.command_ends import ended
+from experiments.command_ends import Arguments, ended
 from experiments.runs.recompute import ClientWork, client_work, not_trained, rebuild
 from experiments.runs.setup import Setup
 from fl_sim import LocalRule, Loss, RoundFailed, load, tree
@@ -238,7 +238,7 @@ def show(result: Replay) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         "python -m experiments.replay", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", metavar="RUN", help="folder of a run")

@@ -29,7 +29,7 @@ import pandas as pd
 from experiments.adapt.adaptation import How, curves, own_steps, start_of
 from experiments.adapt.new_tasks import Tasks, new_tasks, unseen_clients
 from experiments.adapt.picture import draw
-from experiments.command_ends import ended, is_full
+from experiments.command_ends import Arguments, ended, is_full
 from experiments.config.schema import Config
 from experiments.config.values import seeds
 from experiments.runs.recompute import rebuild
@@ -48,7 +48,7 @@ from strategies.base.strategy import Strategy
 def main(argv: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m experiments.adapt",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,6 +1,5 @@
 """``python -m experiments.analysis RUN [RUN ...] [--target 0.8] [--png PATH] [--axis virtual_time]``: compare runs."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +7,12 @@ from pathlib import Path
 from experiments.analysis.compare import compare
 from experiments.analysis.frames import read
 from experiments.analysis.text_table import format_table
-from experiments.command_ends import ended
+from experiments.command_ends import Arguments, ended
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0, or 2 for bad input."""
-    parser = argparse.ArgumentParser(
-        prog="python -m experiments.analysis", description="Compare runs by their round logs."
-    )
+    parser = Arguments(prog="python -m experiments.analysis", description="Compare runs by their round logs.")
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a folder of such folders")
     parser.add_argument(
         "--target", type=float, help="accuracy, a fraction: rounds to it (default: the runs' own target)"

@@ -123,6 +123,7 @@ def _split(argv: Sequence[str]) -> tuple[str, list[Flag]]:
         if not word.startswith("--"):
             if recipe or word.startswith("-"):
                 known = f", RECIPE is {recipe!r}" * bool(recipe)
+                known += f" (did you mean -{word}?)" * word.startswith("-")
                 raise ConfigError(f"{word!r}: unexpected; a call is [RECIPE] [--key value ...]{known}")
             recipe = word
             continue

@@ -5,6 +5,7 @@ A flag, or a keyword from Python, overrides the recipe; the recipe overrides the
 
 import itertools
 import re
+import tomllib
 from pathlib import Path
 
 from experiments.apps.stored_apps import KEYS
@@ -19,7 +20,7 @@ from experiments.config.values import has_several_seeds
 from fl_sim import registry
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
-from fl_sim.logs.columns import CONFIG
+from fl_sim.logs.columns import A_RUN, CONFIG
 from fl_sim.logs.toml import read_toml
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -57,7 +58,9 @@ def read(recipe: str) -> Settings:
         one_of(settings.get("local", {}))
         of_an_app = KEYS if "app" in settings else ()
         expand({k: v for k, v in settings.items() if k not in of_an_app}, plan=False)
-    except ValueError as error:  # of TOML, of its encoding, or a ConfigError
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is no TOML: {error}; a line is KEY = VALUE, with text in quotes") from error
+    except ValueError as error:  # of its encoding, or a ConfigError
         raise ConfigError(f"{path}: {error}") from error
     return settings
 
@@ -152,7 +155,7 @@ def read_folder(key: str, name: str) -> str:
     if not (folder / CONFIG).is_file():
         beside = sorted(p.parent.name for p in folder.parent.glob(f"*/{CONFIG}")) if folder.parent.is_dir() else []
         raise ConfigError(
-            f"{key} = {name!r}: no run folder (it holds no {CONFIG}){registry.nearest(folder.name, beside)}"
+            f"{key} = {name!r}: no run folder (it holds no {CONFIG}){registry.nearest(folder.name, beside)}; {A_RUN}"
         )
     return str(folder / CONFIG)
 

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
@@ -83,9 +83,40 @@ def check(key: str, hint: Any, value: Any, strict: bool = True) -> Any:
     try:
         return TypeAdapter(hint, config=ConfigDict(strict=strict, allow_inf_nan=False)).validate_python(value)
     except ValidationError as error:
-        wrong = [e["msg"].removeprefix("Value error, ").replace("Input should be", "must be") for e in error.errors()]
+        wrong = [
+            WANTED.get(e["type"]) or e["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+            for e in error.errors()
+        ]
+        wrong += [with_unit(value, NUMBER in wrong)] if {WHOLE, NUMBER} & set(wrong) else []
         near = registry.nearest(str(value), [str(c) for c in _literals(hint)])
-        raise ConfigError(f"{key} = {value!r}: {' or '.join(dict.fromkeys(wrong))}{near}") from error
+        raise ConfigError(f"{key} = {value!r}: {joined(wrong)}{near}") from error
+
+
+WHOLE, NUMBER = "must be a whole number, such as 3", "must be a number, such as 0.1 or 1e-3"
+WANTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), WHOLE),
+    **dict.fromkeys(("float_parsing", "float_type"), NUMBER),
+    "string_type": "must be text",
+    "finite_number": "must be a finite number",
+}
+"""What a value must be, by pydantic's name of the error, where its own text does not say what to write."""
+
+
+def joined(wrong: Sequence[str]) -> str:
+    """What a value must be, of all types that it may have: ``must be a or b``, and a hint after a semicolon."""
+    kinds = [text for text in dict.fromkeys(wrong) if text.startswith("must be ")]
+    rest = [text for text in dict.fromkeys(wrong) if not text.startswith("must be ")]
+    said = "must be " + " or ".join(text.removeprefix("must be ") for text in kinds) if kinds else ""
+    return "; ".join(filter(None, [said, *rest]))
+
+
+def with_unit(value: object, may_be_share: bool) -> str:
+    """What to write instead of a number with a unit or a percent sign, such as ``5s`` or ``10%``; empty for others."""
+    found = re.fullmatch(r"\s*([-+]?\d*\.?\d+)\s*(%|[A-Za-z]{1,5})\s*", value) if isinstance(value, str) else None
+    if found is None:
+        return ""
+    share = f", such as {float(found[1]) / 100:g} for a share" if found[2] == "%" and may_be_share else ""
+    return f"leave the unit out{share} (--help says in what it counts)"
 
 
 def unknown_key(key: str, value: Any, known: list[str]) -> ConfigError:
@@ -122,6 +153,9 @@ def seeds(value: Any) -> list[int]:
     found = [int(seed) if isinstance(seed, str) and re.fullmatch(r"\s*-\d+\s*", seed) else seed for seed in found]
     if len(set(map(str, found))) < len(found):
         raise ConfigError(f"seed = {value!r}: names a seed twice, which would count one run as two; give each once")
+    for seed in found:
+        if isinstance(seed, str):
+            raise ConfigError(f"seed = {seed!r}: {WHOLE}, or several as 0,1,2 or 0..4")
     return [check("seed", Seed, seed) for seed in found]
 
 

@@ -68,7 +68,7 @@ USES = {
     "keys": ("hosts",),
 }
 """The options that each call takes."""
-RANGES = {"nodes": (0, 10_000), "port": (1, 65_535), "node_timeout_s": (0.0, 1e7), "timeout_s": (0.0, 1e7)}
+RANGES = {"nodes": (1, 10_000), "port": (1, 65_535), "node_timeout_s": (0.0, 1e7), "timeout_s": (0.0, 1e7)}
 RANGES["silo_processes"] = (0, 256)
 """The least and the most of each option that is a number."""
 

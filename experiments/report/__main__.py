@@ -3,21 +3,20 @@
 Exit codes: 0; 1 for a full disk; 2 for bad input.
 """
 
-import argparse
 import os
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_ends import ended, is_full
+from experiments.command_ends import Arguments, ended, is_full
 from fl_sim.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit code."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m experiments.report",
         description="Write one HTML page that shows runs: curves, tables, settings, partitions, failures. It needs no "
         "network.",

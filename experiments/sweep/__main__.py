@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_ends import ended, is_full
+from experiments.command_ends import Arguments, ended, is_full
 from experiments.config.command_line import Invocation, parse
 from experiments.config.schema import Config
 from experiments.sweep.axis_values import Axis, Point, axes_of
@@ -67,9 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 1 if found.failed else 0
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The sweep's own options."""
-    found = argparse.ArgumentParser(
+    found = Arguments(
         prog="python -m experiments.sweep",
         usage="%(prog)s [RECIPE] [--key value ...] --vary 'KEY=VALUE;VALUE' [--vary ...] [--seed 0..4] [--out DIR]",
         description="Runs at every combination of values, or at those that a search tries, each with all seeds.",

@@ -5,13 +5,12 @@ and a line shows where a round ends (or the server takes a step). Drawn from the
 for bad input.
 """
 
-import argparse
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from experiments.command_ends import ended, is_full
+from experiments.command_ends import Arguments, ended, is_full
 from fl_sim.logs.reader import load
 
 FORMATS = (".png", ".pdf", ".svg")
@@ -23,7 +22,7 @@ BARS = 16
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0, 1 for a full disk, or 2 for bad input."""
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m experiments.timeline", description="Draw what a run's devices did in virtual time."
     )
     parser.add_argument("run", metavar="RUN", help="the run's folder")

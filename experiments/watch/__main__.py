@@ -5,19 +5,18 @@ listens on 127.0.0.1 alone, and answers only to the address that it prints, whic
 code 0; bad input gives 2.
 """
 
-import argparse
 import signal
 import sys
 from collections.abc import Sequence
 
-from experiments.command_ends import ended, signal_of
+from experiments.command_ends import Arguments, ended, signal_of
 from experiments.watch.live_server import Watched, server_of
 from fl_sim.errors import ConfigError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns 0 after Ctrl-C, 2 for bad input."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="python -m experiments.watch", description="Show runs in the browser while they go on. It only reads."
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run's folder, or a folder of runs at any depth")

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from fl_sim.errors import ConfigError
 from fl_sim.logs.round_columns import ROUNDS, Column
 
+A_RUN = "name the folder that a run made, NAME-DATE-TIME in its --out (default: runs)"
+"""What to do where a folder is that of no run."""
 CONFIG = "config.toml"
 """File with the run's complete configuration."""
 MODEL = "model.safetensors"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fl_sim.logs import checksums, many_rows, model_file
-from fl_sim.logs.columns import COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
+from fl_sim.logs.columns import A_RUN, COLUMNS, CONFIG, MODEL, NAMES, SUMMARY
 from fl_sim.logs.kept import best_models, partition_file
 from fl_sim.logs.round_columns import Column
 from fl_sim.logs.toml import read_toml
@@ -124,8 +124,9 @@ def read_back(path: str | Path, checked: bool = True) -> RunLog:
     """
     folder = Path(path)
     if not (folder / CONFIG).is_file():
-        why = "it has no " + CONFIG if folder.is_dir() else "there is no such folder"
-        raise ValueError(f"{str(path)!r} is not the folder of a run: {why}")
+        absent = "it is a file" if folder.exists() else "there is no such folder"
+        why = f"it has no {CONFIG}" if folder.is_dir() else absent
+        raise ValueError(f"{str(path)!r} is not the folder of a run: {why}; {A_RUN}")
     try:
         config = read_toml(folder / CONFIG)
         summary, names = (

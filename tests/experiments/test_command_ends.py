@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from experiments.command_ends import SIGNALS, ended, is_full
+from experiments.command_ends import SIGNALS, Arguments, ended, is_full
 
 
 @pytest.fixture(autouse=True)
@@ -70,3 +70,22 @@ def caused(error: OSError) -> ValueError:
 @pytest.mark.parametrize("wrap", [lambda error: error, caused])
 def test_a_full_disk_is_seen_behind_another_error(wrap: Callable[[OSError], Exception]) -> None:
     assert is_full(wrap(OSError(errno.ENOSPC, "full"))) and not is_full(wrap(OSError(errno.ENOENT, "missing")))
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["runs/a", "--tilte", "x"], "unrecognized arguments: --tilte x (did you mean '--title'?); usage: report [-h]"),
+        ([], "the following arguments are required: RUN; usage: report [-h] [--title TITLE] RUN"),
+    ],
+)
+def test_wrong_arguments_are_one_line_with_the_form_of_a_call(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parser = Arguments(prog="report")
+    parser.add_argument("--title")
+    parser.add_argument("runs", metavar="RUN")
+    with pytest.raises(SystemExit) as end:
+        parser.parse_args(words)
+    text = capsys.readouterr().err
+    assert end.value.code == 2 and text.startswith(f"error: {said}") and text.count("\n") == 1

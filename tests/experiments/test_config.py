@@ -113,9 +113,9 @@ def test_every_recipe_is_a_valid_plan_and_says_what_it_is(recipe: str) -> None:
     "key, value, right",
     [
         ("rounds", 0, "greater than or equal to 1"),
-        ("rounds", "5", "valid integer"),
-        ("rounds", 2.5, "integer"),
-        ("rounds", True, "integer"),
+        ("rounds", "5", "whole number"),
+        ("rounds", 2.5, "whole number"),
+        ("rounds", True, "whole number"),
         ("local.lr", -0.1, "greater than or equal to 0"),
         ("local.lr", float("nan"), "finite"),
         ("local.lr", float("inf"), "finite"),

@@ -60,8 +60,8 @@ def test_other_lists_are_refused_before_any_work(tmp_path: Path) -> None:
         ({"seed": [0, 1], "strategy": "fedavg,fedprox"}, "several runs where one is wanted"),
         ({"seed": [0, 0]}, "names a seed twice"),
         ({"seed": []}, "names no seed"),
-        ({"rounds": np.float64(2.5)}, "rounds = 2.5: must be a valid integer"),
-        ({"rounds": np.bool_(True)}, "rounds = True: must be a valid integer"),
+        ({"rounds": np.float64(2.5)}, "rounds = 2.5: must be a whole number"),
+        ({"rounds": np.bool_(True)}, "rounds = True: must be a whole number"),
     ]:
         with pytest.raises(ConfigError, match=message):
             run(**{**SMALL, **settings, "out": tmp_path / "out"})

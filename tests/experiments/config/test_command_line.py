@@ -195,8 +195,19 @@ def test_an_empty_word_is_no_recipe() -> None:
 @pytest.mark.parametrize(
     "line, message",
     [
-        ("--rounds abc", "rounds = 'abc': must be a valid integer"),
-        ("--rounds 1.5", "rounds = '1.5': must be a valid integer"),
+        ("--rounds abc", "rounds = 'abc': must be a whole number, such as 3"),
+        ("--rounds 1.5", "rounds = '1.5': must be a whole number, such as 3"),
+        (
+            "--time_limit 1h",
+            "time_limit = '1h': must be a number, such as 0.1 or 1e-3; leave the unit out (--",
+        ),
+        ("--cohort 10%", "cohort = '10%': must be a whole number, such as 3; leave the unit out (--help"),
+        (
+            "--validation 20%",
+            "validation = '20%': must be a number, such as 0.1 or 1e-3; leave the unit out, such",
+        ),
+        ("--seed a", "seed = 'a': must be a whole number, such as 3, or several as 0,1,2 or 0..4"),
+        ("-rounds 3", "'-rounds': unexpected; a call is [RECIPE] [--key value ...] (did you mean --rounds?)"),
         ("--rounds -1", "rounds = -1: must be greater than or equal to 1"),
         ("--rounds", "rounds: has no value"),
         ("--rounds --quiet", "rounds: has no value"),
@@ -218,7 +229,7 @@ def test_an_empty_word_is_no_recipe() -> None:
         ("--local.epochs 2 --local.steps 3", "local.epochs = 2, local.steps = 3: both at once"),
         ("--strategy maml --local.epochs 2", "local.epochs = 2: means nothing to maml"),
         ("--cohort 100", "cohort = 100: only 10 clients train"),
-        ("--seed 0..x", "seed = '0..x': must be a valid integer"),
+        ("--seed 0..x", "seed = '0..x': must be a whole number, such as 3, or several as 0,1,2 or 0..4"),
         ("nosuchrecipe", "recipe = 'nosuchrecipe': unknown"),
         ("no/such.toml", "recipe = 'no/such.toml': no such file"),
         ("--rounds 3 --rounds 5", "rounds = '5': is given twice (first '3'); give it once"),

@@ -203,7 +203,7 @@ def test_a_folder_without_a_run_is_named(log: RoundLog, tmp_path: Path) -> None:
     for path, why in [
         (tmp_path / "gone", "no such folder"),
         (tmp_path, "it has no config.toml"),
-        (log.path / "config.toml", "no such"),
+        (log.path / "config.toml", "it is a file"),
     ]:
         with pytest.raises(ValueError, match=f"{re.escape(repr(str(path)))} is not the folder of a run: .*{why}"):
             load(path)
