@@ -155,10 +155,11 @@ def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) ->
     Tells the strategy which leaves stay with its clients. Raises ConfigError where these are none of the network's, or
     the network has none of the kind that the strategy needs, and for a codec that does not suit the strategy.
     """
+    if isinstance(strategy, Strategy):
+        strategy.at_home = home_leaves.names_of(strategy, loss)
     check_coding(config, strategy, loss)
     if not isinstance(strategy, Strategy):
         return ()
-    strategy.at_home = home_leaves.names_of(strategy, loss)
     return tuple(filter(None, (*strategy.network_notes(loss, config.local), home_leaves.note(strategy.at_home, loss))))
 
 

@@ -55,8 +55,14 @@ def check_coding(config: Config, strategy: FlowerStrategy, loss: Loss) -> Coding
         return None
     name, numbers = config.codec.name, config.codec.params
     settings = {**codec_settings(config), "server-round": 1, "rounds": config.schedule_rounds or config.rounds}
-    with making("codec.name", name):
-        coding = coding_for(settings, own_codecs(config))
+    try:
+        with making("codec.name", name):
+            coding = coding_for(settings, own_codecs(config))
+    except ConfigError:
+        raise
+    except ValueError as error:  # of this project's own code: it names the cause
+        key = "" if str(error).startswith("codec.") else f"codec.schedule = {numbers.get('schedule', '')!r}: "
+        raise ConfigError(f"{key}{error}") from error
     if coding is None or not isinstance(coding.codec, Codec):
         raise ConfigError(f"codec.name = {name!r}: makes no fl_sim.wire.codec.Codec")
     codec = coding.codec
@@ -85,6 +91,10 @@ def _check_strategy(config: Config, strategy: Strategy, coding: Coding, loss: Lo
         what = f"strategy {config.strategy.name} pools replies by {type(pool).__name__}"
         why = "to which a coordinate that is not sent is a value like any other; use int8, fp16 or the mean"
         raise ConfigError(f"codec.name = {name!r}: {what}, {why}")
+    above = getattr(strategy, "above_pool", pool)  # a level of edges, whose models are means of decoded updates
+    if not coding.codec.sends_all and type(above) not in LINEAR:
+        what = f"the levels above the edges pool by {type(above).__name__} (strategy.above)"
+        raise ConfigError(f"codec.name = {name!r}: {what}; use int8, fp16 or the mean")
     trained = {k: x for k, x in loss.initial().items() if k in loss.trainable and k not in strategy.at_home}
     known = dict(strategy.up(trained))
     if unknown := [tree for tree in coding.trees if tree not in known]:

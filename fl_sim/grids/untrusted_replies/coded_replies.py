@@ -44,6 +44,8 @@ def decoder_of(learner: Learner) -> Decoder:
             return content, f"{twice[0]} both coded and whole"
         key = shared_key(int(settings.get("seed", 0)), int(settings.get("server-round", 0)))
         updates, why = coding.read(code, parts, key)
+        if not why and not bool(tree.finite(updates)):  # finite numbers whose product is not
+            why = "a code with NaN or infinity in the update that it stands for"
         if why:
             return content, why
         zeros = {k: form[k] for k in coded}

@@ -57,6 +57,12 @@ def two_layers(inputs: Sequence[int], outputs: int) -> nn.Module:
 
 
 @offer("model")
+def wide(inputs: Sequence[int], outputs: int) -> nn.Module:
+    """Two linear layers, of which the first has a matrix that a product of rank 1 is smaller than."""
+    return nn.Sequential(nn.Linear(3, 6), nn.Linear(6, outputs))
+
+
+@offer("model")
 def normalised(inputs: Sequence[int], outputs: int) -> nn.Module:
     """A layer that normalises each sample, and a linear one."""
     return nn.Sequential(nn.LayerNorm(3), nn.Linear(3, outputs))
