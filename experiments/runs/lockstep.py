@@ -15,8 +15,7 @@ from experiments.runs.setup import build
 from experiments.runs.summary import Summary
 from fl_sim import Callback
 from fl_sim.engines.choose import Choice
-from fl_sim.executors.base import Executor
-from fl_sim.executors.lockstep import Lockstep
+from fl_sim.executors.lockstep import Lockstep, LockstepExecutor
 from fl_sim.kernels.precision import prepare
 
 Result = tuple[Summary, BaseException | None]
@@ -58,7 +57,10 @@ def run_together(
         first = build(configs[0])
     learner, config = first.learner, configs[0]
     if first.engine.name != "vmap":
-        print(f"note: one run after another, not as one batch: {first.engine.reason}", file=sys.stderr)
+        print(
+            f"note: one run after another, not as one batch: {first.engine.reason or 'the engine is loop'}",
+            file=sys.stderr,
+        )
         return (execute(build(config), quiet, callbacks(), trust_pickle=trust_pickle) for config in configs)
     prepare(config.device, config.threads, config.precision)
     keys = [part.partition("=")[0].strip() for part in axes.split(";")]
@@ -67,9 +69,10 @@ def run_together(
     for note in () if quiet else filter(None, (first.engine.reason, *first.notes)):
         print(f"note: {note}", file=sys.stderr)
 
-    def body(number: int) -> Callable[[Executor], Result]:
-        def run(executor: Executor) -> Result:
+    def body(number: int) -> Callable[[LockstepExecutor], Result]:
+        def run(executor: LockstepExecutor) -> Result:
             setup = replace(build(configs[number], workers=executor), engine=Choice("vmap", reason))
+            executor.learner = setup.learner
             title = f"{len(configs)} runs of {config.strategy.name}"
             shown = [Progress(config, title)] if number == 0 and not quiet else []
             return execute(setup, True, [*callbacks(), *shown], trust_pickle=trust_pickle)

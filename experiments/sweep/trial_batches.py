@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from experiments.config.asynchronous.asynchronous_settings import is_asynchronous
 from experiments.config.axes import may_differ
 from experiments.config.choices import PACKAGES
 from experiments.config.plan_checks import values
@@ -34,6 +35,7 @@ def batches(jobs: Sequence[Job]) -> list[list[Job]]:
     for number, job in enumerate(jobs):
         config = job.config
         alone = config.engine not in ("auto", "vmap") or config.client_timeout or config.fork
+        alone = alone or is_asynchronous(config.strategy)  # its runs wait for other clients each
         key = number if alone or made(job.place).state != "missing" else _kind(config)
         groups.setdefault(key, []).append(job)
     return [group[start : start + MOST] for group in groups.values() for start in range(0, len(group), MOST)]

@@ -11,7 +11,7 @@ Legend: R runs, C clients of several runs.
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 from fl_sim import rng, tree
 from fl_sim.blocks.learner import Learner, local_settings
 from fl_sim.blocks.plan import BlockPlan
-from fl_sim.blocks.resolve import Block, Job, resolve
+from fl_sim.blocks.resolve import Job, resolve
 from fl_sim.engines.evaluate import evaluate_models
 from fl_sim.engines.malicious import learner_of
 from fl_sim.engines.outcome import Outcome
@@ -28,6 +28,7 @@ from fl_sim.engines.results import BlockResult
 from fl_sim.engines.run_block import collect_results, run_plan
 from fl_sim.engines.vmap import by_state, train_clients
 from fl_sim.executors.base import Executor
+from fl_sim.executors.run_requests import Part, Request
 from fl_sim.learning.rule import LocalRule
 from fl_sim.learning.settings import Local
 from fl_sim.tree import Tree
@@ -37,37 +38,14 @@ MIN_CLIENTS, CACHE_BYTES = 16, 32 * 2**20
 """On a CPU, as many clients train at once as have CACHE_BYTES of weights, to fit a cache; at least MIN_CLIENTS."""
 
 
-@dataclass
-class Request:
-    """What a run waits for: the results of its blocks, or where ``data`` is given the metrics of its model on it."""
-
-    model: Tree
-    plans: Sequence[BlockPlan] = ()
-    pool: Pool | None = None
-    data: Tree | None = None
-    rows: Tensor | None = None
-    """The samples of ``data`` that count; None: all."""
-    result: Any = None
-    error: BaseException | None = None
-
-
-@dataclass
-class _Part:
-    """A resolved block of one run."""
-
-    request: Request
-    plan: BlockPlan
-    block: Block
-    unresolved: Mapping[int, str]
-
-
 class Lockstep:
     """Runs several runs in lockstep.
 
     Parameters
     ----------
     learner : Learner
-        Of one of the runs: all have the same samples, partition and loss.
+        Of one of the runs, with whose loss all are computed: they have the same samples and the same network. What
+        depends on the seed, as the network's own weights do, is that of each run's own learner.
     axis : Sequence[str]
         The message settings in which the runs differ: floats that a local rule computes with.
     chunk : int (default: 0)
@@ -85,7 +63,7 @@ class Lockstep:
         """Released by a run's thread that waits or has ended."""
         self._interrupt: BaseException | None = None
 
-    def run(self, bodies: Sequence[Callable[[Executor], object]]) -> list[Any]:
+    def run(self, bodies: Sequence[Callable[["LockstepExecutor"], object]]) -> list[Any]:
         """Call ``body(executor)`` of each run in its own thread, until all have returned.
 
         Returns the results in the order of ``bodies``. Raises the first exception of a body.
@@ -166,15 +144,15 @@ class Lockstep:
 
     def _train(self, requests: Sequence[Request]) -> None:
         """Train all blocks of all runs; blocks of one number train together, because they are of similar length."""
-        groups: dict[object, list[_Part]] = {}
+        groups: dict[object, list[Part]] = {}
         for request in requests:
             request.result = dict.fromkeys(plan.number for plan in request.plans)
             for plan in request.plans:
                 try:
-                    part = _Part(request, plan, *resolve(plan, self.learner, request.model))
+                    part = Part(request, plan, *resolve(plan, request.learner, request.model))
                 except Exception:  # run_plan finds the clients that fail
                     request.result[plan.number] = run_plan(
-                        plan, request.model, self.learner, "vmap", self.chunk, request.pool
+                        plan, request.model, request.learner, "vmap", self.chunk, request.pool
                     )
                     continue
                 shared = {k: v for k, v in plan.settings.items() if k != "seed" and k not in self.axis}
@@ -186,7 +164,7 @@ class Lockstep:
                 for part, result in zip(parts[start:end], self._results(parts[start:end]), strict=True):
                     part.request.result[part.plan.number] = result
 
-    def _slices(self, parts: Sequence[_Part]) -> Iterator[tuple[int, int]]:
+    def _slices(self, parts: Sequence[Part]) -> Iterator[tuple[int, int]]:
         """(start, end) of slices of whole blocks, with about ``chunk`` clients each."""
         limit = self.chunk
         if not limit and self.learner.loss.device.type == "cpu":
@@ -199,7 +177,7 @@ class Lockstep:
             clients += len(part.block.jobs)
         yield start, len(parts)
 
-    def _results(self, parts: Sequence[_Part]) -> list[BlockResult]:
+    def _results(self, parts: Sequence[Part]) -> list[BlockResult]:
         try:
             outcomes = self._train_batch(parts)
         except torch.OutOfMemoryError:
@@ -216,20 +194,21 @@ class Lockstep:
                 part.unresolved,
                 own,
                 part.request.model,
-                self.learner,
+                part.request.learner,
                 self.chunk,
                 part.request.pool,
             )
             for part, own in zip(parts, outcomes, strict=True)
         ]
 
-    def _run_alone(self, part: _Part, reason: str) -> BlockResult:
+    def _run_alone(self, part: Part, reason: str) -> BlockResult:
         """Run a block that cannot train beside others."""
-        result = run_plan(part.plan, part.request.model, self.learner, "vmap", self.chunk, part.request.pool)
+        own = part.request
+        result = run_plan(part.plan, own.model, own.learner, "vmap", self.chunk, own.pool)
         result.notes.insert(0, f"not trained beside the other runs: {reason.splitlines()[0]}")
         return replace(result, chunk=self.chunk)
 
-    def _train_batch(self, parts: Sequence[_Part]) -> list[list[Outcome]]:
+    def _train_batch(self, parts: Sequence[Part]) -> list[list[Outcome]]:
         """The outcomes of each block, trained together: clients whose states can be stacked as one batched model."""
         jobs = [job for part in parts for job in part.block.jobs]
         owners = [number for number, part in enumerate(parts) for _ in part.block.jobs]
@@ -247,7 +226,7 @@ class Lockstep:
         return outcomes
 
     def _train_clients(
-        self, jobs: Sequence[Job], parts: Sequence[_Part], clients: Sequence[int]
+        self, jobs: Sequence[Job], parts: Sequence[Part], clients: Sequence[int]
     ) -> tuple[Tree, Tree, Tree]:
         """Train clients (C) as one batched model; ``clients`` of each part, each starts from the model of its run.
 
@@ -283,6 +262,8 @@ class LockstepExecutor(Executor):
 
     def __init__(self, lockstep: Lockstep, number: int, runs: int) -> None:
         self.lockstep, self.number, self.runs = lockstep, number, runs
+        self.learner = lockstep.learner
+        """The run's own, once it has been built."""
 
     @property
     def chunk(self) -> int:  # type: ignore[override]
@@ -291,9 +272,11 @@ class LockstepExecutor(Executor):
 
     def run(self, plans: Sequence[BlockPlan], model: Tree, pool: Pool | None) -> Iterator[BlockResult]:
         """The results of all blocks, computed once every run has a request."""
-        return iter(self.lockstep.submit(self.number, Request(model, plans, pool)).values())
+        return iter(self.lockstep.submit(self.number, Request(model, self.learner, plans, pool)).values())
 
     def evaluate(self, model: Tree, data: Tree, rows: Tensor | None = None) -> dict[str, float]:
         """The metrics, computed once every run has a request."""
-        metrics: dict[str, float] = self.lockstep.submit(self.number, Request(model, data=data, rows=rows))
+        metrics: dict[str, float] = self.lockstep.submit(
+            self.number, Request(model, self.learner, data=data, rows=rows)
+        )
         return metrics

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -36,12 +37,14 @@ def train(model: Tree, batches: Iterable[Batch], local: Local, gradient: Gradien
     rule = optim.RULES[local.optimizer]
     rates = optim.Rates(local.lr, local.momentum, local.weight_decay)
     in_place = replace(rates, in_place=True)
+    norm = cast("float | Tensor", local.clip_norm)  # in a batch of runs a tensor, of which none is 0
+    clips = isinstance(norm, Tensor) or bool(norm)
     state: optim.State = {}
     total: Tensor | float = 0.0
     count: Tensor | int = 0
     for step, batch in enumerate(batches):
         grads, loss, buffers = gradient(model, batch)
-        if local.clip_norm:
+        if clips:
             grads = optim.clip(grads, local.clip_norm, tree.norm(grads))
         own = step > 0 and batch.active is None  # after the first step these tensors are this client's own
         params, new_state = rule({k: model[k] for k in grads}, grads, state, step, in_place if own else rates)

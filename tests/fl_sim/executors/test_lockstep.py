@@ -59,12 +59,16 @@ def distance(a: Summary, b: Summary) -> float:
         ("maml", "strategy.inner_lr=.01,.2"),
         ("perfedavg", "strategy.inner_lr=.01,.1"),
         ("maxpool", "server.lr=.5,1"),
+        ("fedavg", "local.clip_norm=.05,.5"),
+        ("local-only", "local.lr=.01,.1"),  # each client begins with the weights of its run's seed
     ],
 )
 def test_each_run_equals_the_same_run_alone(strategy: str, axis: str, tmp_path: Path, capsys: Any) -> None:
     base = f"--strategy {strategy} --seed 0,3 --partition.held_out 0.2 --personalize_steps 2"
     batch = run(f"{base} --vmap_over {axis}", tmp_path / "batch", capsys)
-    assert len(batch) == 2 * 2 ** len(axis.split(";")) and len({s["digest"] for s in batch}) == len(batch)
+    assert len(batch) == 2 * 2 ** len(axis.split(";")) and len(
+        {(s["digest"], s["personal_loss"]) for s in batch}
+    ) == len(batch)
     for summary in batch:
         config = Path(summary["run_dir"]) / "config.toml"
         [own] = run(str(config), tmp_path / "own", capsys)
@@ -74,6 +78,7 @@ def test_each_run_equals_the_same_run_alone(strategy: str, axis: str, tmp_path: 
         assert (summary["engine"], summary["bits_changed"]) == ("vmap", False)
         here, there = load(summary["run_dir"]), load(own["run_dir"])
         assert list(here.clients["client"]) == list(there.clients["client"]) and len(here.rounds) == 4
+        assert "fallback" not in set(here.events["event"])
 
 
 def test_runs_may_differ_in_seeds_only_and_chunks_divide_the_batch(tmp_path: Path, capsys: Any) -> None:
