@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     frame.to_csv(RESULTS / f"{options.name}.csv", index=False)
-    table = format_table(frame)
+    table = format_table(frame, width=None)
     footer = f"{about} Seconds are of a shared machine. {options.note}".rstrip()
     text = f"# {options.name}\n\n```\n{options.command}\n```\n\n```\n{table}\n```\n\n{footer}\n"
     (RESULTS / f"{options.name}.md").write_text(text, encoding="utf-8")

@@ -163,7 +163,7 @@ def test_compare_tells_settings_apart_and_the_same_run_once(tmp_path: Path) -> N
 
 
 def test_the_table_is_plain_and_aligned(runs: list[Path]) -> None:
-    text = analysis.format_table(analysis.compare(runs, target=0.85))
+    text = analysis.format_table(analysis.compare(runs, target=0.85), width=None)
     rows = [
         "strategy  seeds          accuracy              loss  rounds_to_target "
         "    seconds       mb_up     mb_down  digest",
@@ -254,7 +254,7 @@ def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None
     assert set(log.summary) <= set(COLUMNS["summary"])
     last = log.rounds.iloc[-1]
     asynchronous = ("version", "staleness_mean", "staleness_max", "in_flight")
-    others = (*OF_STRATEGIES, *asynchronous, "gpu_mb")  # of a few strategies, of asynchronous runs, of a GPU
+    others = (*OF_STRATEGIES, *asynchronous, "gpu_mb", "bytes_up_raw")  # of a few strategies, of a GPU, of codecs
     used = [name for name in COLUMNS["rounds"] if name not in others]
     assert log.rounds["round"].tolist() == [0, 1, 2] and not last[used].isna().any()
     train, personal = (log.clients[log.clients["phase"] == phase] for phase in ("train", "personal"))
