@@ -96,6 +96,7 @@ class VirtualTime:
         busy = np.minimum(np.where(gone, took.vanishes, answers), end)
         done = took.trained(busy)
         idle = 1 - busy.sum() / (end * len(busy)) if end and len(busy) else 0.0
+        started = None if self.devices.always else self.now
         self._move(end)
         self.columns = {
             "virtual_time": self.now / SECOND,
@@ -104,7 +105,6 @@ class VirtualTime:
             "counted_by_speed": np.bincount(took.speed_class[used], minlength=self.devices.classes).tolist(),
         }
         lasted = np.where(gone, took.vanishes, np.where(shares > 0, answers, took.total))
-        started = None if self.devices.always else self.now - end
         return Outcome(np.where(used, shares, 0.0), reasons, times(took, lasted, started), self.columns)
 
     def _all_counted(self, took: Durations) -> Outcome:
@@ -121,8 +121,12 @@ class VirtualTime:
         return Outcome(np.ones(n), {}, times(took, total, started), self.columns)
 
     def _move(self, nanoseconds: int) -> None:
-        self.now += nanoseconds
-        check_time(self.now)
+        """Let time go on. After 26 days not every nanosecond is a line's float64: the clock stands where its line says.
+
+        So a run that is resumed from a line has the same clock.
+        """
+        check_time(self.now + nanoseconds)
+        self.now = of_line((self.now + nanoseconds) / SECOND)
 
     def in_time(self, work: Work, took: Durations) -> np.ndarray:
         """(n,) the share of its steps that each does until the deadline: all, the steps that fit, or none."""
@@ -147,8 +151,13 @@ class VirtualTime:
         """Go on at the instant of a logged round; whether it has one."""
         time = row.get("virtual_time")
         if isinstance(time, (int, float)):
-            self.now = round(float(time) * SECOND)
+            self.now = of_line(float(time))
         return isinstance(time, (int, float))
+
+
+def of_line(seconds: float) -> int:
+    """The nanoseconds that ``virtual_time`` says."""
+    return round(seconds * SECOND)
 
 
 def times(took: Durations, lasted: np.ndarray, started: int | None) -> list[dict[str, float]]:

@@ -145,6 +145,17 @@ def test_a_run_goes_on_at_the_instant_of_its_last_line() -> None:
     assert not clock().resumed({"round": 3})
 
 
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_it_goes_on_at_the_same_nanosecond_where_a_line_cannot_hold_each(wanted: int) -> None:
+    """From 2^51 ns (26 days) on, float64 seconds are more than half a nanosecond apart."""
+    time = clock(wanted=wanted, step=1234567.890123457)
+    for launch in range(40):
+        line = time.close(work(0, 1), launch).columns
+        again = clock()
+        assert again.resumed(line) and again.now == time.now and again.now / SECOND == line["virtual_time"]
+    assert time.now > 2**55
+
+
 def test_times_of_launches_that_end_or_vanish() -> None:
     """3 s down, 4 s of work, 2 s up: all of it, vanished in the work, vanished in the upload."""
     before, training, after = (np.full(3, s * SECOND) for s in (3, 4, 2))
