@@ -136,7 +136,7 @@ def _run_and_record(function: Callable[..., Tensor], *stacked: Tensor) -> tuple[
     calls: list[_LayerCall] = []
     _recorded.calls = calls
     try:
-        return torch.func.vmap(function, randomness="error")(*stacked), calls
+        return leave_vmap.of_each_client(function, *stacked), calls
     except RuntimeError as error:
         if "broadcast shape" in str(error):  # vmap's message does not name the cause
             raise RuntimeError(

@@ -53,6 +53,18 @@ def test_rows_are_those_of_each_client(available: bool) -> None:
     assert all(torch.equal(v, data[k][index[0]]) for k, v in rows_of(data, index[0]).items())
 
 
+def test_a_function_of_each_client_is_that_of_vmap() -> None:
+    """Also where its result is one for all, or has the clients on another axis; a random draw is an error in both."""
+    other = Y.movedim(0, 1).contiguous().movedim(1, 0)
+    for function in (lambda x, y: (x * y[:, None]).sum(), lambda x, y: torch.ones(()), lambda x, y: y.expand(2, 4).T):
+        for y in (Y, other):
+            found = leave_vmap.of_each_client(function, OUTPUTS, y)
+            assert torch.equal(found, torch.func.vmap(function)(OUTPUTS, y))
+    with pytest.raises(RuntimeError, match="random"):
+        leave_vmap.of_each_client(lambda x: x + torch.rand(()), OUTPUTS)
+    assert not leave_vmap.is_transformed()
+
+
 def test_cross_entropy_and_its_gradient_are_those_of_each_client(available: bool) -> None:
     def loss(outputs: Tensor, y: Tensor) -> Tensor:
         return cross_entropy(outputs, {"y": y})
@@ -75,6 +87,7 @@ def test_cross_entropy_and_its_gradient_are_those_of_each_client(available: bool
         (_functorch, "TransformType"),
         (_functorch, "_add_batch_dim"),
         (_functorch, "_unwrap_batched"),
+        (_functorch, "_vmap_increment_nesting"),
         (_functorch, "get_interpreter_stack"),
         (pyfunctorch, "retrieve_current_functorch_interpreter"),
     ],
