@@ -195,7 +195,7 @@ def checksum(parts: Sequence[dict[str, Any]]) -> int:
         for name, x in part.items():
             found = zlib.crc32(name.encode(), found)
             raw = x if isinstance(x, np.ndarray) else x.view(torch.uint8).numpy()
-            found = zlib.crc32(np.ascontiguousarray(raw).tobytes(), found)
+            found = zlib.crc32(np.ascontiguousarray(raw).data, found)
     return found
 
 

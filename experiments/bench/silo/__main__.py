@@ -12,9 +12,10 @@ Pictures are noise of CIFAR-10's shape. Each system takes the same number of ste
     ddp          torch.nn.parallel.DistributedDataParallel in a PyTorch loop on as many processes
 
 They take turns. The first turn, in which the silos' processes start, is not counted; those of ceiling and ddp start
-anew in each turn, and take a pass that is not counted. Ratios are of medians. A silo's time includes that of sending
-model and samples to the ranks, and the reply. Beside seconds stand those of a processor, of the process that took most:
-where they are fewer, it waited for the others, or other work had the cores.
+anew in each turn, and take a pass that is not counted. Times are medians, and the least of all turns, which other work
+on the machine disturbs less. A silo's time includes that of sending model and samples to the ranks, and the reply.
+Beside seconds stand those of a processor, of the process that took most: where they are fewer, it waited for the
+others, or other work had the cores.
 """
 
 import argparse
@@ -141,11 +142,16 @@ def processor_seconds(silo: ClientSilo | None) -> list[float]:
 
 def show(times: dict[str, list[Times]], steps: int) -> str:
     """Milliseconds a step of each system, and how many times as fast as ``one`` it is, as a table in Markdown."""
-    medians = {n: [statistics.median(x) / steps * 1e3 for x in zip(*v, strict=True)] for n, v in times.items()}
-    one, rows = medians["one"][0], list[str]()
-    for name, (seconds, processor) in medians.items():
-        rows.append(f"| {name} | {seconds:.2f} | {processor:.2f} | {one / seconds:.2f} |")
-    head = ["| system | ms a step | of a processor | times as fast as one process |", "|---|---|---|---|"]
+    found = {
+        n: [(statistics.median(x) / steps * 1e3, min(x) / steps * 1e3) for x in zip(*v, strict=True)]
+        for n, v in times.items()
+    }
+    one, rows = found["one"][0], list[str]()
+    for name, (seconds, processor) in found.items():
+        ratios = " | ".join(f"{mine:.1f} ({first / mine:.2f})" for first, mine in zip(one, seconds, strict=True))
+        rows.append(f"| {name} | {ratios} | {processor[0]:.1f} | {processor[1]:.1f} |")
+    told = "system | ms a step (times as fast as one) | least | of a processor | least"
+    head = [f"| {told} |", "|---|---|---|---|---|"]
     return "\n".join([*head, *rows])
 
 
