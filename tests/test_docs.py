@@ -110,10 +110,10 @@ def test_the_quickstart_prints_what_the_readme_shows(tmp_path: Path) -> None:
     printed = [line.split() for line in done.stdout.splitlines()]
     assert lines[0] in printed  # the columns
     rows = {row[0]: row for row in printed if row}
-    for row in lines[2:]:
+    assert lines[-1] in printed  # megabytes, the same in every row, are exact on any machine
+    for row in lines[2:-1]:
         if row[0] != "maxpool":  # it diverges, and rounding decides where to
-            assert abs(float(rows[row[0]][2]) - float(row[2])) < 0.05  # accuracy; other processors round differently
-        assert rows[row[0]][6:8] == row[6:8] or rows[row[0]][7:9] == row[7:9]  # megabytes are exact on any machine
+            assert abs(float(rows[row[0]][1]) - float(row[1])) < 0.05  # accuracy; other processors round differently
     picture = Path(re.findall(r"curves: (.*\.png)", done.stdout)[0])
     assert (tmp_path / picture).stat().st_size > 10_000
 
