@@ -65,7 +65,9 @@ def coding_for(settings: Settings, own: Mapping[str, type] | None = None) -> Cod
     found = own[name] if own and name in own else registry.find("strategies.codecs", "codec", name)
     numbers = table(settings, "codec")
     feedback, trees, schedule = (numbers.pop(k, "") for k in ("feedback", "trees", "schedule"))
-    codec: Codec = found(**numbers)
+    codec = found(**numbers)
+    if not isinstance(codec, Codec):
+        raise ValueError(f"codec.name = {name!r}: makes no fl_sim.wire.codec.Codec")
     server_round, rounds = int(settings.get("server-round", 1)), int(settings.get("rounds", 1))
     codec = codec.scaled(factor_at(schedule, server_round, rounds)) if schedule else codec.at(server_round, rounds)
     corrects = codec.biased and not codec.keeps_error if feedback == "" else bool(feedback)

@@ -107,6 +107,8 @@ class Hierarchical(AnyPool):
             edges.models[0, edge] = self._stepped(edges.model(0, edge), part, server_round)
             edges.weights[0][edge] += part.weight
             whole.losses, whole.examples = whole.losses + part.losses, whole.examples + part.examples
+            whole.codec_errors += part.codec_errors
+            whole.coded_examples += part.coded_examples
         if not any(bool(w.any()) for w in edges.weights):
             return None, None
         pool = self.with_statistics(self.above_pool)

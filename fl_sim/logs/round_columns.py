@@ -130,6 +130,12 @@ ROUNDS: dict[str, Column] = {
         "deployment would send them: coded, where there is a codec",
     ),
     "bytes_up_raw": Column("bytes", "what `bytes_up` would be without the codec; null where there is none"),
+    "train_codec_error": Column(
+        "1",
+        "what clients' codes have lost so far (their kept error): its norm divided by that of their present update "
+        "before coding, mean over completed clients, weighted by examples; null without error feedback "
+        "(docs/codecs.md)",
+    ),
     "virtual_time": Column(
         "virtual s",
         "from the beginning of the run (of a fork: from its checkpoint) to the end of the round, by the clients' "

@@ -21,6 +21,8 @@ CENTRAL = tuple(
 """Documented columns that central evaluation fills."""
 PERSONAL = ("personal_", "unseen_", "val_unseen_")
 """Beginnings of the documented columns that personal evaluation fills."""
+OF_CLIENTS = ("train_loss", "train_codec_error")
+"""Documented columns that clients' numbers fill."""
 SYNONYM = re.compile(
     r"(?:(?:test|eval|evaluate|evaluation|central|centrali[sz]ed|server|global)[_-])*(accuracy|acc|loss)", re.IGNORECASE
 )
@@ -68,7 +70,7 @@ def of_clients(phase: str, metrics: Mapping[str, object], own: Collection[str] =
     """Aggregated numbers of clients, named by phase: ``loss`` of training becomes ``train_loss``.
 
     A name that begins with the phase's prefix is kept (``eval_acc``). Where the result would be a documented column
-    other than ``train_loss``, ``client_`` comes before it.
+    other than those of ``OF_CLIENTS``, ``client_`` comes before it.
 
     ``own`` : names that are columns as they are (``PoolingStrategy.own_columns``), unless the driver fills that column.
     """
@@ -76,7 +78,7 @@ def of_clients(phase: str, metrics: Mapping[str, object], own: Collection[str] =
     prefix = PREFIXES.get(phase, phase)
     rest = {k: v for k, v in metrics.items() if k not in kept}
     named = {k if k.lower().startswith(prefix) else f"{phase}_{k}": v for k, v in rest.items()}
-    return {f"client_{k}" if k in COLUMNS["rounds"] and k != "train_loss" else k: v for k, v in named.items()} | kept
+    return {f"client_{k}" if k in COLUMNS["rounds"] and k not in OF_CLIENTS else k: v for k, v in named.items()} | kept
 
 
 def of_evaluation(metrics: Mapping[str, object]) -> dict[str, object]:

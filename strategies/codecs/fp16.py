@@ -18,7 +18,7 @@ from fl_sim.tree import Tree
 from fl_sim.wire.codec import Codec, Form, Keys
 
 EXPONENTS = "#exponents"
-MOST = 1023
+MOST = 1074
 """Exponents are in -MOST..MOST, those of float64."""
 
 
@@ -36,24 +36,25 @@ class Half(Codec):
     def encode(self, update: Tree, state: Tree, keys: Keys) -> tuple[Tree, Tree]:
         """Divide by 2^e, round to the nearest half."""
         exponents = [_exponent(x) for x in update.values()]
-        halves = {
-            k: torch.ldexp(x, torch.tensor(-e, device=x.device)).to(torch.float16)
-            for (k, x), e in zip(update.items(), exponents, strict=True)
-        }
+        halves = {k: _times_power(x, -e).to(torch.float16) for (k, x), e in zip(update.items(), exponents, strict=True)}
         return {**halves, EXPONENTS: torch.tensor(exponents, dtype=torch.int16)}, {}
 
     def decode(self, code: Tree, like: Tree, shared: int) -> Tree:
         """Multiply by 2^e."""
         exponents = code[EXPONENTS].tolist()
-        return {
-            k: torch.ldexp(code[k].to(x.dtype), torch.tensor(e, device=code[k].device))
-            for (k, x), e in zip(like.items(), exponents, strict=True)
-        }
+        return {k: _times_power(code[k].to(x.dtype), e) for (k, x), e in zip(like.items(), exponents, strict=True)}
 
     def content_problem(self, code: Tree, like: Tree) -> str:
         """Exponents out of range."""
         exponents = code[EXPONENTS].tolist()
         return next((f"code: the exponent {e}, above {MOST}" for e in exponents if abs(e) > MOST), "")
+
+
+def _times_power(x: Tensor, e: int) -> Tensor:
+    """x 2^e, where 2^e itself need not be a number of x's dtype."""
+    if abs(e) < 126:
+        return x * 2.0**e
+    return x * 2.0 ** (e // 2) * 2.0 ** (e - e // 2)
 
 
 def _exponent(x: Tensor) -> int:

@@ -40,20 +40,17 @@ class Grouped(Codec):
     def encode(self, update: Tree, state: Tree, keys: Keys) -> tuple[Tree, Tree]:
         """The mean of each group; the last one may be smaller."""
         vector, n = flat(update), size(update)
-        vector = vector if self.fixed else vector[_order(keys.shared, n).to(vector.device)]
+        vector = vector if self.fixed else vector.index_select(0, _order(keys.shared, n).to(vector.device))
         whole = n - n % self.k
         means = vector[:whole].reshape(-1, self.k).mean(1)
         return {"means": torch.cat([means, vector[whole:].mean()[None]]) if whole < n else means}, {}
 
     def decode(self, code: Tree, like: Tree, shared: int) -> Tree:
         """Each coordinate is its group's mean."""
-        n = size(like)
-        spread = code["means"].repeat_interleave(self.k)[:n]
+        n, means = size(like), code["means"]
         if self.fixed:
-            return unflat(spread, like)
-        vector = torch.empty_like(spread)
-        vector[_order(shared, n).to(spread.device)] = spread
-        return unflat(vector, like)
+            return unflat(means.repeat_interleave(self.k)[:n], like)
+        return unflat(means.index_select(0, _groups(shared, n, self.k).to(means.device)), like)
 
     def scaled(self, factor: float) -> "Grouped":
         """Groups of ``factor`` coordinates, rounded."""
@@ -64,3 +61,11 @@ class Grouped(Codec):
 def _order(key: int, n: int) -> Tensor:
     """The permutation (N,) of a round, kept for all clients of the round."""
     return torch.from_numpy(rng.permutation(rng.key(key, "groups"), n))
+
+
+@lru_cache(maxsize=2)
+def _groups(key: int, n: int, k: int) -> Tensor:
+    """The group (N,) of each coordinate in a round."""
+    groups = torch.empty(n, dtype=torch.int32)
+    groups[_order(key, n)] = torch.arange(n, dtype=torch.int32) // k
+    return groups

@@ -12,7 +12,7 @@ from fl_sim.blocks.attack import Attack
 from fl_sim.errors import ConfigError
 from fl_sim.learning.loss import Loss
 from fl_sim.wire.arrivals import AsynchronousStrategy
-from fl_sim.wire.codec import Codec, Coding
+from fl_sim.wire.codec import Coding
 from strategies.base.running_statistics import MeanOfStatistics
 from strategies.base.strategy import Strategy
 from strategies.codecs import NO_CODEC
@@ -63,8 +63,7 @@ def check_coding(config: Config, strategy: FlowerStrategy, loss: Loss) -> Coding
     except ValueError as error:  # of this project's own code: it names the cause
         key = "" if str(error).startswith("codec.") else f"codec.schedule = {numbers.get('schedule', '')!r}: "
         raise ConfigError(f"{key}{error}") from error
-    if coding is None or not isinstance(coding.codec, Codec):
-        raise ConfigError(f"codec.name = {name!r}: makes no fl_sim.wire.codec.Codec")
+    assert coding is not None
     codec = coding.codec
     if codec.keeps_error and numbers.get("feedback"):
         raise ConfigError(f"codec.feedback = True: {name} keeps by itself what it has not sent; leave it out")

@@ -27,9 +27,16 @@ def test_numbers_of_any_size_keep_eleven_bits(power: int) -> None:
     assert torch.equal(Half().transmit(whole, {}, KEYS)[0]["w"], whole["w"])
 
 
+@pytest.mark.parametrize("largest", [1e-44, 1e-40, 3.4e38])
+def test_the_smallest_and_the_largest_numbers_of_float32(largest: float) -> None:
+    """Where 2^e or 2^-e is no float32."""
+    update = {"w": torch.tensor([largest, -largest / 2])}
+    torch.testing.assert_close(Half().transmit(update, {}, KEYS)[0], update, rtol=2**-11, atol=1.5e-45)
+
+
 def test_exponents_that_no_float_has_are_refused() -> None:
     update = {"w": torch.tensor([1.0])}
     code, _ = Half().encode(update, {}, KEYS)
-    for e in (1024, -1024, 32767):
+    for e in (1075, -1075, 32767):
         bad = {**code, EXPONENTS: torch.tensor([e], dtype=torch.int16)}
-        assert Half().problem(bad, update) == f"code: the exponent {e}, above 1023"
+        assert Half().problem(bad, update) == f"code: the exponent {e}, above 1074"

@@ -30,6 +30,17 @@ def test_of_equal_magnitudes_the_first_are_sent(values: list[float], k: int, cho
     assert largest(torch.tensor(values), k).tolist() == chosen
 
 
+@pytest.mark.parametrize("k", [1, 500, 30_000, 99_999, 100_000])
+def test_the_largest_of_many_are_those_of_a_sort(k: int) -> None:
+    """Of 100 000: normal numbers, many equal ones, zeros, and large ones where the sample does not look."""
+    x = torch.randn(100_000, generator=torch.Generator().manual_seed(0))
+    steep = x.clone()
+    steep[1::5] *= 1e6
+    for vector in (x, (x * 3).round(), torch.zeros_like(x), steep, x.double()):
+        expected = (-vector.abs()).sort(stable=True).indices[:k].sort().values
+        assert torch.equal(largest(vector, k), expected)
+
+
 @pytest.mark.parametrize(("share", "k"), [(0.01, 1), (0.1, 10), (0.104, 10), (0.106, 11), (1.0, 100)])
 def test_how_many_are_sent(share: float, k: int) -> None:
     assert TopK(share).count({"w": torch.zeros(100)}) == k

@@ -113,7 +113,7 @@ BAD: dict[str, tuple[str, Tamper, str]] = {
     "-128": ("int8", array("|bias", np.full(6, -128, np.int8)), "-128 in bias"),
     "a scale below zero": ("int8", array("|#scales", np.array([-1, 1], F)), "a scale below zero"),
     "a scale of NaN": ("int8", array("|#scales", np.array([np.nan, 1], F)), "NaN or infinity in #scales"),
-    "an exponent": ("fp16", array("|#exponents", np.array([1024, 0], np.int16)), "the exponent 1024, above 1023"),
+    "an exponent": ("fp16", array("|#exponents", np.array([1075, 0], np.int16)), "the exponent 1075, above 1074"),
     "means": ("grouped", array("|means", np.ones(5, F)), r"means is \(5,\) torch.float32, must be \(20,\)"),
     "P of another rank": (
         "powersgd",

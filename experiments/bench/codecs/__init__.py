@@ -1,0 +1,1 @@
+"""What codecs cost: bytes by their formula, and seconds beside a round of S1."""
