@@ -4,6 +4,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import is_dataclass
+from types import NoneType
 
 from experiments.config.choices import PACKAGES
 from experiments.sweep.axis_values import Point, grid
@@ -30,10 +32,19 @@ def gridded(plan: Plan) -> list[Trial]:
 
 def name_of(point: Point) -> str:
     """The folder of a grid's trial: its values, readable, and a hash that tells any two apart."""
-    text = ",".join(f"{key.removesuffix('.name')}={value}" for key, value in point.items())
+    text = ",".join(f"{key.removesuffix('.name')}={shown(value)}" for key, value in point.items())
     exact = hashlib.sha256(json.dumps(point, sort_keys=True, default=str).encode()).hexdigest()[:6]
     readable = re.sub(r"[^\w.=,+-]+", "-", text)[:90]
     return f"{readable}-{exact}"
+
+
+def shown(value: object) -> object:
+    """A value of a setting as a reader names it: an object by its class (and fields), a function by its name."""
+    if isinstance(value, (str, int, float, list, tuple, dict, NoneType)):
+        return value
+    if is_dataclass(value) and not isinstance(value, type):
+        return value  # its text has class and fields
+    return getattr(value, "__name__", type(value).__name__)
 
 
 def searched(plan: Plan, known: Sequence[Trial]) -> Iterable[list[Trial]]:
