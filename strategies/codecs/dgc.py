@@ -89,10 +89,11 @@ class DGC(Codec):
         change = flat(update)
         if self.clip and (norm := float(change.norm())) > self.clip:
             change = change * (self.clip / norm)
-        if state and any(len(state[k]) != size(update) for k in ("u", "v")):
+        last = {k: state[k] for k in ("u", "v") if k in state}  # a fork's clients may keep what another codec left
+        if any(len(x) != size(update) for x in last.values()):
             raise ValueError(f"the client keeps {len(state['v'])} coordinates, and its update has {size(update)}")
-        u = state["u"].to(change) * self.momentum + change if state else change
-        v = state["v"].to(change) + u if state else u
+        u = last["u"].to(change) * self.momentum + change if last else change
+        v = last["v"].to(change) + u if last else u
         chosen = largest(v, self._sparse.count(update))
         sent = scattered(v[chosen], chosen, len(v))
         v = v.index_fill(0, chosen, 0.0)

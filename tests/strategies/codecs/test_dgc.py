@@ -56,6 +56,11 @@ def test_what_was_kept_of_another_model_is_an_error() -> None:
         DGC().transmit(of(1, 2, 3), state, KEYS)
 
 
+def test_what_another_codec_kept_means_nothing_to_it() -> None:
+    read, state = DGC(share=1.0).transmit(of(1, 2), {"q::w": torch.ones(3, 1)}, KEYS)
+    assert read["w"].tolist() == [1.0, 2.0] and set(state) == {"u", "v"}
+
+
 @pytest.mark.parametrize("masking", [True, False])
 def test_where_all_is_sent_it_is_momentum_on_the_server_or_plain_averaging(masking: bool, targets: Any) -> None:
     """Against FedAvgM written out: w_k = w - lr (2 / K) (w - mean y_k), one step of all clients, of weights 1:2:3.
