@@ -160,7 +160,9 @@ def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) ->
     check_coding(config, strategy, loss)
     if not isinstance(strategy, Strategy):
         return ()
-    return tuple(filter(None, (*strategy.network_notes(loss, config.local), home_leaves.note(strategy.at_home, loss))))
+    return tuple(
+        filter(None, (*strategy.network_notes(loss, config.local), home_leaves.note(tuple(strategy.at_home), loss)))
+    )
 
 
 def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) -> SimulationGrid:
