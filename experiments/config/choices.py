@@ -119,6 +119,12 @@ COMMON = {
             "",
             "Coordinates for each number that is sent, from the first to the last round, such as 16..1.",
         ),
+        "down": Parameter(
+            str,
+            "",
+            "Codec of the model's changes to the clients, with its numbers, as topk,share=0.05; by its name alone it "
+            "has its defaults, or the numbers of --codec where that is the same.",
+        ),
     },
     "profile": {
         "seed": Parameter(Seed, 0, "Seed of the devices, independent of --seed: the same ones for every strategy."),

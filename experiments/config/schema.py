@@ -44,7 +44,7 @@ def honest() -> Choice:
 
 def no_codec() -> Choice:
     """No codec, as in a run that names none."""
-    return Choice(NO_CODEC, {"feedback": None, "trees": "", "schedule": ""}, load("codec", NO_CODEC))
+    return Choice(NO_CODEC, {"feedback": None, "trees": "", "schedule": "", "down": ""}, load("codec", NO_CODEC))
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class Config:
             del plain["silo"]
         if self.attack.name == HONEST:
             del plain["attack"]
-        if self.codec.name == NO_CODEC:
+        if self.codec.name == NO_CODEC and not self.codec.params["down"]:
             del plain["codec"]
         if not getattr(self.strategy.component, "asynchronous", False):
             del plain["concurrency"], plain["evaluate_virtual"]

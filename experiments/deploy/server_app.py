@@ -24,6 +24,7 @@ from experiments.config.asynchronous.asynchronous_settings import is_asynchronou
 from experiments.config.command_line import parse
 from experiments.config.plan_checks import NO_ATTACK, NO_DRIFT, check_idle, made
 from experiments.config.schema import HONEST, Config
+from experiments.runs.checks.coded_down import down_settings
 from experiments.runs.execute import execute
 from experiments.runs.plan import check_used
 from experiments.runs.resume import forked, resume
@@ -124,6 +125,9 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.attack.name != HONEST:
         share = config.attack.params["share"]
         raise ConfigError(f"attack.name = {config.attack.name!r}, attack.share = {share:g}: {NO_ATTACK}; leave it out")
+    if down_settings(config):
+        why = "coded changes of the model are simulated, and not sent to devices yet; leave it out"
+        raise ConfigError(f"codec.down = {config.codec.params['down']!r}: {why}")
     if is_asynchronous(config.strategy):
         raise ConfigError(f"{told(config)}: asynchronous runs are simulated, and not on devices; leave it out")
     if found := virtual(config):

@@ -19,6 +19,7 @@ from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
 from experiments.runs.checks.coded import check_coding, codec_settings, own_codecs
+from experiments.runs.checks.coded_down import down_settings, sent_models
 from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients, transformed_once
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
@@ -123,6 +124,7 @@ def build(
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
     grid = make_grid(config, app, len(partition), workers)
+    grid.sent = sent_models(config, strategy, loss, len(partition))
     grid.time = clock(config, len(partition), training_clients, strategy)
     let_validate(strategy, loss, of_validation_clients(config, app.learner) or validation, workers)
     return Setup(
@@ -267,7 +269,8 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     if config.personalize_queries == "alone":
         personalize["queries"] = "alone"
     personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
-    return records.config({**flatten(train), **codec_settings(config)}), records.config(flatten(personal))
+    coding = {**codec_settings(config), **down_settings(config)}
+    return records.config({**flatten(train), **coding}), records.config(flatten(personal))
 
 
 def make_executor(config: Config, learner: Learner, engine: str) -> Executor:

@@ -9,6 +9,7 @@ from flwr.serverapp import Grid
 from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
 from fl_sim.grids.exchange import Exchange, Failures
+from fl_sim.grids.sent_models import WholeModels
 from fl_sim.learning.loss import Loss
 from fl_sim.states.client_states import ClientStates
 from fl_sim.tree import Tree
@@ -61,6 +62,8 @@ class ClientGrid(Grid):
         self.reply_form: Callable[[Tree], Tree] = lambda model: model
         """The form of a reply to ``train``, with its payload, as a function of the global model."""
         self._on_event: OnEvent = lambda kind, **facts: None
+        self.sent = WholeModels()
+        """What messages for training carry of the model."""
         self.on_block: Callable[[BlockResult], None] = lambda result: None
         """Called after each block, where clients run in blocks."""
         self._num_sent = 0

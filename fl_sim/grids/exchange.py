@@ -1,7 +1,7 @@
 """One exchange of messages, counted and checked while its replies stream past; it ends when too many clients fail."""
 
 import math
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -94,12 +94,23 @@ class Exchange:
     """What they would be without a codec; None where there is none."""
     sums: dict[str, Any] = field(default_factory=dict)
     """Sums of ``examples`` and ``steps`` over the good replies."""
+    sent_bytes: Callable[[int, int], int] | None = None
+    """(client id, bytes of a message with the whole model) -> bytes that are sent; None: the whole model is."""
     not_sent: set[str] = field(default_factory=set)
     """Ids of messages that never left the server."""
 
     @property
     def model_bytes(self) -> list[int]:
-        """Model bytes that each message carries."""
+        """Model bytes that each message carries on its way."""
+        whole, sent = self.whole_bytes, self.sent_bytes
+        if sent is None:
+            return whole
+        nodes = (message.metadata.dst_node_id for message in self.messages)
+        return [sent(self.client_of.get(node, node), size) for node, size in zip(nodes, whole, strict=True)]
+
+    @property
+    def whole_bytes(self) -> list[int]:
+        """Bytes of each message's model and payload."""
         sizes: dict[int, int] = {}
         for content in (message.content for message in self.messages):
             if id(content) not in sizes:
@@ -109,8 +120,25 @@ class Exchange:
     @property
     def bytes_down(self) -> int:
         """Model bytes of the messages that were sent; those to clients that failed or were late, too."""
+        return self._leaving(self.model_bytes)
+
+    def bytes_down_with(self, more: Sequence[int]) -> tuple[int, int]:
+        """(``bytes_down`` with messages to the clients ``more`` besides, what it would be with whole models)."""
+        whole = self.whole_bytes
+        most = max(whole, default=0)
+        raw = self._leaving(whole) + len(more) * most
+        if self.sent_bytes is None:
+            return raw, raw
+        return self.bytes_down + sum(self.sent_bytes(client, most) for client in more), raw
+
+    def _leaving(self, sizes: Iterable[int]) -> int:
         numbers = (message.metadata.message_id for message in self.messages)
-        return sum(n for number, n in zip(numbers, self.model_bytes, strict=True) if number not in self.not_sent)
+        return sum(n for number, n in zip(numbers, sizes, strict=True) if number not in self.not_sent)
+
+    @property
+    def unfinished(self) -> list[int]:
+        """Clients from which no good reply came."""
+        return [client for client, *_ in (*self.failures, *self.unanswered)]
 
     def sum(self, column: str) -> int | None:
         """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them reports it."""

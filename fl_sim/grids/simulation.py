@@ -233,7 +233,9 @@ class SimulationGrid(ClientGrid):
         groups, unused, facts = grouped(messages, self.settings), dict[int, str](), Facts()
         if self.time is not None and any(kind == "train" for kind, *_ in groups):
             self._there = None
-            unused, facts = close_round(self.time, groups, learner, lambda arrays: self._received(arrays, learner))
+            unused, facts = close_round(
+                self.time, groups, learner, lambda arrays: self._received(arrays, learner), self.sent.num_bytes
+            )
         training = (client for key, (_, orders) in groups.items() if key[0] == "train" for _, client, _ in orders)
         malicious = frozenset() if self.attackers is None else self.attackers.among(training)
         answers, models, first = list[Iterator[BlockResult]](), list[Tree](), 0

@@ -124,6 +124,7 @@ ROUNDS: dict[str, Column] = {
         "of models (without leaves that stay with clients) that a real deployment would send for training: to all that "
         "were chosen, those that fail and dropped stragglers too, but not where a node is not connected",
     ),
+    "bytes_down_raw": Column("bytes", "what `bytes_down` would be with whole models; null without `--codec.down`"),
     "bytes_up": Column(
         "bytes",
         "of models (without leaves that stay with clients) in the replies of the completed clients, as a real "

@@ -31,7 +31,6 @@ from fl_sim.rounds.round_evaluation import NEVER, EvaluateFn, OnlyAtTheEnd, Roun
 from fl_sim.rounds.strategy_calls import StrategyCalls
 from fl_sim.tree import Tree
 from fl_sim.wire import records
-from fl_sim.wire.pool import block_pool
 
 
 class Driver:
@@ -84,10 +83,7 @@ class Driver:
         self.check_model()
         self.work = work = RoundWork()
         self.grid.begin_round()
-        messages = self.calls.hook("configure_train", self.statistics.trained(run.arrays), run.train_config)
-        self.statistics.complete(messages, run.arrays)
-        self.grid.pool = block_pool(run.strategy)  # a pool may depend on the model, which the strategy knows by now
-        exchange, replies = self.calls.exchange("train", messages)
+        exchange, replies = self.calls.exchange("train", self.calls.train_messages(self.statistics))
         if isinstance(replies, list):
             self.statistics.take(replies)
         try:
@@ -98,7 +94,8 @@ class Driver:
         self.statistics.report_unanswered()
         dropped = getattr(run.strategy, "dropped", ())
         self.calls.log_clients([round_row.dropped_client(run.round, client) for client in dropped])
-        row = round_row.of_training(exchange, run.train_config, len(dropped), work) | self.grid.round_columns()
+        row = round_row.of_training(exchange, run.train_config, dropped, work) | self.grid.round_columns()
+        self.grid.sent.answered(exchange.client_of.values(), exchange.unfinished)
         if metrics is not None:
             self.result.train_metrics_clientapp[run.round] = metrics
             row |= round_row.of_clients("train", metrics, getattr(run.strategy, "own_columns", ()))
@@ -106,7 +103,8 @@ class Driver:
             none = f"the strategy returned no model from {exchange.passed_on} replies; the old one is kept"
             self.calls.event("no_new_model", reason=none)
         if arrays is not None:
-            row["update_norm"] = self.accept(self.statistics.settled(arrays, self.calls.initial))
+            arrays = self.grid.sent.stepped(self.statistics.settled(arrays, self.calls.initial))
+            row["update_norm"] = self.accept(arrays)
         row["seconds"] = time.perf_counter() - start
         self.finish(row)
 
@@ -169,7 +167,7 @@ class Driver:
         self.take(dict(begin.model), begin.model_round)
         run.round = begin.round
         self.digests.current = None
-        kept_attributes.restore(run.strategy, begin.strategy)
+        kept_attributes.restore(run.strategy, self.grid.sent.restored(begin.strategy))
         self.statistics.restored(list(run.model), self.log)
         self.grid.states.restore(begin.states)
         if self.log is not None:

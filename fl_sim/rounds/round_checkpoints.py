@@ -93,7 +93,8 @@ class RoundCheckpoints:
             line.result()
         elif self._spare < 0 or self.more is not None:
             return
-        own, positions, text = kept_of(run.strategy), {**self.log.positions, **at_end.positions}, ""
+        own = {**kept_of(run.strategy), **self.grid.sent.state()}
+        positions, text = {**self.log.positions, **at_end.positions}, ""
         if due:
             start, text = self.log.last_line
             if at_end.columns:

@@ -4,7 +4,7 @@ A strategy's and an app's numbers are named so that none hides a documented colu
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from fl_sim.blocks.learner import local_settings
 from fl_sim.grids.exchange import Exchange
@@ -28,7 +28,9 @@ SYNONYM = re.compile(
 )
 
 
-def of_training(exchange: Exchange, config: Mapping[str, object], dropped: int, work: RoundWork) -> dict[str, object]:
+def of_training(
+    exchange: Exchange, config: Mapping[str, object], dropped: Sequence[int], work: RoundWork
+) -> dict[str, object]:
     """The columns of a round's training.
 
     Parameters
@@ -37,22 +39,24 @@ def of_training(exchange: Exchange, config: Mapping[str, object], dropped: int, 
         Of the training messages, complete.
     config : Mapping
         The settings that messages for training carry.
-    dropped : int
-        Stragglers whose partial work was not used. They get no message here; in a deployment they would be sent the
-        model as all others are, before they turn out to be slow.
+    dropped : Sequence of int
+        Ids of stragglers whose partial work was not used. They get no message here; in a deployment they would be sent
+        the model as all others are, before they turn out to be slow.
     work : RoundWork
         What the round's blocks add up to.
     """
+    down, down_raw = exchange.bytes_down_with(dropped)
     return {
         "round": exchange.server_round,
         "lr": learning_rate(config, exchange.server_round),
-        "clients": len(exchange.messages) + dropped,
+        "clients": len(exchange.messages) + len(dropped),
         "completed": exchange.completed,
         "failed": len(exchange.failures),
-        "dropped": dropped + len(exchange.unanswered),
+        "dropped": len(dropped) + len(exchange.unanswered),
         "examples": exchange.sum("examples"),
         "steps": exchange.sum("steps"),
-        "bytes_down": exchange.bytes_down + dropped * max(exchange.model_bytes, default=0),
+        "bytes_down": down,
+        **({} if exchange.sent_bytes is None else {"bytes_down_raw": down_raw}),
         "bytes_up": exchange.bytes_up,
         **({} if exchange.bytes_up_raw is None else {"bytes_up_raw": exchange.bytes_up_raw}),
         "padded_share": 1 - work.samples / work.places if work.places else None,

@@ -19,9 +19,10 @@ from fl_sim.logs.libraries import library_lines
 from fl_sim.logs.writer import RoundLog
 from fl_sim.rounds import exchange_events, expected_replies
 from fl_sim.rounds.callbacks import Run
+from fl_sim.rounds.foreign_statistics import ForeignStatistics
 from fl_sim.tree import Tree
 from fl_sim.wire import flower, payload, reply_form
-from fl_sim.wire.pool import PoolingStrategy
+from fl_sim.wire.pool import PoolingStrategy, block_pool
 
 
 class StrategyCalls:
@@ -89,6 +90,15 @@ class StrategyCalls:
             raise self._own_exchange_failed
         return result
 
+    def train_messages(self, statistics: ForeignStatistics) -> list[Message]:
+        """The messages of a round's training, as the strategy makes them; sets the pool of their replies."""
+        run = self.run
+        arrays = self.grid.sent.begin(run.model, run.arrays, run.round)
+        messages: list[Message] = self.hook("configure_train", statistics.trained(arrays), run.train_config)
+        statistics.complete(messages, arrays)
+        self.grid.pool = block_pool(run.strategy)  # a pool may depend on the model, which the strategy knows by now
+        return messages
+
     def begin_own(self, messages: list[Message]) -> Exchange:
         """Start the count of an exchange that a hook of the strategy begins itself."""
         clients = clients_of(self.grid, messages)
@@ -141,6 +151,7 @@ class StrategyCalls:
         clients, unseen = clients_of(self.grid, messages), self.grid.holdout_node_ids
         exchange = Exchange(run.round, phase, messages, clients, unseen, sink=self.log_clients)
         exchange.validating = self.grid.validation_node_ids
+        exchange.sent_bytes = self.grid.sent.num_bytes if phase == "train" and self.grid.sent.coded else None
         replies = run.grid.send_and_receive(messages, timeout=self.timeout) if messages else []
         if isinstance(run.strategy, PoolingStrategy):
             model, beside = payload.split(run.strategy.reply_form(run.model)) if phase == "train" else ({}, {})

@@ -191,7 +191,7 @@ class Strategy(PersonalEvaluation, ABC):
         chosen = choose(len(ids), self.cohort, self.seed, server_round)
         work = stragglers(chosen, self.seed, server_round, settings)
         dropped = set(work) if self.partial_work == "drop" else set()
-        self.dropped = sorted(dropped)
+        self.dropped = sorted(getattr(grid, "client_of", int)(ids[c]) for c in dropped)
         contents: dict[float | None, RecordDict] = {}  # one object for equal contents: the grid reads it once
         sent = []
         for c in chosen:

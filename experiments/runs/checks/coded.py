@@ -39,7 +39,8 @@ def codec_settings(config: Config) -> dict[str, Any]:
     """What messages for training say of the codec, by dotted name; {} without one."""
     if config.codec.name == NO_CODEC:
         return {}
-    numbers = {f"codec.{k}": v for k, v in config.codec.params.items() if v is not None and v != ""}
+    own = {k: v for k, v in config.codec.params.items() if k != "down"}
+    numbers = {f"codec.{k}": v for k, v in own.items() if v is not None and v != ""}
     return {"codec": config.codec.name, **numbers}
 
 

@@ -2,6 +2,7 @@
 
 The model is always taken over. The state of the strategy is, where both runs have the same strategy with the same
 numbers and the same ``server.lr``; the states of clients, where both have the same strategy with the same numbers.
+Clients hold no model of the run that is forked: with ``codec.down``, the first round sends whole models.
 All else, such as ``seed``, ``cohort`` or ``weighting``, is as the fork's config says.
 """
 
@@ -23,6 +24,7 @@ from experiments.runs.setup import Setup
 from fl_sim import Callback, Run, tree
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
+from fl_sim.grids.sent_models import KEPT as REFERENCE
 from fl_sim.rounds.checkpoint import Checkpoint
 from fl_sim.wire import records
 from strategies.base.strategy import Strategy
@@ -45,6 +47,7 @@ def taken_over(begin: Checkpoint, config: Config) -> Checkpoint:
     changed = {key for key in now if was[key] != now[key]}
     numbers = {k for k in changed if k.startswith("strategy.") and k.removeprefix("strategy.") not in BY_RUN}
     restarted = bool(numbers) or "server.lr" in changed
+    begin = replace(begin, strategy={k: v for k, v in begin.strategy.items() if k != REFERENCE})
     kept = replace(begin, strategy={}, untrusted="") if restarted else begin
     kept = replace(kept, states={}) if numbers else kept
     if kept.states and "run" in begin.facts:

@@ -25,15 +25,19 @@ Facts = dict[int, Mapping[str, float]]
 
 
 def close_round(
-    time: VirtualTime, groups: Groups, learner: Learner, received: Callable[[Arrays], Tree]
+    time: VirtualTime,
+    groups: Groups,
+    learner: Learner,
+    received: Callable[[Arrays], Tree],
+    sent: Callable[[int, int], int],
 ) -> tuple[dict[int, str], Facts]:
     """Let virtual time close a round of training: only messages whose work is used stay in ``groups``.
 
-    ``received``: records -> the model with its payload as clients get it. Returns (position of a message -> why its
-    work is not used, position -> facts for the log).
+    ``received``: records -> the model with its payload as clients get it; ``sent``: as of ``work_of``. Returns
+    (position of a message -> why its work is not used, position -> facts for the log).
     """
     training = {key: group for key, group in groups.items() if key[0] == "train"}
-    work, positions = work_of([(*group, received(group[0])) for group in training.values()], learner)
+    work, positions = work_of([(*group, received(group[0])) for group in training.values()], learner, sent)
     outcome = time.close(work, launch_of(training.values()))
     shares = dict(zip(positions, outcome.shares.tolist(), strict=True))
     for key, (arrays, orders) in training.items():
@@ -42,10 +46,13 @@ def close_round(
     return reasons, dict(zip(positions, outcome.numbers, strict=True))
 
 
-def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> tuple[Work, list[int]]:
+def work_of(
+    groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner, sent: Callable[[int, int], int]
+) -> tuple[Work, list[int]]:
     """The work of n messages to train, and their positions, ascending.
 
-    ``groups``: for each model its records, the orders, and the model with its payload as clients get it.
+    ``groups``: for each model its records, the orders, and the model with its payload as clients get it; ``sent``:
+    (client, bytes of the records) -> bytes that are sent to the client.
 
     Samples are those in the batches that the rule draws; of a client that does a part of its steps, as large a part.
     """
@@ -61,7 +68,7 @@ def work_of(groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner) -> 
             counter, up = known[id(settings)]
             whole, samples = counter(client)
             steps = finished_steps(whole, float(settings.get("system.work", 1.0)))
-            rows.append((position, client, steps, samples * steps // max(whole, 1), down, up))
+            rows.append((position, client, steps, samples * steps // max(whole, 1), sent(client, down), up))
     rows.sort()
     columns: Any = np.array(rows, np.int64).reshape(-1, 6).T
     return Work(*columns[1:]), columns[0].tolist()

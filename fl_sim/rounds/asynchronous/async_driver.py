@@ -175,7 +175,7 @@ class AsyncDriver(Driver):
             for one, why in lost
         ]
         self.calls.log_clients(rows)
-        row = round_row.of_training(exchange, run.train_config, 0, self.work)
+        row = round_row.of_training(exchange, run.train_config, (), self.work)
         for column in ("clients", "dropped"):
             row[column] = int(str(row[column])) + len(lost)
         row["bytes_down"] = exchange.bytes_down + sum(one.num_bytes for one, _ in lost)

@@ -41,6 +41,7 @@ SETTINGS: dict[str, Entry] = {
     "codec.feedback": (False, {"codec": "topk", "rounds": 2}),
     "codec.trees": ("control", {"codec": "topk", "strategy": "scaffold"}),
     "codec.schedule": ("8..1", {"codec": "topk", "rounds": 2}),
+    "codec.down": ("topk,share=0.4", {"rounds": 2}),
     "profile.name": ("halfnormal",),
     "profile.seed": (3, {"profile": "halfnormal"}),
     "profile.per": ("launch", {"profile": "halfnormal"}),
@@ -150,7 +151,7 @@ def test_every_setting_has_an_entry() -> None:
     assert set(known_keys()) - {"fork"} <= set(SETTINGS)
     of_components = {"task.class_axis", "task.ignore_index", "partition.seed", "partition.held_out"}
     of_components |= {"partition.unseen_held_out", "partition.feature_shift", "attack.share"}
-    of_components |= {"codec.feedback", "codec.trees", "codec.schedule"}
+    of_components |= {"codec.feedback", "codec.trees", "codec.schedule", "codec.down"}
     of_components |= {f"profile.{name}" for name in COMMON["profile"]}
     assert {key for key in SETTINGS if key not in known_keys()} == of_components
 
