@@ -111,8 +111,9 @@ def client_work(setup: Setup, log: RunLog, server_round: int, client: int) -> Cl
     now = log.rounds.loc[log.rounds["round"] == server_round - 1, "virtual_time"]
     setup.grid.resumed({"virtual_time": float(now.iloc[0])} if now.notna().any() else {})
     setup.grid.begin_round()
+    sent = setup.grid.sent.begin(records.decode(arrays), arrays, server_round)
     with flower.keyed_hook(setup.config.seed, "configure_train", server_round):
-        messages = list(setup.strategy.configure_train(server_round, arrays, setup.train_config, setup.grid))
+        messages = list(setup.strategy.configure_train(server_round, sent, setup.train_config, setup.grid))
     by_client = {client_of(message): message for message in messages}
     if client not in by_client:
         dropped = list(getattr(setup.strategy, "dropped", ()))
@@ -174,7 +175,7 @@ def take_states(setup: Setup, log: RunLog, server_round: int) -> bool:
     begin, _ = latest(log.path, server_round)
     if begin is None or begin.untrusted:
         return False
-    kept_attributes.restore(setup.strategy, begin.strategy)
+    kept_attributes.restore(setup.strategy, setup.grid.sent.restored(begin.strategy))
     setup.grid.states.restore(begin.states)
     return True
 
@@ -196,7 +197,7 @@ def settings_of_trained(setup: Setup, messages: Sequence[Message]) -> dict[int, 
     learner, grid = setup.learner, setup.grid
     groups = grouped(messages, lambda message: settings_of(message, setup.config.seed))
     if isinstance(grid, SimulationGrid) and grid.time is not None and messages:
-        close_round(grid.time, groups, learner, lambda arrays: learner.loss.received(payload.decode(arrays)))
+        close_round(grid.time, groups, learner, lambda x: learner.loss.received(payload.decode(x)), grid.sent.num_bytes)
     return {client: settings for _, orders in groups.values() for _, client, settings in orders}
 
 

@@ -138,7 +138,7 @@ class Exchange:
     @property
     def unfinished(self) -> list[int]:
         """Clients from which no good reply came."""
-        return [client for client, *_ in (*self.failures, *self.unanswered)]
+        return [client for client, _ in self.failures] + [client for client, *_ in self.unanswered]
 
     def sum(self, column: str) -> int | None:
         """Sum of ``examples`` or ``steps`` over the clients that completed; None where none of them reports it."""

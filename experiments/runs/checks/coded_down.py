@@ -4,7 +4,6 @@ from typing import Any
 
 from flwr.serverapp.strategy import Strategy as FlowerStrategy
 
-from clients.rules import NO_CODEC
 from clients.shares import making
 from experiments.config.choices import COMMON, load, parameters
 from experiments.config.schema import Config
@@ -16,6 +15,7 @@ from fl_sim.wire.arrivals import AsynchronousStrategy
 from fl_sim.wire.codec import Codec
 from fl_sim.wire.reference import Changes
 from strategies.base.strategy import Strategy
+from strategies.codecs import NO_CODEC
 
 
 def named(config: Config) -> tuple[str, dict[str, Any]]:

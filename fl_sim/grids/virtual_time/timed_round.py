@@ -47,7 +47,9 @@ def close_round(
 
 
 def work_of(
-    groups: Iterable[tuple[Arrays, Orders, Tree]], learner: Learner, sent: Callable[[int, int], int]
+    groups: Iterable[tuple[Arrays, Orders, Tree]],
+    learner: Learner,
+    sent: Callable[[int, int], int] = lambda client, whole: whole,
 ) -> tuple[Work, list[int]]:
     """The work of n messages to train, and their positions, ascending.
 
