@@ -15,7 +15,7 @@ from tests.experiments.config.setting_walks import REFUSED, or_refused, settings
 from tests.experiments.config.test_schema_every_setting import HOW, SETTINGS
 
 NOT_ON_DEVICES = {"engine": "vmap", "chunk": 2, "client_timeout": 100.0, "checkpoint_every": 21, "evaluate_train": True}
-NOT_ON_DEVICES |= {"log_drift": True}
+NOT_ON_DEVICES |= {"log_drift": True, "codec.down": "topk,share=0.4"}
 NOT_ON_DEVICES |= {"partition.unseen_held_out": 0.8, "attack.name": "sign-flip", "attack.share": 0.25}
 NOT_ON_DEVICES |= {
     "silo.wire": "sockets",
