@@ -123,8 +123,7 @@ def build(
     train, personal = messages(config)
     engine, config = fitted(config, engine, app.learner, strategy, train)
     workers = workers or make_executor(config, app.learner, engine.name)
-    grid = make_grid(config, app, len(partition), workers)
-    grid.sent = sent_models(config, strategy, loss, len(partition))
+    grid = make_grid(config, app, len(partition), workers, strategy)
     grid.time = clock(config, len(partition), training_clients, strategy)
     let_validate(strategy, loss, of_validation_clients(config, app.learner) or validation, workers)
     return Setup(
@@ -167,11 +166,14 @@ def told_of(strategy: flower_strategies.Strategy, loss: Loss, config: Config) ->
     )
 
 
-def make_grid(config: Config, app: LearnerApp, clients: int, workers: Executor) -> SimulationGrid:
+def make_grid(
+    config: Config, app: LearnerApp, clients: int, workers: Executor, strategy: flower_strategies.Strategy
+) -> SimulationGrid:
     """The grid of a simulation: ``clients`` virtual clients, whose blocks run on ``workers``."""
     never = {k: getattr(config, k) for k in NEVER_TRAIN}
     grid = SimulationGrid(app, clients, **never, block_size=config.block_size, executor=workers, seed=config.seed)
     grid.max_examples = config.system.max_examples
+    grid.sent = sent_models(config, strategy, app.learner.loss, clients)
     grid.attackers = attackers(config, app.learner.loss.task)
     return grid
 

@@ -8,8 +8,8 @@ from flwr.serverapp import Grid
 
 from fl_sim.engines.results import BlockResult
 from fl_sim.errors import RoundFailed
+from fl_sim.grids.downwards.sent_models import WholeModels
 from fl_sim.grids.exchange import Exchange, Failures
-from fl_sim.grids.sent_models import WholeModels
 from fl_sim.learning.loss import Loss
 from fl_sim.states.client_states import ClientStates
 from fl_sim.tree import Tree

@@ -9,7 +9,7 @@ from experiments.config.choices import COMMON, load, parameters
 from experiments.config.schema import Config
 from experiments.config.values import check
 from fl_sim.errors import ConfigError
-from fl_sim.grids.sent_models import CodedModels, WholeModels
+from fl_sim.grids.downwards.sent_models import CodedModels, WholeModels
 from fl_sim.learning.loss import Loss
 from fl_sim.wire.arrivals import AsynchronousStrategy
 from fl_sim.wire.codec import Codec

@@ -24,7 +24,7 @@ from experiments.runs.setup import Setup
 from fl_sim import Callback, Run, tree
 from fl_sim.dotted import flatten
 from fl_sim.errors import ConfigError
-from fl_sim.grids.sent_models import KEPT as REFERENCE
+from fl_sim.grids.downwards.sent_models import KEPT as REFERENCE
 from fl_sim.rounds.checkpoint import Checkpoint
 from fl_sim.wire import records
 from strategies.base.strategy import Strategy

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fl_sim.grids.sent_models import CodedModels, WholeModels
+from fl_sim.grids.downwards.sent_models import CodedModels, WholeModels
 from fl_sim.tree import Tree
 from fl_sim.wire import records
 from fl_sim.wire.codec import Codec

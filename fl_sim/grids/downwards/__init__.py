@@ -1,0 +1,1 @@
+"""What goes from the server to clients where models are not sent whole."""
