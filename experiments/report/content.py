@@ -11,6 +11,7 @@ from experiments.report.found_runs import Found, Runs, state
 from experiments.report.partition_cells import partitions
 from experiments.report.result_tables import Table, result_tables, t_values
 from experiments.report.setting_tables import environment_table, setting_tables
+from experiments.report.sweep_maps import sweep_tables
 from fl_sim.logs.round_columns import ROUNDS
 
 BYTES = 1_100_000
@@ -28,7 +29,15 @@ def content(runs: Runs, most_bytes: int = BYTES) -> dict[str, Any]:
         Where the data would be larger, curves get fewer points than 1000; a note on the page says how many.
     """
     found, notes = list(runs.found), list(runs.notes)
+    maps: list[dict[str, Any]] = []
+
+    def of_sweeps() -> list[Table]:
+        tables, own = sweep_tables(found)
+        maps.extend(own)
+        return tables
+
     makers: dict[str, Callable[[], list[Table]]] = {
+        "sweep": of_sweeps,
         "results": lambda: result_tables(found, notes),
         "settings": lambda: setting_tables(found),
         "events": lambda: event_tables(found),
@@ -45,6 +54,7 @@ def content(runs: Runs, most_bytes: int = BYTES) -> dict[str, Any]:
         "groups": groups,
         "t": t_values(),
         "tables": tables,
+        "maps": maps,
         "partitions": partitions(found, notes),
         "notes": list(dict.fromkeys(notes)),
     }

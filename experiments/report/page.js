@@ -4,7 +4,7 @@
   const COLORS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000"];
   const DASHES = ["solid", "dash", "dot", "dashdot"];
   const GRID = 400; // points of a mean over seeds where the seeds have no common places
-  const SECTIONS = [["results", "Results"], ["curves", "Curves"], ["events", "Failures and events"],
+  const SECTIONS = [["sweep", "Sweep"], ["results", "Results"], ["curves", "Curves"], ["events", "Failures and events"],
     ["partitions", "Partitions"], ["settings", "Settings"], ["environment", "Environment"]];
   const chosen = { axis: null, means: null, log: false, metrics: [], hidden: new Set(), sorted: new Map() };
   let data = null;
@@ -265,13 +265,33 @@
     }, { responsive: true, displaylogo: false });
   };
 
+  // ---- heat maps of a sweep; a frame is around the trial that was chosen
+  const drawMap = (number) => {
+    const one = data.maps[number];
+    const places = (values) => values.map((_, i) => i);
+    const ticks = (values) => ({ tickvals: places(values), ticktext: values.map((v) => plain(shorter(v, 16))) });
+    const at = one.chosen;
+    const trace = { type: "heatmap", x: places(one.xs), y: places(one.ys), z: one.z, colorscale: "Cividis", reversescale: one.falls,
+      text: one.z.map((row) => row.map((v) => (v === null ? "" : shown(Number(v.toPrecision(3)))))), texttemplate: "%{text}",
+      customdata: one.ys.map((y) => one.xs.map((x) => plain(`${one.x} = ${x}, ${one.y} = ${y}`))),
+      hovertemplate: "%{customdata}: %{z:.5g}<extra></extra>", colorbar: { title: { text: plain(one.value) } } };
+    Plotly.react(document.getElementById(`map-${number}`), [trace], {
+      height: Math.min(560, 170 + 46 * one.ys.length), margin: { l: 120, r: 12, t: 16, b: 56 }, plot_bgcolor: "#ddd",
+      font: { family: "system-ui, 'DejaVu Sans', sans-serif", size: 13 },
+      xaxis: { title: { text: plain(one.x) }, ...ticks(one.xs) }, yaxis: { title: { text: plain(one.y) }, ...ticks(one.ys) },
+      shapes: at ? [{ type: "rect", x0: at[0] - 0.48, x1: at[0] + 0.48, y0: at[1] - 0.46, y1: at[1] + 0.46, line: { color: "#D55E00", width: 4 } }] : [],
+    }, { responsive: true, displaylogo: false });
+  };
+  const drawSweep = () => [...(data.tables.sweep || []).flatMap(drawTable), ...data.maps.flatMap((one, number) => [
+    make("h3", {}, one.title), make("p", { class: "note" }, one.chosen ? "The frame is around the trial that was chosen." : ""), plotOf(`map-${number}`)])];
+
   // ---- the page
   const build = () => {
     const main = document.getElementById("page");
     const going = data.runs.filter((run) => !["completed", "failed", "stopped"].includes(run.state)).length;
     document.getElementById("status").textContent = `${data.runs.length} run${data.runs.length === 1 ? "" : "s"}`
       + (going ? `, ${going} without a summary yet` : "") + `; as of ${data.made}`;
-    const content = { curves: drawCurves(), partitions: data.partitions.flatMap((one, number) => [
+    const content = { sweep: drawSweep(), curves: drawCurves(), partitions: data.partitions.flatMap((one, number) => [
       make("h3", {}, `${one.clients} clients: ${data.partitions.length === 1 ? "all runs that have one" : shorter(one.runs.join("; "), 160)}`),
       make("p", { class: "note" }, one.note), plotOf(`partition-${number}`)]) };
     const sections = SECTIONS.map(([id, title]) => [id, title, content[id] || (data.tables[id] || []).flatMap(drawTable)])
@@ -282,6 +302,7 @@
       make("section", { id }, make("h2", {}, title), ...inside)));
     drawPanels();
     data.partitions.forEach((_, number) => drawPartition(number));
+    data.maps.forEach((_, number) => drawMap(number));
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
   };
   const show = (found) => {
