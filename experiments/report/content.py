@@ -30,14 +30,8 @@ def content(runs: Runs, most_bytes: int = BYTES) -> dict[str, Any]:
     """
     found, notes = list(runs.found), list(runs.notes)
     maps: list[dict[str, Any]] = []
-
-    def of_sweeps() -> list[Table]:
-        tables, own = sweep_tables(found)
-        maps.extend(own)
-        return tables
-
     makers: dict[str, Callable[[], list[Table]]] = {
-        "sweep": of_sweeps,
+        "sweep": lambda: sweep_tables(found, maps),
         "results": lambda: result_tables(found, notes),
         "settings": lambda: setting_tables(found),
         "events": lambda: event_tables(found),

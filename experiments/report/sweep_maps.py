@@ -26,17 +26,17 @@ def sweep_folders(found: Sequence[Found]) -> list[Path]:
     return [place for place in places if (place / TABLE).is_file() and (place / FACTS).is_file()]
 
 
-def sweep_tables(found: Sequence[Found]) -> tuple[list[Table], list[dict[str, Any]]]:
-    """(a table of the trials of each sweep, its heat maps).
+def sweep_tables(found: Sequence[Found], maps: list[dict[str, Any]]) -> list[Table]:
+    """A table of the trials of each sweep; its heat maps are added to ``maps``.
 
-    Returns
-    -------
-    tuple of (list, list)
+    Parameters
+    ----------
+    maps : list of dict
         A heat map has ``title``, ``value`` (the column), ``falls`` (whether lower is better), ``x`` and ``y`` (name of
         the setting), ``xs`` and ``ys`` (its values as text), ``z`` (rows of numbers or null), and ``chosen``, the place
         (column, row) of the trial that was chosen, or null. A search has none: its trials lie on no grid.
     """
-    tables, maps = list[Table](), list[dict[str, Any]]()
+    tables = list[Table]()
     for folder in sweep_folders(found):
         frame = pd.read_csv(folder / TABLE)
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
@@ -44,7 +44,7 @@ def sweep_tables(found: Sequence[Found]) -> tuple[list[Table], list[dict[str, An
         tables.append(_trials(folder, frame, facts, chosen))
         if facts.get("chosen_by") in frame and not (folder / SEARCH).is_file():
             maps += _maps(folder, frame, str(facts["chosen_by"]), chosen)
-    return tables, maps
+    return tables
 
 
 def _trials(folder: Path, frame: pd.DataFrame, facts: dict[str, Any], chosen: object) -> Table:
