@@ -4,7 +4,7 @@ A rule never sees this: it gets the whole model and returns a whole one. Before 
 filled in from its state, where they have names of their own (``home::NAME``); after it they are taken out of the reply.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -87,7 +87,7 @@ def taken_out(reply: Tree, names: tuple[str, ...], before: Tree, loss: Loss) -> 
     return {k: x for k, x in reply.items() if k not in home}, home
 
 
-def note(names: tuple[str, ...], loss: Loss) -> str:
+def note(names: Sequence[str], loss: Loss) -> str:
     """What a run must be told of leaves that stay with their clients, in one sentence; empty where there are none."""
     rest = len(loss.form.names) - len(names)
     of_clients = "a personal evaluation (personalize_steps) evaluates the clients' own"
