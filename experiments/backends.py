@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 import fl_sim
 from experiments.command_ends import ended
 from experiments.config.command_line import parse
-from experiments.deploy.server_app import DEFAULT
+from experiments.deploy.server_app import DEFAULT, deployable
 from experiments.installation import child_environment
 from experiments.provenance import origin
 from fl_sim import registry
@@ -62,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     if not arguments or arguments[0].startswith("--"):
         arguments = [DEFAULT, *arguments]
-    if "--strategy" not in arguments:
-        arguments += ["--strategy", ",".join(registry.names("strategies", "strategy"))]
     try:
+        if "--strategy" not in arguments:
+            arguments += ["--strategy", ",".join(possible(arguments))]
         parse(arguments)  # an error is reported before the first backend starts
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -99,6 +99,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         print(f"the run folders are in {folder}", file=sys.stderr)
     return 0 if agree else 1
+
+
+def possible(arguments: Sequence[str]) -> list[str]:
+    """The strategies that these runs can have on every backend; says of the others why not.
+
+    Raises what is wrong with the first strategy where that is wrong with each.
+    """
+    found, reasons = list[str](), dict[str, ValueError]()
+    for name in registry.names("strategies", "strategy"):
+        try:
+            for config in parse([*arguments, "--strategy", name]).configs:
+                deployable(config)
+            found.append(name)
+        except ValueError as error:
+            reasons[name] = error
+    if not found:
+        raise next(iter(reasons.values()))
+    for name, error in reasons.items():
+        print(f"without {name}: {error}")
+    return found
 
 
 def by_strategy(out: Path) -> dict[str, Path]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments.backends import comparison, difference, main
+from experiments.backends import DEFAULT, comparison, difference, main, possible
+from experiments.config.command_line import parse
 from experiments.run import run
 
 
@@ -34,3 +35,12 @@ def test_help_starts_no_run(capsys: pytest.CaptureFixture[str]) -> None:
 def test_what_each_backend_sets_itself_is_refused(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "leave them out" in capsys.readouterr().err
+
+
+def test_the_default_is_every_strategy_that_all_backends_can_run(capsys: pytest.CaptureFixture[str]) -> None:
+    found, told = possible([DEFAULT]), capsys.readouterr().out
+    assert {"fedavg", "scaffold", "fedbn"} <= set(found) and not {"fedasync", "adaptive"} & set(found)
+    assert "without fedasync: strategy.name = 'fedasync'" in told and "without adaptive: validation = 0" in told
+    assert len(parse([DEFAULT, "--strategy", ",".join(found)]).configs) == len(found)
+    with pytest.raises(ValueError, match="rouns"):
+        possible([DEFAULT, "--rouns", "3"])
