@@ -116,8 +116,8 @@ def possible(arguments: Sequence[str]) -> list[str]:
             reasons[name] = error
     if not found:
         raise next(iter(reasons.values()))
-    for name, error in reasons.items():
-        print(f"without {name}: {error}")
+    for name, reason in reasons.items():
+        print(f"without {name}: {reason}")
     return found
 
 
