@@ -254,7 +254,8 @@ def test_a_real_run_has_only_documented_columns_and_keys(tmp_path: Path) -> None
     assert set(log.summary) <= set(COLUMNS["summary"])
     last = log.rounds.iloc[-1]
     asynchronous = ("version", "staleness_mean", "staleness_max", "in_flight")
-    others = (*OF_STRATEGIES, *asynchronous, "gpu_mb", "bytes_up_raw")  # of a few strategies, of a GPU, of codecs
+    codecs = ("bytes_up_raw", "bytes_down_raw", "train_codec_error")
+    others = (*OF_STRATEGIES, *asynchronous, *codecs, "gpu_mb")  # of a few strategies, of codecs, of a GPU
     used = [name for name in COLUMNS["rounds"] if name not in others]
     assert log.rounds["round"].tolist() == [0, 1, 2] and not last[used].isna().any()
     train, personal = (log.clients[log.clients["phase"] == phase] for phase in ("train", "personal"))
