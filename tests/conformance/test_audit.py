@@ -1,6 +1,8 @@
 """Faults that a review found, each as a test."""
 
+import io
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -116,10 +118,15 @@ def test_steps_are_written_without_epochs() -> None:
     assert "steps = 3" in text and "epochs = " not in text
 
 
-def test_flower_does_not_warn_of_our_own_settings(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    words = ["--strategy", "flwr.serverapp.strategy:FedAvg", "--clients", "4", "--rounds", "1", "--quiet"]
-    assert main([*words, "--out", str(tmp_path)]) == 0
-    shown = capfd.readouterr()
-    assert "fraction_evaluate" not in shown.out + shown.err
+def test_flower_does_not_warn_of_our_own_settings(tmp_path: Path) -> None:
+    shown = io.StringIO()
+    terminal = logging.StreamHandler(shown)
+    logging.getLogger("flwr").addHandler(terminal)
+    try:
+        words = ["--strategy", "flwr.serverapp.strategy:FedAvg", "--clients", "4", "--rounds", "1", "--quiet"]
+        assert main([*words, "--out", str(tmp_path)]) == 0
+    finally:
+        logging.getLogger("flwr").removeHandler(terminal)
+    assert "fraction_evaluate" not in shown.getvalue()
     [log] = tmp_path.glob("*/flower.log")
     assert "fraction_evaluate is set to 0.0" in log.read_text()  # what Flower said, for those who look
