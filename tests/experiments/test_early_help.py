@@ -45,7 +45,8 @@ def test_help_ends_the_command(
     assert max(map(len, text.splitlines())) <= 100 or code
 
 
-def test_other_words_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_words_go_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for words in (["run", "quickstart"], ["sweep", "--help"], []):
         monkeypatch.setattr(sys, "orig_argv", ["python", "/venv/bin/fl-sim", *words])
-        show_if_asked()
+        show_if_asked()  # does not end the process
+        assert capsys.readouterr() == ("", "")
