@@ -8,7 +8,6 @@ from fl_sim.blocks.learner import Settings
 from fl_sim.dotted import table
 from fl_sim.learning.rule import LocalRule
 from fl_sim.wire.codec import Codec, Coding, factor_at
-from fl_sim.wire.reference import Changes
 from strategies.codecs import NO_CODEC
 from strategies.fedavg import FedAvg
 
@@ -73,19 +72,6 @@ def coding_for(settings: Settings, own: Mapping[str, type] | None = None) -> Cod
     codec = codec.scaled(factor_at(schedule, server_round, rounds)) if schedule else codec.at(server_round, rounds)
     corrects = codec.biased and not codec.keeps_error if feedback == "" else bool(feedback)
     return Coding(codec, corrects, tuple(filter(None, str(trees).split(","))))
-
-
-def changes_for(settings: Settings) -> Changes | None:
-    """How a message for training codes the model's changes; None where its settings name no codec downwards.
-
-    ``down`` is the name, ``down.*`` the codec's numbers. Raises ValueError for an unknown name, and numbers that the
-    codec does not take.
-    """
-    name = settings.get("down", NO_CODEC)
-    if name == NO_CODEC:
-        return None
-    codec: Codec = registry.find("strategies.codecs", "codec", name)(**table(settings, "down"))
-    return Changes(codec, int(settings.get("rounds", 1)), int(settings.get("seed", 0)))
 
 
 def _named(settings: Settings, own: Mapping[str, type] | None) -> LocalRule:

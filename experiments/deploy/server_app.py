@@ -24,7 +24,7 @@ from experiments.config.asynchronous.asynchronous_settings import is_asynchronou
 from experiments.config.command_line import parse
 from experiments.config.plan_checks import NO_ATTACK, NO_DRIFT, check_idle, made
 from experiments.config.schema import HONEST, Config
-from experiments.runs.checks.coded_down import down_settings
+from experiments.runs.checks.coded_down import named
 from experiments.runs.execute import execute
 from experiments.runs.plan import check_used
 from experiments.runs.resume import forked, resume
@@ -38,6 +38,7 @@ from fl_sim.grids.exchange import Failures
 from fl_sim.grids.nodes import Nodes
 from fl_sim.grids.untrusted_replies.coded_replies import decoder_of
 from fl_sim.wire.flower import keeping_identity
+from strategies.codecs import NO_CODEC
 
 DEFAULT = "digits-deploy"
 """The recipe of a run without ``args``; each connected node is then a client."""
@@ -125,7 +126,7 @@ def deployable(config: Config, simulated: bool = False) -> Config:
     if config.attack.name != HONEST:
         share = config.attack.params["share"]
         raise ConfigError(f"attack.name = {config.attack.name!r}, attack.share = {share:g}: {NO_ATTACK}; leave it out")
-    if down_settings(config):
+    if named(config)[0] != NO_CODEC:
         why = "coded changes of the model are simulated, and not sent to devices yet; leave it out"
         raise ConfigError(f"codec.down = {config.codec.params['down']!r}: {why}")
     if is_asynchronous(config.strategy):

@@ -19,7 +19,7 @@ from experiments.config.schema import Config, refused_by
 from experiments.runs.block_size import fitted
 from experiments.runs.checks.attacked import attackers
 from experiments.runs.checks.coded import check_coding, codec_settings, own_codecs
-from experiments.runs.checks.coded_down import down_settings, sent_models
+from experiments.runs.checks.coded_down import sent_models
 from experiments.runs.data import check_sizes, data, let_validate, of_validation_clients, transformed_once
 from experiments.runs.foreign_strategy import Personalised, adapt, shared
 from experiments.runs.virtual_time.run_clock import asked_clients, clock
@@ -271,7 +271,7 @@ def messages(config: Config) -> tuple[ConfigRecord, ConfigRecord]:
     if config.personalize_queries == "alone":
         personalize["queries"] = "alone"
     personal = {"personalize": personalize, "rounds": config.rounds, "seed": config.seed}
-    coding = {**codec_settings(config), **down_settings(config)}
+    coding = codec_settings(config)
     return records.config({**flatten(train), **coding}), records.config(flatten(personal))
 
 

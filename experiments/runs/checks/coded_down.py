@@ -1,4 +1,4 @@
-"""The codec of the model's changes to the clients (``codec.down``): what messages say of it, and whom it suits."""
+"""The codec of the model's changes to the clients (``codec.down``), and whom it suits."""
 
 from typing import Any
 
@@ -46,12 +46,6 @@ def load_codec(text: str, name: str) -> Any:
         return load("codec", name)
     except ConfigError as error:
         raise ConfigError(str(error).replace(f"codec.name = {name!r}", f"codec.down = {text!r}")) from error
-
-
-def down_settings(config: Config) -> dict[str, Any]:
-    """What messages for training say of the codec downwards, by dotted name; {} without one."""
-    name, numbers = named(config)
-    return {} if name == NO_CODEC else {"down": name, **{f"down.{k}": v for k, v in numbers.items()}}
 
 
 def sent_models(config: Config, strategy: FlowerStrategy, loss: Loss, clients: int) -> WholeModels:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from experiments.config.recipe_files import make
 from experiments.config.schema import Config
-from experiments.runs.checks.coded_down import down_settings
+from experiments.runs.checks.coded_down import named
 from experiments.runs.execute import execute
 from experiments.runs.resume import ready, resume
 from experiments.runs.setup import Setup
@@ -117,8 +117,8 @@ def test_what_it_does_not_suit_is_refused_by_name(down: str, more: dict[str, Any
 
 def test_its_numbers_are_its_own_or_those_of_the_same_codec_upwards(tmp_path: Path) -> None:
     up: dict[str, Any] = {"name": "topk", "share": 0.2}
-    assert down_settings(config("topk", tmp_path, codec=up)) == {"down": "topk", "down.share": 0.2}
-    assert down_settings(config("topk,share=0.3", tmp_path, codec=up)) == {"down": "topk", "down.share": 0.3}
-    assert down_settings(config("topk", tmp_path)) == {"down": "topk", "down.share": 0.01}
-    assert down_settings(config("none", tmp_path)) == down_settings(config("", tmp_path)) == {}
+    assert named(config("topk", tmp_path, codec=up)) == ("topk", {"share": 0.2})
+    assert named(config("topk,share=0.3", tmp_path, codec=up)) == ("topk", {"share": 0.3})
+    assert named(config("topk", tmp_path)) == ("topk", {"share": 0.01})
+    assert named(config("none", tmp_path)) == named(config("", tmp_path)) == ("none", {})
     assert "codec" not in config("", tmp_path).to_dict() and config("int8", tmp_path).to_dict()["codec"]
